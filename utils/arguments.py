@@ -1,0 +1,227 @@
+"""Recipes and flags -> dataclasses, checked once and strictly.
+
+A recipe is turned into flags (`learning_rate: 2e-4` -> `--learning_rate 2e-4`) and parsed by transformers'
+`HfArgumentParser` together with the command line, which comes last and wins. So one parser checks both:
+`HfArgumentParser.parse_yaml_file` alone leaves `2e-4` a string and accepts any value for a field with choices.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message is one line: the key, file, row or column in backticks, what was
+    found, what is allowed, what to do."""
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Print a `UserError` as one line `error: ...` on stderr and exit with code 2. Anything else is a defect and
+    keeps its traceback."""
+    try:
+        yield
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+@dataclass
+class DataArguments:
+    """Where the rows come from, how they are cleaned and split. The same for all four scripts."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub; or give `train_file`."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the Hub data set."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the data set."})
+    train_split_name: str = field(default="train", metadata={"help": "Hub split to train on."})
+    validation_split_name: str | None = field(default=None, metadata={"help": "Hub split to validate on."})
+    test_split_name: str | None = field(default=None, metadata={"help": "Hub split to test on."})
+    train_file: str | None = field(default=None, metadata={"help": "csv, tsv, jsonl, json or parquet; .gz too."})
+    validation_file: str | None = field(default=None, metadata={"help": "As `train_file`, for validation."})
+    test_file: str | None = field(default=None, metadata={"help": "As `train_file`, for the test."})
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share of rows, if no validation split."})
+    test_fraction: float = field(default=0.1, metadata={"help": "Share of rows, if no test split."})
+    group_column: str | None = field(
+        default=None, metadata={"help": "Rows of one group (patient, document) stay in one split."}
+    )
+    keep_columns: list[str] | None = field(
+        default=None, metadata={"help": "Further columns that your edited function reads."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random sample of this size."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "The same for validation."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "The same for the test."})
+    min_input_words: int = field(default=2, metadata={"help": "Drop rows whose input text has fewer words."})
+    min_target_words: int = field(default=1, metadata={"help": "Drop rows whose target text has fewer words."})
+    drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of function words only ('Why is it?')."})
+    lowercase: bool = field(
+        default=False, metadata={"help": "Lower-case all text; loses units (mg, Mg) and brand names."}
+    )
+    near_duplicate_threshold: float = field(
+        default=0.8, metadata={"help": "Jaccard similarity from which two rows stay in one split; 1 turns it off."}
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read only the first `max_*_samples` rows, not the whole set."}
+    )
+
+
+# Names of earlier versions and of other tools, and what to write instead. Checked before the nearest name is offered.
+REPLACED = {
+    "config": "give the recipe as the first argument, without a flag",
+    "warmup_ratio": "`warmup_steps` (a value below 1 is a ratio)",
+    "group_by_length": "`train_sampling_strategy: group_by_length`",
+    "length_column_name": "nothing: it had no effect",
+    "overwrite_output_dir": "nothing: a run goes on from its newest checkpoint; choose another `output_dir` to start anew",
+    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
+    "evaluation_strategy": "`eval_strategy`",
+    "torch_dtype": "`dtype`",
+    "max_seq_length": "`max_length`",
+    "no_cuda": "`use_cpu`",
+    "save_safetensors": "nothing: it is always on",
+    "half_precision_backend": "`bf16` or `fp16`",
+    "bnb_4bit_compute_dtype": "`dtype`",
+    "bnb_4bit_use_double_quant": "`use_bnb_nested_quant`",
+    "target_modules": "`lora_target_modules`",
+    "modules_to_save": "`lora_modules_to_save`",
+    "base_model": "`model_name_or_path`",
+    "micro_batch_size": "`per_device_train_batch_size`",
+    "num_epochs": "`num_train_epochs`",
+    "lr_scheduler": "`lr_scheduler_type`",
+    "do_train": "nothing: a run always trains, evaluates and reports; `num_train_epochs: 0` evaluates only",
+    "do_eval": "nothing: a run always evaluates",
+    "do_predict": "nothing: a run always evaluates on the test split",
+    "push_to_hub_model_id": "`hub_model_id`",
+    "hub_token": "the environment variable HF_TOKEN, or `hf auth login`: a token does not belong in a recipe",
+    "push_to_hub_token": "the environment variable HF_TOKEN, or `hf auth login`: a token does not belong in a recipe",
+}  # fmt: skip
+
+
+def parse_recipe(
+    argument_types: tuple[type, ...], argv: list[str] | None = None, description: str | None = None
+) -> tuple[Any, ...]:
+    """Parse `[RECIPE.yaml] [--key value ...]` into one instance of each dataclass, and the keys that were given.
+
+    Args:
+        argument_types: the dataclasses, e.g. `(ModelConfig, DataArguments, QAArguments, SFTConfig)`.
+        argv: the command line without the program; `sys.argv[1:]` by default.
+        description: text at the head of `--help`.
+
+    Returns:
+        the instances in the order of `argument_types`, then a dict of the keys that recipe and flags gave, with
+        their parsed values: written as YAML it is a recipe that repeats the run.
+
+    Raises:
+        UserError: for a wrong type, a value outside the choices, an unknown key, a key given twice, a removed key.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(argument_types, allow_abbrev=False, description=description)
+    parser.error = _raise_parser_error
+    hints = {name: hint for t in argument_types for name, hint in typing.get_type_hints(t).items()}
+    for action in parser._actions:  # HfArgumentParser makes `str | list[str]` a str: let `report_to` take several
+        if {str, list[str]} <= set(typing.get_args(hints.get(action.dest))):
+            action.nargs = "+"
+
+    recipe = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
+    values = _read_yaml(recipe) if recipe else {}
+    flags = []
+    for key, value in values.items():
+        where = f"in {recipe}"
+        _check_key(key, hints, where)
+        flags += _as_flags(key, value, hints[key], where)
+
+    given_flags = []
+    for name in (arg.split("=", 1)[0] for arg in argv if arg.startswith("--")):
+        key = name[2:].replace("-", "_")
+        key = key[3:] if key.startswith("no_") and key not in hints else key
+        if key == "help":
+            continue
+        _check_key(key, hints, "on the command line")
+        if key in given_flags:
+            raise UserError(f"`{key}` is given twice on the command line: give it once.")
+        given_flags.append(key)
+
+    namespace, rest = parser.parse_known_args(flags + argv)
+    if rest:
+        raise UserError(f"`{rest[0]}` belongs to no key: write `--key value`, and the recipe as the first argument.")
+    try:
+        arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:  # a check in some `__post_init__`
+        raise UserError(f"{recipe or 'the flags'}: {error}") from error
+    given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
+    return (*arguments, given)
+
+
+def write_recipe(path: Path, given: dict[str, Any]) -> None:
+    """Write the keys that `parse_recipe` found given as a recipe that repeats the run."""
+    path.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; this one refuses."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                line = key_node.start_mark.line + 1
+                raise UserError(f"`{key_node.value}` is given twice in {self.name}, line {line}: keep one.")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            values = yaml.load(stream, _UniqueKeyLoader)
+    except OSError as error:
+        raise UserError(f"recipe `{path}` cannot be read ({error.strerror}): give the path of a YAML file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe `{path}` is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe `{path}` is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"recipe `{path}` holds {type(values).__name__}: write `key: value` lines.")
+    return values
+
+
+def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
+    if key in REPLACED and (key not in hints or key == "hub_token"):
+        raise UserError(f"`{key}` {where} is not a key here: use {REPLACED[key]}.")
+    if key not in hints:
+        near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.6)
+        advice = f"did you mean `{near[0]}`?" if near else "see --help for the known keys."
+        raise UserError(f"`{key}` {where} is not a known key: {advice}")
+
+
+def _as_flags(key: str, value: Any, hint: Any, where: str) -> list[str]:
+    kinds = {hint, *typing.get_args(hint)}
+    if value is None:
+        raise UserError(f"`{key}` {where} has no value: give one or delete the line.")
+    if isinstance(value, bool) and bool not in kinds:
+        raise UserError(
+            f"`{key}` {where} is {value}, because YAML reads no, off, yes and on as true or false: "
+            f'write it in quotes, `{key}: "no"`.'
+        )
+    if isinstance(value, dict):
+        value = json.dumps(value)
+    if isinstance(value, list):
+        if not any(kind is list or typing.get_origin(kind) is list for kind in kinds):
+            raise UserError(f"`{key}` {where} is a list of {len(value)}: give one value.")
+        if not value:
+            raise UserError(f"`{key}` {where} is an empty list: give a value or delete the line.")
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}={value}"]
+
+
+def _raise_parser_error(message: str) -> typing.NoReturn:
+    raise UserError(re.sub(r"^argument --(\w+)\S*: ", r"`\1`: ", message))
