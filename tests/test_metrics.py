@@ -1,0 +1,373 @@
+import json
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, f1_score
+
+from utils import metrics
+from utils.arguments import UserError
+
+ROOT = Path(__file__).parents[1]
+MTS_DIALOG = ROOT.parent / "shared/data/mts_dialog"
+
+
+def random_texts(n_rows: int, seed: int, marks: str = "") -> list[str]:
+    rng = random.Random(seed)
+    words = ["pain", "fever", "the", "of", "5", "0.5 mg", "no", "drug-induced", *marks]
+    return [" ".join(rng.choices(words, k=rng.randint(0, 25))) for _ in range(n_rows)]
+
+
+def corpus_bleu(predictions: list[str], references: list[str]) -> float:
+    return sacrebleu.corpus_bleu(predictions, [references]).score / 100
+
+
+def value(statistics: dict[str, np.ndarray], name: str) -> float:
+    return float(metrics.reduce_sums(name, statistics[name].sum(axis=0)))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not MTS_DIALOG.is_dir(), reason="shared data is absent")
+def test_rouge_equals_the_published_scores_of_mts_dialog():
+    predictions = pd.read_csv(MTS_DIALOG / "flan_t5_base_predictions.csv")
+    references = pd.read_csv(MTS_DIALOG / "validation.csv")
+    predictions["ID"] = predictions["TestID"].str.removeprefix("taskA").astype(int)
+    rows = predictions.merge(references, on="ID", validate="one_to_one")
+    assert len(rows) == 100
+    statistics = metrics.text_statistics(rows["SystemOutput2"].tolist(), rows["section_text"].tolist())
+    published = json.loads((MTS_DIALOG / "flan_t5_base_scores.json").read_text())["all"]
+    for name in metrics.ROUGE_TYPES:
+        assert value(statistics, name) == pytest.approx(published[name], abs=1e-4)
+    assert published["rougeL"] == pytest.approx(0.3342660160184128)
+
+
+def test_perplexity_is_the_exponential_of_the_loss_a_token():
+    statistics = metrics.loss_statistics([10.165, 2 * 10.165], [10, 20])
+    assert value(statistics, "loss") == pytest.approx(1.0165)
+    assert value(statistics, "perplexity") == pytest.approx(2.7635, abs=1e-4)
+
+
+@pytest.mark.parametrize("marks", ["", "\n"])
+@pytest.mark.parametrize("use_stemmer", [False, True])
+def test_rouge_equals_rouge_score_with_and_without_line_breaks(marks, use_stemmer):
+    predictions, references = random_texts(40, 1, marks), random_texts(40, 2, marks)
+    statistics = metrics.text_statistics(predictions, references, use_stemmer)
+    scorer = RougeScorer(list(metrics.ROUGE_TYPES), use_stemmer)
+    for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        for name, score in scorer.score(reference, prediction).items():
+            assert statistics[name][i, 0] == score.fmeasure
+
+
+def test_stemming_is_off_by_default():
+    assert value(metrics.text_statistics(["treated patients"], ["treating patient"]), "rouge1") == 0
+    assert value(metrics.text_statistics(["treated patients"], ["treating patient"], True), "rouge1") == 1
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 60])
+def test_bleu_of_resampled_sums_equals_sacrebleu_on_the_repeated_rows(n_rows):
+    predictions, references = random_texts(n_rows, 3), random_texts(n_rows, 4)
+    statistic = metrics.text_statistics(predictions, references)["bleu"]
+    weights = metrics.resampling_weights(n_rows, seed=0, n_resamples=20)
+    scores = metrics.reduce_sums("bleu", weights @ statistic)
+    for counts, score in zip(weights.astype(int), scores, strict=True):
+        rows = np.repeat(np.arange(n_rows), counts)
+        repeated = corpus_bleu([predictions[i] for i in rows], [references[i] for i in rows])
+        assert score == pytest.approx(repeated, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("a b c d e f", "a b c d e f"),
+        ("a b", "a b"),  # no 4-grams: 0
+        ("a b x c d e", "a b c x e d"),  # smoothing of two orders
+        ("a x y z", "a b c d e f g h"),  # smoothing and brevity
+        ("x y z w", "a b c d"),
+        ("", "a b c d"),
+        ("Take 0.5 mg, twice.", "Take 0.5 mg, twice a day."),
+    ],
+)
+def test_bleu_equals_sacrebleu_where_orders_are_missing(prediction, reference):
+    statistics = metrics.text_statistics([prediction], [reference])
+    assert value(statistics, "bleu") == pytest.approx(corpus_bleu([prediction], [reference]), abs=1e-12)
+
+
+def test_an_empty_prediction_scores_zero_everywhere():
+    statistics = metrics.text_statistics([""], ["back pain for two days"])
+    assert {name: value(statistics, name) for name in statistics} == dict.fromkeys(statistics, 0.0)
+
+
+def test_length_ratio_is_of_all_words_and_repetition_counts_only_repeats():
+    statistics = metrics.text_statistics(["a b c d", "a b a b a b a b"], ["a b", "a b c d"])
+    assert value(statistics, "length_ratio") == pytest.approx(12 / 6)
+    assert statistics["repetition"][:, 0].tolist() == [0.0, pytest.approx(3 / 5)]  # abab baba of five 4-grams
+    assert metrics.text_statistics(["!!!!!!!!"], ["a"])["repetition"][0, 0] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_f1_equals_scikit_learn_also_in_every_resample(n_classes):
+    rng = np.random.default_rng(n_classes)
+    references, predictions = rng.integers(n_classes, size=(2, 40))
+    labels = range(n_classes + 3)  # three classes occur nowhere
+    statistics = metrics.classification_statistics(predictions.tolist(), references.tolist(), labels)
+    weights = np.concatenate([np.ones((1, 40)), metrics.resampling_weights(40, seed=1, n_resamples=20)])
+    for counts in weights.astype(int):
+        y, p = np.repeat(references, counts), np.repeat(predictions, counts)
+        sums = {name: counts @ statistic for name, statistic in statistics.items()}
+        assert metrics.reduce_sums("accuracy", sums["accuracy"]) == pytest.approx(accuracy_score(y, p))
+        assert metrics.reduce_sums("macro_f1", sums["macro_f1"]) == pytest.approx(f1_score(y, p, average="macro"))
+        weighted = f1_score(y, p, average="weighted")
+        assert metrics.reduce_sums("weighted_f1", sums["weighted_f1"]) == pytest.approx(weighted)
+
+
+def test_a_prediction_outside_the_labels_is_wrong_and_no_class_of_its_own():
+    references, predictions = ["a", "a", "b", "b"], ["a", "none of them", "b", "a"]
+    statistics = metrics.classification_statistics(predictions, references, ["a", "b", "c"])
+    with_labels = f1_score(references, predictions, labels=["a", "b"], average="macro")
+    assert value(statistics, "macro_f1") == pytest.approx(with_labels)
+    assert value(statistics, "accuracy") == 0.5
+
+
+def test_a_reference_outside_the_labels_is_refused():
+    with pytest.raises(UserError, match=r"1 labels are not among the 1 known ones: \['b'\]"):
+        metrics.classification_statistics(["a", "a"], ["a", "b"], ["a"])
+
+
+def test_every_resample_has_as_many_rows_and_the_seed_decides():
+    weights = metrics.resampling_weights(50, seed=3)
+    assert weights.shape == (1000, 50) and weights.dtype == np.float32
+    assert (weights.sum(axis=1) == 50).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(50), abs=0.2)
+    assert (weights == metrics.resampling_weights(50, seed=3)).all()
+    assert (weights != metrics.resampling_weights(50, seed=4)).any()
+
+
+def test_the_interval_of_a_mean_is_close_to_the_analytic_one():
+    values = np.random.default_rng(0).normal(size=400)
+    weights = metrics.resampling_weights(400, seed=0, n_resamples=4000)
+    result = metrics.evaluate_statistics(metrics.accuracy_statistics(values, "score"), weights, "test")
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert list(result) == ["test_score", "test_score_ci95"]
+    assert result["test_score"] == pytest.approx(values.mean())
+    assert result["test_score_ci95"] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.1 * half)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    weights = metrics.resampling_weights(60, seed=2, n_resamples=500)
+    covered = 0
+    for _ in range(400):
+        statistics = metrics.accuracy_statistics(rng.random(60) < 0.3)
+        low, high = metrics.evaluate_statistics(statistics, weights)["accuracy_ci95"]
+        covered += low <= 0.3 <= high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_cluster_bootstrap_of_copied_rows_is_that_of_the_single_rows():
+    values = np.random.default_rng(2).normal(size=100)
+    statistics = metrics.accuracy_statistics(np.repeat(values, 4))
+    clusters = np.repeat(np.arange(100), 4) + 1000
+    by_row = metrics.evaluate_statistics(statistics, metrics.resampling_weights(400, 0))["accuracy_ci95"]
+    weights = metrics.resampling_weights(400, 0, clusters)
+    by_cluster = metrics.evaluate_statistics(statistics, weights)["accuracy_ci95"]
+    assert (weights[:, ::4] == weights[:, 3::4]).all()
+    assert by_cluster[1] - by_cluster[0] == pytest.approx(2 * (by_row[1] - by_row[0]), rel=0.15)  # sqrt(4)
+
+
+def test_resamples_without_a_denominator_are_left_out_of_the_interval():
+    statistics = metrics.loss_statistics([2.0, 0.0, 0.0], [1, 0, 0])
+    result = metrics.evaluate_statistics(statistics, metrics.resampling_weights(3, 0), "eval")
+    assert result["eval_loss_ci95"] == [2.0, 2.0]
+    assert result["eval_perplexity"] == pytest.approx(math.exp(2))
+    assert metrics.paired_difference(statistics, statistics, metrics.resampling_weights(3, 0))["loss_p"] == 1
+
+
+def test_the_difference_of_a_system_with_itself_is_zero_with_p_one():
+    statistics = metrics.text_statistics(random_texts(30, 5), random_texts(30, 6))
+    result = metrics.paired_difference(statistics, dict(statistics), metrics.resampling_weights(30, 0), "gain")
+    for name in statistics:
+        assert result[f"gain_{name}"] == 0
+        assert result[f"gain_{name}_ci95"] == [0, 0]
+        assert result[f"gain_{name}_p"] == 1
+
+
+def test_the_paired_difference_is_significant_where_unpaired_intervals_overlap():
+    hardness = np.random.default_rng(3).normal(size=200)
+    noise = np.random.default_rng(4).normal(size=200)
+    a, b = metrics.accuracy_statistics(hardness + 0.1 + 0.1 * noise), metrics.accuracy_statistics(hardness)
+    weights = metrics.resampling_weights(200, 0)
+    low_a = metrics.evaluate_statistics(a, weights)["accuracy_ci95"][0]
+    assert low_a < metrics.evaluate_statistics(b, weights)["accuracy_ci95"][1]
+    gain, loss = metrics.paired_difference(a, b, weights), metrics.paired_difference(b, a, weights)
+    assert gain["accuracy_p"] == loss["accuracy_p"] == pytest.approx(2 / 1001)
+    assert gain["accuracy_ci95"][0] > 0
+    assert loss["accuracy_ci95"] == pytest.approx([-bound for bound in reversed(gain["accuracy_ci95"])])
+    assert all(type(gain[key]) is float for key in ("accuracy", "accuracy_p"))
+
+
+def test_equal_systems_are_called_different_about_as_rarely_as_p_says():
+    rng = np.random.default_rng(5)
+    weights = metrics.resampling_weights(80, seed=6, n_resamples=500)
+    p_values = []
+    for _ in range(400):
+        a, b = (metrics.accuracy_statistics(rng.normal(size=80)) for _ in range(2))
+        p_values.append(metrics.paired_difference(a, b, weights)["accuracy_p"])
+    assert 0.02 <= np.mean(np.array(p_values) < 0.05) <= 0.09
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_the_discordant_rows():
+    a = [True] * 10 + [False] * 2 + [True] * 50 + [False] * 8
+    b = [False] * 10 + [True] * 2 + [True] * 50 + [False] * 8
+    assert metrics.mcnemar(a, b) == pytest.approx(2 * sum(math.comb(12, k) for k in range(3)) / 2**12)
+    assert metrics.mcnemar(a, b) == pytest.approx(metrics.mcnemar(b, a))
+    assert metrics.mcnemar(a, b) == pytest.approx(binomtest(2, 12).pvalue)
+    assert metrics.mcnemar(a, a) == 1.0
+
+
+SOURCE = "What are the early signs of iron deficiency in young children?"
+REFERENCE = "Pale skin, tiredness and poor appetite; give 1,000 mg once or 0.50 g twice a day."
+
+
+@pytest.mark.parametrize(
+    ("prediction", "ended", "shown"),
+    [
+        ("Pale skin, tiredness and poor appetite; give 1000 mg once or .5 g twice a day.", True, set()),
+        (REFERENCE + " Also" + "".join(f" see {word} notes" for word in "abcdefghijkl"), True, {"verbose"}),
+        ("Pale skin, tiredness: 1000 mg, 0.5 g.", True, {"too_short"}),
+        (REFERENCE + " Poor appetite; give" * 5, True, {"repeated"}),
+        (REFERENCE, False, {"cut_off"}),
+        ("", True, {"empty"}),
+        (" \n", False, {"empty", "cut_off"}),
+        (f"{SOURCE} 1000 mg, 0.5 g.", True, {"copies_source"}),
+        ("It can run within families, we would ask what doctors have seen: 1000 0.5", True, {"low_overlap"}),
+        (REFERENCE.replace("0.50", "5"), True, {"wrong_numbers"}),
+        (REFERENCE.replace("1,000 mg", "some"), True, {"wrong_numbers"}),
+    ],
+)
+def test_a_row_shows_exactly_its_error_patterns(prediction, ended, shown):
+    patterns = metrics.error_patterns(["", prediction], ["", REFERENCE], ["", SOURCE], [True, ended])
+    assert {name for name, rows in patterns.items() if 1 in rows} == shown
+    assert patterns["empty"][:1] == [0]
+    assert set(patterns) == set(metrics.PATTERN_ADVICE)
+
+
+def test_copying_is_no_error_where_the_reference_copies_too():
+    assert metrics.error_patterns([SOURCE], [SOURCE], [SOURCE])["copies_source"] == []
+
+
+def test_patterns_that_need_sources_or_ends_are_left_out_without_them():
+    statistics = metrics.text_statistics(["a"], ["a"])
+    patterns = metrics.error_patterns(["a"], ["a"], statistics=statistics)
+    assert set(metrics.PATTERN_ADVICE) - set(patterns) == {"copies_source", "cut_off"}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("1,000 mg and 1000mg", {1000}),
+        ("0.50 or .5, 5-10 days, at 37.5.", {0.5, 5, 10, 37.5}),
+        ("vitamin B12, HbA1c 6.5%", {6.5}),
+        ("1,2,3 and 12,5000", {1, 2, 3, 12, 5000}),
+        ("on 01/10/2009 $1,234,567.80", {1, 10, 2009, 1234567.8}),
+        ("none", set()),
+    ],
+)
+def test_numbers_are_read_as_values(text, numbers):
+    assert metrics._numbers(text) == numbers
+
+
+def write_jsonl(path: Path, rows: list) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
+    return path
+
+
+def test_the_command_prints_one_json_object(tmp_path):
+    rows = [
+        {"prediction": "back pain\u2028", "reference": "pain", "source": "Why?"},
+        {"prediction": "", "reference": "a"},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = [sys.executable, "-m", "utils.metrics", "--task", "qa", "--input_file", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    names = [*metrics.ROUGE_TYPES, "bleu", "length_ratio", "repetition"]
+    expected = ["rows", *(key for name in names for key in (name, f"{name}_ci95")), "error_patterns"]
+    assert list(result) == expected
+    assert result["rows"] == 2
+    assert result["rouge1"] == pytest.approx(1 / 3)
+    assert result["rouge1_ci95"] == pytest.approx([0, 2 / 3])
+    assert result["error_patterns"]["empty"] == 1
+    assert "cut_off" not in result["error_patterns"]
+
+
+def test_summarization_has_no_error_patterns_and_the_stemmer_is_an_option(tmp_path, capsys):
+    rows = [{"prediction": "treated patients", "reference": "treating patient", "source": "a"}]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    metrics.main(["--task", "summarization", "--input_file", str(path)])
+    plain = json.loads(capsys.readouterr().out)
+    metrics.main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "--seed", "1"])
+    assert plain["rouge1"] == 0 and json.loads(capsys.readouterr().out)["rouge1"] == 1
+    assert "error_patterns" not in plain
+
+
+def test_classification_takes_text_and_whole_numbers(tmp_path, capsys):
+    references, predictions = [0, 1, 1, 2], ["0", 1, 2, 7]
+    rows = [{"prediction": p, "reference": r} for p, r in zip(predictions, references, strict=True)]
+    metrics.main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
+    result = json.loads(capsys.readouterr().out)
+    scores = f1_score(references, [0, 1, 2, 7], labels=[0, 1, 2], average=None)
+    names = ["accuracy", "macro_f1", "weighted_f1"]
+    assert list(result) == ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
+    assert result["accuracy"] == 0.5
+    assert result["macro_f1"] == pytest.approx(scores.mean())
+    assert result["weighted_f1"] == pytest.approx(scores @ [1, 2, 1] / 4)
+
+
+ROW = b'{"prediction": "a", "reference": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "message"),
+    [
+        ("qa", None, "`input_file` rows.jsonl cannot be read (No such file or directory): give a jsonl file."),
+        ("qa", b"", "`input_file` rows.jsonl has no rows: "),
+        ("qa", b"\n \n", "`input_file` rows.jsonl has no rows: "),
+        ("qa", ROW + b"\n{broken\n", "`input_file` rows.jsonl, line 3, is not JSON (Expecting property name"),
+        ("qa", ROW + b"\xff\n", "`input_file` rows.jsonl is not UTF-8 (byte 38): "),
+        ("qa", ROW + b'{"prediction": "a", "label": 1}', "line 2, has no `reference`, only ['label', 'prediction']: "),
+        ("qa", b"[1]", "line 1, has no `prediction`, only list: "),
+        ("qa", b'{"prediction": null, "reference": "b"}', "line 1, has a `prediction` of type NoneType: write str."),
+        ("summarization", b'{"prediction": "a", "reference": 3}', "line 1, has a `reference` of type int: write str."),
+        ("qa", b'{"prediction": "a", "reference": " "}', "line 1, has an empty `reference`: "),
+        ("classification", b'{"prediction": 1.5, "reference": 1}', "of type float: write str or int."),
+        ("translation", ROW, "`task`: invalid choice: 'translation'"),
+    ],
+)
+def test_mistakes_exit_with_2_and_one_line_that_names_file_line_and_key(
+    task, content, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("rows.jsonl").write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        metrics.main(["--task", task, "--input_file", "rows.jsonl"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+
+
+def test_a_missing_flag_is_named(capsys):
+    with pytest.raises(SystemExit):
+        metrics.main(["--task", "qa"])
+    assert "--input_file" in capsys.readouterr().err

@@ -1,0 +1,330 @@
+"""Numbers with confidence intervals.
+
+Every metric is a function of the sums of a few numbers a row (a mean: value and 1; BLEU: n-gram counts and lengths).
+So one matrix of bootstrap counts, `weights @ statistic`, gives the 95 % interval of every metric at once, and the same
+matrix on two systems gives the interval of their difference. A statistic is a float array [rows, columns].
+
+    python -m utils.metrics --task qa --input_file predictions.jsonl
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU
+from scipy.stats import binomtest
+
+from utils.arguments import UserError, parse_recipe, user_errors
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+INTERVAL = (0.025, 0.975)
+# 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
+NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
+PATTERN_ADVICE = {
+    "verbose": "Lower `max_new_tokens`, and train on shorter answers: the model gives back the length it has seen.",
+    "too_short": "Check how many training answers `max_length` cuts, and raise it or `num_train_epochs`.",
+    "repeated": "Raise `repetition_penalty` to 1.1 or 1.2, and look for duplicates in the training data.",
+    "cut_off": "Raise `max_new_tokens`; if it stays, `max_length` cuts the end that the model should learn.",
+    "empty": "Check that training answers are not empty and that `max_length` leaves room for the answer.",
+    "copies_source": "Check that the loss covers the answer only, and raise `num_train_epochs` or `learning_rate`.",
+    "low_overlap": "Read these rows first: wrong topic or another wording; more training data on the topic helps.",
+    "wrong_numbers": "Have an expert check doses, ages and dates; overlap metrics hardly see a wrong number.",
+}
+
+
+def text_statistics(
+    predictions: Sequence[str], references: Sequence[str], use_stemmer: bool = False
+) -> dict[str, np.ndarray]:
+    """Row statistics of generated texts; an empty prediction scores 0.
+
+    Args:
+        predictions, references: one text a row.
+        use_stemmer: Porter stemming in ROUGE. Off by default, as in the published MTS-Dialog scores.
+
+    Returns:
+        rouge1, rouge2, rougeL, rougeLsum: F1 (Lin 2004), mean over rows; rougeLsum takes a line as a sentence.
+        bleu: corpus BLEU in 0..1 (Papineni et al. 2002): sacrebleu's default (13a, exp smoothing) / 100.
+        length_ratio: words of all predictions / words of all references, split at white space.
+        repetition: share of a prediction's 4-grams of words and marks that it had before, mean over rows.
+    """
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer)
+    line_scorer = RougeScorer(["rougeLsum"], use_stemmer)
+    bleu = BLEU(effective_order=True)  # changes no count, only silences the warning about single sentences
+    rouge_rows, bleu_rows = [], []
+    for prediction, reference in zip(predictions, references, strict=True):
+        scores = scorer.score(reference, prediction)
+        # Without a line break ROUGE-Lsum is ROUGE-L: do not fill a second LCS table, half of the time.
+        lines = "\n" in prediction or "\n" in reference
+        scores["rougeLsum"] = line_scorer.score(reference, prediction)["rougeLsum"] if lines else scores["rougeL"]
+        rouge_rows.append([scores[name].fmeasure for name in ROUGE_TYPES])
+        counts = bleu.sentence_score(prediction, [reference])
+        bleu_rows.append([*counts.counts, *counts.totals, counts.sys_len, counts.ref_len])
+    rouge = np.array(rouge_rows, dtype=float)
+    lengths = [(len(p.split()), len(r.split())) for p, r in zip(predictions, references, strict=True)]
+    return {
+        **{name: _mean(rouge[:, i]) for i, name in enumerate(ROUGE_TYPES)},
+        "bleu": np.array(bleu_rows, dtype=float),
+        "length_ratio": np.array(lengths, dtype=float),
+        "repetition": _mean([_repetition(prediction) for prediction in predictions]),
+    }
+
+
+def loss_statistics(nll: Sequence[float], tokens: Sequence[int]) -> dict[str, np.ndarray]:
+    """Mean token loss (nats) and perplexity, its exponential, from each row's summed loss and number of tokens."""
+    statistic = np.column_stack([nll, tokens]).astype(float)
+    return {"loss": statistic, "perplexity": statistic}
+
+
+def accuracy_statistics(correct: Sequence[bool], name: str = "accuracy") -> dict[str, np.ndarray]:
+    """Share of rows that are right, under any name that `reduce_sums` does not treat otherwise."""
+    return {name: _mean(correct)}
+
+
+def classification_statistics(
+    predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[Any]
+) -> dict[str, np.ndarray]:
+    """accuracy, macro_f1 and weighted_f1, the F1s from true positives, predicted and true rows of each class.
+
+    The macro mean is over those of `labels` that occur in references or predictions, as scikit-learn's
+    `f1_score(references, predictions, average="macro", labels=<those>)`; in a resample, over those that occur in it,
+    since a class that was not drawn says nothing. A prediction outside `labels` is wrong and is no class of its own.
+
+    Raises:
+        UserError: for a reference outside `labels`.
+    """
+    unknown = sorted(map(str, set(references) - set(labels)))
+    if unknown:
+        raise UserError(f"{len(unknown)} labels are not among the {len(labels)} known ones: {unknown[:5]}.")
+    seen = {*references, *predictions}
+    index = {label: i for i, label in enumerate(label for label in labels if label in seen)}
+    one_hot = np.eye(len(index) + 1, len(index), dtype=np.float32)  # the last row, no class, is all zero
+    true = one_hot[[index[reference] for reference in references]]
+    predicted = one_hot[[index.get(prediction, -1) for prediction in predictions]]
+    statistic = np.concatenate([true * predicted, predicted, true], axis=1)
+    correct = [p == r for p, r in zip(predictions, references, strict=True)]
+    return {**accuracy_statistics(correct), "macro_f1": statistic, "weighted_f1": statistic}
+
+
+def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
+    """Turn a statistic's sums over rows [..., columns] into the metric [...]; the name's end says which one.
+
+    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. macro_f1, weighted_f1: true positives, predicted
+    and true rows, a column a class each. perplexity: exp of a ratio. All others: the ratio of the two columns, NaN
+    where the second is 0.
+    """
+    sums = np.asarray(sums, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if name.endswith("bleu"):
+            correct, total, length, reference_length = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
+            missed = correct == 0
+            # NIST smoothing: the first order without a match counts 1/2 match, the next 1/4, ...
+            precision = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct) / total
+            brevity = np.exp(np.minimum(0, 1 - reference_length / length))
+            defined = correct.any(axis=-1) & total.all(axis=-1)
+            return np.where(defined, brevity * np.exp(np.log(precision).mean(axis=-1)), 0.0)
+        if name.endswith(("macro_f1", "weighted_f1")):
+            hits, predicted, true = np.split(sums, 3, axis=-1)
+            f1 = 2 * hits / np.maximum(predicted + true, 1)
+            importance = true if name.endswith("weighted_f1") else predicted + true > 0
+            return (f1 * importance).sum(axis=-1) / importance.sum(axis=-1)
+        ratio = sums[..., 0] / sums[..., 1]
+        return np.exp(ratio) if name.endswith("perplexity") else ratio
+
+
+def resampling_weights(
+    n_rows: int, seed: int, clusters: Sequence[int] | None = None, n_resamples: int = 1000
+) -> np.ndarray:
+    """How often each bootstrap resample holds each row: float32 [n_resamples, n_rows] (Efron 1979).
+
+    With `clusters`, one id a row, whole clusters are drawn: rows of one document or patient are not independent, and
+    intervals from single rows would be too narrow.
+    """
+    rng = np.random.default_rng(seed)
+    cluster_of_row = np.arange(n_rows) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    n_clusters = cluster_of_row.max() + 1
+    weights = np.empty((n_resamples, n_rows), dtype=np.float32)
+    for resample in weights:  # one at a time: no second array of this size
+        drawn = rng.integers(n_clusters, size=n_clusters)
+        resample[:] = np.bincount(drawn, minlength=n_clusters)[cluster_of_row]
+    return weights
+
+
+def evaluate_statistics(statistics: dict[str, np.ndarray], weights: np.ndarray, prefix: str = "") -> dict[str, Any]:
+    """Each metric as `{prefix}_{name}` and its 95 % percentile bootstrap interval as `{prefix}_{name}_ci95`.
+
+    Resamples in which a ratio has nothing to divide by are left out of its interval.
+    """
+    results = {}
+    for name, statistic in statistics.items():
+        key = f"{prefix}_{name}" if prefix else name
+        results[key], resampled = _values(name, statistic, weights)
+        results[f"{key}_ci95"] = np.nanquantile(resampled, INTERVAL).tolist()
+    return results
+
+
+def paired_difference(
+    statistics_a: dict[str, np.ndarray], statistics_b: dict[str, np.ndarray], weights: np.ndarray, prefix: str = ""
+) -> dict[str, Any]:
+    """a - b for two systems on the same rows: `{prefix}_{name}`, `..._ci95` and `..._p` (Koehn 2004).
+
+    Both are resampled with the same weights, so what makes a row hard cancels out. p is two-sided: twice the smaller
+    share of resamples at or beyond 0, with one added to both counts so that it is never 0 (Davison and Hinkley 1997).
+    It agrees with the interval: p < 0.05 where the interval leaves out 0, up to one resample.
+    """
+    results = {}
+    for name, statistic in statistics_a.items():
+        key = f"{prefix}_{name}" if prefix else name
+        value_a, resampled_a = _values(name, statistic, weights)
+        value_b, resampled_b = _values(name, statistics_b[name], weights)
+        differences = resampled_a - resampled_b
+        differences = differences[~np.isnan(differences)]
+        smaller = min((differences <= 0).sum(), (differences >= 0).sum())
+        results[key] = value_a - value_b
+        results[f"{key}_ci95"] = np.nanquantile(differences, INTERVAL).tolist()
+        results[f"{key}_p"] = float(min(1, 2 * (smaller + 1) / (len(differences) + 1)))
+    return results
+
+
+def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
+    """Exact two-sided p that two systems are right equally often, from the rows where one is (McNemar 1947)."""
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def error_patterns(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    sources: Sequence[str] | None = None,
+    ended: Sequence[bool] | None = None,
+    statistics: dict[str, np.ndarray] | None = None,
+) -> dict[str, list[int]]:
+    """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
+
+    verbose: over 2 times the reference's words and over 20 more. too_short: under half of them. repeated: repetition
+    over 0.2. cut_off: did not end by itself. empty: no word; such a row shows none of the others but cut_off.
+    copies_source: over half of its 4-grams stand in the source, and not so for the reference. low_overlap: ROUGE-L
+    under 0.1. wrong_numbers: other numbers than the reference (English notation, 1,000 = 1000, 0.50 = .5).
+
+    Args:
+        sources, ended: without them `copies_source`, `cut_off` are left out.
+        statistics: `text_statistics` of the same rows, computed if not given.
+    """
+    statistics = statistics or text_statistics(predictions, references)
+    found: dict[str, list[int]] = {name: [] for name in PATTERN_ADVICE}
+    for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        words, reference_words = len(prediction.split()), len(reference.split())
+        source = sources[i] if sources is not None else ""
+        shown = {
+            "verbose": words > 2 * reference_words and words > reference_words + 20,
+            "too_short": words < reference_words / 2,
+            "repeated": statistics["repetition"][i, 0] > 0.2,
+            "copies_source": _copied(prediction, source) > 0.5 >= _copied(reference, source),
+            "low_overlap": statistics["rougeL"][i, 0] < 0.1,
+            "wrong_numbers": _numbers(prediction) != _numbers(reference),
+        }
+        shown = shown if words else {"empty": True}
+        shown["cut_off"] = ended is not None and not ended[i]
+        for name in shown:
+            found[name] += [i] if shown[name] else []
+    unknown = {"copies_source": sources is None, "cut_off": ended is None}
+    return {name: rows for name, rows in found.items() if not unknown.get(name)}
+
+
+def _mean(values: Sequence[float]) -> np.ndarray:
+    return np.column_stack([np.asarray(values, dtype=float), np.ones(len(values))])
+
+
+def _values(name: str, statistic: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """The metric of all rows, and of each resample; in blocks, since the product may copy the weights as float64."""
+    sums = np.concatenate([block @ statistic for block in np.array_split(weights, 10)])
+    return float(reduce_sums(name, statistic.sum(axis=0, dtype=float))), reduce_sums(name, sums)
+
+
+def _four_grams(text: str) -> Counter:
+    tokens = re.findall(r"\w+|[^\w\s]", text.lower())  # marks too: "!!!!!!!!" is a loop
+    return Counter(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))
+
+
+def _repetition(text: str) -> float:
+    grams = _four_grams(text)
+    return 1 - len(grams) / grams.total() if grams else 0.0
+
+
+def _copied(text: str, source: str) -> float:
+    grams, known = _four_grams(text), _four_grams(source)
+    return sum(count for gram, count in grams.items() if gram in known) / max(grams.total(), 1)
+
+
+def _numbers(text: str) -> set[float]:
+    return {float(number.replace(",", "")) for number in NUMBER.findall(text)}
+
+
+@dataclass
+class MetricsArguments:
+    """What to score, and how."""
+
+    task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Which metrics."})
+    input_file: str = field(metadata={"help": "jsonl with `prediction` and `reference`; for qa also `source`."})
+    use_stemmer: bool = field(default=False, metadata={"help": "Porter stemming in ROUGE."})
+    seed: int = field(default=42, metadata={"help": "Seed of the bootstrap."})
+
+
+def _read_rows(path: str, task: str) -> list[dict[str, Any]]:
+    """Errors name the file, line and key, never a value: the rows may be about patients."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except OSError as error:
+        raise UserError(f"`input_file` {path} cannot be read ({error.strerror}): give a jsonl file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"`input_file` {path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+    types = (str, int) if task == "classification" else (str,)
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028
+        where = f"`input_file` {path}, line {number},"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON ({str(error).split(': line')[0]}): write one object.") from error
+        for key in ("prediction", "reference"):
+            if not isinstance(row, dict) or key not in row:
+                keys = sorted(row) if isinstance(row, dict) else type(row).__name__
+                raise UserError(f"{where} has no `{key}`, only {keys}: write `prediction` and `reference`.")
+            if not isinstance(row[key], types):
+                allowed = " or ".join(t.__name__ for t in types)
+                raise UserError(f"{where} has a `{key}` of type {type(row[key]).__name__}: write {allowed}.")
+        if not str(row["reference"]).strip():
+            raise UserError(f"{where} has an empty `reference`: nothing can be scored against it, delete the line.")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"`input_file` {path} has no rows: write one object with `prediction`, `reference` a line.")
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    with user_errors():
+        args, _ = parse_recipe((MetricsArguments,), argv, description="Score a jsonl of predictions and references.")
+        rows = _read_rows(args.input_file, args.task)
+    predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
+    if args.task == "classification":
+        statistics = classification_statistics(predictions, references, sorted(set(references)))
+    else:
+        statistics = text_statistics(predictions, references, args.use_stemmer)
+    results = {"rows": len(rows)} | evaluate_statistics(statistics, resampling_weights(len(rows), args.seed))
+    sources = [str(row.get("source") or "") for row in rows]
+    if args.task == "qa" and any(sources):
+        patterns = error_patterns(predictions, references, sources, statistics=statistics)
+        results["error_patterns"] = {name: len(found) for name, found in patterns.items()}
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
