@@ -1,0 +1,181 @@
+"""Which rows belong together, and which split they go to. Plain lists in, plain lists out.
+
+Rows that are nearly the same text, or come from one patient or document, share a cluster. Splits are made of whole
+clusters, so that no test row has a twin in the training rows.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+SHINGLE_WORDS = 5
+PERMUTATIONS = 128
+# Every candidate is verified, so a false candidate costs time only, while a missed one can cost a leak.
+FALSE_POSITIVE_AND_NEGATIVE_WEIGHT = (0.1, 0.9)
+# A cluster above this share of the smallest split is placed first, while there is room for it in train.
+LARGE_CLUSTER = 0.1
+
+
+def normalise(text: str) -> str:
+    """The words of `text`, case-folded, one space apart; the bare text where it has none."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
+
+
+def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -> list[int]:
+    """Cluster texts that are equal once normalised, or whose sets of word 5-grams are nearly the same.
+
+    Candidate pairs come from MinHash LSH (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). A pair
+    is joined only if the Jaccard similarity of its sets is `threshold` or more, so LSH may miss a pair but never joins
+    a wrong one. A text of fewer than five words is one shingle: only its equal joins it.
+
+    Args:
+        texts: read once; only 4 bytes a word stay in memory.
+        threshold: in (0, 1]; 1 joins equal normalised texts only.
+        seed: of the MinHash permutations.
+
+    Returns:
+        a cluster number for each text, counted from 0 in the order of first appearance.
+    """
+    word_hashes: dict[str, int] = {}
+    numbers: dict[bytes, int] = {}
+    rows, shingles = [], []
+    for text in texts:
+        normal = normalise(text)
+        digest = hashlib.blake2b(normal.encode(), digest_size=16).digest()
+        if digest not in numbers:
+            numbers[digest] = len(numbers)
+            if threshold < 1:
+                shingles.append(_shingles(normal.split(), word_hashes))
+        rows.append(numbers[digest])
+    if threshold >= 1:
+        return rows
+
+    parents = list(range(len(numbers)))
+    index = MinHashLSH(threshold, PERMUTATIONS, weights=FALSE_POSITIVE_AND_NEGATIVE_WEIGHT)
+    sketches = MinHash.generator((s.tolist() for s in shingles), num_perm=PERMUTATIONS, seed=seed, hashfunc=int)
+    for number, sketch in enumerate(sketches):
+        for other in index.query(sketch):
+            root, other_root = _find(parents, number), _find(parents, other)
+            if root != other_root and _jaccard(shingles[number], shingles[other]) >= threshold:
+                parents[max(root, other_root)] = min(root, other_root)
+        index.insert(number, sketch, check_duplication=False)
+    return _renumber(_find(parents, number) for number in rows)
+
+
+def join_clusters(*keys: Sequence[Hashable]) -> list[int]:
+    """Join rows that agree in any key, and whatever these rows agree with in turn.
+
+    Args:
+        keys: each holds one value a row (a cluster number, a patient); `None` joins nothing.
+
+    Returns:
+        a cluster number for each row, counted from 0 in the order of first appearance.
+    """
+    parents = list(range(len(keys[0])))
+    for values in keys:
+        first: dict[Hashable, int] = {}
+        for row, value in enumerate(values):
+            if value is not None:
+                root, other = _find(parents, row), _find(parents, first.setdefault(value, row))
+                parents[max(root, other)] = min(root, other)
+    return _renumber(_find(parents, row) for row in range(len(parents)))
+
+
+def split_by_cluster(
+    clusters: Sequence[int], fractions: dict[str, float], seed: int, labels: Sequence[str] | None = None
+) -> list[str]:
+    """Give whole clusters to splits, so that each split has about its share of the rows, and of each label's rows.
+
+    Greedy, after Sechidis et al. 2011 (On the stratification of multi-label data): clusters are placed from the
+    rarest label on, in random order but the large ones first, each into the split that lacks most rows of that label.
+    A label whose last clusters are as many as the splits without it goes to those that still have room. Without
+    labels all rows count as one label: each split is then within the largest cluster's size of its share (times the
+    number of other splits), and none is empty while there are as many clusters as splits.
+
+    Args:
+        clusters: one number a row.
+        fractions: share of the rows for each split; together 1. The first takes what is equal otherwise.
+        seed: of the random order.
+        labels: one a row.
+
+    Returns:
+        the name of the split for each row.
+    """
+    labels = labels if labels is not None else [""] * len(clusters)
+    members: dict[int, Counter[str]] = defaultdict(Counter)
+    for cluster, label in zip(clusters, labels, strict=True):
+        members[cluster][label] += 1
+    label_rows = Counter(labels)
+    waiting = Counter(label for counts in members.values() for label in counts)  # clusters not yet placed
+    rarest = {cluster: min(counts, key=lambda c: (waiting[c], c)) for cluster, counts in members.items()}
+    sizes = {cluster: counts.total() for cluster, counts in members.items()}
+    large = LARGE_CLUSTER * min(fractions.values()) * len(clusters)
+    shuffled = np.random.default_rng(seed).permutation(list(members)).tolist()
+    # The counts in `waiting` fall while clusters are placed: the order is fixed before.
+    order = {label: (number, label) for label, number in waiting.items()}
+    shuffled.sort(key=lambda c: (order[rarest[c]], -sizes[c] if sizes[c] > large else 0))
+
+    held = {split: Counter() for split in fractions}
+    rows = dict.fromkeys(fractions, 0)
+    result = {}
+    for cluster in shuffled:
+        label = rarest[cluster]
+        without = [split for split in fractions if not held[split][label]]
+        room = {split: fractions[split] * len(clusters) - rows[split] for split in fractions}
+        due = [split for split in without if room[split] > 0] if waiting[label] <= len(without) else []
+        lack = {split: round(fractions[split] * label_rows[label] - held[split][label], 6) for split in fractions}
+        best = max(due or fractions, key=lambda split: (lack[split], room[split]))
+        result[cluster] = best
+        held[best].update(members[cluster])
+        rows[best] += sizes[cluster]
+        waiting.subtract(members[cluster].keys())
+    return [result[cluster] for cluster in clusters]
+
+
+def fingerprint(rows: Iterable[dict[str, Any]]) -> str:
+    """sha256 that names a set of rows whatever their order.
+
+    Each row is hashed as canonical JSON (sorted keys, UTF-8, no spaces); the hash of the sorted row hashes is the
+    result, as hexadecimal digits. A repeated row counts.
+    """
+    digests = []
+    for row in rows:
+        line = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        digests.append(hashlib.sha256(line.encode()).digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _shingles(words: list[str], word_hashes: dict[str, int]) -> np.ndarray:
+    """The sorted distinct 5-grams of `words`, each hashed to 32 bits (not with `hash`, which differs by process)."""
+    for word in words:
+        if word not in word_hashes:
+            word_hashes[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+    hashes = np.array([word_hashes[word] for word in words] or [0], dtype=np.uint64)
+    width = min(SHINGLE_WORDS, len(hashes))
+    # A polynomial modulo 2**64 in an odd base (Knuth's, for Fibonacci hashing): word order counts.
+    powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(width, dtype=np.uint64)
+    grams = np.lib.stride_tricks.sliding_window_view(hashes, width) @ powers
+    return np.unique((grams >> np.uint64(32)).astype(np.uint32))
+
+
+def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common / (len(a) + len(b) - common)
+
+
+def _find(parents: list[int], node: int) -> int:
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
+
+
+def _renumber(roots: Iterable[int]) -> list[int]:
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root, len(numbers)) for root in roots]
