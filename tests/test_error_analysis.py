@@ -53,6 +53,10 @@ def test_patterns_that_need_sources_or_ends_are_left_out_without_them():
         ("none", set()),
     ],
 )
+def test_numbers_are_read_as_values(text, numbers):
+    assert error_analysis._numbers(text) == numbers
+
+
 def test_private_files_hold_every_prediction_and_each_error_with_its_patterns(tmp_path):
     rows = [{"id": "a", "prediction": "x\ny"}, {"id": "b", "prediction": "z"}, {"id": "c", "prediction": ""}]
     error_analysis.write_predictions(tmp_path, rows, {"empty": [2], "cut_off": [0, 2], "verbose": []})

@@ -236,10 +236,6 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_discordant_rows():
     assert metrics.mcnemar(a, a) == 1.0
 
 
-def test_numbers_are_read_as_values(text, numbers):
-    assert metrics._numbers(text) == numbers
-
-
 def write_jsonl(path: Path, rows: list) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
     return path
