@@ -1,0 +1,197 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
+from safetensors.numpy import save_file
+
+from tests.hub_server import Hub, serve_hub
+from utils.arguments import UserError
+from utils.hub import _no_right, push, without_paths, write_card
+from utils.report import write_json, write_report
+
+ROOT = Path(__file__).parents[1]
+SECRET_TEXT = "the patient of row seven"
+TRAPS = (
+    "_private/predictions_test.jsonl", "_private/vocab.txt", "_private/plots/a.png", "training_args.bin", ".env",
+    "checkpoint-5/adapter_model.safetensors", "checkpoint-5/README.md", "runs/events.out.tfevents.1", "notes.txt",
+    "plots/rows.csv", "plots/deep/b.png", "trainer_state.json", "optimizer.pt",
+)  # fmt: skip
+ALLOWED = {
+    "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "task.json",
+    "recipe.yaml", "all_results.json", "report.md", "README.md", "plots/metrics.png",
+}  # fmt: skip
+RESULTS = {
+    "test_rougeL": 0.34125, "test_rougeL_ci95": [0.33, 0.352], "test_bleu": 0.0724, "base_test_rougeL": 0.1123,
+    "train_rows": 90, "train_sha256": "ab" * 32, "test_rows": 10, "test_sha256": "cd" * 32, "data_dropped_missing": 3,
+    "train_runtime": 61.5, "errors_verbose": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub():
+    with serve_hub() as server:
+        yield server
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A finished run whose inputs were given as absolute paths, with every kind of file that must stay at home."""
+    folder = tmp_path / "my run" / "out"
+    folder.mkdir(parents=True)
+    home = str(tmp_path / "my run")
+    save_file({"lora_A.weight": np.ones((2, 2), "float32")}, folder / "adapter_model.safetensors")
+    write_json(folder / "adapter_config.json", {"base_model_name_or_path": f"{home}/base", "r": 8})
+    write_json(folder / "tokenizer.json", {"model": {"vocab": {"/usr": 0}}})
+    write_json(folder / "tokenizer_config.json", {"eos_token": "/s"})
+    task = {"task": "qa", "base_model": f"{home}/base", "system_prompt": "/no_think", "quantization": "4bit nf4",
+            "data": {"train_file": f"{home}/x.csv"}, "command": f"python run_qa_sft.py '{home}/r.yaml' --seed 1",
+            "versions": {"torch": "2.13.0"}}  # fmt: skip
+    write_json(folder / "task.json", task)
+    write_json(folder / "all_results.json", RESULTS)
+    recipe = {"model_name_or_path": f"{home}/base", "train_file": f"{home}/x.csv", "output_dir": str(folder)}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    write_report(folder, {})
+    for name in TRAPS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(SECRET_TEXT)
+    return folder
+
+
+def python(code: str, hub: Hub, home: Path, token: str | None = "write-token") -> subprocess.CompletedProcess:
+    """Run `code` with the real client against the local Hub; exit 2 with one line for a UserError."""
+    code = f"from utils.arguments import user_errors\nwith user_errors():\n    {code}"
+    env = os.environ | hub.env(home, token)
+    return subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def push_code(run_dir: Path, private: bool | None = None, repo_id: str = "qa") -> str:
+    return f"from utils.hub import push; print(push({str(run_dir)!r}, {repo_id!r}, {private}))"
+
+
+def test_push_is_private_one_commit_of_the_allow_list_and_comes_back_equal(hub, run_dir, tmp_path):
+    write_card(run_dir, "tester/qa")
+    done = python(push_code(run_dir), hub, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    repo = hub.repos["tester/qa"]
+    assert done.stdout.strip() == f"{hub.url}/tester/qa/commit/{repo.branches['main'][-1]}"
+    assert repo.private and hub.commits == ["tester/qa"]
+    assert set(hub.received) == ALLOWED == set(repo.files) - {".gitattributes"}
+    pull = "import huggingface_hub as h; print(h.snapshot_download('tester/qa', local_dir={!r}))"
+    done = python(pull.format(str(tmp_path / "pulled")), hub, tmp_path / "home2")
+    assert done.returncode == 0, done.stderr
+    for name in ALLOWED:
+        assert (tmp_path / "pulled" / name).read_bytes() == repo.files[name]
+    for name in (
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "README.md",
+        "plots/metrics.png",
+    ):
+        assert repo.files[name] == (run_dir / name).read_bytes()
+
+
+def test_nothing_pushed_names_this_machine_or_holds_data_or_tokens(hub, run_dir, tmp_path):
+    write_card(run_dir, "tester/qa")
+    assert python(push_code(run_dir), hub, tmp_path / "home").returncode == 0
+    text = b"\n".join(hub.repos["tester/qa"].files.values()).decode("utf-8", "replace")
+    for secret in (str(tmp_path), "my run", str(Path.home()) + "/", SECRET_TEXT, "write-token"):
+        assert secret not in text
+    task = json.loads(hub.repos["tester/qa"].files["task.json"])
+    assert task["base_model"] == "base" and task["system_prompt"] == "/no_think"  # the prompt is not a path
+    assert task["command"] == "python run_qa_sft.py 'r.yaml' --seed 1"
+
+
+def test_second_push_of_the_same_files_makes_no_commit_and_a_branch_is_made(hub, run_dir, tmp_path):
+    branch = push_code(run_dir).replace("None", "None, 'v2'")
+    assert python(f"{push_code(run_dir)}; {push_code(run_dir)}; {branch}", hub, tmp_path / "home").returncode == 0
+    assert len(hub.repos["tester/qa"].branches["main"]) == 2 and "v2" in hub.repos["tester/qa"].branches
+    assert len(hub.commits) == 1
+
+
+@pytest.mark.parametrize("token", ["read-token", "wrong-token", None])
+def test_push_without_the_right_says_what_to_do_and_changes_nothing(hub, run_dir, tmp_path, token):
+    hub.add_repo("tester/qa", private=True)
+    check = "from utils.hub import check_push_access; check_push_access('tester/qa')"
+    for code in (check, push_code(run_dir, repo_id="tester/qa")):
+        done = python(code, hub, tmp_path / "home", token)
+        assert done.returncode == 2 and done.stderr.count("error:") == 1, done.stderr
+        assert "tester/qa" in done.stderr and "HF_TOKEN" in done.stderr
+    assert str(run_dir) in done.stderr and "nothing is lost" in done.stderr
+    assert hub.commits == [] and (run_dir / "adapter_model.safetensors").exists()
+
+
+def test_a_public_repository_is_refused_unless_asked_for(hub, run_dir, tmp_path):
+    hub.add_repo("tester/qa", private=False)
+    done = python(push_code(run_dir), hub, tmp_path / "home")
+    assert done.returncode == 2 and "hub_private_repo: false" in done.stderr and hub.commits == []
+    assert python(push_code(run_dir, private=False), hub, tmp_path / "home").returncode == 0
+
+
+def test_access_gives_the_full_name_and_an_unreachable_hub_is_one_line(hub, tmp_path):
+    check = "from utils.hub import check_push_access; print(check_push_access('qa'))"
+    assert python(check, hub, tmp_path / "home").stdout.strip() == "tester/qa"
+    hub.url = "http://127.0.0.1:9"  # the discard port: nothing listens
+    done = python(check, hub, tmp_path / "home")
+    assert done.returncode == 2 and "cannot be reached" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_fine_grained_and_organization_rights_are_read():
+    scope = {"entity": {"type": "user", "name": "me"}, "permissions": ["repo.write"]}
+    token = {"role": "fineGrained", "fineGrained": {"scoped": [scope]}}
+    who = {"name": "me", "orgs": [{"name": "lab", "roleInOrg": "read"}], "auth": {"accessToken": token}}
+    assert _no_right(who, "me", "me/qa") is None
+    assert "may only read" in _no_right(who, "lab", "lab/qa")
+    assert "does not belong" in _no_right(who, "other", "other/qa")
+    scope["permissions"] = ["repo.content.read"]
+    assert "no write permission" in _no_right(who, "me", "me/qa")
+
+
+def test_card_holds_what_a_reader_needs_and_round_trips(run_dir):
+    card = ModelCard.load(write_card(run_dir, "tester/qa"))
+    values = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert values == {"ROUGE-L": RESULTS["test_rougeL"], "BLEU": RESULTS["test_bleu"]}
+    assert card.data.eval_results[0].metric_args == {"ci95": RESULTS["test_rougeL_ci95"]}
+    metadata = metadata_load(run_dir / "README.md")
+    assert metadata["library_name"] == "peft" and {"medical", "lora", "qlora", "qa"} == set(metadata["tags"])
+    assert "base_model" not in metadata and "datasets" not in metadata  # a local path: the Hub refuses it
+    assert "Not a medical device" in "\n".join(card.text.strip().split("\n")[:8])
+    assert "ab" * 32 in card.text and "| dropped missing | 3 |" in card.text
+    assert "0.341 [0.330, 0.352] | 0.112" in card.text and "train_file: x.csv" in card.text
+    assert 'predict.py --model tester/qa --text "' in card.text
+    for absent in ("More Information Needed", "More information needed", "<!--", "[optional]", "/home", SECRET_TEXT):
+        assert absent not in card.text
+    lines = [line for line in card.text.split("\n") if line.strip()]
+    depth = [len(line.split(" ")[0]) if line.startswith("#") else 0 for line in lines]
+    assert all(not a or not b or b > a for a, b in zip(depth, depth[1:] + [1], strict=True))  # no empty section
+
+
+@pytest.mark.parametrize("task", ["classification", "hierarchical", "summarization", "qa"])
+def test_card_of_every_task_names_hub_sources(run_dir, task):
+    data = {"dataset_name": "lab/data", "dataset_revision": "abc"}
+    write_json(run_dir / "task.json", {"task": task, "base_model": "lab/base", "data": data})
+    write_json(run_dir / "all_results.json", {})
+    metadata = metadata_load(write_card(run_dir, None))
+    assert (metadata["base_model"], metadata["base_model_relation"]) == ("lab/base", "adapter")
+    assert metadata["datasets"] == ["lab/data"] and "model-index" not in metadata
+
+
+def test_only_paths_and_tokens_are_taken_out():
+    kept = {"a": "mg/dl", "b": "https://hf.co/x/y", "c": "../x.csv", "prompt": "/no_think", "labels": ["/a/b"], "n": 2}
+    assert without_paths(kept) == kept
+    assert without_paths({"f": "~/a b/c.csv", "chat_template_path": "/a/b.jinja", "j": '{"k": "/home/a b/c"}'}) == {
+        "f": "c.csv", "chat_template_path": "b.jinja", "j": '{"k": "c"}'
+    }  # fmt: skip
+    assert without_paths(["C:\\Users\\me\\f.csv", "file:///home/me/g", "hf_" + "a" * 30]) == ["f.csv", "g", "hf_***"]
+
+
+def test_a_folder_without_weights_is_not_pushed(tmp_path):
+    with pytest.raises(UserError, match="no weights"):
+        push(tmp_path, "tester/qa", None)

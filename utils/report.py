@@ -1,0 +1,343 @@
+"""The results of a run as people read them: `report.md` and `plots/`, made from the files in `output_dir` alone.
+
+Everything is found by prefix in `all_results.json`: `test_*` is the fine-tuned model, `base_test_*` the model before
+tuning, `baseline_<name>_test_*` the baselines. A key that is absent leaves its line out.
+"""
+
+import json
+import math
+import os
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+# metric -> (what people call it, which direction is better); others are shown under their own name
+METRICS = {
+    "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
+    "path_accuracy": ("path accuracy", "higher"), "macro_f1": ("macro F1", "higher"),
+    "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
+    "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
+    "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"), "loss": ("loss", "lower"),
+    "perplexity": ("perplexity", "lower"), "ece": ("calibration error (ECE)", "lower"),
+    "brier": ("Brier score", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
+    "omission": ("omission", "lower"), "invention": ("invention", "lower"), "repetition": ("repetition", "lower"),
+}  # fmt: skip
+HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
+NOT_METRICS = re.compile(r"(_ci95|_p|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$")
+COLORS = (
+    "#0072B2",
+    "#8C8C8C",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+)  # Okabe-Ito: told apart by the colour-blind
+FILES = {
+    "README.md": "the model card", "report.md": "this report", "all_results.json": "every number, unrounded",
+    "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
+    "adapter_model.safetensors": "the adapter's weights", "adapter_config.json": "the adapter's configuration",
+    "model.safetensors": "the model's weights", "_private": "predictions and errors as text; never published",
+}  # fmt: skip
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON in one step, so that no reader ever sees half a file. JSON has no NaN and no infinity:
+    they become null."""
+    path = Path(path)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, {} if there is none."""
+    return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+
+
+def systems(results: dict[str, Any]) -> dict[str, str]:
+    """Prefix of the results -> name of the system, the fine-tuned model first, then the base model and baselines."""
+    names = {"test_": "fine-tuned", "base_test_": "base model"}
+    for key in results:
+        if match := re.match(r"baseline_(.+?)_test_", key):
+            names[match.group()] = match.group(1).replace("_", " ")
+    return {prefix: name for prefix, name in names.items() if metric_names(results, [prefix])}
+
+
+def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
+    """The metrics that at least one of the systems has, the known ones first."""
+    found = {
+        key.removeprefix(prefix): None
+        for prefix in prefixes
+        for key, value in results.items()
+        if key.startswith(prefix) and _is_number(value) and not NOT_METRICS.search(key)
+    }
+    return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
+
+
+def results_table(results: dict[str, Any], prefix_names: dict[str, str] | None = None) -> str:
+    """One row a metric, one column a system, 95 % intervals in brackets.
+
+    Args:
+        results: the content of `all_results.json`.
+        prefix_names: prefix -> heading of the column; by default all `systems(results)`.
+    """
+    prefix_names = prefix_names or systems(results)
+    rows = [
+        [_label(name), METRICS.get(name, ("", "-"))[1], *(_with_interval(results, p + name) for p in prefix_names)]
+        for name in metric_names(results, list(prefix_names))
+    ]
+    return _table(["metric", "better", *prefix_names.values()], rows) if rows else "No test metric was measured."
+
+
+def differences_table(results: dict[str, Any]) -> str:
+    """Fine-tuned minus the other system, paired on the same rows, and every other key that is a p-value."""
+    rows, names = [], systems(results)
+    for key, value in results.items():
+        match = re.match(r"delta_((?:base|baseline_.+?)_test_)(.+)", key)
+        if match and _is_number(value) and not NOT_METRICS.search(key):
+            prefix, name = match.groups()
+            low_high = _interval(results.get(f"{key}_ci95"), "+")
+            rows.append(
+                [_label(name), names.get(prefix, prefix), _number(value, "+"), low_high, _p_value(results, key)]
+            )
+        elif key.startswith("mcnemar") and _is_number(value):
+            rows.append([key.replace("_", " "), "", _number(value), "", ""])
+    return _table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
+
+
+def data_tables(results: dict[str, Any], digits: int = 12) -> str:
+    """Rows and fingerprint of each split, then what each cleaning step took away."""
+    splits = [
+        [split, _number(results.get(f"{split}_rows")), f"`{results.get(f'{split}_sha256', '')[:digits]}`"]
+        for split in ("train", "validation", "test")
+        if f"{split}_rows" in results
+    ]
+    steps = [
+        [key.removeprefix("data_").replace("_", " "), _number(value)]
+        for key, value in results.items()
+        if key.startswith(("data_", "dropped_", "cut_")) and _is_number(value)
+    ]
+    tables = [_table(["split", "rows", "sha256"], splits)] if splits else []
+    return "\n\n".join(tables + ([_table(["step", "rows"], steps)] if steps else []))
+
+
+def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
+    """Each `errors_<pattern>` with its count, its share of the test rows and what to do about it."""
+    counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}
+    total, columns = results.get("test_rows"), 4 if advice else 3
+    rows = [
+        [name.replace("_", " "), _number(n), f"{n / total:.1%}" if total else "-", advice.get(name, "")][:columns]
+        for name, n in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    return _table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
+
+
+def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
+    """What was trained, how long it took and with which versions."""
+    total, trainable = results.get("total_parameters"), results.get("trainable_parameters")
+    share = f" of {total:,} ({trainable / total:.2%})" if total and trainable else ""
+    facts = {
+        "Base model": task.get("base_model"),
+        "Revision": task.get("base_model_revision"),
+        "Precision": ", ".join(str(task[key]) for key in ("quantization", "dtype") if task.get(key)),
+        "Trainable parameters": trainable and f"{trainable:,}{share}",
+        "of these LoRA": results.get("lora_parameters"),
+        "of these whole modules": results.get("saved_module_parameters"),
+        "Steps": results.get("train_steps"),
+        "Training loss": results.get("train_loss"),
+        "Validation loss": results.get("eval_loss"),
+        "Training time": "train_runtime" in results and f"{results['train_runtime'] / 60:.1f} min",
+        "Samples per second": results.get("train_samples_per_second"),
+        "Tokens per second": results.get("train_tokens_per_second"),
+        "Peak memory": "peak_memory_gb" in results and f"{results['peak_memory_gb']:.2f} GB",
+        "Latency per text": "latency_p50_ms" in results
+        and f"P50 {_number(results['latency_p50_ms'])} ms, P95 {_number(results.get('latency_p95_ms'))} ms",
+        "Versions": ", ".join(f"{name} {version}" for name, version in task.get("versions", {}).items()),
+    }
+    return "\n".join(f"- {name}: {_number(fact)}" for name, fact in facts.items() if fact)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """One or two sentences: how the fine-tuned model stands against the base model and the best baseline."""
+    metric = next((name for name in HEADLINES if _is_number(results.get(f"test_{name}"))), None)
+    if metric is None:
+        return "No test metric was measured."
+    sign = 1 if METRICS[metric][1] == "higher" else -1
+    others = {p: n for p, n in systems(results).items() if p != "test_" and _is_number(results.get(p + metric))}
+    best = max((p for p in others if p != "base_test_"), key=lambda p: sign * results[p + metric], default=None)
+    text = (
+        f"On the test split the fine-tuned model reaches {_label(metric)} {_with_interval(results, f'test_{metric}')}"
+    )
+    for prefix in [p for p in ("base_test_", best) if p in others]:
+        key = f"delta_{prefix}{metric}"
+        other, interval = results[prefix + metric], results.get(f"{key}_ci95")
+        delta = results.get(key, results[f"test_{metric}"] - other)
+        verdict = "better than" if sign * delta > 0 else "worse than" if sign * delta < 0 else "equal to"
+        if interval and interval[0] <= 0 <= interval[1]:
+            verdict = "not clearly different from"
+        name = "the base model" if prefix == "base_test_" else f"the best baseline, {others[prefix]},"
+        span = _interval(interval, "+") or "without an interval"
+        text += f"; {verdict} {name} at {_number(other)} (difference {_number(delta, '+')} {span})"
+    before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
+    if before and after and metric != "perplexity":
+        text += f". Perplexity went from {_number(before)} to {_number(after)} ({after / before - 1:+.1%})"
+    return f"{text}. Brackets are 95 % intervals."
+
+
+def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
+    """Write `report.md` and `plots/*.png` from the files in `output_dir`.
+
+    Args:
+        output_dir: folder with `all_results.json`, `task.json` and, for the loss curve, `trainer_state.json`.
+        advice: error pattern (the part of its key after `errors_`) -> what to do about it.
+
+    Returns:
+        the path of `report.md`.
+    """
+    output_dir = Path(output_dir)
+    results, task = read_json(output_dir / "all_results.json"), read_json(output_dir / "task.json")
+    plots = output_dir / "plots"
+    plots.mkdir(exist_ok=True)
+    history = read_json(output_dir / "trainer_state.json").get("log_history", [])
+    drawn = {"metrics.png": plot_metrics(results, plots / "metrics.png")}
+    drawn["loss.png"] = plot_loss(history, plots / "loss.png")
+    images = {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
+
+    present = [(name, about) for name, about in FILES.items() if name == "report.md" or (output_dir / name).exists()]
+    sections = {
+        "Results": f"{results_table(results)}\n\n{images.get('metrics.png', '')}",
+        "Differences": differences_table(results),
+        "Error patterns": errors_table(results, advice),
+        "Data": data_tables(results),
+        "Training": f"{training_lines(task, results)}\n\n{images.get('loss.png', '')}",
+        "Run it again": task.get("command") and f"```bash\n{task['command']}\n```",
+        "Files": "\n".join(f"- `{name}`: {about}" for name, about in present),
+    }
+    body = "".join(f"\n## {name}\n\n{text.strip()}\n" for name, text in sections.items() if text and text.strip())
+    path = output_dir / "report.md"
+    path.write_text(f"# Report: {task.get('task', 'run')}\n\n{summary(results)}\n{body}", encoding="utf-8")
+    return path
+
+
+def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
+    """Training and validation loss over the steps of `trainer_state.json`'s `log_history`. False: nothing to draw."""
+    train = [(row["step"], row["loss"]) for row in history if _is_number(row.get("loss"))]
+    validation = [(row["step"], row["eval_loss"]) for row in history if _is_number(row.get("eval_loss"))]
+    if not train and not validation:
+        return False
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    marker = "o" if len(train) < 40 else ""
+    axes.plot(
+        *zip(*train, strict=True), color=COLORS[0], lw=1.5, marker=marker, ms=4, label="training"
+    ) if train else 0
+    if validation:
+        axes.plot(*zip(*validation, strict=True), color="#D55E00", lw=2, marker="s", ms=5, label="validation")
+        step, low = min(validation, key=lambda point: point[1])
+        axes.axvline(step, color="#D55E00", lw=1, ls=":", label=f"lowest validation loss: {low:.3f} at step {step}")
+    axes.set(xlabel="step", ylabel="loss (mean over target tokens or rows)", title="Loss during training")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def plot_metrics(results: dict[str, Any], path: Path) -> bool:
+    """Bars with 95 % intervals, one panel for the metrics between 0 and 1 and one for perplexity. False: nothing."""
+    names = systems(results)
+    metrics = metric_names(results, list(names))
+    ratios = [
+        metric
+        for metric in metrics
+        if metric not in ("loss", "perplexity") and all(0 <= results.get(p + metric, 0) <= 1 for p in names)
+    ]
+    panels = [panel for panel in (ratios, [metric for metric in metrics if metric == "perplexity"]) if panel]
+    if not panels:
+        return False
+    heights = [0.4 + len(panel) * (0.22 * len(names) + 0.22) for panel in panels]  # inches
+    handles = [Patch(color=COLORS[i % len(COLORS)], label=textwrap.fill(n, 40)) for i, n in enumerate(names.values())]
+    columns = len(names) if sum(map(len, names.values())) < 60 else 1
+    figure = Figure(figsize=(9, sum(heights) + 0.6 + 0.25 * len(names)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        right = max(_bounds(results, p + metric)[1] for p in names for metric in panel) or 1
+        for i, prefix in enumerate(names):
+            for row, metric in enumerate(panel):
+                y, value = row + (i + 0.5) * 0.8 / len(names) - 0.4, results.get(prefix + metric)
+                if not _is_number(value):
+                    axes.text(right * 0.008, y, "not measured", va="center", fontsize=8, color="#666666")
+                    continue
+                low, high = _bounds(results, prefix + metric)
+                axes.barh(y, value, 0.74 / len(names), color=COLORS[i % len(COLORS)])
+                axes.plot([low, high], [y, y], color="#222222", lw=1.2, marker="|", ms=5 if high > low else 0)
+                axes.text(high + right * 0.012, y, _number(value), va="center", fontsize=8.5)
+        labels = [f"{_label(m)}\n({METRICS[m][1]} is better)" if m in METRICS else _label(m) for m in panel]
+        axes.set_yticks(range(len(panel)), labels)
+        axes.set(xlim=(0, right * 1.12), ylim=(len(panel) - 0.5, -0.5))
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Test metrics with 95 % intervals" if any("_ci95" in key for key in results) else "Test metrics")
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _label(metric: str) -> str:
+    return METRICS.get(metric, (metric.replace("_", " "),))[0]
+
+
+def _number(value: Any, sign: str = "") -> str:
+    """Three decimals below 10, fewer above, so that values and intervals have about the same digits."""
+    if not _is_number(value):
+        return "-" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:{sign},}"
+    size = abs(value)
+    return (
+        f"{value:{sign}.2g}"
+        if 0 < size < 0.0005
+        else f"{value:{sign},.{3 if size < 10 else 1 if size < 1000 else 0}f}"
+    )
+
+
+def _interval(low_high: list[float] | None, sign: str = "") -> str:
+    return f"[{_number(low_high[0], sign)}, {_number(low_high[1], sign)}]" if low_high else ""
+
+
+def _with_interval(results: dict[str, Any], key: str) -> str:
+    return f"{_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
+
+
+def _p_value(results: dict[str, Any], key: str) -> str:
+    p = results.get(f"{key}_p")
+    return "" if not _is_number(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _bounds(results: dict[str, Any], key: str) -> tuple[float, float]:
+    value = results.get(key) or 0
+    low, high = results.get(f"{key}_ci95") or (value, value)
+    return low, max(high, value)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
