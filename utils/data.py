@@ -292,7 +292,7 @@ def _as_list(value: Any, column: str, where: str) -> list[str]:
 
 
 def _as_kept(value: Any) -> str:
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    text = json.dumps(value, default=str) if isinstance(value, (list, dict)) else _as_text(value, "", "")
     return text.encode(errors="ignore").decode()  # Arrow refuses half surrogates
 
 
@@ -376,7 +376,7 @@ def load_splits(
     near = near_duplicate_clusters(texts, args.near_duplicate_threshold, seed)
     groups = [None] * len(near)
     if args.group_column:
-        groups = [value or None for table in tables.values() for value in table[args.group_column]]
+        groups = [value.strip() or None for table in tables.values() for value in table[args.group_column]]
     clusters = join_clusters(near, input_keys, groups)
     pieces = _split(tables, clusters, args, stratify_column, seed, counts)
 
@@ -481,9 +481,13 @@ def _load_hub(args: DataArguments, name_key: str, folder: str) -> datasets.Datas
             cache_dir=cache,
         )
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        key = name_key if "split" in str(error).lower() else "dataset_name"
-        found = getattr(args, key)
-        raise UserError(f"`{key}` is `{found}`, which does not load from `{args.dataset_name}`: {error}") from error
+        is_split = re.search("(unknown|bad) split", str(error), re.IGNORECASE)
+        key = name_key if is_split else "dataset_name"
+        advice = (
+            "choose one of these" if is_split else "check name, connection and `hf auth login`, or use `train_file`"
+        )
+        found = f"`{key}` is `{getattr(args, key)}`"
+        raise UserError(f"{found}, which does not load from `{args.dataset_name}`: {error}: {advice}.") from error
 
 
 def _label(feature: datasets.ClassLabel, value: int | None) -> str | None:
@@ -619,25 +623,26 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
     files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
     if there := [path for path in files if path.exists()]:
         raise UserError(f"`output_dir` holds `{there[0]}` already: choose another folder.")
+    input_column = args.text_column or args.question_column
+    splits, report = load_splits(
+        data_args,
+        input_column=input_column,
+        target_column=targets[0] if targets else None,
+        optional_columns=[args.context_column] if args.context_column else [],
+        list_columns=args.options_column or [],
+        index_column=args.answer_index_column,
+        cluster_columns=[input_column],
+        stratify_column=args.label_column,
+        seed=args.seed,
+    )
     try:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        splits, report = load_splits(
-            data_args,
-            input_column=args.text_column or args.question_column,
-            target_column=targets[0] if targets else None,
-            optional_columns=[args.context_column] if args.context_column else [],
-            list_columns=args.options_column or [],
-            index_column=args.answer_index_column,
-            cluster_columns=[args.text_column or args.question_column],
-            stratify_column=args.label_column,
-            seed=args.seed,
-        )
         for path, rows in zip(files, splits.values(), strict=True):
             with path.open("w", encoding="utf-8") as stream:
                 for row in rows.remove_columns("cluster"):
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise UserError(f"`output_dir` `{args.output_dir}` cannot be written: {error}: choose another.") from error
+        raise UserError(f"`output_dir` `{args.output_dir}` cannot be written ({error}): choose another.") from error
     json.dump(report, sys.stdout, indent=2)
     print()
 

@@ -1,0 +1,153 @@
+"""Clusters and splits: what belongs together stays together, whatever the seed or the process."""
+
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from utils.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
+
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+WORDS = [f"word{number}" for number in range(5000)]
+
+
+def random_text(generator: random.Random, length: int = 40) -> list[str]:
+    return generator.choices(WORDS, k=length)
+
+
+def test_equal_texts_up_to_case_space_and_punctuation_share_a_cluster():
+    texts = ["What is gout?", "what  is\nGOUT", "What is gout in dogs?", "?!", "?!", "10² mg", "102 mg"]
+    assert near_duplicate_clusters(texts, 1, seed=0) == [0, 0, 1, 2, 2, 3, 4]
+    assert near_duplicate_clusters(texts, 0.8, seed=0) == [0, 0, 1, 2, 2, 3, 4]
+
+
+def test_near_duplicates_above_the_threshold_are_joined_and_none_below():
+    generator = random.Random(0)
+    texts, twins = [], []
+    for number in range(300):
+        words = random_text(generator)
+        texts.append(" ".join(words))
+        # 36 shingles. A new last word: 35 of 37 are common, 0.95. A new word in the middle: 31 of 41, 0.76.
+        changed = words[:-1] + ["new"] if number % 2 else words[:20] + ["new"] + words[21:]
+        twins.append(" ".join(changed))
+    clusters = near_duplicate_clusters(texts + twins, 0.8, seed=0)
+    joined = [clusters[number] == clusters[number + 300] for number in range(300)]
+    assert joined == [bool(number % 2) for number in range(300)]
+    assert len(set(clusters)) == 300 + 150
+
+
+def test_threshold_one_joins_no_near_duplicate():
+    text = " ".join(WORDS[:40])
+    assert near_duplicate_clusters([text, text + " more"], 1, seed=0) == [0, 1]
+    assert near_duplicate_clusters([text, text + " more"], 0.8, seed=0) == [0, 0]
+
+
+def test_clusters_do_not_depend_on_the_seed_of_a_clear_case_and_texts_are_read_once():
+    text = " ".join(WORDS[:100])
+    for seed in range(5):
+        assert near_duplicate_clusters(iter([text, "another one", text + " more"]), 0.8, seed) == [0, 1, 0]
+
+
+def test_join_follows_chains_over_several_keys_and_none_joins_nothing():
+    assert join_clusters([0, 1, 2, 3, 4], ["a", "b", "b", None, None], [None, None, "x", "x", None]) == [0, 1, 1, 1, 2]
+    assert join_clusters([None, None, None]) == [0, 1, 2]
+    assert join_clusters([]) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_cluster_crosses_splits_and_shares_are_as_asked(seed):
+    generator = random.Random(seed)
+    clusters = [generator.randrange(400) for _ in range(2000)]
+    places = split_by_cluster(clusters, FRACTIONS, seed)
+    assert len(set(zip(clusters, places, strict=True))) == len(set(clusters))
+    largest = max(Counter(clusters).values())
+    for split, fraction in FRACTIONS.items():
+        assert abs(places.count(split) - fraction * 2000) <= 2 * largest
+
+
+def test_large_clusters_go_to_train():
+    clusters = [0] * 600 + [1] * 100 + list(range(2, 302))
+    places = split_by_cluster(clusters, FRACTIONS, seed=3)
+    assert set(places[:700]) == {"train"}
+    assert Counter(places) == {"train": 800, "validation": 100, "test": 100}
+
+
+def test_small_clusters_reach_every_split_not_only_the_smallest_ones():
+    clusters = [number // 3 for number in range(900)] + list(range(300, 1200))
+    places = split_by_cluster(clusters, FRACTIONS, seed=0)
+    assert 0.05 < places[:900].count("test") / 900 < 0.15
+
+
+@pytest.mark.parametrize("number_of_clusters", [3, 4, 5])
+def test_no_split_is_empty_while_there_are_clusters_enough(number_of_clusters):
+    clusters = [cluster for cluster in range(number_of_clusters) for _ in range(cluster + 1)]
+    assert set(split_by_cluster(clusters, FRACTIONS, seed=0)) == set(FRACTIONS)
+
+
+def test_labels_keep_their_shares_and_rare_ones_reach_each_split():
+    labels = ["common"] * 700 + ["less"] * 250 + ["rare"] * 40 + ["three"] * 3 + ["two"] * 2 + ["one"]
+    places = split_by_cluster(list(range(len(labels))), FRACTIONS, seed=1, labels=labels)
+    counts = Counter(zip(labels, places, strict=True))
+    assert [counts["common", split] for split in FRACTIONS] == [560, 70, 70]
+    assert [counts["less", split] for split in FRACTIONS] == [200, 25, 25]
+    assert [counts["rare", split] for split in FRACTIONS] == [32, 4, 4]
+    assert [counts["three", split] for split in FRACTIONS] == [1, 1, 1]
+    assert counts["two", "train"] == 1 and counts["one", "train"] == 1
+
+
+def test_many_labels_of_one_row_do_not_all_go_to_train():
+    labels = [str(number) for number in range(200)]
+    assert Counter(split_by_cluster(range(200), FRACTIONS, seed=0, labels=labels)) == {
+        "train": 160,
+        "validation": 20,
+        "test": 20,
+    }
+
+
+def test_stratified_clusters_stay_whole():
+    generator = random.Random(0)
+    clusters = [generator.randrange(300) for _ in range(2000)]
+    labels = [generator.choice("aaaaaabbbc") for _ in clusters]
+    places = split_by_cluster(clusters, FRACTIONS, seed=0, labels=labels)
+    assert len(set(zip(clusters, places, strict=True))) == len(set(clusters))
+    counts = Counter(zip(labels, places, strict=True))
+    for label in "abc":
+        assert counts[label, "test"] / labels.count(label) == pytest.approx(0.1, abs=0.03)
+
+
+def test_seed_alone_decides_the_split():
+    script = (
+        "import random; from utils.splits import *; r = random.Random(0)\n"
+        "texts = [' '.join(r.choices('abcdefghijkl', k=9)) for _ in range(300)]\n"
+        "clusters = join_clusters(near_duplicate_clusters(texts, 0.5, 1), [t[:3] for t in texts])\n"
+        "places = split_by_cluster(clusters, {'train': 0.8, 'test': 0.2}, 1, [t[0] for t in texts])\n"
+        "print(fingerprint({'text': t, 'split': s} for t, s in zip(texts, places)))"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1] and len(outputs[0].strip()) == 64
+    assert split_by_cluster(range(50), FRACTIONS, 1) != split_by_cluster(range(50), FRACTIONS, 2)
+
+
+def test_fingerprint_ignores_order_of_rows_and_keys_and_sees_every_change():
+    rows = [{"a": "µg", "b": 1}, {"a": "x", "b": 2}]
+    same = [{"b": 2, "a": "x"}, {"b": 1, "a": "µg"}]
+    assert fingerprint(rows) == fingerprint(same)
+    assert len({fingerprint(r) for r in (rows, rows[:1], rows + rows[:1], [rows[0], {"a": "x", "b": 3}], [])}) == 5
+
+
+def test_normalise_keeps_letters_digits_and_signs_that_are_alone():
+    assert normalise("Vitamin B12, 10 µg/dl!") == "vitamin b12 10 μg dl"
+    assert normalise(" <> ") == "<>"
