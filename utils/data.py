@@ -25,7 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import datasets
 import numpy as np
@@ -98,7 +98,7 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
         raise UserError(f"`{path}` has no rows: give a file with at least one.")
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> IO[bytes]:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -146,11 +146,10 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    text = "".join(_lines(path))
     try:
-        rows = json.loads("".join(_lines(path)) or "[]")
+        rows = json.loads(text or "[]")
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"`{path}` is not JSON ({error}): one object a line goes in a .jsonl file.") from error
     rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
@@ -184,7 +183,7 @@ def clean_text(text: str) -> str:
 def clean_symbols(text: str) -> str:
     """Drop control, zero-width, private use and U+FFFD characters; compose accents; cut runs of four or more of the
     same punctuation mark to one ("..." stays)."""
-    # NFC, not NFKC, which would turn 10² into 102.
+    # NFC, not NFKC, which would turn ten squared (superscript 2) into 102.
     return PUNCTUATION_RUN.sub(r"\1", unicodedata.normalize("NFC", STRAY.sub("", text)))
 
 
@@ -243,9 +242,9 @@ def clean_row(
     reason = None
     if index == "-1":  # how MedMCQA and others mark rows whose answer is held back
         reason = "unlabelled"
-    elif not all(values[name] for name in required) or not all(options or [not columns.lists]):
+    elif not all(values[name] for name in required) or (columns.index and not index):
         reason = "missing"
-    elif columns.index and not index:
+    elif columns.lists and not (options and all(options)):
         reason = "missing"
     elif len(values[columns.input].split()) < args.min_input_words:
         reason = "short"
@@ -266,7 +265,7 @@ def clean_row(
         values[columns.index] = int(float(index))
     counts["symbols"] += symbols != raw
     counts["whitespace"] += clean != symbols
-    return values | {name: _as_kept(row.get(name)) for name in columns.kept}
+    return values | {name: _as_kept(row.get(name), name, where) for name in columns.kept}
 
 
 def _as_text(value: Any, column: str, where: str) -> str:
@@ -291,8 +290,8 @@ def _as_list(value: Any, column: str, where: str) -> list[str]:
     return [_as_text(option, column, where) for option in value]
 
 
-def _as_kept(value: Any) -> str:
-    text = json.dumps(value, default=str) if isinstance(value, (list, dict)) else _as_text(value, "", "")
+def _as_kept(value: Any, column: str, where: str) -> str:
+    text = json.dumps(value, default=str) if isinstance(value, (list, dict)) else _as_text(value, column, where)
     return text.encode(errors="ignore").decode()  # Arrow refuses half surrogates
 
 
@@ -507,7 +506,8 @@ def _clean_rows(
     seen = set()
     for name, number, row in source:
         counts["read"] += 1
-        values = clean_row(row, f"`{name}`, row {number}", columns, args, lowercase, counts)
+        where = f"`{name}`, row {number}"
+        values = clean_row(row, where, columns, args, lowercase, counts)
         if values is None:
             continue
         digest = _digest([values[name] for name in values if name not in columns.kept])
@@ -515,7 +515,7 @@ def _clean_rows(
             counts["duplicate"] += 1
             continue
         seen.add(digest)
-        yield {"id": _as_kept(row.get("id")) or f"{split}-{number}"} | values
+        yield {"id": _as_kept(row.get("id"), "id", where) or f"{split}-{number}"} | values
 
 
 def _digest(values: list[Any]) -> bytes:
