@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -37,6 +38,36 @@ def test_near_duplicates_above_the_threshold_are_joined_and_none_below():
     joined = [clusters[number] == clusters[number + 300] for number in range(300)]
     assert joined == [bool(number % 2) for number in range(300)]
     assert len(set(clusters)) == 300 + 150
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
+def test_clusters_are_those_of_comparing_all_pairs(threshold):
+    generator = random.Random(1)
+    base = [random_text(generator) for _ in range(20)]
+    texts = []
+    for _ in range(200):
+        words = list(generator.choice(base))
+        for _ in range(generator.randrange(4)):
+            words[generator.choice([0, 10, 39])] = generator.choice(WORDS)
+        texts.append(words)
+    grams = [{tuple(words[i : i + 5]) for i in range(36)} for words in texts]
+    pairs = [
+        (i, j)
+        for j in range(200)
+        for i in range(j)
+        if len(grams[i] & grams[j]) >= threshold * len(grams[i] | grams[j])
+    ]
+    keys = [[None] * 200 for _ in pairs]
+    for key, (i, j) in zip(keys, pairs, strict=True):
+        key[i] = key[j] = 0
+    assert near_duplicate_clusters(map(" ".join, texts), threshold, seed=0) == join_clusters(*keys)
+
+
+def test_rows_of_one_template_are_compared_in_seconds():
+    texts = [" ".join([*WORDS[:12], f"x{number}", *WORDS[12:24]]) for number in range(2000)]
+    begin = time.perf_counter()
+    assert len(set(near_duplicate_clusters(texts, 0.8, seed=0))) == 2000  # 16 of 26 shingles are common
+    assert time.perf_counter() - begin < 20
 
 
 def test_threshold_one_joins_no_near_duplicate():

@@ -57,6 +57,9 @@ FUNCTION_WORDS = ENGLISH_STOP_WORDS | {"does", "did"}
 HEAD_ROWS = 1000
 
 
+# ----- Files -> rows
+
+
 def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read a csv, tsv, jsonl, json (a list, or {"data": a list}) or parquet file, or one of these ending in .gz.
 
@@ -170,6 +173,9 @@ def _check_object(row: Any, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(f"`{path}`, row {number} is a {type(row).__name__}: write an object, {{'column': value}}.")
     return row
+
+
+# ----- A row -> a clean row
 
 
 def clean_text(text: str) -> str:
@@ -299,6 +305,9 @@ def _is_ambiguous(text: str) -> bool:
     words = re.findall(r"\w+", re.sub(r"['\u2019]\w+", "", text))
     # CO, US or IT in capitals is no function word.
     return all(word.lower() in FUNCTION_WORDS and (len(word) == 1 or not word.isupper()) for word in words)
+
+
+# ----- Rows -> splits
 
 
 def load_splits(
@@ -590,6 +599,9 @@ def _empty_message(split: str, counts: Counter) -> str:
         "Check the columns, `min_input_words`, `min_target_words` and `drop_ambiguous`, whether `group_column` has "
         "several groups, or give more rows."
     )
+
+
+# ----- Command line
 
 
 @dataclass

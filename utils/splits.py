@@ -64,11 +64,12 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
     sketches = MinHash.generator((s.tolist() for s in shingles), num_perm=PERMUTATIONS, seed=seed, hashfunc=int)
     for number, sketch in enumerate(sketches):
         signatures[number] = sketch.hashvalues
+    shingles, marks = _number_shingles(shingles)
     parents = list(range(len(shingles)))
     # MinHashLSH chooses the bands; its index of Python sets would hold 8 kB a text and return every pair of a bucket.
     for start, end in MinHashLSH(threshold, PERMUTATIONS, weights=FALSE_POSITIVE_AND_NEGATIVE_WEIGHT).hashranges:
         for bucket in _buckets(signatures[:, start:end]):
-            _join_bucket(bucket, signatures, shingles, threshold, parents)
+            _join_bucket(bucket, signatures, shingles, marks, threshold, parents)
     return _renumber(_find(parents, number) for number in rows)
 
 
@@ -168,6 +169,15 @@ def _shingles(words: list[str], word_hashes: dict[str, int]) -> np.ndarray:
     return np.unique((grams >> np.uint64(32)).astype(np.uint32))
 
 
+def _number_shingles(shingles: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Hashes replaced by numbers from 0, and a false for each number: sets are then compared without sorting."""
+    if not shingles:
+        return [], np.zeros(0, dtype=bool)
+    values, numbers = np.unique(np.concatenate(shingles), return_inverse=True)
+    ends = np.cumsum([len(hashes) for hashes in shingles])
+    return np.split(numbers.astype(np.uint32), ends[:-1]), np.zeros(len(values), dtype=bool)
+
+
 def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
     """The row numbers of each set of two or more equal rows."""
     keys = np.ascontiguousarray(band).view(np.dtype((np.void, band.shape[1] * band.itemsize)))[:, 0]
@@ -179,7 +189,12 @@ def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _join_bucket(
-    bucket: np.ndarray, signatures: np.ndarray, shingles: list[np.ndarray], threshold: float, parents: list[int]
+    bucket: np.ndarray,
+    signatures: np.ndarray,
+    shingles: list[np.ndarray],
+    marks: np.ndarray,
+    threshold: float,
+    parents: list[int],
 ) -> None:
     """Join the texts of one bucket whose shingles are similar enough, one text against the rest at a time."""
     joined = True
@@ -189,19 +204,22 @@ def _join_bucket(
             return
         estimates = (signatures[others] == signatures[number]).mean(axis=1)
         others = others[estimates >= threshold - ESTIMATE_ERROR]
-        similar = others[_jaccard(shingles[number], [shingles[other] for other in others]) >= threshold]
+        similar = others[_jaccard(shingles[number], [shingles[other] for other in others], marks) >= threshold]
         for other in similar.tolist():
             root, other_root = _find(parents, int(number)), _find(parents, other)
             parents[max(root, other_root)] = min(root, other_root)
         joined = len(similar) > 0
 
 
-def _jaccard(one: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
+def _jaccard(one: np.ndarray, others: list[np.ndarray], marks: np.ndarray) -> np.ndarray:
+    """Similarity of one set to each of the others. `marks`: all false, one place for each possible member."""
     if not others:
         return np.empty(0)
     lengths = np.array([len(other) for other in others])
     starts = np.cumsum(lengths) - lengths
-    common = np.add.reduceat(np.isin(np.concatenate(others), one), starts, dtype=int)
+    marks[one] = True
+    common = np.add.reduceat(marks[np.concatenate(others)], starts, dtype=int)
+    marks[one] = False
     return common / (len(one) + lengths - common)
 
 
