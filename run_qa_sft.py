@@ -98,7 +98,7 @@ def to_prompt_and_answer(row: dict[str, Any], task: dict[str, Any]) -> tuple[str
 
 
 def to_tokens(rows: list[dict[str, Any]], tokenizer: Any, task: dict[str, Any]) -> tuple[list, list, dict[str, int]]:
-    """Tokenize rows as (prompts, answers), cut to `max_length`, with the counts of what was cut."""
+    """Tokenize rows as (prompts, answers), cut to `max_length`, and count what was cut."""
     users, answers = zip(*(to_prompt_and_answer(row, task) for row in rows), strict=True)
     prompts = [whole_prompt(tokenizer, task, user) for user in users]
     return fit(*encode(tokenizer, prompts, list(answers), task["chat"]), task["max_length"])
@@ -137,7 +137,7 @@ def answer_rows(
 
 
 def nearest_answers(train: Dataset, rows: list[dict[str, Any]], task: dict[str, Any]) -> list[str]:
-    """Answer each row as the most similar training question was answered (TF-IDF, cosine): what a model has to beat."""
+    """Answer each row as the most similar training question was answered (TF-IDF, cosine): the baseline to beat."""
     known, answers = zip(*(to_prompt_and_answer(row, task) for row in train), strict=True)
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(known))
@@ -218,8 +218,9 @@ def main(
     output_dir = Path(training_args.output_dir)
     # Trainer pushes at every save: hold that back until the evaluation is done
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
+    repo_id = training_args.hub_model_id
     if push_to_hub:
-        check_push_access(training_args.hub_model_id)
+        repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
     splits, results = load_splits(
@@ -245,8 +246,8 @@ def main(
     )
     train_dataset, train_counts = to_training_rows(train, tokenizer, task)
     eval_dataset, eval_counts = to_training_rows(splits["validation"], tokenizer, task)
-    results |= {f"train_{key}": value for key, value in train_counts.items()}
-    results |= {f"validation_{key}": value for key, value in eval_counts.items()}
+    results |= {f"data_train_{key}": value for key, value in train_counts.items()}
+    results |= {f"data_validation_{key}": value for key, value in eval_counts.items()}
     if qa_args.curriculum:
         train_dataset = shortest_first(train_dataset, training_args)
 
@@ -298,13 +299,15 @@ def main(
     weights = resampling_weights(len(test), seed, splits["test"]["cluster"])
     results |= evaluate_statistics(tuned, weights, "test")
     results |= evaluate_statistics(base, weights, "base_test")
-    results |= evaluate_statistics(nearest, weights, "baseline_nearest_test")
+    results |= evaluate_statistics(nearest, weights, "baseline_nearest_question_test")
     results |= paired_difference(tuned, base, weights, "delta_base_test")
-    results |= paired_difference({k: tuned[k] for k in nearest}, nearest, weights, "delta_baseline_nearest_test")
+    results |= paired_difference(
+        {k: tuned[k] for k in nearest}, nearest, weights, "delta_baseline_nearest_question_test"
+    )
     if columns["options"]:
         results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
     prompts, _, cut = to_tokens(test, tokenizer, task)
-    results |= {f"test_{key}": value for key, value in cut.items()}
+    results |= {f"data_test_{key}": value for key, value in cut.items()}
     results |= latency(trainer.model, tokenizer, prompts, task)
     patterns = error_patterns(predictions, references, users, ended, tuned)
     results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
@@ -320,13 +323,13 @@ def main(
         write_predictions(output_dir, rows, patterns)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results)
+        card = write_card(output_dir, repo_id)
         report = write_report(output_dir, PATTERN_ADVICE)
-        card = write_card(output_dir, training_args.hub_model_id)
         print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
         # ----- 8. Hub
         if push_to_hub:
-            url = push(output_dir, training_args.hub_model_id, training_args.hub_private_repo)
+            url = push(output_dir, repo_id, training_args.hub_private_repo)
             logger.info("pushed to %s", url)
     trainer.end()
 

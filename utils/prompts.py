@@ -86,11 +86,7 @@ def answer_frame(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[str, s
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str],
-    answers: list[str] | None,
-    frame: tuple[str, str],
-    chat: bool,
+    tokenizer: PreTrainedTokenizerBase, prompts: list[str], answers: list[str] | None, chat: bool
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Tokenize prompts and answers; an answer's last token is the one that ends it.
 

@@ -55,7 +55,8 @@ def start_run(args: TrainingArguments, given: dict[str, Any]) -> str | None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
         level=logging.INFO if args.process_index == 0 else logging.ERROR,
     )  # fmt: skip
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a request
+    for name in ("httpx", "absl"):  # a line a request, a line a ROUGE scorer
+        logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity(args.get_process_log_level())
     if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer it builds; set it to 0 to allow that
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -136,7 +137,8 @@ def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module) -> dic
     quantization = getattr(model.config, "quantization_config", None)
     return {
         "base_model": model_args.model_name_or_path,
-        "base_model_revision": model.config._commit_hash or model_args.model_revision,
+        # the commit that a Hub name stood for; a local model has none
+        "base_model_revision": getattr(model.config, "_commit_hash", None) or model_args.model_revision,
         "dtype": model_args.dtype,
         "quantization": quantization.to_diff_dict() if quantization else None,
         "data": {

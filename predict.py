@@ -1,0 +1,84 @@
+"""Use what a run has saved: one adapter, many texts, one JSON object a line.
+
+    python predict.py --model outputs/quickstart-qa --text "What is ataxia?"
+    python predict.py --model outputs/quickstart-qa --input_file questions.csv --output_file answers.jsonl
+
+Not a medical device: answers may be wrong and are for research only.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.arguments import UserError, parse_recipe, user_errors
+from utils.data import read_rows
+from utils.inference import Predictor
+
+
+@dataclass
+class PredictArguments:
+    """What to answer, and with which model."""
+
+    model: str = field(metadata={"help": "A run's `output_dir`, or the Hub repository that it was pushed to."})
+    text: str | None = field(default=None, metadata={"help": "One text; or give `input_file`."})
+    input_file: str | None = field(
+        default=None, metadata={"help": "csv, tsv, jsonl, json or parquet (.gz too) with the columns of the training."}
+    )
+    output_file: str | None = field(
+        default=None, metadata={"help": "Where to write the lines; standard output if not given."}
+    )
+    batch_size: int = field(default=8, metadata={"help": "Rows a batch."})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Longest answer; as in the training if not given."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the Hub repository."})
+    base_model: str | None = field(default=None, metadata={"help": "Where the base model is, if it has moved."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the base model."})
+
+
+def read_inputs(args: PredictArguments, columns: dict[str, str | None]) -> list[dict[str, Any]]:
+    """Return the rows to answer, checked for the columns that the model was trained on."""
+    if bool(args.text) == bool(args.input_file):
+        raise UserError("give `--text` or `--input_file`, and not both.")
+    if args.text:
+        return [{columns["question"]: args.text}]
+    rows = []
+    for number, row in read_rows(args.input_file):
+        for role in ("question", "context"):
+            column = columns[role]
+            if column and column not in row:
+                raise UserError(
+                    f"`{column}` is no column of {args.input_file}, row {number}: it has {', '.join(row)}."
+                )
+        if not str(row[columns["question"]] or "").strip():
+            raise UserError(
+                f"{args.input_file}, row {number}: `{columns['question']}` is empty: fill or delete the row."
+            )
+        rows.append(row)
+    return rows
+
+
+def main(args: PredictArguments) -> None:
+    if args.batch_size < 1:
+        raise UserError(f"`batch_size` is {args.batch_size}: give 1 or more.")
+    predictor = Predictor.from_pretrained(args.model, args.revision, args.base_model, args.trust_remote_code)
+    if args.max_new_tokens is not None:
+        if args.max_new_tokens < 1:
+            raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: give 1 or more.")
+        predictor.task["generation"]["max_new_tokens"] = args.max_new_tokens
+    rows = read_inputs(args, predictor.task["columns"])
+    try:
+        output = Path(args.output_file).open("w", encoding="utf-8") if args.output_file else sys.stdout
+    except OSError as error:
+        raise UserError(f"`output_file` {args.output_file} cannot be written ({error.strerror}).") from error
+    for row, answer in zip(rows, predictor(rows, args.batch_size), strict=True):
+        line = {"id": row["id"], **answer} if "id" in row else answer
+        output.write(json.dumps(line, ensure_ascii=False) + "\n")
+    output.flush()
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(*parse_recipe((PredictArguments,), description=__doc__)[:1])
