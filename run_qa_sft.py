@@ -8,13 +8,11 @@ recipe, or `to_prompt_and_answer` below.
 """
 
 import logging
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
@@ -25,7 +23,7 @@ from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.augmentation import augment
 from utils.data import load_splits
 from utils.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
-from utils.generation import generate_answers, score_answers
+from utils.generation import generate_answers, measure_latency, score_answers
 from utils.hub import check_push_access, push, write_card
 from utils.metrics import (
     accuracy_statistics,
@@ -50,7 +48,6 @@ from utils.report import results_table, write_json, write_report
 from utils.run import describe_run, peak_memory, start_run
 
 logger = logging.getLogger(__name__)
-LATENCY_QUESTIONS = 20
 
 
 @dataclass
@@ -117,12 +114,15 @@ def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tu
         ids = [(p, a) for p, a in zip(prompts, answers, strict=True) if len(p) < task["max_length"] - 1]
         return {"input_ids": [p + a for p, a in ids], "labels": [[-100] * len(p) + a for p, a in ids]}
 
-    return split.map(tokenize, batched=True, remove_columns=split.column_names, desc="Tokenizing"), dict(counts)
+    tokenized = split.map(tokenize, batched=True, remove_columns=split.column_names, desc="Tokenizing")
+    if not len(tokenized):
+        raise UserError(f"`max_length` is {task['max_length']} tokens and every prompt fills it: raise it.")
+    return tokenized, dict(counts)
 
 
 def answer_rows(
     model: Any, tokenizer: Any, rows: list[dict[str, Any]], task: dict[str, Any], batch_size: int, seed: int, name: str
-) -> tuple[dict[str, np.ndarray], list[str], list[bool]]:
+) -> tuple[dict[str, Any], list[str], list[bool]]:
     """Ask a model every row: the row statistics of its metrics, its answers, and whether each ended by itself."""
     prompts, answers, _ = to_tokens(rows, tokenizer, task)
     nll, tokens = score_answers(model, prompts, answers, tokenizer.pad_token_id, batch_size, f"{name}: loss")
@@ -155,16 +155,6 @@ def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
         )
     lengths = [len(ids) for ids in train["input_ids"]]
     return train.select(sorted(range(len(train)), key=lengths.__getitem__))
-
-
-def latency(model: Any, tokenizer: Any, prompts: list[list[int]], task: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds from one question to its whole answer, asked one by one: median and 95th percentile."""
-    milliseconds = []
-    for prompt in prompts[:LATENCY_QUESTIONS]:
-        start = time.perf_counter()
-        generate_answers(model, tokenizer, [prompt], task["stop"], task["generation"], 1, None)
-        milliseconds.append(1000 * (time.perf_counter() - start))
-    return {"latency_p50_ms": np.percentile(milliseconds, 50), "latency_p95_ms": np.percentile(milliseconds, 95)}
 
 
 def make_task(args: QAArguments, tokenizer: Any, max_length: int, train: Dataset) -> dict[str, Any]:
@@ -311,7 +301,7 @@ def main(
         results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
     prompts, _, cut = to_tokens(test, tokenizer, task)
     results |= {f"data_test_{key}": value for key, value in cut.items()}
-    results |= latency(trainer.model, tokenizer, prompts, task)
+    results |= measure_latency(trainer.model, tokenizer, prompts[:20], task)
     patterns = error_patterns(predictions, references, users, ended, tuned)
     results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
     results |= peak_memory()

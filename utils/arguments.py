@@ -105,6 +105,14 @@ REPLACED = {
 }
 
 
+# A data source on the command line replaces the recipe's, with the keys that only make sense for that one
+_HUB_KEYS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name")
+INSTEAD = {
+    "train_file": (*_HUB_KEYS, "test_split_name", "group_column", "keep_columns"),
+    "dataset_name": ("train_file", "validation_file", "test_file", "group_column", "keep_columns"),
+}
+
+
 def parse_recipe(
     argument_types: tuple[type, ...], argv: list[str] | None = None, description: str | None = None
 ) -> tuple[Any, ...]:
@@ -131,13 +139,6 @@ def parse_recipe(
             action.nargs = "+"
 
     recipe = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    values = _read_yaml(recipe) if recipe else {}
-    flags = []
-    for key, value in values.items():
-        where = f"in {recipe}"
-        _check_key(key, hints, where)
-        flags += _as_flags(key, value, hints[key], where)
-
     given_flags = []
     for name in (arg.split("=", 1)[0] for arg in argv if arg.startswith("--")):
         key = name[2:].replace("-", "_")
@@ -148,6 +149,13 @@ def parse_recipe(
         if key in given_flags:
             raise UserError(f"`{key}` is given twice on the command line: give it once.")
         given_flags.append(key)
+
+    values = _read_yaml(recipe) if recipe else {}
+    for key in values:
+        _check_key(key, hints, f"in {recipe}")
+    replaced = {key for flag in given_flags for key in INSTEAD.get(flag, ())}
+    values = {key: value for key, value in values.items() if key not in replaced}
+    flags = [flag for key, value in values.items() for flag in _as_flags(key, value, hints[key], f"in {recipe}")]
 
     namespace, rest = parser.parse_known_args(flags + argv)
     if rest:

@@ -1,5 +1,6 @@
 """Score and generate answers in batches of like length, on one process or several."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,3 +117,16 @@ def generate_answers(
             results.append((i, (text, end is not None)))
     texts, ended = zip(*_in_order(results, len(prompts)), strict=True)
     return list(texts), list(ended)
+
+
+def measure_latency(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], task: Mapping[str, Any]
+) -> dict[str, float]:
+    """Milliseconds from a prompt to its whole answer, asked one by one: median and 95th percentile."""
+    milliseconds = []
+    for prompt in prompts:
+        start = time.perf_counter()
+        generate_answers(model, tokenizer, [prompt], task["stop"], task["generation"], 1, None)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
+    return {"latency_p50_ms": p50, "latency_p95_ms": p95}

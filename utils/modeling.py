@@ -142,8 +142,8 @@ def get_lora_config(args: ModelConfig, model: nn.Module, task_type: str) -> Lora
 
 
 def upcast_trainable_weights(model: nn.Module) -> None:
-    """Make trainable weights float32, for training in fp16: TRL makes the adapters of a quantized model bfloat16, which
-    the gradient scaler of fp16 cannot unscale."""
+    """Make trainable weights float32, for training in fp16: TRL makes the adapters of a quantized model bfloat16, and
+    the gradient scaler of fp16 cannot unscale that."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
