@@ -265,7 +265,9 @@ def main(
     train_result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
-    results |= train_result.metrics
+    results |= {f"train_{key.removeprefix('train_')}": value for key, value in train_result.metrics.items()}
+    if checkpoint is None:  # else the time is that of a part, the tokens those of the whole
+        results["train_tokens_per_second"] = results["train_num_tokens"] / results["train_runtime"]
 
     # ----- 6. Evaluate
     batch_size, seed = training_args.per_device_eval_batch_size, training_args.seed
