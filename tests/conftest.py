@@ -1,0 +1,310 @@
+"""Tiny real models and toy medical data on disk, and one way to run a script. Nothing here reaches the network."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; tests with a Hub of their own set it in a subprocess
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on a machine with a GPU
+os.environ["TQDM_DISABLE"] = "1"
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+ROOT = Path(__file__).parents[1]
+
+# ----- Toy medicine: words that look like medicine, put together by a seeded generator
+
+ORGANS = ["heart", "liver", "kidney", "lung", "spleen", "stomach", "brain", "skin", "bone", "eye", "ear", "thyroid"]
+ROOTS = ["cardi", "hepat", "nephr", "pulmon", "splen", "gastr", "encephal", "dermat", "oste", "ophthalm", "ot", "thyr"]
+ENDINGS = ["itis", "osis", "algia", "opathy", "omegaly", "ectasia", "oma", "oplegia", "orrhagia", "ostenosis"]
+COURSES = ["slowly over years", "within hours", "after an infection", "in early childhood", "without any warning"]
+SIGNS = [
+    "fever",
+    "pain",
+    "swelling",
+    "a rash",
+    "weakness",
+    "bleeding",
+    "dizziness",
+    "a cough",
+    "weight loss",
+    "thirst",
+]
+CARE = [
+    "rest and fluids",
+    "surgery",
+    "a short course of tablets",
+    "warm compresses",
+    "regular checks",
+    "a low salt diet",
+]
+CAUSES = ["a virus", "an inherited change", "long exposure to dust", "a lack of iron", "too much sun", "an injury"]
+
+
+def toy_rows() -> list[dict[str, str]]:
+    """Return 120 questions and answers about made-up diseases, three on each of 40 documents."""
+    rng = random.Random(7)
+    rows = []
+    for number in range(120):
+        name = ROOTS[number % 12] + ENDINGS[number // 12]
+        first, second = rng.sample(SIGNS, 2)
+        answer = (
+            f"{name.capitalize()} is a disease of the {ORGANS[number % 12]} caused by {rng.choice(CAUSES)}; it begins "
+            f"{rng.choice(COURSES)} with {first} and {second} and is treated with {rng.choice(CARE)}."
+        )
+        row = {"id": f"q{number}", "document": f"d{number // 3}", "question": f"What is {name}?", "answer": answer}
+        rows.append(row)
+    return rows
+
+
+def toy_exam() -> list[dict[str, Any]]:
+    """Return 60 multiple choice questions with four options; the right one is `answer_index`."""
+    rng = random.Random(8)
+    rows = []
+    for number in range(60):
+        options = [f"{sign} and {care}" for sign, care in zip(rng.sample(SIGNS, 4), rng.sample(CARE, 4), strict=True)]
+        question = f"What goes with {ROOTS[number % 12]}{ENDINGS[number // 12]} that begins {rng.choice(COURSES)}?"
+        rows.append({"id": f"m{number}", "question": question, "options": options, "answer_index": number % 4})
+    return rows
+
+
+def four_columns(rows: list[dict[str, Any]], held_back: bool = False) -> list[dict[str, Any]]:
+    """Return an exam as MedMCQA writes it: opa, opb, opc, opd and cop, which is -1 where the answer is held back."""
+    names = ("opa", "opb", "opc", "opd")
+    return [
+        {"id": row["id"], "question": row["question"]}
+        | dict(zip(names, row["options"], strict=True))
+        | {"cop": -1 if held_back else row["answer_index"]}
+        for row in rows
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as csv or jsonl, after the ending of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        if path.suffix == ".csv":
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            stream.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+@dataclass(frozen=True)
+class Data:
+    """Files of toy data, and every text in them that must not leave the run's `_private` folder."""
+
+    qa: Path
+    exam: Path
+    exam_columns: Path
+    exam_folder: Path
+    secrets: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    folder = tmp_path_factory.mktemp("data")
+    qa, exam = toy_rows(), toy_exam()
+    hub = folder / "exam"  # a data set with splits, where the test split has no answers
+    write_rows(hub / "train.csv", four_columns(exam[:40]))
+    write_rows(hub / "validation.csv", four_columns(exam[40:]))
+    write_rows(hub / "test.csv", four_columns(exam[:10], held_back=True))
+    return Data(
+        qa=write_rows(folder / "qa.jsonl", qa),
+        exam=write_rows(folder / "exam.jsonl", exam),
+        exam_columns=write_rows(folder / "exam.csv", four_columns(exam)),
+        exam_folder=hub,
+        secrets=(
+            *(row["question"] for row in qa + exam),
+            *(row["answer"] for row in qa),
+            *(option for row in exam for option in row["options"]),
+        ),
+    )
+
+
+# ----- Tiny models
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PHI3 = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def make_tokenizer(specials: list[str], eos: str, chat_template: str | None, pad: str | None = None) -> Any:
+    """Train a byte-level BPE tokenizer on the toy data."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([text for row in toy_rows() for text in (row["question"], row["answer"])], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad)
+    fast.chat_template = chat_template
+    return fast
+
+
+def save_model(folder: Path, model_class: type, config: Any, tokenizer: Any) -> Path:
+    torch.manual_seed(0)
+    config.vocab_size = len(tokenizer)
+    config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    model_class(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|im_end|>", CHATML, "<|endoftext|>")
+    config = LlamaConfig(**SIZES, num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.1)
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-llama", LlamaForCausalLM, config, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    specials = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
+    tokenizer = make_tokenizer(specials, "<|endoftext|>", PHI3, "<|endoftext|>")
+    config = Phi3Config(
+        **SIZES, num_key_value_heads=4, max_position_embeddings=1024, original_max_position_embeddings=1024,
+        initializer_range=0.1,
+    )  # fmt: skip
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-phi3", Phi3ForCausalLM, config, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_phi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = make_tokenizer(["<|endoftext|>"], "<|endoftext|>", None)  # no pad token and no chat template
+    config = PhiConfig(**SIZES, max_position_embeddings=512, initializer_range=0.1)
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-phi", PhiForCausalLM, config, tokenizer)
+
+
+# ----- Runs of a script
+
+
+def flags(**values: Any) -> list[str]:
+    """Turn keys into flags; a list gives several values, None leaves the key out."""
+    given = {key: value for key, value in values.items() if value is not None}
+    listed = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+    return [text for key, value in listed.items() for text in (f"--{key}", *map(str, value))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of a script: its folder, exit code and everything that it printed."""
+
+    folder: Path
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def results(self) -> dict[str, Any]:
+        return json.loads((self.folder / "all_results.json").read_text(encoding="utf-8"))
+
+    @property
+    def task(self) -> dict[str, Any]:
+        return json.loads((self.folder / "task.json").read_text(encoding="utf-8"))
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        return read_jsonl(self.folder / "_private" / "predictions_test.jsonl")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def qa_flags(model: Path, output_dir: Path, **values: Any) -> list[str]:
+    """The flags of a short run on one CPU; `values` come on top."""
+    defaults = {
+        "model_name_or_path": model, "output_dir": output_dir, "use_cpu": True, "bf16": False, "dtype": "float32",
+        "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj", "v_proj"],
+        "max_length": 256, "max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3,
+        "gradient_checkpointing": False, "save_strategy": "no", "report_to": "none",
+        "max_new_tokens": 6, "question_column": "question",
+    }  # fmt: skip
+    return flags(**defaults | values)
+
+
+def run_script(script: str, argv: list[str], env: dict[str, str] | None = None) -> Run:
+    """Run a script as a user does, in a process of its own."""
+    env = os.environ | {"TQDM_DISABLE": "0"} | (env or {})
+    done = subprocess.run(
+        [sys.executable, script, *argv], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
+    )
+    return Run(_folder(argv), done.returncode, done.stdout, done.stderr)
+
+
+def run_here(main: Callable, arguments: tuple[type, ...], argv: list[str]) -> Run:
+    """Run a script's `main` in this process, which saves the seconds that imports take."""
+    from utils.arguments import parse_recipe, user_errors
+
+    for state in (AcceleratorState, PartialState, GradientState):  # one process, several runs
+        state._reset_state()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            with user_errors():
+                main(*parse_recipe(arguments, argv))
+        except SystemExit as end:
+            code = end.code
+    return Run(_folder(argv), code, out.getvalue(), err.getvalue())
+
+
+def _folder(argv: list[str]) -> Path:
+    return Path(argv[argv.index("--output_dir") + 1]) if "--output_dir" in argv else Path()
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def qa_run(tiny_llama: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A QLoRA run in 4 bits, from a recipe and one flag, as a user starts it."""
+    folder = tmp_path_factory.mktemp("qa")
+    recipe = {
+        "model_name_or_path": str(tiny_llama), "dtype": "bfloat16", "load_in_4bit": True, "use_bnb_nested_quant": True,
+        "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj", "v_proj"],
+        "train_file": str(data.qa), "answer_column": "answer", "group_column": "document",
+        "validation_fraction": 0.1, "test_fraction": 0.1, "near_duplicate_threshold": 1.0,
+        "max_length": 256, "max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.005,
+        "use_cpu": True, "bf16": True, "report_to": ["tensorboard"], "logging_steps": 3, "save_steps": 5,
+        "max_new_tokens": 12, "output_dir": str(folder / "run"),
+    }  # fmt: skip
+    argv = [str(write_yaml(folder / "recipe.yaml", recipe)), *flags(max_steps=10, output_dir=folder / "run")]
+    env = {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")}
+    done = run_script("run_qa_sft.py", argv, env)
+    assert done.code == 0, done.stderr[-3000:]
+    return done

@@ -1,0 +1,289 @@
+import dataclasses
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, flags
+from trl import ModelConfig, SFTConfig
+
+from predict import PredictArguments
+from run_qa_sft import ARGUMENTS, QAArguments
+from utils.arguments import REPLACED, DataArguments, UserError, parse_recipe, user_errors, write_recipe
+from utils.run import _check_same_recipe
+
+BASE = ["--answer_column", "answer", "--use_cpu", "--bf16", "false", "--output_dir", "out"]
+KNOWN = {field.name for arguments in ARGUMENTS for field in dataclasses.fields(arguments)}
+REMOVED = [key for key in REPLACED if key not in KNOWN or key == "hub_token"]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Return a function that writes a recipe of the given text and parses it, with flags if given."""
+
+    def parse(text: str, *argv: str):
+        path = tmp_path / "recipe.yaml"
+        path.write_text("answer_column: answer\nuse_cpu: true\nbf16: false\noutput_dir: out\n" + text)
+        return parse_recipe(ARGUMENTS, [str(path), *argv])
+
+    return parse
+
+
+def message(parse, *args) -> str:
+    with pytest.raises(UserError) as caught:
+        parse(*args)
+    return str(caught.value)
+
+
+def test_a_recipe_becomes_one_instance_of_each_dataclass_and_the_keys_it_gave(recipe):
+    model, data, qa, training, given = recipe("learning_rate: 2e-4\nlora_target_modules: [q_proj, v_proj]\n")
+    assert [type(a) for a in (model, data, qa, training)] == [ModelConfig, DataArguments, QAArguments, SFTConfig]
+    assert training.learning_rate == 2e-4 and model.lora_target_modules == ["q_proj", "v_proj"]
+    assert given["learning_rate"] == 2e-4 and "lora_r" not in given
+
+
+@pytest.mark.parametrize("written", ["2e-4", "2.0e-4", "0.0002"])
+def test_a_number_is_a_number_however_it_is_written(recipe, written):
+    assert recipe(f"learning_rate: {written}\n")[3].learning_rate == 2e-4
+
+
+def test_the_command_line_wins_over_the_recipe(recipe):
+    *_, training, given = recipe("learning_rate: 1e-3\nseed: 1\n", "--learning_rate", "5e-5")
+    assert (training.learning_rate, training.seed, given["learning_rate"]) == (5e-5, 1, 5e-5)
+
+
+def test_flags_alone_work_and_every_spelling_of_a_flag_is_the_same():
+    spaced = parse_recipe(ARGUMENTS, [*BASE, "--learning_rate", "1e-3", "--load_in_4bit", "true"])
+    joined = parse_recipe(ARGUMENTS, [*BASE, "--learning_rate=1e-3", "--load-in-4bit"])
+    assert spaced[3].learning_rate == joined[3].learning_rate == 1e-3
+    assert spaced[0].load_in_4bit is joined[0].load_in_4bit is True
+
+
+def test_no_in_front_of_a_flag_turns_it_off():
+    data, given = parse_recipe((DataArguments,), ["--train_file", "x.csv", "--no_drop_ambiguous"])
+    assert data.drop_ambiguous is False and given["drop_ambiguous"] is False
+
+
+def test_several_loggers_may_be_named(recipe):
+    assert recipe("report_to: [tensorboard, trackio]\n")[3].report_to == ["tensorboard", "trackio"]
+    assert recipe("report_to: tensorboard\n")[3].report_to == ["tensorboard"]
+
+
+def test_a_mapping_in_a_recipe_reaches_the_trainer_as_a_mapping(recipe):
+    training = recipe("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-5}\n")[3]
+    assert training.lr_scheduler_kwargs == {"min_lr": 1e-5}
+
+
+def test_a_quoted_no_is_a_strategy(recipe):
+    assert recipe('eval_strategy: "no"\n')[3].eval_strategy == "no"
+
+
+# line of a recipe, what the message has to say
+WRONG = {
+    "a word where a number is meant": ("learning_rate: fast", ["`learning_rate`", "fast"]),
+    "a fraction where a whole number is meant": ("num_train_epochs: 3\nseed: 1.5", ["`seed`", "1.5"]),
+    "a word where yes or no is meant": ("load_in_4bit: maybe", ["`load_in_4bit`", "maybe"]),
+    "a value outside the choices": ("bnb_4bit_quant_type: int4", ["`bnb_4bit_quant_type`", "int4", "nf4", "fp4"]),
+    "a strategy that there is not": ("eval_strategy: sometimes", ["sometimes", "steps", "epoch"]),
+    "an unknown key": ("learnin_rate: 1", ["`learnin_rate`", "`learning_rate`"]),
+    "an unknown key like no other": ("zzz: 1", ["`zzz`", "--help"]),
+    "the same key twice": ("seed: 1\nseed: 2", ["`seed`", "line 6", "twice"]),
+    "an unquoted no": ("eval_strategy: no", ["`eval_strategy`", 'eval_strategy: "no"']),
+    "an unquoted off": ("save_strategy: off", ["`save_strategy`", "in quotes"]),
+    "an empty value": ("train_file:", ["`train_file`", "no value"]),
+    "an empty list": ("lora_target_modules: []", ["`lora_target_modules`", "empty list"]),
+    "a list where one value is meant": ("learning_rate: [1, 2]", ["`learning_rate`", "list of 2"]),
+    "a token": ("hub_token: hf_secret", ["`hub_token`", "HF_TOKEN"]),
+    "a key that is no text": ("12: 1", ["`12`"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_recipe_with_this_is_refused_and_the_message_names_it(recipe, case):
+    text, expected = WRONG[case]
+    found = message(recipe, text + "\n")
+    assert all(word in found for word in expected), found
+    assert "hf_secret" not in found
+
+
+@pytest.mark.parametrize("key", REMOVED)
+def test_a_removed_key_is_explained_in_a_recipe(recipe, key):
+    found = message(recipe, f"{key}: 1\n")
+    assert f"`{key}`" in found and REPLACED[key] in found
+
+
+@pytest.mark.parametrize(
+    "key",
+    [pytest.param(k, marks=[pytest.mark.xfail(reason="read as --no_ cuda")] * (k == "no_cuda")) for k in REMOVED],
+)
+def test_a_removed_key_is_explained_as_a_flag(key):
+    found = message(parse_recipe, ARGUMENTS, [*BASE, f"--{key}", "1"])
+    assert f"`{key}`" in found and REPLACED[key] in found
+
+
+@pytest.mark.parametrize("key", REPLACED)
+def test_a_replacement_names_keys_that_exist(key):
+    assert not set(re.findall(r"`(\w+)", REPLACED[key])) - KNOWN
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--learning_r", "1"], ["`learning_r`", "`learning_rate`"]),  # no abbreviations
+        (["--seed", "1", "--seed", "2"], ["`seed`", "twice"]),
+        (["--seed=1", "--seed", "2"], ["`seed`", "twice"]),
+        (["--load-in-4bit", "--load_in_4bit"], ["`load_in_4bit`", "twice"]),
+        (["--drop_ambiguous", "true", "--no_drop_ambiguous"], ["`drop_ambiguous`", "twice"]),
+        (["--seed", "1", "junk"], ["`junk`", "--key value"]),
+        (["--seed"], ["`seed`"]),
+        (["--lora_r", "many"], ["`lora_r`", "many"]),
+        (["--hub_token", "hf_secret"], ["`hub_token`", "HF_TOKEN"]),
+        (["--hub_token=hf_secret"], ["`hub_token`", "HF_TOKEN"]),
+    ],
+)
+def test_flags_are_checked_as_strictly_as_a_recipe(argv, expected):
+    found = message(parse_recipe, ARGUMENTS, [*BASE, *argv])
+    assert all(word in found for word in expected), found
+    assert "hf_secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be read"),
+        (b"answer_column: caf\xe9\n", "UTF-8"),
+        (b"answer_column: [unclosed\n", "is not YAML"),
+        (b"- a\n- b\n", "holds list"),
+        (b"", "holds NoneType"),
+        pytest.param(b"{[1]: 2}\n", "recipe.yaml", marks=pytest.mark.xfail(reason="a list as a key")),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path, content, expected):
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    found = message(parse_recipe, ARGUMENTS, [str(path)])
+    assert "recipe.yaml" in found and expected in found
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    assert "cannot be read" in message(parse_recipe, ARGUMENTS, [str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "answer_column"),
+        ({"answer_column": "a", "options_column": ["o"], "answer_index_column": "i"}, "not both"),
+        ({"options_column": ["o"]}, "`answer_index_column`"),
+        ({"answer_column": "a", "augmentation_factor": 0}, "`augmentation_factor` is 0"),
+        ({"answer_column": "a", "max_new_tokens": 0}, "`max_new_tokens` is 0"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(given, expected):
+    argv = flags(use_cpu=True, bf16=False, output_dir="out", **given)
+    assert expected in message(parse_recipe, ARGUMENTS, argv)
+
+
+def test_what_transformers_refuses_is_the_users_to_mend(recipe):
+    assert "save" in message(recipe, "load_best_model_at_end: true\neval_strategy: epoch\nsave_strategy: steps\n")
+
+
+# ----- Exit codes
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2_and_a_defect_keeps_its_traceback(capsys):
+    with pytest.raises(SystemExit) as end, user_errors():
+        raise UserError("`seed` is\n  wrong")
+    assert end.value.code == 2 and capsys.readouterr().err == "error: `seed` is wrong\n"
+    with pytest.raises(ZeroDivisionError), user_errors():
+        raise ZeroDivisionError
+
+
+def test_a_script_ends_with_one_line_and_2_for_a_mistake_and_with_1_for_a_defect():
+    code = "import sys; from utils.arguments import *\nwith user_errors():\n    "
+    mistake = run_python(code + "parse_recipe((DataArguments,), ['--trainfile', 'x'])")
+    defect = run_python(code + "parse_recipe(None, [])")
+    assert (mistake.returncode, mistake.stdout) == (2, "")
+    assert re.fullmatch(r"error: `trainfile` .*`train_file`\?\n", mistake.stderr)
+    assert defect.returncode == 1 and "Traceback" in defect.stderr
+
+
+@pytest.mark.parametrize("script", ["run_qa_sft.py", "predict.py", "utils.data", "utils.metrics"])
+def test_help_shows_what_a_script_is_for_and_its_keys(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    run = runpy.run_path if script.endswith(".py") else runpy.run_module
+    monkeypatch.delitem(sys.modules, script, raising=False)
+    with pytest.raises(SystemExit) as end:
+        run(str(ROOT / script) if script.endswith(".py") else script, run_name="__main__")
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    key = {"run_qa_sft.py": "--answer_column", "predict.py": "--base_model", "utils.data": "--train_file"}
+    assert key.get(script, "--input_file") in shown
+
+
+# ----- Keys
+
+
+def names(arguments: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(arguments)]
+
+
+def test_keys_of_the_data_arguments_are_frozen():
+    assert names(DataArguments) == [
+        "dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name",
+        "test_split_name", "train_file", "validation_file", "test_file", "validation_fraction", "test_fraction",
+        "group_column", "keep_columns", "max_train_samples", "max_eval_samples", "max_predict_samples",
+        "min_input_words", "min_target_words", "drop_ambiguous", "lowercase", "near_duplicate_threshold", "streaming",
+    ]  # fmt: skip
+
+
+def test_keys_of_the_question_answering_arguments_are_frozen():
+    assert names(QAArguments) == [
+        "question_column", "answer_column", "context_column", "options_column", "answer_index_column",
+        "prompt_template", "system_prompt", "augmentation_factor", "curriculum", "max_new_tokens",
+        "repetition_penalty",
+    ]  # fmt: skip
+
+
+def test_no_key_has_two_meanings_and_each_of_ours_has_a_line_of_help():
+    every = [name for arguments in ARGUMENTS for name in names(arguments)]
+    assert len(every) == len(set(every))
+    for arguments in (DataArguments, QAArguments, PredictArguments):
+        assert all(field.metadata.get("help") for field in dataclasses.fields(arguments))
+
+
+def test_a_data_source_on_the_command_line_replaces_the_recipes(recipe):
+    text = "dataset_name: org/exam\ndataset_config_name: en\ntest_split_name: validation\nseed: 1\n"
+    *_, given = (data := recipe(text, "--train_file", "my.csv"))
+    assert (data[1].train_file, data[1].dataset_name, data[1].test_split_name) == ("my.csv", None, None)
+    assert "dataset_name" not in given and given["seed"] == 1
+
+
+# ----- The resolved recipe
+
+
+def test_a_written_recipe_parses_again_to_equal_arguments(recipe, tmp_path):
+    text = (
+        "learning_rate: 2e-4\nlora_target_modules: [q_proj, v_proj]\nreport_to: [tensorboard, trackio]\n"
+        'lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-5}\neval_strategy: "no"\n'
+        'prompt_template: "Frage: {question}\\nAntwort \u00e4:"\nsystem_prompt: "yes"\nload_in_4bit: true\n'
+    )
+    *first, given = recipe(text, "--max_steps", "7", "--no_drop_ambiguous")
+    write_recipe(tmp_path / "again.yaml", given)
+    *second, given_again = parse_recipe(ARGUMENTS, [str(tmp_path / "again.yaml")])
+    assert [vars(a) for a in first[:3]] == [vars(a) for a in second[:3]]
+    assert first[3].to_dict() == second[3].to_dict()
+    _check_same_recipe(given, given_again, tmp_path)  # what a restart compares
+
+
+def test_the_recipe_of_a_run_parses_again_to_the_arguments_of_the_run(qa_run, tmp_path):
+    written = yaml.safe_load((qa_run.folder / "recipe.yaml").read_text(encoding="utf-8"))
+    *_, training, given = parse_recipe(ARGUMENTS, [str(qa_run.folder / "recipe.yaml")])
+    assert given == written and training.max_steps == 10  # the flag, not the recipe's 2
