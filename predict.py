@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.data import read_rows
+from utils.files import read_rows
 from utils.inference import Predictor
 
 

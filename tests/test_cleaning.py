@@ -1,0 +1,133 @@
+"""Cleaning rows: what survives, what is dropped and counted, and what a wrong value says."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from utils.arguments import DataArguments, UserError
+from utils.cleaning import Columns, clean_rows, clean_text
+
+GOUT = {"question": "What is gout?", "answer": "A disease."}
+
+
+def clean(rows: list[dict[str, Any]], columns: dict[str, Any] | None = None, **arguments: Any):
+    """The rows that `clean_rows` yields, and its counts; `columns` replaces parts of question and answer."""
+    parts = {"input": "question", "target": "answer", "optional": (), "lists": (), "index": None, "label": None}
+    counts = Counter()
+    numbered = (("a.jsonl", number, row) for number, row in enumerate(rows, 1))
+    parts = Columns(**parts | {"kept": ()} | (columns or {}))
+    return list(clean_rows(numbered, "train", parts, DataArguments(**arguments), counts)), counts
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("  a \t b\u00a0c  ", "a b c"),
+        ("Doctor: hi \r\n\r\n  Patient: hello\u2028bye", "Doctor: hi\nPatient: hello\nbye"),
+        ("zero\u200bwidth \ufffd\ue000soft\u00adhyphen\x00 \ud800", "zerowidth softhyphen"),
+        ("cafe\u0301 e\u200b\u0301", "caf\u00e9 \u00e9"),
+        ("well..... really??!! ------ ok... wait", "well. really??!! - ok... wait"),
+        ("10² µg ± 5 °C ≥ 3 ≤ 4 % 1/2 <0.5 >7 Na+ ++++", "10² µg ± 5 °C ≥ 3 ≤ 4 % 1/2 <0.5 >7 Na+ ++++"),
+        ("None", "None"),
+        (" \u200b\n ", ""),
+    ],
+)
+def test_cleaning_takes_what_is_no_text_and_leaves_units_and_signs(text, clean):
+    assert clean_text(text) == clean
+
+
+def test_cleaning_twice_changes_nothing_more():
+    generator = random.Random(0)
+    alphabet = (
+        "ab.-? \n\t\r\u0301\u0308\u200b\u00a0\u2028\x00\x1c\x85\ufffd\u1100\u1161\u11a8\u037e\u1fef\ud800\ue000µ°²"
+    )
+    for _ in range(20_000):
+        text = "".join(generator.choices(alphabet, k=generator.randrange(25)))
+        text += "".join(chr(generator.randrange(0x110000)) for _ in range(5))
+        once = clean_text(text)
+        assert clean_text(once) == once
+        once.encode()
+
+
+def test_every_reason_is_counted_and_the_right_rows_stay():
+    rows = [
+        {"question": None, "answer": "x"},
+        {"question": " \u200b ", "answer": "x"},
+        {"question": "What is gout", "answer": ""},
+        {"answer": "no question at all"},
+        {"question": "Gout?", "answer": "a"},
+        {"question": "Why is it?", "answer": "because"},
+        {"question": "What does that do?", "answer": "nothing"},
+        {"question": "Is CO it?", "answer": "a gas in capitals is no function word"},
+        {"question": "Is gout bad?", "answer": "None"},
+        {"question": "is  gout bad?", "answer": "none"},
+        {"question": "Is gout  bad?", "answer": "yes"},
+        {"question": "How many \ufffdmg?", "answer": 5},
+    ]
+    kept, counts = clean(rows)
+    assert [(row["id"], row["question"], row["answer"]) for row in kept] == [
+        ("train-8", "Is CO it?", "a gas in capitals is no function word"),
+        ("train-9", "Is gout bad?", "None"),
+        ("train-11", "Is gout bad?", "yes"),
+        ("train-12", "How many mg?", "5"),
+    ]
+    assert counts == {
+        "read": 12,
+        "missing": 4,
+        "short": 1,
+        "ambiguous": 2,
+        "duplicate": 1,
+        "symbols": 1,
+        "whitespace": 2,
+    }
+
+
+def test_limits_of_length_and_ambiguity_follow_the_arguments():
+    rows = [{"question": "Gout?", "answer": "a b"}, {"question": "Why is it?", "answer": "a b"}]
+    kept, counts = clean(rows, min_input_words=1, min_target_words=3, drop_ambiguous=False)
+    assert kept == [] and counts["short"] == 2
+    assert len(clean(rows, min_input_words=1, drop_ambiguous=False)[0]) == 2
+
+
+def test_a_context_makes_a_short_question_clear():
+    row = {"question": "Why is it?", "answer": "x", "context": "Gout hurts."}
+    assert len(clean([row], {"optional": ("context",)})[0]) == 1
+    assert clean([row | {"context": ""}], {"optional": ("context",)})[1]["ambiguous"] == 1
+
+
+def test_lower_case_is_off_by_default_and_leaves_labels():
+    rows, columns = [{"text": "Mg pH", "label": "A"}], {"input": "text", "target": "label", "label": "label"}
+    assert clean(rows, columns)[0] == [{"id": "train-1", "text": "Mg pH", "label": "A"}]
+    assert clean(rows, columns, lowercase=True)[0] == [{"id": "train-1", "text": "mg ph", "label": "A"}]
+
+
+def test_options_come_from_one_list_from_json_or_from_several_columns():
+    columns = {"target": None, "lists": ("options",), "index": "right"}
+    for options in (["red one", " blue "], '["red one", " blue "]'):
+        kept, _ = clean([GOUT | {"options": options, "right": "1"}], columns)
+        assert kept == [{"id": "train-1", "question": "What is gout?", "options": ["red one", "blue"], "right": 1}]
+    row = GOUT | {"opa": "red one", "opb": "blue"}
+    kept, counts = clean([row | {"right": 1.0}, row | {"right": -1}], columns | {"lists": ("opa", "opb")})
+    assert kept == [{"id": "train-1", "question": "What is gout?", "options": ["red one", "blue"], "right": 1}]
+    assert counts["unlabelled"] == 1 and counts["read"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"right": 2}, ["row 3", "`right`", "`2`", "0 to 1"]),
+        ({"right": -2}, ["row 3", "`right`", "`-2`", "0 to 1"]),
+        ({"right": "A"}, ["row 3", "`right`", "`A`", "0 to 1"]),
+        ({"options": "red, blue"}, ["row 3", "`options`", "str", "list of two"]),
+        ({"options": ["red"]}, ["row 3", "`options`", "list of 1"]),
+        ({"options": ["red", {}]}, ["row 3", "`options`", "dict"]),
+        ({"question": ["a", "b"]}, ["row 3", "`question`", "list"]),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_file_row_and_column(change, says):
+    row = GOUT | {"options": ["red", "blue"], "right": 0}
+    with pytest.raises(UserError) as error:
+        clean([row, row, row | change], {"lists": ("options",), "index": "right"})
+    assert all(part in str(error.value) for part in ["`a.jsonl`", *says]), str(error.value)
