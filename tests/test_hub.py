@@ -34,6 +34,9 @@ RESULTS = {
 }  # fmt: skip
 
 
+QUANTIZATION = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"}
+
+
 @pytest.fixture
 def hub():
     with serve_hub() as server:
@@ -50,7 +53,7 @@ def run_dir(tmp_path):
     write_json(folder / "adapter_config.json", {"base_model_name_or_path": f"{home}/base", "r": 8})
     write_json(folder / "tokenizer.json", {"model": {"vocab": {"/usr": 0}}})
     write_json(folder / "tokenizer_config.json", {"eos_token": "/s"})
-    task = {"task": "qa", "base_model": f"{home}/base", "system_prompt": "/no_think", "quantization": "4bit nf4",
+    task = {"task": "qa", "base_model": f"{home}/base", "system_prompt": "/no_think", "quantization": QUANTIZATION,
             "data": {"train_file": f"{home}/x.csv"}, "command": f"python run_qa_sft.py '{home}/r.yaml' --seed 1",
             "versions": {"torch": "2.13.0"}}  # fmt: skip
     write_json(folder / "task.json", task)
@@ -163,6 +166,7 @@ def test_card_holds_what_a_reader_needs_and_round_trips(run_dir):
     assert metadata["library_name"] == "peft" and {"medical", "lora", "qlora", "qa"} == set(metadata["tags"])
     assert "base_model" not in metadata and "datasets" not in metadata  # a local path: the Hub refuses it
     assert "Not a medical device" in "\n".join(card.text.strip().split("\n")[:8])
+    assert "quantization: 4-bit nf4, computing in bfloat16" in card.text
     assert "ab" * 32 in card.text and "| dropped missing | 3 |" in card.text
     assert "0.341 [0.330, 0.352] | 0.112" in card.text and "train_file: x.csv" in card.text
     assert 'predict.py --model tester/qa --text "' in card.text
@@ -171,6 +175,23 @@ def test_card_holds_what_a_reader_needs_and_round_trips(run_dir):
     lines = [line for line in card.text.split("\n") if line.strip()]
     depth = [len(line.split(" ")[0]) if line.startswith("#") else 0 for line in lines]
     assert all(not a or not b or b > a for a, b in zip(depth, depth[1:] + [1], strict=True))  # no empty section
+
+
+def test_card_names_files_without_folders_and_runs_from_the_clone(run_dir, monkeypatch):
+    monkeypatch.chdir(run_dir.parent)
+    task = {"task": "qa", "data": {"train_file": "data/a.jsonl", "test_file": "data/b.jsonl"}, "device": "CPU"}
+    write_json(run_dir / "task.json", task)
+    results = RESULTS | {"data_dropped_short": 0, "test_length_ratio": 1.0, "train_runtime": 3600.0}
+    write_json(run_dir / "all_results.json", results)
+    card = ModelCard.load(write_card(Path("out"), None))
+    assert {(r.dataset_name, r.dataset_type) for r in card.data.eval_results} == {("b.jsonl", "b.jsonl")}
+    assert "length ratio" in card.text and len(card.data.eval_results) == 2
+    assert "`a.jsonl`" in card.text and "dropped short" not in card.text and "**Hardware Type:** CPU" in card.text
+    (run_dir.parent / "outputs").mkdir()
+    run_dir.rename(run_dir.parent / "outputs/quickstart-qa")
+    text = write_card(Path("outputs/quickstart-qa"), None).read_text()
+    assert "--model outputs/quickstart-qa --text" in text and 'from_pretrained("outputs/quickstart-qa")' in text
+    assert "--model quickstart-qa --text" in write_card(Path("outputs/quickstart-qa").absolute(), None).read_text()
 
 
 @pytest.mark.parametrize("task", ["classification", "hierarchical", "summarization", "qa"])

@@ -4,15 +4,28 @@ import math
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from transformers import BitsAndBytesConfig
 
-from utils.report import results_table, summary, write_json, write_report
+from utils.report import (
+    baselines_line,
+    data_tables,
+    differences_table,
+    plot_metrics,
+    precision,
+    results_table,
+    summary,
+    training_lines,
+    write_json,
+    write_report,
+)
 
 RESULTS = {
     "test_rougeL": 0.34125, "test_rougeL_ci95": [0.33014, 0.35249], "test_perplexity": 12.94, "test_loss": 2.5604,
     "test_runtime": 31.4, "test_rows": 800, "base_test_rougeL": 0.1123, "base_test_perplexity": 30.3,
-    "baseline_nearest_test_rougeL": 0.335, "delta_base_test_rougeL": 0.22895,
+    "baseline_nearest_question_test_rougeL": 0.335, "delta_base_test_rougeL": 0.22895,
     "delta_base_test_rougeL_ci95": [0.2171, 0.2402], "delta_base_test_rougeL_p": 0.0002,
-    "delta_baseline_nearest_test_rougeL": 0.00625, "delta_baseline_nearest_test_rougeL_ci95": [-0.004, 0.0163],
+    "delta_baseline_nearest_question_test_rougeL": 0.00625,
+    "delta_baseline_nearest_question_test_rougeL_ci95": [-0.004, 0.0163],
     "data_rows_read": 16000, "data_dropped_missing": 12, "train_rows": 12000, "train_sha256": "ab" * 32,
     "errors_cut_off": 14, "errors_verbose": 120, "trainable_parameters": 916264, "total_parameters": 135000000,
 }  # fmt: skip
@@ -20,16 +33,100 @@ RESULTS = {
 
 def test_table_has_one_row_a_metric_with_rounded_values_and_intervals():
     rows = results_table(RESULTS).split("\n")
-    assert rows[0] == "| metric | better | fine-tuned | base model | nearest |"
+    assert rows[0] == "| metric | better | fine-tuned | base model | nearest question |"
     assert "| ROUGE-L | higher | 0.341 [0.330, 0.352] | 0.112 | 0.335 |" in rows
     assert "| perplexity | lower | 12.9 | 30.3 | - |" in rows
     assert len(rows) == 2 + 3  # runtime and rows are no metrics
 
 
+def test_known_baselines_are_explained_and_others_are_not():
+    line = "nearest question: the answer of the most similar training question (TF-IDF)."
+    assert baselines_line(RESULTS | {"baseline_majority_test_accuracy": 0.1}) == line
+    assert baselines_line({"test_accuracy": 0.2, "baseline_majority_test_accuracy": 0.1}) == ""
+
+
+def test_multiple_choice_has_labels_directions_and_mcnemar():
+    metrics = ("accuracy", "accuracy_norm", "flip_rate", "generated_accuracy", "parse_failure")
+    results = {f"test_{metric}": 0.5 for metric in metrics} | {"mcnemar_test_accuracy_p": 0.0312}
+    rows = [row.split(" | ")[:2] for row in results_table(results).split("\n")[2:]]
+    assert {name.removeprefix("| "): better for name, better in rows} == {
+        "accuracy": "higher",
+        "accuracy, length-normalized": "higher",
+        "accuracy of generated letters": "higher",
+        "flipped by option order": "lower",
+        "no letter generated": "lower",
+    }
+    assert differences_table(results).endswith("| accuracy | base model (McNemar's test) |  |  | 0.031 |")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "words"),
+    [
+        (
+            {
+                "load_in_4bit": True,
+                "_load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": True,
+                "bnb_4bit_compute_dtype": "bfloat16",
+            },
+            "4-bit nf4 with double quantization, computing in bfloat16",
+        ),
+        ({"load_in_4bit": True}, "4-bit fp4, computing in float32"),
+        ({"load_in_8bit": True}, "8-bit"),
+        (None, "none (bfloat16)"),
+    ],
+)
+def test_quantization_is_told_in_words(quantization, words):
+    task = {"base_model": "lab/base", "quantization": quantization, "dtype": "bfloat16"}
+    assert precision(task) == words and f"- Quantization: {words}" in training_lines(task, {})
+
+
+def test_quantization_reads_what_the_library_writes():
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16")
+    words = "4-bit fp4 with double quantization, computing in bfloat16"
+    assert precision({"quantization": json.loads(json.dumps(config.to_diff_dict()))}) == words
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    assert precision({"quantization": json.loads(json.dumps(config.to_diff_dict()))}) == "8-bit"
+
+
+def test_only_a_hub_model_has_a_revision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = {"base_model": "lab/base", "base_model_revision": "abc"}
+    assert "- Revision: abc" in training_lines(task, {})
+    (tmp_path / "lab/base").mkdir(parents=True)
+    assert "Revision" not in training_lines(task, {})
+    assert "Revision" not in training_lines(task | {"base_model": "/models/base"}, {})
+
+
+def test_counts_of_rows_are_data_and_no_metrics():
+    counts = {"data_test_cut_prompts": 0, "data_test_cut_answers": 2, "data_train_dropped_too_long": 3}
+    results = RESULTS | counts
+    assert results_table(results) == results_table(RESULTS)
+    for row in ("| test cut prompts | 0 |", "| test cut answers | 2 |", "| train dropped too long | 3 |"):
+        assert row in data_tables(results)
+    assert "| test cut prompts |" not in data_tables(results, zeros=False)
+    assert "| test cut answers | 2 |" in data_tables(results, zeros=False)
+
+
+def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "utils.report.Figure.savefig",
+        lambda figure, *_, **__: drawn.append([t.get_text() for a in figure.axes for t in a.get_yticklabels()]),
+    )
+    metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "ended", "loss", "perplexity"]
+    results = {f"{p}test_{metric}": 0.5 for metric in metrics for p in ("", "base_")}
+    plot_metrics(results, tmp_path)
+    assert [label.split("\n")[0] for label in drawn[0]] == ["ROUGE-1", "ROUGE-2", "ROUGE-L", "BLEU", "perplexity"]
+    plot_metrics(results | {"test_rougeLsum": 0.6} | {f"test_new{i}": 0.5 for i in range(9)}, tmp_path)
+    assert len(drawn[1]) == 8 and drawn[1][3].startswith("ROUGE-Lsum")
+
+
 def test_summary_claims_a_difference_only_where_the_interval_excludes_zero():
     text = summary(RESULTS)
     assert "better than the base model at 0.112 (difference +0.229 [+0.217, +0.240])" in text
-    assert "not clearly different from the best baseline, nearest, at 0.335" in text
+    assert "not clearly different from the best baseline, nearest question, at 0.335" in text
     assert "from 30.3 to 12.9 (-57.3%)" in text
     assert "worse than the base model" in summary({"test_loss": 3.0, "base_test_loss": 2.0})
 

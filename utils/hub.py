@@ -5,6 +5,7 @@ Reads only the files in `output_dir`. What is published names no path of this ma
 
 import json
 import re
+import shlex
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,15 @@ from huggingface_hub.errors import (
 from utils.arguments import UserError
 from utils.report import (
     METRICS,
+    TABLE_ONLY,
+    baselines_line,
     data_tables,
     differences_table,
     errors_table,
+    is_hub_id,
     metric_names,
+    paragraphs,
+    precision,
     read_json,
     results_table,
     summary,
@@ -51,8 +57,6 @@ TASKS = {
     "hierarchical": ("text-classification", "sorts medical texts into a tree of classes", "Fever and a stiff neck."),
     "summarization": ("summarization", "summarizes medical dialogues", "Doctor: What is wrong? Patient: A cough."),
 }  # fmt: skip
-HUB_METRICS = {"rouge1": "rouge", "rouge2": "rouge", "rougeL": "rouge", "rougeLsum": "rouge", "macro_f1": "f1",
-               "weighted_f1": "f1", "child_macro_f1": "f1", "parent_macro_f1": "f1"}  # fmt: skip
 
 NOT_A_DEVICE = """**Not a medical device.** Nobody has validated this model for clinical use. Do not use it to \
 diagnose, to treat, to dose, to triage or to advise a patient. Its output can be wrong in ways that read as right."""
@@ -103,36 +107,37 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     recipe = without_paths(_read_yaml(output_dir / "recipe.yaml"))
     name = task.get("task", "qa")
     pipeline, does, example = TASKS[name]
-    base = task.get("base_model") if _is_hub_id(local_task.get("base_model")) else None  # the Hub refuses a path
+    base = task.get("base_model") if is_hub_id(local_task.get("base_model")) else None  # the Hub refuses a path
     is_adapter = (output_dir / "adapter_config.json").exists()
     model = repo_id or (output_dir.name if output_dir.is_absolute() else output_dir.as_posix())
     data, dataset = task.get("data", {}), local_task.get("data", {}).get("dataset_name")
-    data_name = data.get("dataset_name") or data.get("train_file") or "local files"
-    evaluated = [metric for metric in metric_names(results, ["test_"]) if metric in METRICS]
-    quantized = "4bit" in str(task.get("quantization"))
+    data_name = data.get("dataset_name") or _last_part(data.get("train_file") or "local files")
+    test_name = data.get("dataset_name") or _last_part(data.get("test_file") or data_name)
+    revision = f" at revision `{data['dataset_revision']}`" if data.get("dataset_revision") else ""
+    evaluated = [m for m in metric_names(results, ["test_"]) if m in METRICS and m not in TABLE_ONLY]
+    qlora = is_adapter and (task.get("quantization") or {}).get("load_in_4bit")
 
     card_data = ModelCardData(
         language="en",
-        license=task.get("license"),
         library_name="peft" if is_adapter else "transformers",
         base_model=base,
         base_model_relation=("adapter" if is_adapter else "finetune") if base else None,
-        datasets=[dataset] if _is_hub_id(dataset) else None,
+        datasets=[dataset] if is_hub_id(dataset) else None,
         pipeline_tag=pipeline,
-        tags=["medical", name, *(["lora"] if is_adapter else []), *(["qlora"] if is_adapter and quantized else [])],
-        metrics=sorted({HUB_METRICS.get(metric, metric) for metric in evaluated}) or None,
+        tags=["medical", name, *(["lora"] if is_adapter else []), *(["qlora"] if qlora else [])],
+        metrics=sorted(set(map(_hub_metric, evaluated))) or None,
         model_name=model.split("/")[-1],
         eval_results=[
             EvalResult(
                 task_type=pipeline,
                 task_name=f"medical {name}",
-                dataset_type=data_name,
-                dataset_name=data_name,
+                dataset_type=test_name,
+                dataset_name=test_name,
                 dataset_config=data.get("dataset_config_name"),
                 dataset_split="test",
                 dataset_revision=data.get("dataset_revision"),
                 dataset_args={key: results[key] for key in ("test_rows", "test_sha256") if key in results} or None,
-                metric_type=HUB_METRICS.get(metric, metric),
+                metric_type=_hub_metric(metric),
                 metric_name=METRICS[metric][0],
                 metric_value=results[f"test_{metric}"],
                 metric_args={"ci95": results[f"test_{metric}_ci95"]} if results.get(f"test_{metric}_ci95") else None,
@@ -144,12 +149,13 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     kind = "A LoRA adapter" if is_adapter else "A model"
     base_text = f"[{base}](https://huggingface.co/{base})" if base else f"`{task.get('base_model', 'unknown')}`"
     patterns = errors_table(results, {})
+    recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     card = ModelCard.from_template(
         card_data,
         model_id=model.split("/")[-1],
         model_summary=f"{kind} that {does}.\n\n{NOT_A_DEVICE}",
         model_description=f"{kind} that {does}, fine-tuned from {base_text}. {summary(results)}",
-        model_type=f"{name}, {task.get('quantization') or 'not quantized'}",
+        model_type=f"{name}, quantization: {precision(task)}",
         language="English",
         base_model=base_text,
         direct_use=f"Research and teaching: a model that {does}, in text like its training data, with a person who "
@@ -161,32 +167,30 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         bias_recommendations="Read the intervals, not only the values. Test on your own texts, by subgroup, before "
         "any use, and keep a qualified person between the output and a patient.",
         get_started_code=f"From a clone of the training code, on the command line or in Python:\n\n```bash\n"
-        f'python predict.py --model {model} --text "{example}"\n```\n\n```python\n'
+        f'python predict.py --model {shlex.quote(model)} --text "{example}"\n```\n\n```python\n'
         f'from utils.inference import Predictor\npredictor = Predictor.from_pretrained("{model}")\n'
         f'print(predictor(["{example}"]))\n```',
-        training_data=f"`{data_name}`{_revision(data)}\n\n{data_tables(results, digits=64)}",
+        training_data=f"`{data_name}`{revision}\n\n{data_tables(results, digits=64, zeros=False)}",
         preprocessing="Cleaned, de-duplicated and split as the recipe below says; the tables above count each step.",
-        training_regime=f"{', '.join(str(task[k]) for k in ('quantization', 'dtype') if task.get(k)) or 'float32'}\n\n"
-        f"The resolved recipe:\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```",
+        training_regime=f"Quantization: {precision(task)}\n\nThe resolved recipe:\n\n```yaml\n{recipe_text}```",
         speeds_sizes_times=training_lines(task, results),
         testing_data="The held-out test split above.",
         testing_metrics="95 % bootstrap intervals in brackets.",
-        results=f"{results_table(results)}\n\n{differences_table(results)}",
+        results=paragraphs(results_table(results), baselines_line(results), differences_table(results)),
         results_summary=summary(results),
         hours_used=f"{results['train_runtime'] / 3600:.2f}" if results.get("train_runtime") else None,
-        hardware_type=task.get("hardware"),
+        hardware_type=task.get("device"),
     )
     card.text = _without_empty_sections(card.text)
     card.save(output_dir / "README.md")
     return output_dir / "README.md"
 
 
-def check_push_access(repo_id: str, token: str | None = None, private: bool | None = None) -> str:
+def check_push_access(repo_id: str, private: bool | None = None) -> str:
     """Make sure, before hours of training, that the push at the end may succeed.
 
     Args:
         repo_id: `name` or `owner/name`.
-        token: a Hub token; by default HF_TOKEN or the one of `hf auth login`.
         private: as for `push`.
 
     Returns:
@@ -196,7 +200,7 @@ def check_push_access(repo_id: str, token: str | None = None, private: bool | No
         UserError: no token, an invalid or read-only one, no right to that owner, the Hub cannot be reached, or the
             repository is public already and the run did not ask for that.
     """
-    api, mend = HfApi(token=token), "or set `push_to_hub: false`"
+    api, mend = HfApi(), "or set `push_to_hub: false`"
     try:
         who = api.whoami()
         owner = repo_id.split("/")[0] if "/" in repo_id else who["name"]
@@ -281,12 +285,10 @@ def _last_part(path: str) -> str:
     return re.split(r"[/\\]+", path.rstrip("/\\"))[-1]
 
 
-def _is_hub_id(name: str | None) -> bool:
-    return bool(name and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)) and not Path(name).exists()
-
-
-def _revision(data: dict[str, Any]) -> str:
-    return f" at revision `{data['dataset_revision']}`" if data.get("dataset_revision") else ""
+def _hub_metric(metric: str) -> str:
+    """What the Hub calls the family of a metric."""
+    family = re.search("rouge|f1|accuracy", metric)
+    return family.group() if family else metric
 
 
 def _no_right(who: dict[str, Any], owner: str, repo_id: str) -> str | None:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,22 @@ METRICS = {
     "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
     "path_accuracy": ("path accuracy", "higher"), "macro_f1": ("macro F1", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
+    "accuracy_norm": ("accuracy, length-normalized", "higher"),
+    "generated_accuracy": ("accuracy of generated letters", "higher"),
+    "flip_rate": ("flipped by option order", "lower"), "parse_failure": ("no letter generated", "lower"),
     "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
     "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"), "loss": ("loss", "lower"),
     "perplexity": ("perplexity", "lower"), "ece": ("calibration error (ECE)", "lower"),
     "brier": ("Brier score", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
     "omission": ("omission", "lower"), "invention": ("invention", "lower"), "repetition": ("repetition", "lower"),
+    "length_ratio": ("length ratio", "nearer 1"), "ended": ("ended by themselves", "higher"),
 }  # fmt: skip
 HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
 NOT_METRICS = re.compile(r"(_ci95|_p|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$")
-COLORS = (
-    "#0072B2",
-    "#8C8C8C",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-)  # Okabe-Ito: told apart by the colour-blind
+TABLE_ONLY = ("loss", "length_ratio", "ended")
+PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
+BASELINES = {"nearest_question": "the answer of the most similar training question (TF-IDF)"}
+COLORS = ("#0072B2", "#8C8C8C", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito: safe for the colour-blind
 FILES = {
     "README.md": "the model card", "report.md": "this report", "all_results.json": "every number, unrounded",
     "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
@@ -59,6 +58,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
 
 
+def paragraphs(*texts: str | None) -> str:
+    """Join the texts that are not empty by an empty line."""
+    return "\n\n".join(text for text in texts if text)
+
+
 def systems(results: dict[str, Any]) -> dict[str, str]:
     """Prefix of the results -> name of the system, the fine-tuned model first, then the base model and baselines."""
     names = {"test_": "fine-tuned", "base_test_": "base model"}
@@ -79,39 +83,44 @@ def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
     return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
 
 
-def results_table(results: dict[str, Any], prefix_names: dict[str, str] | None = None) -> str:
-    """One row a metric, one column a system, 95 % intervals in brackets.
-
-    Args:
-        results: the content of `all_results.json`.
-        prefix_names: prefix -> heading of the column; by default all `systems(results)`.
-    """
-    prefix_names = prefix_names or systems(results)
+def results_table(results: dict[str, Any]) -> str:
+    """One row a metric, one column a system, 95 % intervals in brackets."""
+    names = systems(results)
     rows = [
-        [_label(name), METRICS.get(name, ("", "-"))[1], *(_with_interval(results, p + name) for p in prefix_names)]
-        for name in metric_names(results, list(prefix_names))
+        [_label(metric), METRICS.get(metric, ("", "-"))[1], *(_with_interval(results, p + metric) for p in names)]
+        for metric in metric_names(results, list(names))
     ]
-    return _table(["metric", "better", *prefix_names.values()], rows) if rows else "No test metric was measured."
+    return _table(["metric", "better", *names.values()], rows) if rows else "No test metric was measured."
+
+
+def baselines_line(results: dict[str, Any]) -> str:
+    """What each known baseline among the systems is."""
+    known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
+    return " ".join(f"{name}: {known[p]}." for p, name in systems(results).items() if p in known)
 
 
 def differences_table(results: dict[str, Any]) -> str:
-    """Fine-tuned minus the other system, paired on the same rows, and every other key that is a p-value."""
+    """Fine-tuned minus the other system, paired on the same rows, and McNemar's test against the base model."""
     rows, names = [], systems(results)
     for key, value in results.items():
         match = re.match(r"delta_((?:base|baseline_.+?)_test_)(.+)", key)
         if match and _is_number(value) and not NOT_METRICS.search(key):
-            prefix, name = match.groups()
-            low_high = _interval(results.get(f"{key}_ci95"), "+")
-            rows.append(
-                [_label(name), names.get(prefix, prefix), _number(value, "+"), low_high, _p_value(results, key)]
-            )
-        elif key.startswith("mcnemar") and _is_number(value):
-            rows.append([key.replace("_", " "), "", _number(value), "", ""])
+            prefix, metric = match.groups()
+            interval, p = _interval(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p"))
+            rows.append([_label(metric), names.get(prefix, prefix), _number(value, "+"), interval, p])
+        elif match := re.fullmatch(r"mcnemar_test_(.+)_p", key):
+            rows.append([_label(match.group(1)), "base model (McNemar's test)", "", "", _p_value(value)])
     return _table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
 
 
-def data_tables(results: dict[str, Any], digits: int = 12) -> str:
-    """Rows and fingerprint of each split, then what each cleaning step took away."""
+def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -> str:
+    """Rows and fingerprint of each split, then what each step of `data_*` took away or changed.
+
+    Args:
+        results: the content of `all_results.json`.
+        digits: how much of a fingerprint to show.
+        zeros: show the steps that took nothing, too.
+    """
     splits = [
         [split, _number(results.get(f"{split}_rows")), f"`{results.get(f'{split}_sha256', '')[:digits]}`"]
         for split in ("train", "validation", "test")
@@ -120,10 +129,10 @@ def data_tables(results: dict[str, Any], digits: int = 12) -> str:
     steps = [
         [key.removeprefix("data_").replace("_", " "), _number(value)]
         for key, value in results.items()
-        if key.startswith(("data_", "dropped_", "cut_")) and _is_number(value)
+        if key.startswith("data_") and _is_number(value) and (zeros or value)
     ]
-    tables = [_table(["split", "rows", "sha256"], splits)] if splits else []
-    return "\n\n".join(tables + ([_table(["step", "rows"], steps)] if steps else []))
+    tables = [(["split", "rows", "sha256"], splits), (["step", "rows"], steps)]
+    return paragraphs(*(_table(header, rows) for header, rows in tables if rows))
 
 
 def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
@@ -137,14 +146,33 @@ def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
     return _table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
 
 
+def precision(task: dict[str, Any]) -> str:
+    """How the base model was loaded, in words, from a `quantization` that holds what differs from the defaults of
+    `BitsAndBytesConfig`."""
+    config = task.get("quantization")
+    if not config:
+        return f"none ({task.get('dtype') or 'float32'})"
+    if config.get("load_in_8bit"):
+        return "8-bit"
+    double = " with double quantization" if config.get("bnb_4bit_use_double_quant") else ""
+    compute = config.get("bnb_4bit_compute_dtype", "float32")
+    return f"4-bit {config.get('bnb_4bit_quant_type', 'fp4')}{double}, computing in {compute}"
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether `name` can be a model or data set on the Hub, and is no path here."""
+    return bool(name and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)) and not Path(name).exists()
+
+
 def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
     """What was trained, how long it took and with which versions."""
     total, trainable = results.get("total_parameters"), results.get("trainable_parameters")
     share = f" of {total:,} ({trainable / total:.2%})" if total and trainable else ""
+    base = task.get("base_model")
     facts = {
-        "Base model": task.get("base_model"),
-        "Revision": task.get("base_model_revision"),
-        "Precision": ", ".join(str(task[key]) for key in ("quantization", "dtype") if task.get(key)),
+        "Base model": base,
+        "Revision": is_hub_id(base) and task.get("base_model_revision"),
+        "Quantization": base and precision(task),
         "Trainable parameters": trainable and f"{trainable:,}{share}",
         "of these LoRA": results.get("lora_parameters"),
         "of these whole modules": results.get("saved_module_parameters"),
@@ -154,7 +182,9 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
         "Training time": "train_runtime" in results and f"{results['train_runtime'] / 60:.1f} min",
         "Samples per second": results.get("train_samples_per_second"),
         "Tokens per second": results.get("train_tokens_per_second"),
+        "Device": task.get("device"),
         "Peak memory": "peak_memory_gb" in results and f"{results['peak_memory_gb']:.2f} GB",
+        "Peak GPU memory": "peak_gpu_memory_gb" in results and f"{results['peak_gpu_memory_gb']:.2f} GB",
         "Latency per text": "latency_p50_ms" in results
         and f"P50 {_number(results['latency_p50_ms'])} ms, P95 {_number(results.get('latency_p95_ms'))} ms",
         "Versions": ", ".join(f"{name} {version}" for name, version in task.get("versions", {}).items()),
@@ -170,9 +200,8 @@ def summary(results: dict[str, Any]) -> str:
     sign = 1 if METRICS[metric][1] == "higher" else -1
     others = {p: n for p, n in systems(results).items() if p != "test_" and _is_number(results.get(p + metric))}
     best = max((p for p in others if p != "base_test_"), key=lambda p: sign * results[p + metric], default=None)
-    text = (
-        f"On the test split the fine-tuned model reaches {_label(metric)} {_with_interval(results, f'test_{metric}')}"
-    )
+    text = f"On the test split the fine-tuned model reaches {_label(metric)} "
+    text += _with_interval(results, f"test_{metric}")
     for prefix in [p for p in ("base_test_", best) if p in others]:
         key = f"delta_{prefix}{metric}"
         other, interval = results[prefix + metric], results.get(f"{key}_ci95")
@@ -210,15 +239,15 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
 
     present = [(name, about) for name, about in FILES.items() if name == "report.md" or (output_dir / name).exists()]
     sections = {
-        "Results": f"{results_table(results)}\n\n{images.get('metrics.png', '')}",
+        "Results": paragraphs(results_table(results), baselines_line(results), images.get("metrics.png")),
         "Differences": differences_table(results),
         "Error patterns": errors_table(results, advice),
         "Data": data_tables(results),
-        "Training": f"{training_lines(task, results)}\n\n{images.get('loss.png', '')}",
+        "Training": paragraphs(training_lines(task, results), images.get("loss.png")),
         "Run it again": task.get("command") and f"```bash\n{task['command']}\n```",
         "Files": "\n".join(f"- `{name}`: {about}" for name, about in present),
     }
-    body = "".join(f"\n## {name}\n\n{text.strip()}\n" for name, text in sections.items() if text and text.strip())
+    body = "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)
     path = output_dir / "report.md"
     path.write_text(f"# Report: {task.get('task', 'run')}\n\n{summary(results)}\n{body}", encoding="utf-8")
     return path
@@ -232,10 +261,9 @@ def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
         return False
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    marker = "o" if len(train) < 40 else ""
-    axes.plot(
-        *zip(*train, strict=True), color=COLORS[0], lw=1.5, marker=marker, ms=4, label="training"
-    ) if train else 0
+    if train:
+        marker = "o" if len(train) < 40 else ""
+        axes.plot(*zip(*train, strict=True), color=COLORS[0], lw=1.5, marker=marker, ms=4, label="training")
     if validation:
         axes.plot(*zip(*validation, strict=True), color="#D55E00", lw=2, marker="s", ms=5, label="validation")
         step, low = min(validation, key=lambda point: point[1])
@@ -248,20 +276,17 @@ def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
 
 
 def plot_metrics(results: dict[str, Any], path: Path) -> bool:
-    """Bars with 95 % intervals, one panel for the metrics between 0 and 1 and one for perplexity. False: nothing."""
+    """Bars with 95 % intervals, a panel for the first metrics between 0 and 1, one for perplexity. False: nothing."""
     names = systems(results)
-    metrics = metric_names(results, list(names))
-    ratios = [
-        metric
-        for metric in metrics
-        if metric not in ("loss", "perplexity") and all(0 <= results.get(p + metric, 0) <= 1 for p in names)
-    ]
-    panels = [panel for panel in (ratios, [metric for metric in metrics if metric == "perplexity"]) if panel]
+    metrics = [metric for metric in metric_names(results, list(names)) if metric not in TABLE_ONLY]
+    if all(results.get(f"{p}rougeLsum") == results.get(f"{p}rougeL") for p in names):  # no text has line breaks
+        metrics = [metric for metric in metrics if metric != "rougeLsum"]
+    ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
+    panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
     if not panels:
         return False
     heights = [0.4 + len(panel) * (0.22 * len(names) + 0.22) for panel in panels]  # inches
-    handles = [Patch(color=COLORS[i % len(COLORS)], label=textwrap.fill(n, 40)) for i, n in enumerate(names.values())]
-    columns = len(names) if sum(map(len, names.values())) < 60 else 1
+    handles = [Patch(color=COLORS[i % len(COLORS)], label=name) for i, name in enumerate(names.values())]
     figure = Figure(figsize=(9, sum(heights) + 0.6 + 0.25 * len(names)), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
@@ -283,7 +308,7 @@ def plot_metrics(results: dict[str, Any], path: Path) -> bool:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle("Test metrics with 95 % intervals" if any("_ci95" in key for key in results) else "Test metrics")
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=150)
     return True
 
@@ -311,11 +336,9 @@ def _number(value: Any, sign: str = "") -> str:
     if isinstance(value, int):
         return f"{value:{sign},}"
     size = abs(value)
-    return (
-        f"{value:{sign}.2g}"
-        if 0 < size < 0.0005
-        else f"{value:{sign},.{3 if size < 10 else 1 if size < 1000 else 0}f}"
-    )
+    if 0 < size < 0.0005:
+        return f"{value:{sign}.2g}"
+    return f"{value:{sign},.{3 if size < 10 else 1 if size < 1000 else 0}f}"
 
 
 def _interval(low_high: list[float] | None, sign: str = "") -> str:
@@ -326,8 +349,7 @@ def _with_interval(results: dict[str, Any], key: str) -> str:
     return f"{_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
 
 
-def _p_value(results: dict[str, Any], key: str) -> str:
-    p = results.get(f"{key}_p")
+def _p_value(p: float | None) -> str:
     return "" if not _is_number(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
