@@ -117,7 +117,7 @@ def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):
     )
     metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "ended", "loss", "perplexity"]
     results = {f"{p}test_{metric}": 0.5 for metric in metrics for p in ("", "base_")}
-    plot_metrics(results, tmp_path)
+    plot_metrics(results | {"base_test_rougeLsum": 0.499}, tmp_path)
     assert [label.split("\n")[0] for label in drawn[0]] == ["ROUGE-1", "ROUGE-2", "ROUGE-L", "BLEU", "perplexity"]
     plot_metrics(results | {"test_rougeLsum": 0.6} | {f"test_new{i}": 0.5 for i in range(9)}, tmp_path)
     assert len(drawn[1]) == 8 and drawn[1][3].startswith("ROUGE-Lsum")

@@ -279,7 +279,8 @@ def plot_metrics(results: dict[str, Any], path: Path) -> bool:
     """Bars with 95 % intervals, a panel for the first metrics between 0 and 1, one for perplexity. False: nothing."""
     names = systems(results)
     metrics = [metric for metric in metric_names(results, list(names)) if metric not in TABLE_ONLY]
-    if all(results.get(f"{p}rougeLsum") == results.get(f"{p}rougeL") for p in names):  # no text has line breaks
+    # Lsum is L where few texts have line breaks: bars closer than 0.005 look the same
+    if all(abs((results.get(f"{p}rougeLsum") or 0) - (results.get(f"{p}rougeL") or 0)) < 0.005 for p in names):
         metrics = [metric for metric in metrics if metric != "rougeLsum"]
     ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
     panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
