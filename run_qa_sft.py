@@ -45,7 +45,7 @@ from utils.modeling import (
 from utils.multiple_choice import choice_statistics
 from utils.prompts import answer_frame, encode, fill_template, fit, option_answers, whole_prompt
 from utils.report import results_table, write_json, write_report
-from utils.run import describe_run, peak_memory, start_run
+from utils.run import describe_run, peak_memory, start_run, train_or_take_up
 
 logger = logging.getLogger(__name__)
 
@@ -262,12 +262,9 @@ def main(
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
-    train_result = trainer.train(resume_from_checkpoint=checkpoint)
+    results |= train_or_take_up(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
-    results |= {f"train_{key.removeprefix('train_')}": value for key, value in train_result.metrics.items()}
-    if checkpoint is None:  # else the time is that of a part, the tokens those of the whole
-        results["train_tokens_per_second"] = results["train_num_tokens"] / results["train_runtime"]
 
     # ----- 6. Evaluate
     batch_size, seed = training_args.per_device_eval_batch_size, training_args.seed

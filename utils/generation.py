@@ -11,15 +11,28 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+# Logits of one forward pass while scoring, in values. On a CPU what is larger than 32 MB is given back to the system at
+# once, and new pages cost more than the larger batch saves.
+CPU_LOGITS, GPU_LOGITS = 2**24, 2**28
 
-def batches_by_length(lengths: list[int], batch_size: int) -> list[list[int]]:
+
+def batches_by_length(lengths: list[int], batch_size: int, most_tokens: int | None = None) -> list[list[int]]:
     """Group row numbers into batches of like length, longest first, this process's share of them.
 
     Longest first, so that running out of memory shows in the first batch and not in the last.
+
+    Args:
+        lengths: tokens a row.
+        batch_size: most rows a batch.
+        most_tokens: most tokens a batch, counted as rows x longest; a single row may have more.
     """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        full = not batches or len(batches[-1]) == batch_size
+        if full or (most_tokens and (len(batches[-1]) + 1) * lengths[batches[-1][0]] > most_tokens):
+            batches.append([])
+        batches[-1].append(row)
     state = PartialState()
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     return batches[state.process_index :: state.num_processes]
 
 
@@ -57,7 +70,7 @@ def score_answers(
         prompts: token ids, one list a row.
         answers: token ids, none of them empty.
         pad_id: any token id.
-        batch_size: rows a forward pass.
+        batch_size: most rows a forward pass; fewer where their logits would be large.
         name: text of the progress bar, or None for none.
 
     Returns:
@@ -65,12 +78,15 @@ def score_answers(
     """
     model.eval()
     results = []
+    vocabulary = model.config.get_text_config().vocab_size
+    most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
     lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
-    for rows in _progress(batches_by_length(lengths, batch_size), name):
+    for rows in _progress(batches_by_length(lengths, batch_size, most_tokens), name):
         ids, mask = _left_pad([prompts[i] + answers[i] for i in rows], pad_id, model.device)
         keep = max(len(answers[i]) for i in rows) + 1  # logits of the answers alone: the vocabulary is the wide part
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep).logits
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
         for i, row_logits, row_ids in zip(rows, logits, ids, strict=True):
             n = len(answers[i])
             nll = torch.nn.functional.cross_entropy(row_logits[-n - 1 : -1].float(), row_ids[-n:], reduction="sum")

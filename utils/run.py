@@ -15,7 +15,7 @@ import huggingface_hub
 import torch
 import transformers
 import yaml
-from transformers import TrainingArguments, set_seed
+from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 
 from utils.arguments import UserError, write_recipe
 
@@ -73,6 +73,28 @@ def start_run(args: TrainingArguments, given: dict[str, Any]) -> str | None:
     if checkpoint:
         logger.info("going on from %s", checkpoint)
     return checkpoint
+
+
+def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
+    """Train to the end, from `checkpoint` if there is one, and return the metrics with the prefix `train_`.
+
+    `Trainer.train` takes one more step when its checkpoint is that of the last one. So a run that had ended is not
+    trained: its weights are loaded (the best ones with `load_best_model_at_end`), and its metrics read back.
+    """
+    output_dir = Path(trainer.args.output_dir)
+    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
+    if state and state.global_step >= state.max_steps:
+        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        trainer._load_from_checkpoint(best or checkpoint)
+        trainer.state = state
+        saved = output_dir / "train_results.json"
+        return json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
+    if checkpoint is None and "train_num_tokens" in metrics:  # else the time is that of a part of the tokens
+        metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
+    trainer.save_metrics("train", metrics, combined=False)
+    return metrics
 
 
 def newest_checkpoint(output_dir: Path) -> str | None:
