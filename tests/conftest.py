@@ -15,6 +15,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; tests with a Hub of their own set it in a subprocess
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on a machine with a GPU
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow each other down on a busy machine
 os.environ["TQDM_DISABLE"] = "1"
 
 import pytest
@@ -248,8 +249,8 @@ def qa_flags(model: Path, output_dir: Path, **values: Any) -> list[str]:
     """The flags of a short run on one CPU; `values` come on top."""
     defaults = {
         "model_name_or_path": model, "output_dir": output_dir, "use_cpu": True, "bf16": False, "dtype": "float32",
-        "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_target_modules": ["q_proj", "v_proj"],
-        "max_length": 256, "max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3,
+        "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
+        "lora_target_modules": ["q_proj", "v_proj"], "max_length": 256, "max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3,
         "gradient_checkpointing": False, "save_strategy": "no", "report_to": "none",
         "max_new_tokens": 6, "question_column": "question",
     }  # fmt: skip

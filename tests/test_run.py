@@ -1,0 +1,202 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, qa_flags, run_here
+from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
+
+from run_qa_sft import ARGUMENTS, main
+from utils.arguments import UserError
+from utils.run import FREE_KEYS, newest_checkpoint, peak_memory, start_run
+
+# ----- The newest complete checkpoint
+
+
+def make_checkpoint(output_dir, step, weights="adapter_model.safetensors"):
+    folder = output_dir / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    save_file({"w": torch.arange(1000.0)}, folder / weights)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        torch.save({"step": step}, folder / name)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+BREAKS = {
+    "an empty folder": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "no trainer state": lambda folder: (folder / "trainer_state.json").unlink(),
+    "half a trainer state": lambda folder: cut(folder / "trainer_state.json"),
+    "no weights": lambda folder: (folder / "adapter_model.safetensors").unlink(),
+    "half the weights": lambda folder: cut(folder / "adapter_model.safetensors"),
+    "empty weights": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""),
+    "weights with a few bytes": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x10\x00"),
+    "weights with bytes missing at the end": lambda folder: (folder / "adapter_model.safetensors").write_bytes(
+        (folder / "adapter_model.safetensors").read_bytes()[:-4]
+    ),
+    "no optimizer": lambda folder: (folder / "optimizer.pt").unlink(),
+    "half an optimizer": lambda folder: cut(folder / "optimizer.pt"),
+    "no scheduler": lambda folder: (folder / "scheduler.pt").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_said_so(tmp_path, kind, caplog):
+    make_checkpoint(tmp_path, 5)
+    BREAKS[kind](make_checkpoint(tmp_path, 10))
+    with caplog.at_level("WARNING"):
+        assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert "checkpoint-10 is not complete" in caplog.text
+
+
+def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path):
+    for step in (9, 100, 20):
+        make_checkpoint(tmp_path, step, "model.safetensors")
+    (tmp_path / "checkpoint-best").mkdir()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    BREAKS["an empty folder"](make_checkpoint(tmp_path, 5))
+    assert newest_checkpoint(tmp_path) is None
+
+
+# ----- Start
+
+
+def training_arguments(output_dir):
+    return TrainingArguments(output_dir=str(output_dir), use_cpu=True, report_to="none")
+
+
+def test_a_first_start_writes_the_recipe_and_goes_on_from_nothing(tmp_path):
+    assert start_run(training_arguments(tmp_path / "run"), {"seed": 1, "learning_rate": 1e-4}) is None
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()) == {"seed": 1, "learning_rate": 1e-4}
+    assert not list((tmp_path / "run" / "_private").iterdir())
+
+
+def test_another_recipe_does_not_go_on_from_a_checkpoint_and_changes_nothing(tmp_path):
+    start_run(training_arguments(tmp_path), {"seed": 1, "lora_r": 4})
+    start_run(training_arguments(tmp_path), {"seed": 2, "lora_r": 4})  # nothing there yet: free to change
+    make_checkpoint(tmp_path, 5)
+    before = (tmp_path / "recipe.yaml").read_bytes()
+    for given, expected in (
+        ({"seed": 3, "lora_r": 4}, "`seed` was 2 and is 3"),
+        ({"seed": 2}, "`lora_r` was 4 and is not"),
+    ):
+        with pytest.raises(UserError) as caught:
+            start_run(training_arguments(tmp_path), given)
+        assert expected in str(caught.value) and "`output_dir`" in str(caught.value)
+    assert (tmp_path / "recipe.yaml").read_bytes() == before
+
+
+def test_keys_that_change_no_weight_may_differ_on_a_restart(tmp_path):
+    start_run(training_arguments(tmp_path), {"seed": 1, "max_new_tokens": 5})
+    make_checkpoint(tmp_path, 5)
+    given = {"seed": 1} | dict.fromkeys(FREE_KEYS, "another")
+    assert start_run(training_arguments(tmp_path), given) == str(tmp_path / "checkpoint-5")
+
+
+def test_keys_that_may_differ_are_keys():
+    known = {field for arguments in ARGUMENTS for field in arguments.__dataclass_fields__}
+    assert FREE_KEYS <= known
+
+
+def test_an_output_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match="`output_dir` .* cannot be written"):
+        start_run(SimpleNamespace(output_dir=str(tmp_path / "file" / "run")), {})
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_peak_memory_is_that_of_this_process():
+    assert 0.1 < peak_memory()["peak_memory_gb"] < 100
+
+
+# ----- Killed and started again
+
+
+@pytest.fixture(scope="module")
+def command(tiny_llama, data):
+    """Return a function: output folder -> flags of a run of 12 steps that saves every 4, with dropout."""
+
+    def argv(folder):
+        return qa_flags(
+            tiny_llama, folder, train_file=data.qa, answer_column="answer", max_steps=12, save_strategy="steps",
+            save_steps=4, lora_dropout=0.1, lr_scheduler_type="cosine", max_predict_samples=4, max_eval_samples=4,
+        )  # fmt: skip
+
+    return argv
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(command, tmp_path_factory):
+    done = run_here(main, ARGUMENTS, command(tmp_path_factory.mktemp("whole") / "run"))
+    assert done.code == 0, done.stderr
+    return load_file(done.folder / "adapter_model.safetensors")
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_killed_while_training_and_started_again_ends_in_the_same_weights(command, uninterrupted, tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "run_qa_sft.py", *command(run)], cwd=ROOT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env=os.environ,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoint-4" / "trainer_state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (run / "checkpoint-4").exists() and not (run / "all_results.json").exists()
+
+    again = run_here(main, ARGUMENTS, command(run))
+    assert again.code == 0, again.stderr
+    assert equal(load_file(run / "adapter_model.safetensors"), uninterrupted)
+    history = json.loads((run / "trainer_state.json").read_text())
+    assert history["global_step"] == 12
+
+
+def test_a_run_whose_newest_checkpoint_is_cut_ends_in_the_same_weights(command, uninterrupted, tmp_path):
+    first = run_here(main, ARGUMENTS, command(tmp_path / "run"))
+    assert first.code == 0, first.stderr
+    cut(tmp_path / "run" / "checkpoint-12" / "adapter_model.safetensors")
+    (tmp_path / "run" / "adapter_model.safetensors").unlink()
+    again = run_here(main, ARGUMENTS, command(tmp_path / "run"))
+    assert again.code == 0, again.stderr
+    assert equal(load_file(tmp_path / "run" / "adapter_model.safetensors"), uninterrupted)
+
+
+def test_the_same_command_after_the_end_trains_nothing_and_reports_the_same_numbers(command, tmp_path):
+    first = run_here(main, ARGUMENTS, command(tmp_path / "run"))
+    before, weights = first.results, load_file(first.folder / "adapter_model.safetensors")
+    again = run_here(main, ARGUMENTS, command(tmp_path / "run"))
+    assert again.code == 0, again.stderr
+    assert equal(load_file(again.folder / "adapter_model.safetensors"), weights)
+    for name, value in before.items():
+        if name.startswith(("test_", "base_test_", "eval_")):
+            assert again.results[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_another_recipe_in_the_folder_of_a_run_ends_in_one_line(command, tmp_path):
+    first = run_here(main, ARGUMENTS, command(tmp_path / "run"))
+    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    argv = command(tmp_path / "run")
+    argv[argv.index("--learning_rate") + 1] = "0.5"
+    other = run_here(main, ARGUMENTS, argv)
+    assert other.code == 2 and "`learning_rate` was 0.001 and is 0.5" in other.stderr
+    assert {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()} == before
