@@ -21,10 +21,11 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.augmentation import augment
+from utils.card import write_card
 from utils.data import load_splits
 from utils.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
 from utils.generation import generate_answers, measure_latency, score_answers
-from utils.hub import check_push_access, push, write_card
+from utils.hub import check_push_access, push
 from utils.metrics import (
     accuracy_statistics,
     evaluate_statistics,
@@ -44,8 +45,9 @@ from utils.modeling import (
 )
 from utils.multiple_choice import choice_statistics
 from utils.prompts import answer_frame, encode, fill_template, fit, option_answers, whole_prompt
-from utils.report import results_table, write_json, write_report
+from utils.report import write_report
 from utils.run import describe_run, peak_memory, start_run, train_or_take_up
+from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +211,7 @@ def main(
     output_dir = Path(training_args.output_dir)
     # Trainer pushes at every save: hold that back until the evaluation is done
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
-    repo_id = training_args.hub_model_id
+    repo_id = training_args.hub_model_id or output_dir.name
     if push_to_hub:
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 

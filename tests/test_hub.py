@@ -13,8 +13,10 @@ from safetensors.numpy import save_file
 
 from tests.hub_server import Hub, serve_hub
 from utils.arguments import UserError
-from utils.hub import _no_right, push, without_paths, write_card
-from utils.report import write_json, write_report
+from utils.card import without_paths, write_card
+from utils.hub import _no_right, push
+from utils.report import write_report
+from utils.tables import write_json
 
 ROOT = Path(__file__).parents[1]
 SECRET_TEXT = "the patient of row seven"

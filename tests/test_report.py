@@ -6,17 +6,17 @@ import pytest
 from matplotlib.image import imread
 from transformers import BitsAndBytesConfig
 
-from utils.report import (
+from utils.plots import plot_metrics
+from utils.report import write_report
+from utils.tables import (
     baselines_line,
     data_tables,
     differences_table,
-    plot_metrics,
     precision,
     results_table,
     summary,
     training_lines,
     write_json,
-    write_report,
 )
 
 RESULTS = {
@@ -112,7 +112,7 @@ def test_counts_of_rows_are_data_and_no_metrics():
 def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "utils.report.Figure.savefig",
+        "utils.plots.Figure.savefig",
         lambda figure, *_, **__: drawn.append([t.get_text() for a in figure.axes for t in a.get_yticklabels()]),
     )
     metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "ended", "loss", "perplexity"]

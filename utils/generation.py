@@ -11,8 +11,8 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Logits of one forward pass while scoring, in values. On a CPU what is larger than 32 MB is given back to the system at
-# once, and new pages cost more than the larger batch saves.
+# Logits of one forward pass while scoring, in values. On a CPU what is over 32 MB is given back to the system at
+# once, and new pages cost more than a larger batch saves.
 CPU_LOGITS, GPU_LOGITS = 2**24, 2**28
 
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.report import read_json, results_table, summary
+from utils.tables import read_json, results_table, summary
 
 FOLDER = Path("quickstart")
 

@@ -1,0 +1,79 @@
+"""The two plots of a report: the loss over the steps, and the metrics of all systems with their intervals."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from utils.tables import METRICS, TABLE_ONLY, format_number, is_number, label, metric_names, systems
+
+PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
+COLORS = ("#0072B2", "#8C8C8C", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito: safe for the colour-blind
+
+
+def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
+    """Training and validation loss over the steps of `trainer_state.json`'s `log_history`. False: nothing to draw."""
+    train = [(row["step"], row["loss"]) for row in history if is_number(row.get("loss"))]
+    validation = [(row["step"], row["eval_loss"]) for row in history if is_number(row.get("eval_loss"))]
+    if not train and not validation:
+        return False
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    if train:
+        marker = "o" if len(train) < 40 else ""
+        axes.plot(*zip(*train, strict=True), color=COLORS[0], lw=1.5, marker=marker, ms=4, label="training")
+    if validation:
+        axes.plot(*zip(*validation, strict=True), color="#D55E00", lw=2, marker="s", ms=5, label="validation")
+        step, low = min(validation, key=lambda point: point[1])
+        axes.axvline(step, color="#D55E00", lw=1, ls=":", label=f"lowest validation loss: {low:.3f} at step {step}")
+    axes.set(xlabel="step", ylabel="loss (mean over target tokens or rows)", title="Loss during training")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def plot_metrics(results: dict[str, Any], path: Path) -> bool:
+    """Bars with 95 % intervals, a panel for the first metrics between 0 and 1, one for perplexity. False: nothing."""
+    names = systems(results)
+    metrics = [metric for metric in metric_names(results, list(names)) if metric not in TABLE_ONLY]
+    # Lsum is L where few texts have line breaks: bars closer than 0.005 look the same
+    if all(abs((results.get(f"{p}rougeLsum") or 0) - (results.get(f"{p}rougeL") or 0)) < 0.005 for p in names):
+        metrics = [metric for metric in metrics if metric != "rougeLsum"]
+    ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
+    panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
+    if not panels:
+        return False
+    heights = [0.4 + len(panel) * (0.22 * len(names) + 0.22) for panel in panels]  # inches
+    handles = [Patch(color=COLORS[i % len(COLORS)], label=name) for i, name in enumerate(names.values())]
+    figure = Figure(figsize=(9, sum(heights) + 0.6 + 0.25 * len(names)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        right = max(_bounds(results, p + metric)[1] for p in names for metric in panel) or 1
+        for i, prefix in enumerate(names):
+            for row, metric in enumerate(panel):
+                y, value = row + (i + 0.5) * 0.8 / len(names) - 0.4, results.get(prefix + metric)
+                if not is_number(value):
+                    axes.text(right * 0.008, y, "not measured", va="center", fontsize=8, color="#666666")
+                    continue
+                low, high = _bounds(results, prefix + metric)
+                axes.barh(y, value, 0.74 / len(names), color=COLORS[i % len(COLORS)])
+                axes.plot([low, high], [y, y], color="#222222", lw=1.2, marker="|", ms=5 if high > low else 0)
+                axes.text(high + right * 0.012, y, format_number(value), va="center", fontsize=8.5)
+        labels = [f"{label(m)}\n({METRICS[m][1]} is better)" if m in METRICS else label(m) for m in panel]
+        axes.set_yticks(range(len(panel)), labels)
+        axes.set(xlim=(0, right * 1.12), ylim=(len(panel) - 0.5, -0.5))
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Test metrics with 95 % intervals" if any("_ci95" in key for key in results) else "Test metrics")
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _bounds(results: dict[str, Any], key: str) -> tuple[float, float]:
+    value = results.get(key) or 0
+    low, high = results.get(f"{key}_ci95") or (value, value)
+    return low, max(high, value)

@@ -1,0 +1,256 @@
+"""The results of a run as tables and sentences.
+
+Everything is found by prefix in `all_results.json`: `test_*` is the fine-tuned model, `base_test_*` the model before
+tuning, `baseline_<name>_test_*` the baselines. A key that is absent leaves its line out.
+"""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+# metric -> (what people call it, which direction is better); others are shown under their own name
+METRICS = {
+    "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
+    "path_accuracy": ("path accuracy", "higher"), "macro_f1": ("macro F1", "higher"),
+    "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
+    "accuracy_norm": ("accuracy, length-normalized", "higher"),
+    "generated_accuracy": ("accuracy of generated letters", "higher"),
+    "flip_rate": ("flipped by option order", "lower"), "parse_failure": ("no letter generated", "lower"),
+    "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
+    "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"), "loss": ("loss", "lower"),
+    "perplexity": ("perplexity", "lower"), "ece": ("calibration error (ECE)", "lower"),
+    "brier": ("Brier score", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
+    "omission": ("omission", "lower"), "invention": ("invention", "lower"), "repetition": ("repetition", "lower"),
+    "length_ratio": ("length ratio", "nearer 1"), "ended": ("ended by themselves", "higher"),
+}  # fmt: skip
+HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
+NOT_METRICS = re.compile(r"(_ci95|_p|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$")
+TABLE_ONLY = ("loss", "length_ratio", "ended")
+BASELINES = {"nearest_question": "the answer of the most similar training question (TF-IDF)"}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON in one step, so that no reader ever sees half a file. JSON has no NaN and no infinity:
+    they become null."""
+    path = Path(path)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, {} if there is none."""
+    return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+
+
+def paragraphs(*texts: str | None) -> str:
+    """Join the texts that are not empty by an empty line."""
+    return "\n\n".join(text for text in texts if text)
+
+
+def systems(results: dict[str, Any]) -> dict[str, str]:
+    """Prefix of the results -> name of the system, the fine-tuned model first, then the base model and baselines."""
+    names = {"test_": "fine-tuned", "base_test_": "base model"}
+    for key in results:
+        if match := re.match(r"baseline_(.+?)_test_", key):
+            names[match.group()] = match.group(1).replace("_", " ")
+    return {prefix: name for prefix, name in names.items() if metric_names(results, [prefix])}
+
+
+def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
+    """The metrics that at least one of the systems has, the known ones first."""
+    found = {
+        key.removeprefix(prefix): None
+        for prefix in prefixes
+        for key, value in results.items()
+        if key.startswith(prefix) and is_number(value) and not NOT_METRICS.search(key)
+    }
+    return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """One row a metric, one column a system, 95 % intervals in brackets."""
+    names = systems(results)
+    rows = [
+        [label(metric), METRICS.get(metric, ("", "-"))[1], *(_with_interval(results, p + metric) for p in names)]
+        for metric in metric_names(results, list(names))
+    ]
+    return _table(["metric", "better", *names.values()], rows) if rows else "No test metric was measured."
+
+
+def baselines_line(results: dict[str, Any]) -> str:
+    """What each known baseline among the systems is."""
+    known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
+    return " ".join(f"{name}: {known[p]}." for p, name in systems(results).items() if p in known)
+
+
+def differences_table(results: dict[str, Any]) -> str:
+    """Fine-tuned minus the other system, paired on the same rows, and McNemar's test against the base model."""
+    rows, names = [], systems(results)
+    for key, value in results.items():
+        match = re.match(r"delta_((?:base|baseline_.+?)_test_)(.+)", key)
+        if match and is_number(value) and not NOT_METRICS.search(key):
+            prefix, metric = match.groups()
+            interval, p = _interval(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p"))
+            rows.append([label(metric), names.get(prefix, prefix), format_number(value, "+"), interval, p])
+        elif match := re.fullmatch(r"mcnemar_test_(.+)_p", key):
+            rows.append([label(match.group(1)), "base model (McNemar's test)", "", "", _p_value(value)])
+    return _table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
+
+
+def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -> str:
+    """Rows and fingerprint of each split, then what each step of `data_*` took away or changed.
+
+    Args:
+        results: the content of `all_results.json`.
+        digits: how much of a fingerprint to show.
+        zeros: show the steps that took nothing, too.
+    """
+    splits = [
+        [split, format_number(results.get(f"{split}_rows")), f"`{results.get(f'{split}_sha256', '')[:digits]}`"]
+        for split in ("train", "validation", "test")
+        if f"{split}_rows" in results
+    ]
+    steps = [
+        [key.removeprefix("data_").replace("_", " "), format_number(value)]
+        for key, value in results.items()
+        if key.startswith("data_") and is_number(value) and (zeros or value)
+    ]
+    tables = [(["split", "rows", "sha256"], splits), (["step", "rows"], steps)]
+    return paragraphs(*(_table(header, rows) for header, rows in tables if rows))
+
+
+def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
+    """Each `errors_<pattern>` with its count, its share of the test rows and what to do about it."""
+    counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}
+    total, columns = results.get("test_rows"), 4 if advice else 3
+    rows = [
+        [name.replace("_", " "), format_number(n), f"{n / total:.1%}" if total else "-", advice.get(name, "")]
+        for name, n in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    rows = [row[:columns] for row in rows]
+    return _table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
+
+
+def precision(task: dict[str, Any]) -> str:
+    """How the base model was loaded, in words, from a `quantization` that holds what differs from the defaults of
+    `BitsAndBytesConfig`."""
+    config = task.get("quantization")
+    if not config:
+        return f"none ({task.get('dtype') or 'float32'})"
+    if config.get("load_in_8bit"):
+        return "8-bit"
+    double = " with double quantization" if config.get("bnb_4bit_use_double_quant") else ""
+    compute = config.get("bnb_4bit_compute_dtype", "float32")
+    return f"4-bit {config.get('bnb_4bit_quant_type', 'fp4')}{double}, computing in {compute}"
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether `name` can be a model or data set on the Hub, and is no path here."""
+    return bool(name and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)) and not Path(name).exists()
+
+
+def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
+    """What was trained, how long it took and with which versions."""
+    total, trainable = results.get("total_parameters"), results.get("trainable_parameters")
+    share = f" of {total:,} ({trainable / total:.2%})" if total and trainable else ""
+    base = task.get("base_model")
+    facts = {
+        "Base model": base,
+        "Revision": is_hub_id(base) and task.get("base_model_revision"),
+        "Quantization": base and precision(task),
+        "Trainable parameters": trainable and f"{trainable:,}{share}",
+        "of these LoRA": results.get("lora_parameters"),
+        "of these whole modules": results.get("saved_module_parameters"),
+        "Steps": results.get("train_steps"),
+        "Training loss": results.get("train_loss"),
+        "Validation loss": results.get("eval_loss"),
+        "Training time": "train_runtime" in results and f"{results['train_runtime'] / 60:.1f} min",
+        "Samples per second": results.get("train_samples_per_second"),
+        "Tokens per second": results.get("train_tokens_per_second"),
+        "Device": task.get("device"),
+        "Peak memory": "peak_memory_gb" in results and f"{results['peak_memory_gb']:.2f} GB",
+        "Peak GPU memory": "peak_gpu_memory_gb" in results and f"{results['peak_gpu_memory_gb']:.2f} GB",
+        "Latency per text, P50": "latency_p50_ms" in results and f"{format_number(results['latency_p50_ms'])} ms",
+        "Latency per text, P95": "latency_p95_ms" in results and f"{format_number(results['latency_p95_ms'])} ms",
+        "Versions": ", ".join(f"{name} {version}" for name, version in task.get("versions", {}).items()),
+    }
+    return "\n".join(f"- {name}: {format_number(fact)}" for name, fact in facts.items() if fact)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """One or two sentences: how the fine-tuned model stands against the base model and the best baseline."""
+    metric = next((name for name in HEADLINES if is_number(results.get(f"test_{name}"))), None)
+    if metric is None:
+        return "No test metric was measured."
+    sign = 1 if METRICS[metric][1] == "higher" else -1
+    others = {p: n for p, n in systems(results).items() if p != "test_" and is_number(results.get(p + metric))}
+    best = max((p for p in others if p != "base_test_"), key=lambda p: sign * results[p + metric], default=None)
+    text = f"On the test split the fine-tuned model reaches {label(metric)} "
+    text += _with_interval(results, f"test_{metric}")
+    for prefix in [p for p in ("base_test_", best) if p in others]:
+        key = f"delta_{prefix}{metric}"
+        other, interval = results[prefix + metric], results.get(f"{key}_ci95")
+        delta = results.get(key, results[f"test_{metric}"] - other)
+        verdict = "better than" if sign * delta > 0 else "worse than" if sign * delta < 0 else "equal to"
+        if interval and interval[0] <= 0 <= interval[1]:
+            verdict = "not clearly different from"
+        name = "the base model" if prefix == "base_test_" else f"the best baseline, {others[prefix]},"
+        span = _interval(interval, "+") or "without an interval"
+        text += f"; {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
+    before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
+    if before and after and metric != "perplexity":
+        text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
+    return f"{text}. Brackets are 95 % intervals."
+
+
+def is_number(value: Any) -> bool:
+    """Whether it can be shown as a number: finite, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def label(metric: str) -> str:
+    """What people call a metric."""
+    return METRICS.get(metric, (metric.replace("_", " "),))[0]
+
+
+def format_number(value: Any, sign: str = "") -> str:
+    """Three decimals below 10, fewer above, so that values and intervals have about the same digits."""
+    if not is_number(value):
+        return "-" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:{sign},}"
+    size = abs(value)
+    if 0 < size < 0.0005:
+        return f"{value:{sign}.2g}"
+    return f"{value:{sign},.{3 if size < 10 else 1 if size < 1000 else 0}f}"
+
+
+def _interval(low_high: list[float] | None, sign: str = "") -> str:
+    return f"[{format_number(low_high[0], sign)}, {format_number(low_high[1], sign)}]" if low_high else ""
+
+
+def _with_interval(results: dict[str, Any], key: str) -> str:
+    return f"{format_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
+
+
+def _p_value(p: float | None) -> str:
+    return "" if not is_number(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
