@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from conftest import toy_exam
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from utils.generation import score_answers
+from utils.multiple_choice import _letter, choice_statistics, score_options, shuffle_rows
+from utils.prompts import build_prompt, encode, option_answers
+
+TASK = {
+    "chat": True, "system_prompt": None, "prompt_template": "{question}\n{options}", "max_length": 400,
+    "columns": {"question": "question", "context": None, "options": "options", "answer": None,
+                "answer_index": "answer_index"},
+}  # fmt: skip
+ROWS = toy_exam()[:8]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_llama):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval(), tokenizer
+
+
+def scores_of(loaded, rows, batch_size=4):
+    model, tokenizer = loaded
+    prompts = [build_prompt(tokenizer, TASK, row) for row in rows]
+    return score_options(model, tokenizer, prompts, [row["options"] for row in rows], TASK, batch_size, None)
+
+
+def test_an_options_score_is_the_likelihood_of_its_line_and_the_same_by_character(loaded):
+    model, tokenizer = loaded
+    scores = scores_of(loaded, ROWS[:2])
+    for row, found in zip(ROWS[:2], scores, strict=True):
+        lines = option_answers(row["options"])
+        ids, answers = encode(tokenizer, [build_prompt(tokenizer, TASK, row)] * 4, lines, True)
+        nll, _ = score_answers(model, ids, answers, 0, 1, None)
+        assert found[:, 0] == pytest.approx(-nll, abs=1e-4)
+        assert found[:, 1] == pytest.approx(-nll / np.array([len(line) for line in lines]), abs=1e-5)
+
+
+def test_rows_may_have_different_numbers_of_options(loaded):
+    rows = [ROWS[0], {**ROWS[1], "options": ROWS[1]["options"][:2]}, ROWS[2]]
+    together = scores_of(loaded, rows)
+    assert [len(scores) for scores in together] == [4, 2, 4]
+    for row, scores in zip(rows, together, strict=True):
+        assert scores == pytest.approx(scores_of(loaded, [row])[0], abs=1e-4)
+
+
+def test_shuffled_rows_hold_the_same_options_and_know_where_they_came_from():
+    moved, orders = shuffle_rows(ROWS, "options", 3)
+    for row, new, order in zip(ROWS, moved, orders, strict=True):
+        assert sorted(order) == [0, 1, 2, 3]
+        assert [row["options"][old] for old in order] == new["options"]
+    assert any(order != [0, 1, 2, 3] for order in orders) and shuffle_rows(ROWS, "options", 3) == (moved, orders)
+    assert shuffle_rows(ROWS, "options", 4)[1] != orders
+
+
+def statistics(loaded, rows, generated):
+    return choice_statistics(*loaded, rows, generated, TASK, 4, 0, "test")
+
+
+def test_accuracy_is_one_where_the_likeliest_option_is_right_and_zero_where_another_is(loaded):
+    best = [int(scores[:, 0].argmax()) for scores in scores_of(loaded, ROWS)]
+    right = [{**row, "answer_index": b} for row, b in zip(ROWS, best, strict=True)]
+    wrong = [{**row, "answer_index": (b + 1) % 4} for row, b in zip(ROWS, best, strict=True)]
+    answers = ["A"] * 8
+    assert statistics(loaded, right, answers)["accuracy"][:, 0].tolist() == [1] * 8
+    assert statistics(loaded, wrong, answers)["accuracy"][:, 0].tolist() == [0] * 8
+
+
+def test_the_generated_letter_is_scored_and_what_has_none_is_a_parse_failure(loaded):
+    rows = [{**row, "answer_index": 1} for row in ROWS]
+    answers = ["B. fever", "(B)", "A", "B", "E. no such option", "because", "", "**B** it is"]
+    found = statistics(loaded, rows, answers)
+    assert found["generated_accuracy"][:, 0].tolist() == [1, 1, 0, 1, 0, 0, 0, 1]
+    assert found["parse_failure"][:, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 0]
+
+
+def test_a_flip_is_another_option_chosen_after_shuffling_and_not_another_letter(loaded):
+    same = [{**row, "options": [row["options"][0]] * 4} for row in ROWS]
+    found = statistics(loaded, same, ["A"] * 8)
+    assert set(found["flip_rate"][:, 0]) <= {0, 1}
+    moved, orders = shuffle_rows(ROWS, "options", 0)
+    before = [int(s[:, 0].argmax()) for s in scores_of(loaded, ROWS)]
+    after = [order[int(s[:, 0].argmax())] for s, order in zip(scores_of(loaded, moved), orders, strict=True)]
+    flips = statistics(loaded, ROWS, ["A"] * 8)["flip_rate"][:, 0].tolist()
+    assert flips == [float(a != b) for a, b in zip(after, before, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "index"), [("A", 0), ("Answer", -1), ("(C) x", 2), ("E", -1), ("d) x", -1), ("", -1)]
+)
+def test_a_letter_is_read_from_the_beginning_of_an_answer(text, index):
+    assert _letter(text, 4) == index
