@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-# (a whole question, what it may become). `\1` is the subject, as it stood.
+# (a whole question, what it may become); the first that matches is taken. `\1` is the subject, as it stood.
 PARAPHRASES = [
-    (r"What (?:is|are|is \(are\)) (.+?)\s*\?", ["Define \\1.", "Explain what \\1 means.", "What does \\1 mean?"]),
     (r"What are the symptoms of (.+?)\s*\?", ["How does \\1 show itself?", "Which symptoms does \\1 cause?"]),
     (r"What causes (.+?)\s*\?", ["What leads to \\1?", "What are the causes of \\1?"]),
     (r"How to diagnose (.+?)\s*\?", ["How is \\1 diagnosed?", "Which tests show \\1?"]),
     (r"What are the treatments for (.+?)\s*\?", ["How is \\1 treated?", "Which treatments are there for \\1?"]),
     (r"How to prevent (.+?)\s*\?", ["How can \\1 be prevented?", "What protects from \\1?"]),
+    (r"What (?:is \(are\)|is|are) (.+?)\s*\?", ["Define \\1.", "Explain what \\1 means.", "What does \\1 mean?"]),
 ]
 FRAMES = ["{} Please answer.", "A medical question: {}", "Please answer this question. {}", "I would like to know: {}"]
 
