@@ -245,10 +245,11 @@ def main(
         train_dataset = shortest_first(train_dataset, training_args)
 
     # ----- 3. Model
-    quantization = get_quantization_config(model_args)
-    model = load_base_model(model_args, AutoModelForCausalLM, quantization, training_args.trust_remote_code)
+    device, trust_remote_code = training_args.device, training_args.trust_remote_code
+    quantization = get_quantization_config(model_args, device)
+    model = load_base_model(model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
     peft_config = get_lora_config(model_args, model, "CAUSAL_LM")
-    task |= describe_run(model_args, data_args, model)
+    task |= describe_run(model_args, data_args, model, device)
 
     # ----- 4. Trainer
     trainer = SFTTrainer(
@@ -285,8 +286,7 @@ def main(
                 trainer.model, tokenizer, test, task, batch_size, seed, "base model"
             )
     else:
-        model = load_base_model(model_args, AutoModelForCausalLM, quantization, training_args.trust_remote_code)
-        model.to(training_args.device)
+        model = load_base_model(model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
         base, base_predictions, _ = answer_rows(model, tokenizer, test, task, batch_size, seed, "base model")
     users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
     nearest = text_statistics(nearest_answers(splits["train"], test, task), references)

@@ -30,7 +30,9 @@ def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTra
     return tokenizer
 
 
-def get_quantization_config(args: ModelConfig, skip_modules: list[str] | None = None) -> BitsAndBytesConfig | None:
+def get_quantization_config(
+    args: ModelConfig, device: torch.device, skip_modules: list[str] | None = None
+) -> BitsAndBytesConfig | None:
     """Return the bitsandbytes configuration that the recipe asks for, or None.
 
     4 bits: NF4 by default, computing in `dtype` (Dettmers et al. 2023, QLoRA). TRL's own helper computes in float32
@@ -38,6 +40,7 @@ def get_quantization_config(args: ModelConfig, skip_modules: list[str] | None = 
 
     Args:
         args: the model arguments.
+        device: where the model will be.
         skip_modules: names of modules to leave as they are, such as classifier heads.
 
     Raises:
@@ -49,14 +52,13 @@ def get_quantization_config(args: ModelConfig, skip_modules: list[str] | None = 
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip_modules)
     if not args.load_in_4bit:
         return None
-    has_bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
-    allowed = "bfloat16" if has_bf16 else "float16"
-    if args.dtype != allowed and torch.cuda.is_available():
+    allowed = ("bfloat16", "float32")
+    if device.type == "cuda":  # in float32 a GPU is several times slower
+        allowed = ("bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16",)
+    if args.dtype not in allowed:
         raise UserError(
-            f"`dtype` is {args.dtype}: write `dtype: {allowed}`, what 4-bit weights compute in on this GPU."
+            f"`dtype` is {args.dtype}: 4-bit weights compute in {' or '.join(allowed)} on this {device.type}."
         )
-    if args.dtype not in ("bfloat16", "float32"):
-        raise UserError(f"`dtype` is {args.dtype}: 4-bit weights compute in bfloat16 here, write `dtype: bfloat16`.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=args.bnb_4bit_quant_type,
@@ -68,7 +70,11 @@ def get_quantization_config(args: ModelConfig, skip_modules: list[str] | None = 
 
 
 def load_base_model(
-    args: ModelConfig, auto_class: type, quantization: BitsAndBytesConfig | None, trust_remote_code: bool = False
+    args: ModelConfig,
+    auto_class: type,
+    quantization: BitsAndBytesConfig | None,
+    device: torch.device,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load the model of `model_name_or_path` in `dtype`, each process on its own device.
 
@@ -76,15 +82,13 @@ def load_base_model(
         args: the model arguments.
         auto_class: for example `transformers.AutoModelForCausalLM`.
         quantization: from `get_quantization_config`.
+        device: of this process.
         trust_remote_code: run code that comes with the model; only where the recipe asks for it.
 
     Raises:
         UserError: there is no model of that name.
     """
     name = _checked_name(args)
-    # A quantized model cannot be moved later: it goes to this process's device at once. `device_map="auto"` would
-    # spread it over all GPUs, which stops under `accelerate launch` (accelerate#2713).
-    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     try:
         return auto_class.from_pretrained(
             name,
@@ -92,7 +96,8 @@ def load_base_model(
             dtype=args.dtype if args.dtype == "auto" else getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
             quantization_config=quantization,
-            device_map={"": device} if quantization else None,
+            # "auto" would spread it over all GPUs, which stops under `accelerate launch` (accelerate#2713)
+            device_map={"": device},
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError) as error:

@@ -153,7 +153,7 @@ def _check_same_recipe(earlier: dict[str, Any], given: dict[str, Any], output_di
         )
 
 
-def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module) -> dict[str, Any]:
+def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
     """Return what every task writes to `task.json`: what serving needs to load the same base model, and the facts that
     a card names."""
     quantization = getattr(model.config, "quantization_config", None)
@@ -170,7 +170,7 @@ def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module) -> dic
         },
         "command": " ".join(["accelerate launch", *sys.argv]),
         "versions": {name: version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
 
 

@@ -1,0 +1,81 @@
+"""Every command in the README runs, or parses to its arguments where it needs a GPU, the Hub or minutes."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import predict
+import run_qa_sft
+from utils.arguments import DataArguments, parse_recipe
+from utils.data import ColumnArguments
+from utils.metrics import MetricsArguments
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+ARGUMENTS = {
+    "run_qa_sft.py": run_qa_sft.ARGUMENTS,
+    "predict.py": (predict.PredictArguments,),
+    "utils.data": (DataArguments, ColumnArguments),
+    "utils.metrics": (MetricsArguments,),
+}
+RESULTS = ROOT / "benchmarks" / "results" / "quickstart_qa.json"
+
+
+def test_the_readme_has_commands_of_every_kind():
+    programs = {word for words in COMMANDS for word in words}
+    assert len(COMMANDS) >= 8 and {"make", *ARGUMENTS} <= programs
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_of_the_readme_parses(words):
+    if words[0] == "make":
+        subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        return
+    at = next(i for i, word in enumerate(words) if word in ARGUMENTS)
+    argv = words[at + 1 :]
+    config = [word for word in words[:at] if word.endswith(".yaml")]
+    assert all((ROOT / path).is_file() for path in config)
+    recipe = [ROOT / argv[0]] if argv and argv[0].endswith(".yaml") else []
+    assert all(path.is_file() for path in recipe)
+    on_cpu = ["--use_cpu", "true"] if words[at].startswith("run_") else []  # bf16 is refused without a GPU otherwise
+    given = parse_recipe(ARGUMENTS[words[at]], [*map(str, recipe), *argv[len(recipe) :], *on_cpu])[-1]
+    for flag, value in zip(argv[len(recipe) :: 2], argv[len(recipe) + 1 :: 2], strict=True):
+        assert str(given[flag.removeprefix("--")]) in (
+            value,
+            str(float(value)) if re.fullmatch(r"[\d.e-]+", value) else value,
+        )
+
+
+def test_the_python_of_the_readme_compiles_and_names_what_exists():
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    compile(code, "README.md", "exec")
+    exec("\n".join(line for line in code.splitlines() if line.startswith("from ")), {})
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_result_file():
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rows = [
+        line.split("|")[1:-1] for line in README.splitlines() if line.startswith("| perplexity") or "ROUGE-L" in line
+    ]
+    prefixes = ("test_", "base_test_", "baseline_nearest_question_test_")
+    checked = 0
+    for name, *cells in rows:
+        metric = {"perplexity": "perplexity", "ROUGE-L": "rougeL"}[name.strip()]
+        for prefix, cell in zip(prefixes, cells, strict=True):
+            numbers = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
+            if numbers:
+                expected = [results[prefix + metric], *results[f"{prefix}{metric}_ci95"]]
+                assert numbers == pytest.approx(expected, abs=0.051 if metric == "perplexity" else 0.00051)
+                checked += 1
+    assert checked == 5
+
+
+def test_the_tree_of_the_readme_names_every_module():
+    for path in (ROOT / "utils").glob("*.py"):
+        assert path.name in README or path.name == "__init__.py"
