@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -431,13 +432,19 @@ def test_two_processes_answer_every_row_once_and_in_order_and_write_one_report(t
     )  # fmt: skip
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "run_qa_sft.py", *argv], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = Run(tmp_path / "run", done.returncode, done.stdout, done.stderr)
+    process = subprocess.Popen(
+        [*command, "run_qa_sft.py", *argv], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        stdout, stderr = process.communicate(timeout=180)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # the launcher and both of its processes
+    assert process.returncode == 0, stderr[-3000:]
+    run = Run(tmp_path / "run", process.returncode, stdout, stderr)
     assert [row["id"] for row in run.predictions] == [row["id"] for row in qa_run.predictions]
-    assert run.results["test_rows"] == 12 and done.stdout.count("model card: ") == 1
+    assert run.results["test_rows"] == 12 and stdout.count("model card: ") == 1
     alone = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [row["prediction"] for row in alone] == [row["prediction"] for row in run.predictions]
 
