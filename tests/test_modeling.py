@@ -13,6 +13,8 @@ from utils.modeling import (
     load_tokenizer,
 )
 
+CPU = torch.device("cpu")
+
 
 def config(folder, **values) -> ModelConfig:
     return ModelConfig(
@@ -22,7 +24,7 @@ def config(folder, **values) -> ModelConfig:
 
 def load(folder, **values):
     args = config(folder, **values)
-    return load_base_model(args, AutoModelForCausalLM, get_quantization_config(args)), args
+    return load_base_model(args, AutoModelForCausalLM, get_quantization_config(args, CPU), CPU), args
 
 
 def lora(folder, **values):
@@ -135,16 +137,16 @@ def test_both_bit_widths_at_once_are_refused():
 
 @pytest.mark.parametrize("dtype", ["float16", "auto"])
 def test_4_bit_weights_compute_in_bfloat16_or_float32_on_a_cpu(tiny_llama, dtype):
-    with pytest.raises(UserError, match="`dtype: bfloat16`"):
-        get_quantization_config(config(tiny_llama, load_in_4bit=True, dtype=dtype))
+    with pytest.raises(UserError, match="`dtype` is .* bfloat16 or float32 on this cpu"):
+        get_quantization_config(config(tiny_llama, load_in_4bit=True, dtype=dtype), CPU)
 
 
 def test_4_bit_weights_are_nf4_and_compute_in_the_dtype_of_the_recipe(tiny_llama):
     args = config(tiny_llama, load_in_4bit=True, dtype="bfloat16", use_bnb_nested_quant=True)
-    made = get_quantization_config(args, ["score"])
+    made = get_quantization_config(args, CPU, ["score"])
     assert (made.bnb_4bit_quant_type, made.bnb_4bit_use_double_quant) == ("nf4", True)
     assert made.bnb_4bit_compute_dtype is torch.bfloat16 and made.llm_int8_skip_modules == ["score"]
-    assert get_quantization_config(config(tiny_llama)) is None
+    assert get_quantization_config(config(tiny_llama), CPU) is None
 
 
 def test_4_bit_loading_quantizes_the_layers_and_not_the_head(tiny_llama):
