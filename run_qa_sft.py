@@ -207,7 +207,7 @@ def main(
     given: dict[str, Any],
 ) -> None:
     # ----- 1. Setup
-    checkpoint = start_run(training_args, given)
+    checkpoint = start_run(training_args, given, ARGUMENTS)
     output_dir = Path(training_args.output_dir)
     # Trainer pushes at every save: hold that back until the evaluation is done
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False

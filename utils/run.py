@@ -1,5 +1,6 @@
 """What happens before any work: output folder, log, seed, and where an earlier run stopped."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -29,12 +30,13 @@ FREE_KEYS = {
 }  # fmt: skip
 
 
-def start_run(args: TrainingArguments, given: dict[str, Any]) -> str | None:
+def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tuple[type, ...]) -> str | None:
     """Prepare `args.output_dir`, logging and the seed.
 
     Args:
         args: the training arguments.
         given: the keys that recipe and flags gave, from `parse_recipe`; written to `recipe.yaml`.
+        argument_types: the script's dataclasses, for the defaults of keys that were not given.
 
     Returns:
         the newest complete checkpoint in `output_dir`, or None to start from the beginning.
@@ -67,7 +69,9 @@ def start_run(args: TrainingArguments, given: dict[str, Any]) -> str | None:
     checkpoint = newest_checkpoint(output_dir)
     recipe = output_dir / "recipe.yaml"
     if checkpoint and recipe.exists():
-        _check_same_recipe(yaml.safe_load(recipe.read_text(encoding="utf-8")), given, output_dir)
+        defaults = {f.name: f.default for t in argument_types for f in dataclasses.fields(t)}
+        earlier = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        _check_same_recipe(defaults | earlier, defaults | given, output_dir)
     if args.process_index == 0:
         write_recipe(recipe, given)
     if checkpoint:
@@ -140,11 +144,11 @@ def _broken(checkpoint: Path) -> str | None:
     return None
 
 
-def _check_same_recipe(earlier: dict[str, Any], given: dict[str, Any], output_dir: Path) -> None:
+def _check_same_recipe(earlier: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:
     changed = [
-        f"`{key}` was {earlier.get(key, 'not set')} and is {given.get(key, 'not set')}"
-        for key in {**earlier, **given}
-        if key not in FREE_KEYS and earlier.get(key) != given.get(key)
+        f"`{key}` was {earlier.get(key)} and is {now[key]}"
+        for key in now
+        if key not in FREE_KEYS and earlier.get(key) != now[key]
     ]
     if changed:
         raise UserError(
