@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
+from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.augmentation import augment
 from utils.card import write_card
 from utils.data import load_splits
@@ -81,6 +81,8 @@ class QAArguments:
         for key in ("augmentation_factor", "max_new_tokens"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
+        if self.repetition_penalty <= 0:
+            raise UserError(f"`repetition_penalty` is {self.repetition_penalty}: give more than 0; 1 is no penalty.")
 
 
 ARGUMENTS = (ModelConfig, DataArguments, QAArguments, SFTConfig)
@@ -252,14 +254,15 @@ def main(
     task |= describe_run(model_args, data_args, model, device)
 
     # ----- 4. Trainer
-    trainer = SFTTrainer(
-        model=model,
-        args=training_args,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        processing_class=tokenizer,
-        peft_config=peft_config,
-    )
+    with library_checks("SFTTrainer"):
+        trainer = SFTTrainer(
+            model=model,
+            args=training_args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            peft_config=peft_config,
+        )
     if training_args.fp16:
         upcast_trainable_weights(trainer.model)
     results |= count_parameters(trainer.model)
@@ -325,6 +328,7 @@ def main(
         if push_to_hub:
             url = push(output_dir, repo_id, training_args.hub_private_repo)
             logger.info("pushed to %s", url)
+    trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 
 

@@ -206,7 +206,6 @@ def test_a_pulled_adapter_answers_as_the_run_did(hub_run, tmp_path):
     assert hub.commits == ["tester/qa"]
 
 
-@pytest.mark.xfail(reason="transformers 5.23 keeps no commit in the config, so the branch is written")
 def test_the_commit_of_the_base_model_is_kept_for_serving(hub_run):
     hub, done = hub_run
     assert done.task["base_model_revision"] in hub.repos["org/base"].commits

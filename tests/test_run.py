@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,31 +80,31 @@ def training_arguments(output_dir):
 
 
 def test_a_first_start_writes_the_recipe_and_goes_on_from_nothing(tmp_path):
-    assert start_run(training_arguments(tmp_path / "run"), {"seed": 1, "learning_rate": 1e-4}) is None
+    assert start_run(training_arguments(tmp_path / "run"), {"seed": 1, "learning_rate": 1e-4}, ARGUMENTS) is None
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()) == {"seed": 1, "learning_rate": 1e-4}
     assert not list((tmp_path / "run" / "_private").iterdir())
 
 
 def test_another_recipe_does_not_go_on_from_a_checkpoint_and_changes_nothing(tmp_path):
-    start_run(training_arguments(tmp_path), {"seed": 1, "lora_r": 4})
-    start_run(training_arguments(tmp_path), {"seed": 2, "lora_r": 4})  # nothing there yet: free to change
+    start_run(training_arguments(tmp_path), {"seed": 1, "lora_r": 4}, ARGUMENTS)
+    start_run(training_arguments(tmp_path), {"seed": 2, "lora_r": 4}, ARGUMENTS)  # nothing there yet: free to change
     make_checkpoint(tmp_path, 5)
     before = (tmp_path / "recipe.yaml").read_bytes()
     for given, expected in (
         ({"seed": 3, "lora_r": 4}, "`seed` was 2 and is 3"),
-        ({"seed": 2}, "`lora_r` was 4 and is not"),
+        ({"seed": 2}, "`lora_r` was 4 and is 16"),
     ):
         with pytest.raises(UserError) as caught:
-            start_run(training_arguments(tmp_path), given)
+            start_run(training_arguments(tmp_path), given, ARGUMENTS)
         assert expected in str(caught.value) and "`output_dir`" in str(caught.value)
     assert (tmp_path / "recipe.yaml").read_bytes() == before
 
 
 def test_keys_that_change_no_weight_may_differ_on_a_restart(tmp_path):
-    start_run(training_arguments(tmp_path), {"seed": 1, "max_new_tokens": 5})
+    start_run(training_arguments(tmp_path), {"seed": 1, "max_new_tokens": 5}, ARGUMENTS)
     make_checkpoint(tmp_path, 5)
     given = {"seed": 1} | dict.fromkeys(FREE_KEYS, "another")
-    assert start_run(training_arguments(tmp_path), given) == str(tmp_path / "checkpoint-5")
+    assert start_run(training_arguments(tmp_path), given, ARGUMENTS) == str(tmp_path / "checkpoint-5")
 
 
 def test_keys_that_may_differ_are_keys():
@@ -116,7 +115,7 @@ def test_keys_that_may_differ_are_keys():
 def test_an_output_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UserError, match="`output_dir` .* cannot be written"):
-        start_run(SimpleNamespace(output_dir=str(tmp_path / "file" / "run")), {})
+        start_run(training_arguments(tmp_path / "file" / "run"), {}, ARGUMENTS)
     assert (tmp_path / "file").read_text() == "kept"
 
 

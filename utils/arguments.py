@@ -36,6 +36,16 @@ def user_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+@contextlib.contextmanager
+def library_checks(where: str) -> Iterator[None]:
+    """Turn what a library refuses about the arguments into a `UserError`. For constructors only: a `ValueError` of
+    theirs is about what they were given."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 @dataclass
 class DataArguments:
     """Where the rows come from, how they are cleaned and split. The same for all four scripts."""
@@ -99,11 +109,15 @@ REPLACED = {
     "do_train": "delete it; a run always trains, evaluates and reports, and `num_train_epochs: 0` evaluates only",
     "do_eval": "delete it, a run always evaluates",
     "do_predict": "delete it, a run always evaluates on the test split",
+    "resume_from_checkpoint": "delete it; the same command goes on from the newest complete checkpoint by itself",
     "push_to_hub_model_id": "write `hub_model_id`",
     "push_to_hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
     "hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
 }
 
+
+# Fields that exist and are refused all the same
+REFUSED = {"do_train", "do_eval", "do_predict", "length_column_name", "resume_from_checkpoint", "hub_token"}
 
 # A data source on the command line replaces the recipe's, with the keys that only make sense for that one
 _HUB_KEYS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name")
@@ -142,7 +156,7 @@ def parse_recipe(
     given_flags = []
     for name in (arg.split("=", 1)[0] for arg in argv if arg.startswith("--")):
         key = name[2:].replace("-", "_")
-        key = key[3:] if key.startswith("no_") and key not in hints else key
+        key = key[3:] if key.startswith("no_") and key not in {*hints, *REPLACED} else key
         if key == "help":
             continue
         _check_key(key, hints, "on the command line")
@@ -160,10 +174,8 @@ def parse_recipe(
     namespace, rest = parser.parse_known_args(flags + argv)
     if rest:
         raise UserError(f"`{rest[0]}` belongs to no key: write `--key value`, and the recipe as the first argument.")
-    try:
+    with library_checks(str(recipe or "flags")):  # a check in some `__post_init__`
         arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:  # a check in some `__post_init__`
-        raise UserError(f"{recipe or 'the flags'}: {error}") from error
     given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
     return (*arguments, given)
 
@@ -179,10 +191,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.value in seen:
+            key = str(key_node.value)
+            if key in seen:
                 line = key_node.start_mark.line + 1
-                raise UserError(f"`{key_node.value}` is given twice in {self.name}, line {line}: keep one.")
-            seen.add(key_node.value)
+                raise UserError(f"`{key}` is given twice in {self.name}, line {line}: keep one.")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -202,7 +215,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
-    if key in REPLACED and (key not in hints or key == "hub_token"):
+    if key in REPLACED and (key not in hints or key in REFUSED):
         raise UserError(f"`{key}` {where} is not a key here: {REPLACED[key]}.")
     if key not in hints:
         near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.6)

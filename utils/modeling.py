@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from utils.arguments import UserError
+from utils.arguments import UserError, library_checks
 
 
 def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -48,6 +48,8 @@ def get_quantization_config(
     """
     if args.load_in_4bit and args.load_in_8bit:
         raise UserError("`load_in_4bit` and `load_in_8bit` are both true: choose one.")
+    if (args.load_in_4bit or args.load_in_8bit) and not args.use_peft:
+        raise UserError("`use_peft` is false, but quantized weights cannot be trained: write `use_peft: true`.")
     if args.load_in_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip_modules)
     if not args.load_in_4bit:
@@ -100,7 +102,7 @@ def load_base_model(
             device_map={"": device},
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
         raise _not_loaded(name, error) from error
 
 
@@ -115,35 +117,39 @@ def get_lora_config(args: ModelConfig, model: nn.Module, task_type: str) -> Lora
     """
     if not args.use_peft:
         return None
+    modules = dict(model.named_modules())
     # quantized layers are subclasses of nn.Linear
-    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    every = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    layers = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Embedding)]
+    linear = sorted({name.rsplit(".", 1)[-1] for name in layers if isinstance(modules[name], nn.Linear)})
     targets = args.lora_target_modules
     if not targets:
-        raise UserError(f"`lora_target_modules` is not set: name some of {', '.join(sorted(linear))}.")
-    targets_to_check = [] if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
+        raise UserError(f"`lora_target_modules` is not set: name some of {', '.join(linear)}.")
+    if isinstance(targets, str) and targets != "all-linear":
+        targets = [targets]  # ModelConfig unwraps a single name, and PEFT would take that for a pattern of whole names
     for key, names, known in (
-        ("lora_target_modules", targets_to_check, linear),
-        ("lora_modules_to_save", args.lora_modules_to_save or [], every),
+        ("lora_target_modules", targets if isinstance(targets, list) else [], layers),
+        ("lora_modules_to_save", args.lora_modules_to_save or [], list(modules)),
     ):
         for name in names:
-            if not any(module == name or module.endswith("." + name) for module, _ in model.named_modules()):
-                near = difflib.get_close_matches(name, known, n=1)
+            if not any(module == name or module.endswith("." + name) for module in known):
+                near = difflib.get_close_matches(name, {module.rsplit(".", 1)[-1] for module in known}, n=1)
+                advice = f"did you mean `{near[0]}`? " if near else ""
                 raise UserError(
-                    f"`{key}`: `{name}` matches no module of {type(model).__name__}: "
-                    f"{f'did you mean `{near[0]}`? ' if near else ''}It has {', '.join(sorted(linear))}."
+                    f"`{key}`: `{name}` matches no layer of {type(model).__name__}: {advice}"
+                    f"It has {', '.join(linear)}."
                 )
-    return LoraConfig(
-        task_type=task_type,
-        r=args.lora_r,
-        lora_alpha=args.lora_alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=targets,
-        modules_to_save=args.lora_modules_to_save,
-        use_rslora=args.use_rslora,
-        use_dora=args.use_dora,
-        bias="none",
-    )
+    with library_checks("LoRA"):
+        return LoraConfig(
+            task_type=task_type,
+            r=args.lora_r,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            target_modules=targets,
+            modules_to_save=args.lora_modules_to_save,
+            use_rslora=args.use_rslora,
+            use_dora=args.use_dora,
+            bias="none",
+        )
 
 
 def upcast_trainable_weights(model: nn.Module) -> None:

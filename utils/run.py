@@ -17,6 +17,7 @@ import torch
 import transformers
 import yaml
 from transformers import Trainer, TrainerState, TrainingArguments, set_seed
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
 
@@ -44,12 +45,15 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     Raises:
         UserError: the folder cannot be written, or holds the checkpoints of a different recipe.
     """
+    if args.learning_rate < 0:
+        raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     output_dir = Path(args.output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "_private").mkdir(exist_ok=True)
-        (output_dir / "_private" / ".write_test").touch()
-        (output_dir / "_private" / ".write_test").unlink()
+        test = output_dir / "_private" / f".write_test_{args.process_index}"
+        test.touch()
+        test.unlink()
     except OSError as error:
         raise UserError(f"`output_dir` {output_dir} cannot be written ({error.strerror}): choose another.") from error
 
@@ -63,7 +67,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer it builds; set it to 0 to allow that
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:
-        torch.set_num_threads(os.cpu_count() or 1)  # `accelerate launch` sets OMP_NUM_THREADS=1 for a single process
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # `accelerate launch` sets OMP_NUM_THREADS=1
     set_seed(args.seed)
 
     checkpoint = newest_checkpoint(output_dir)
@@ -157,14 +161,22 @@ def _check_same_recipe(earlier: dict[str, Any], now: dict[str, Any], output_dir:
         )
 
 
+def base_model_commit(model_args: Any) -> str | None:
+    """Return the commit that a model's Hub name and revision stood for; None for a folder."""
+    name = model_args.model_name_or_path
+    if Path(name).exists():
+        return None
+    config = cached_file(name, "config.json", revision=model_args.model_revision)
+    return extract_commit_hash(config, None) or model_args.model_revision
+
+
 def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
     """Return what every task writes to `task.json`: what serving needs to load the same base model, and the facts that
     a card names."""
     quantization = getattr(model.config, "quantization_config", None)
     return {
         "base_model": model_args.model_name_or_path,
-        # the commit that a Hub name stood for; a local model has none
-        "base_model_revision": getattr(model.config, "_commit_hash", None) or model_args.model_revision,
+        "base_model_revision": base_model_commit(model_args),
         "dtype": model_args.dtype,
         "quantization": quantization.to_diff_dict() if quantization else None,
         "data": {
