@@ -49,9 +49,7 @@ def test_a_target_that_matches_nothing_is_refused_though_another_matches(tiny_ll
 
 
 def test_the_targets_of_another_architecture_are_refused(tiny_phi, tiny_phi3):
-    assert "`o_proj` matches no layer of PhiForCausalLM" in refused(
-        tiny_phi, lora_target_modules=["q_proj", "o_proj"]
-    )
+    assert "`o_proj` matches no layer of PhiForCausalLM" in refused(tiny_phi, lora_target_modules=["q_proj", "o_proj"])
     assert "`q_proj` matches no layer of Phi3ForCausalLM" in refused(tiny_phi3, lora_target_modules=["q_proj"])
 
 
