@@ -57,7 +57,7 @@ class QAArguments:
     """What this task adds."""
 
     question_column: str = field(default="question", metadata={"help": "The question."})
-    answer_column: str | None = field(default=None, metadata={"help": "The answer; not for multiple choice."})
+    answer_column: str | None = field(default=None, metadata={"help": "The answer; `answer` without options."})
     context_column: str | None = field(default=None, metadata={"help": "A text to answer from, which may be empty."})
     options_column: list[str] | None = field(
         default=None, metadata={"help": "Multiple choice: a column of lists, or one column for each option."}
@@ -76,8 +76,10 @@ class QAArguments:
     def __post_init__(self) -> None:
         if bool(self.options_column) != bool(self.answer_index_column):
             raise UserError("`options_column` and `answer_index_column` go together: give both or neither.")
-        if bool(self.answer_column) == bool(self.options_column):
-            raise UserError("give `answer_column`, or `options_column` and `answer_index_column`, and not both.")
+        if self.answer_column and self.options_column:
+            raise UserError("`answer_column` and `options_column` are both given: the right option is the answer.")
+        if not self.options_column:
+            self.answer_column = self.answer_column or "answer"
         for key in ("augmentation_factor", "max_new_tokens"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
@@ -114,8 +116,9 @@ def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tu
     def tokenize(batch: dict[str, list]) -> dict[str, list]:
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         prompts, answers, cut = to_tokens(rows, tokenizer, task)
-        counts.update(cut_answers=cut["cut_answers"], dropped_too_long=cut["cut_prompts"])
         ids = [(p, a) for p, a in zip(prompts, answers, strict=True) if len(p) < task["max_length"] - 1]
+        dropped = len(rows) - len(ids)
+        counts.update(dropped_too_long=dropped, cut_answers=cut["cut_answers"] - dropped)
         return {"input_ids": [p + a for p, a in ids], "labels": [[-100] * len(p) + a for p, a in ids]}
 
     tokenized = split.map(tokenize, batched=True, remove_columns=split.column_names, desc="Tokenizing")
