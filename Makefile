@@ -22,6 +22,7 @@ quickstart: .venv/installed
 	$(BIN)/python -m utils.quickstart --show $(OUTPUT)
 
 results: quickstart  # the numbers in the README
+	mkdir -p benchmarks/results
 	cp $(OUTPUT)/all_results.json benchmarks/results/quickstart_qa.json
 
 test: .venv/installed
