@@ -175,8 +175,7 @@ def test_a_folder_is_no_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, "answer_column"),
-        ({"answer_column": "a", "options_column": ["o"], "answer_index_column": "i"}, "not both"),
+        ({"answer_column": "a", "options_column": ["o"], "answer_index_column": "i"}, "both given"),
         ({"options_column": ["o"]}, "`answer_index_column`"),
         ({"answer_column": "a", "augmentation_factor": 0}, "`augmentation_factor` is 0"),
         ({"answer_column": "a", "max_new_tokens": 0}, "`max_new_tokens` is 0"),
@@ -185,6 +184,14 @@ def test_a_folder_is_no_recipe(tmp_path):
 def test_arguments_that_do_not_go_together_are_refused(given, expected):
     argv = flags(use_cpu=True, bf16=False, output_dir="out", **given)
     assert expected in message(parse_recipe, ARGUMENTS, argv)
+
+
+def test_the_answer_column_defaults_to_answer_where_there_are_no_options():
+    free, exam = (
+        parse_recipe(ARGUMENTS, flags(use_cpu=True, bf16=False, output_dir="out", **given))[2]
+        for given in ({}, {"options_column": ["o"], "answer_index_column": "i"})
+    )
+    assert (free.answer_column, exam.answer_column) == ("answer", None)
 
 
 def test_what_transformers_refuses_is_the_users_to_mend(recipe):

@@ -38,8 +38,9 @@ def qa(model, folder, **values) -> Run:
 
 def refused(model, folder, **values) -> str:
     done = run_here(main, ARGUMENTS, qa_flags(model, folder, **values))
-    assert done.code == 2 and done.stderr.count("error: ") == 1, done.stderr
-    return done.stderr[done.stderr.index("error: ") :]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.code == 2 and len(errors) == 1, done.stderr
+    return errors[0]
 
 
 @pytest.fixture(scope="module")

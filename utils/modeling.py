@@ -102,7 +102,9 @@ def load_base_model(
             device_map={"": device},
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, ImportError) as error:  # ImportError: an attention that is not installed
+    except ImportError as error:
+        raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
+    except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
 
 
