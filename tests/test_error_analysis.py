@@ -58,7 +58,7 @@ def test_numbers_are_read_as_values(text, numbers):
 
 
 def test_private_files_hold_every_prediction_and_each_error_with_its_patterns(tmp_path):
-    rows = [{"id": "a", "prediction": "x\ny"}, {"id": "b", "prediction": "z"}, {"id": "c", "prediction": ""}]
+    rows = [{"id": "a", "prediction": "x\ny\0"}, {"id": "b", "prediction": "z"}, {"id": "c", "prediction": ""}]
     error_analysis.write_predictions(tmp_path, rows, {"empty": [2], "cut_off": [0, 2], "verbose": []})
     lines = (tmp_path / "_private" / "predictions_test.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows

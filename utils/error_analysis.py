@@ -80,7 +80,10 @@ def write_predictions(output_dir: Path, rows: Sequence[dict[str, Any]], patterns
     with (private / "error_examples.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, ["patterns", *rows[0]])
         writer.writeheader()
-        writer.writerows({"patterns": " ".join(shown[i]), **row} for i, row in enumerate(rows) if shown[i])
+        for i, row in enumerate(rows):
+            if shown[i]:  # a model may generate NUL, which Python 3.10 cannot write to a csv
+                cells = {name: str(value).replace("\0", "") for name, value in row.items()}
+                writer.writerow({"patterns": " ".join(shown[i]), **cells})
 
 
 def _copied(text: str, source: str) -> float:
