@@ -251,7 +251,7 @@ def qa_flags(model: Path, output_dir: Path, **values: Any) -> list[str]:
         "model_name_or_path": model, "output_dir": output_dir, "use_cpu": True, "bf16": False, "dtype": "float32",
         "use_peft": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
         "lora_target_modules": ["q_proj", "v_proj"], "max_length": 256, "max_steps": 2,
-        "per_device_train_batch_size": 4, "learning_rate": 1e-3, "activation_checkpointing": False,
+        "per_device_train_batch_size": 4, "learning_rate": 1e-3, "gradient_checkpointing": False,
         "save_strategy": "no", "report_to": "none", "max_new_tokens": 6, "question_column": "question",
     }  # fmt: skip
     return flags(**defaults | values)
