@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.neighbors import NearestNeighbors
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.augmentation import augment
+from utils.baselines import nearest_answers
 from utils.card import write_card
 from utils.data import load_splits
 from utils.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
@@ -142,15 +141,6 @@ def answer_rows(
     if task["columns"]["options"]:
         statistics |= choice_statistics(model, tokenizer, rows, predictions, task, batch_size, seed, name)
     return statistics, predictions, ended
-
-
-def nearest_answers(train: Dataset, rows: list[dict[str, Any]], task: dict[str, Any]) -> list[str]:
-    """Answer each row as the most similar training question was answered (TF-IDF, cosine): the baseline to beat."""
-    known, answers = zip(*(to_prompt_and_answer(row, task) for row in train), strict=True)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-    index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(known))
-    questions = vectorizer.transform([to_prompt_and_answer(row, task)[0] for row in rows])
-    return [answers[i] for i in index.kneighbors(questions, return_distance=False)[:, 0]]
 
 
 def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
@@ -295,7 +285,8 @@ def main(
         model = load_base_model(model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
         base, base_predictions, _ = answer_rows(model, tokenizer, test, task, batch_size, seed, "base model")
     users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
-    nearest = text_statistics(nearest_answers(splits["train"], test, task), references)
+    known, known_answers = zip(*(to_prompt_and_answer(row, task) for row in splits["train"]), strict=True)
+    nearest = text_statistics(nearest_answers(known, known_answers, users), references)
     weights = resampling_weights(len(test), seed, splits["test"]["cluster"])
     results |= evaluate_statistics(tuned, weights, "test")
     results |= evaluate_statistics(base, weights, "base_test")
