@@ -9,6 +9,7 @@ recipe, or `to_prompt_and_answer` below.
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,19 +128,26 @@ def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tu
 
 
 def answer_rows(
-    model: Any, tokenizer: Any, rows: list[dict[str, Any]], task: dict[str, Any], batch_size: int, seed: int, name: str
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    prompts: list[list[int]],
+    answers: list[list[int]],
+    references: Sequence[str],
+    task: dict[str, Any],
+    args: SFTConfig,
+    name: str,
 ) -> tuple[dict[str, Any], list[str], list[bool]]:
     """Ask a model every row: the row statistics of its metrics, its answers, and whether each ended by itself."""
-    prompts, answers, _ = to_tokens(rows, tokenizer, task)
+    batch_size = args.per_device_eval_batch_size
     nll, tokens = score_answers(model, prompts, answers, tokenizer.pad_token_id, batch_size, f"{name}: loss")
     predictions, ended = generate_answers(
         model, tokenizer, prompts, task["stop"], task["generation"], batch_size, f"{name}: answers"
     )
-    references = [to_prompt_and_answer(row, task)[1] for row in rows]
     statistics = loss_statistics(nll, tokens) | text_statistics(predictions, references)
     statistics |= accuracy_statistics(ended, "ended")
     if task["columns"]["options"]:
-        statistics |= choice_statistics(model, tokenizer, rows, predictions, task, batch_size, seed, name)
+        statistics |= choice_statistics(model, tokenizer, rows, predictions, task, batch_size, args.seed, name)
     return statistics, predictions, ended
 
 
@@ -275,16 +283,16 @@ def main(
     weights = resampling_weights(len(validation), seed, splits["validation"]["cluster"])
     results |= evaluate_statistics(loss_statistics(nll, tokens), weights, "eval")
 
-    tuned, predictions, ended = answer_rows(trainer.model, tokenizer, test, task, batch_size, seed, "tuned model")
+    prompts, answers, cut = to_tokens(test, tokenizer, task)
+    users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
+    asked = (tokenizer, test, prompts, answers, references, task, training_args)
+    tuned, predictions, ended = answer_rows(trainer.model, *asked, "tuned model")
     if model_args.use_peft:
         with trainer.model.disable_adapter():
-            base, base_predictions, _ = answer_rows(
-                trainer.model, tokenizer, test, task, batch_size, seed, "base model"
-            )
+            base, base_predictions, _ = answer_rows(trainer.model, *asked, "base model")
     else:
         model = load_base_model(model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
-        base, base_predictions, _ = answer_rows(model, tokenizer, test, task, batch_size, seed, "base model")
-    users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
+        base, base_predictions, _ = answer_rows(model, *asked, "base model")
     known, known_answers = zip(*(to_prompt_and_answer(row, task) for row in splits["train"]), strict=True)
     nearest = text_statistics(nearest_answers(known, known_answers, users), references)
     weights = resampling_weights(len(test), seed, splits["test"]["cluster"])
@@ -297,7 +305,6 @@ def main(
     )
     if columns["options"]:
         results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
-    prompts, _, cut = to_tokens(test, tokenizer, task)
     results |= {f"data_test_{key}": value for key, value in cut.items()}
     results |= measure_latency(trainer.model, tokenizer, prompts[:20], task)
     patterns = error_patterns(predictions, references, users, ended, tuned)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import joblib
 import torch
 import transformers
 import yaml
@@ -67,7 +68,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer it builds; set it to 0 to allow that
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))  # `accelerate launch` sets OMP_NUM_THREADS=1
+        torch.set_num_threads(joblib.cpu_count())  # `accelerate launch` sets OMP_NUM_THREADS=1
     set_seed(args.seed)
 
     checkpoint = newest_checkpoint(output_dir)
