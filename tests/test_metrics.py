@@ -11,7 +11,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
 from utils import metrics
 from utils.arguments import UserError
@@ -126,6 +126,31 @@ def test_f1_equals_scikit_learn_also_in_every_resample(n_classes):
         assert metrics.reduce_sums("macro_f1", sums["macro_f1"]) == pytest.approx(f1_score(y, p, average="macro"))
         weighted = f1_score(y, p, average="weighted")
         assert metrics.reduce_sums("weighted_f1", sums["weighted_f1"]) == pytest.approx(weighted)
+        for average in ("macro", "weighted"):
+            precision, recall, *_ = precision_recall_fscore_support(y, p, average=average, zero_division=0)
+            name = f"{average}_precision"
+            assert metrics.reduce_sums(name, sums[name]) == pytest.approx(precision)
+            assert average == "weighted" or metrics.reduce_sums("macro_recall", sums["macro_recall"]) == pytest.approx(
+                recall
+            )
+        assert metrics.reduce_sums("matthews", sums["matthews"]) == pytest.approx(matthews_corrcoef(y, p))
+
+
+def test_the_f1_of_a_group_is_the_mean_of_its_own_classes():
+    references, predictions = list("aaabbcd"), list("aabbbcc")
+    groups = {"head": ["a", "b"], "tail": ["d", "z"], "none": ["z"]}
+    statistics = metrics.classification_statistics(predictions, references, list("abcdz"), groups)
+    scores = dict(zip("abcd", f1_score(references, predictions, average=None, zero_division=0), strict=True))
+    assert value(statistics, "head_macro_f1") == pytest.approx((scores["a"] + scores["b"]) / 2)
+    assert value(statistics, "tail_macro_f1") == scores["d"] == 0
+    assert "none_macro_f1" not in statistics
+
+
+def test_thousands_of_classes_need_little_memory():
+    references = list(range(5000))
+    statistics = metrics.classification_statistics(references, references, range(10000))
+    assert statistics["macro_f1"].shape == (5000, 15000) and statistics["macro_f1"].nnz == 15000
+    assert metrics.evaluate_statistics(statistics, metrics.resampling_weights(5000, 0, n_resamples=10))["macro_f1"] == 1
 
 
 def test_a_prediction_outside_the_labels_is_wrong_and_no_class_of_its_own():
@@ -273,7 +298,7 @@ def test_classification_takes_text_and_whole_numbers(tmp_path, capsys):
     metrics.main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
     result = json.loads(capsys.readouterr().out)
     scores = f1_score(references, [0, 1, 2, 7], labels=[0, 1, 2], average=None)
-    names = ["accuracy", "macro_f1", "weighted_f1"]
+    names = ["accuracy", *metrics.CLASS_METRICS]
     assert list(result) == ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
     assert result["accuracy"] == 0.5
     assert result["macro_f1"] == pytest.approx(scores.mean())

@@ -18,12 +18,14 @@ from typing import Any, Literal
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
+from scipy.sparse import csr_array, hstack
 from scipy.stats import binomtest
 
 from utils.arguments import UserError, parse_recipe, user_errors
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 INTERVAL = (0.025, 0.975)
+CLASS_METRICS = ("macro_f1", "weighted_f1", "macro_precision", "macro_recall", "weighted_precision", "matthews")
 
 
 def text_statistics(
@@ -75,13 +77,20 @@ def accuracy_statistics(correct: Sequence[bool], name: str = "accuracy") -> dict
 
 
 def classification_statistics(
-    predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[Any]
-) -> dict[str, np.ndarray]:
-    """accuracy, macro_f1 and weighted_f1, the F1s from true positives, predicted and true rows of each class.
+    predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[Any], groups: dict[str, Sequence] | None = None
+) -> dict[str, Any]:
+    """accuracy, F1, precision, recall and Matthews' correlation, from true positives, predicted and true rows of each
+    class: sparse arrays [rows, 3 x classes], since thousands of classes are allowed.
 
-    The macro mean is over those of `labels` that occur in references or predictions, as scikit-learn's
+    A macro mean is over those of `labels` that occur in references or predictions, as scikit-learn's
     `f1_score(references, predictions, average="macro", labels=<those>)`; in a resample, over those that occur in it,
     since a class that was not drawn says nothing. A prediction outside `labels` is wrong and is no class of its own.
+    The weighted recall is the accuracy. matthews: R_K of Gorodkin 2004, as scikit-learn's `matthews_corrcoef`.
+
+    Args:
+        predictions, references: one label a row.
+        labels: the known ones.
+        groups: name -> some of the labels: adds `<name>_macro_f1`, the mean over these alone, where one occurs.
 
     Raises:
         UserError: for a reference outside `labels`.
@@ -90,21 +99,25 @@ def classification_statistics(
     if unknown:
         raise UserError(f"{len(unknown)} labels are not among the {len(labels)} known ones: {unknown[:5]}.")
     seen = {*references, *predictions}
-    index = {label: i for i, label in enumerate(label for label in labels if label in seen)}
-    one_hot = np.eye(len(index) + 1, len(index), dtype=np.float32)  # the last row, no class, is all zero
-    true = one_hot[[index[reference] for reference in references]]
-    predicted = one_hot[[index.get(prediction, -1) for prediction in predictions]]
-    statistic = np.concatenate([true * predicted, predicted, true], axis=1)
+    kept = [label for label in labels if label in seen]
+    true, predicted = _one_hot(references, kept), _one_hot(predictions, kept)
+    statistic = hstack([true * predicted, predicted, true], format="csr")
     correct = [p == r for p, r in zip(predictions, references, strict=True)]
-    return {**accuracy_statistics(correct), "macro_f1": statistic, "weighted_f1": statistic}
+    statistics = accuracy_statistics(correct) | dict.fromkeys(CLASS_METRICS, statistic)
+    for name, members in (groups or {}).items():
+        columns = [i for i, label in enumerate(kept) if label in set(members)]
+        if columns:
+            own = [i + block * len(kept) for block in range(3) for i in columns]
+            statistics[f"{name}_macro_f1"] = statistic[:, own]
+    return statistics
 
 
 def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
     """Turn a statistic's sums over rows [..., columns] into the metric [...]; the name's end says which one.
 
-    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. macro_f1, weighted_f1: true positives, predicted
-    and true rows, a column a class each. perplexity: exp of a ratio. All others: the ratio of the two columns, NaN
-    where the second is 0.
+    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. `CLASS_METRICS`: true positives, predicted and
+    true rows, a column a class each. perplexity: exp of a ratio. ece: correct - confidence, a column a bin, and rows.
+    All others: the ratio of the two columns, NaN where the second is 0.
     """
     sums = np.asarray(sums, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -116,11 +129,10 @@ def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
             brevity = np.exp(np.minimum(0, 1 - reference_length / length))
             defined = correct.any(axis=-1) & total.all(axis=-1)
             return np.where(defined, brevity * np.exp(np.log(precision).mean(axis=-1)), 0.0)
-        if name.endswith(("macro_f1", "weighted_f1")):
-            hits, predicted, true = np.split(sums, 3, axis=-1)
-            f1 = 2 * hits / np.maximum(predicted + true, 1)
-            importance = true if name.endswith("weighted_f1") else predicted + true > 0
-            return (f1 * importance).sum(axis=-1) / importance.sum(axis=-1)
+        if name.endswith(CLASS_METRICS):
+            return _reduce_classes(name, *np.split(sums, 3, axis=-1))
+        if name.endswith("ece"):
+            return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
         ratio = sums[..., 0] / sums[..., 1]
         return np.exp(ratio) if name.endswith("perplexity") else ratio
 
@@ -196,7 +208,26 @@ def _mean(values: Sequence[float]) -> np.ndarray:
     return np.column_stack([np.asarray(values, dtype=float), np.ones(len(values))])
 
 
-def _values(name: str, statistic: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+def _one_hot(values: Sequence[Any], labels: Sequence[Any]) -> csr_array:
+    """[rows, labels], a row of zeros for a value that is none of the labels."""
+    index = {label: i for i, label in enumerate(labels)}
+    cells = [(row, index[value]) for row, value in enumerate(values) if value in index]
+    rows, columns = zip(*cells, strict=True) if cells else ((), ())
+    return csr_array((np.ones(len(cells), np.float32), (rows, columns)), shape=(len(values), len(labels)))
+
+
+def _reduce_classes(name: str, hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    if name.endswith("matthews"):
+        n, right = true.sum(axis=-1), hits.sum(axis=-1)
+        spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
+        return np.where(spread > 0, (right * n - (predicted * true).sum(axis=-1)) / np.sqrt(spread), 0.0)
+    of = {"precision": predicted, "recall": true, "f1": (predicted + true) / 2}[name.rsplit("_", 1)[-1]]
+    scores = np.where(hits > 0, hits / of, 0.0)
+    importance = true if "weighted" in name else predicted + true > 0
+    return (scores * importance).sum(axis=-1) / importance.sum(axis=-1)
+
+
+def _values(name: str, statistic: Any, weights: np.ndarray) -> tuple[float, np.ndarray]:
     """The metric of all rows, and of each resample; in blocks, since the product may copy the weights as float64."""
     sums = np.concatenate([block @ statistic for block in np.array_split(weights, 10)])
     return float(reduce_sums(name, statistic.sum(axis=0, dtype=float))), reduce_sums(name, sums)
