@@ -184,11 +184,12 @@ def test_given_splits_stay_and_leaks_leave_the_earlier_one(tmp_path):
 def test_fractions_seed_and_labels_decide_the_cut(tmp_path):
     rows = [row | {"label": "ab"[number % 10 == 0]} for number, row in enumerate(question_rows(200))]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    columns = {"target_column": "label", "stratify_column": "label"}
+    columns = {"target_column": "label", "label_column": "label"}
     arguments = {"train_file": path, "validation_fraction": 0.2, "test_fraction": 0.3, "columns": columns}
     splits, report = load(**arguments)
     assert [report[f"{split}_rows"] for split in splits] == [100, 40, 60]
-    assert [data["label"][:].count("b") for data in splits.values()] == [10, 4, 6]
+    assert splits["train"].features["label"].names == ["a", "b"]
+    assert [data["label"][:].count(1) for data in splits.values()] == [10, 4, 6]
     assert load(**arguments)[1] == report
     assert load(**arguments, seed=2)[1]["test_sha256"] != report["test_sha256"]
 

@@ -83,7 +83,7 @@ def test_reading_a_file_imports_no_training_library(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"q": 1}')
     script = (
         "import sys; from utils.arguments import DataArguments; before = set(sys.modules); from utils.files import *\n"
-        "list(read_split(DataArguments(train_file=sys.argv[1]), 'train', ['q'], None, ''))\n"
+        "list(read_split(DataArguments(train_file=sys.argv[1]), 'train', ['q'], None, '', {}))\n"
         "print(*({'datasets', 'sklearn', 'torch'} & (set(sys.modules) - before)))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a.jsonl")]

@@ -150,7 +150,9 @@ def test_thousands_of_classes_need_little_memory():
     references = list(range(5000))
     statistics = metrics.classification_statistics(references, references, range(10000))
     assert statistics["macro_f1"].shape == (5000, 15000) and statistics["macro_f1"].nnz == 15000
-    assert metrics.evaluate_statistics(statistics, metrics.resampling_weights(5000, 0, n_resamples=10))["macro_f1"] == 1
+    assert (
+        metrics.evaluate_statistics(statistics, metrics.resampling_weights(5000, 0, n_resamples=10))["macro_f1"] == 1
+    )
 
 
 def test_a_prediction_outside_the_labels_is_wrong_and_no_class_of_its_own():

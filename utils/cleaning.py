@@ -51,8 +51,8 @@ def clean_whitespace(text: str) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """The part that each column plays. `lists` is one column of lists, or one column for each option; `label` is not
-    lower-cased; `kept` are not cleaned."""
+    """The part that each column plays. `lists` is one column of lists, or one column for each option; `label` stays
+    as it was written; `kept` are not cleaned."""
 
     input: str
     target: str | None
@@ -116,6 +116,7 @@ def _clean_row(
 ) -> dict[str, Any] | None:
     """The cleaned texts, options and answer index of a row, or None with the reason counted."""
     texts = {name: _as_text(row.get(name), name, where) for name in columns.texts}
+    label = {columns.label: _as_label(row.get(columns.label), columns.label, where)} if columns.label in texts else {}
     if len(columns.lists) == 1:
         options = _as_list(row.get(columns.lists[0]), columns.lists[0], where)
     else:
@@ -132,9 +133,9 @@ def _clean_row(
     counts["symbols"] += symbols != raw
     counts["whitespace"] += clean != symbols
     if args.lowercase:  # off by default: it makes Mg (magnesium) of mg, PH of pH, and loses brand names
-        texts = {name: text if name == columns.label else text.lower() for name, text in texts.items()}
+        texts = {name: text.lower() for name, text in texts.items()}
         options = [text.lower() for text in options]
-    values: dict[str, Any] = dict(texts)
+    values: dict[str, Any] = texts | label
     if columns.options:
         values[columns.options] = options
     if index is not None:
@@ -167,6 +168,12 @@ def _as_text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, (str, bool, int, float, decimal.Decimal, datetime.date)):
         raise UserError(f"{where}: `{column}` is a {type(value).__name__}: text or a number is allowed.")
     return str(value)
+
+
+def _as_label(value: Any, column: str, where: str) -> str:
+    """As it was written; 1.0 is 1, since a column of whole numbers with a gap becomes one of floats."""
+    whole = isinstance(value, float) and value.is_integer()
+    return _as_kept(int(value) if whole else _as_text(value, column, where), column, where)
 
 
 def _as_list(value: Any, column: str, where: str) -> list[str]:

@@ -24,6 +24,7 @@ from datasets.arrow_writer import ArrowWriter
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.cleaning import Columns, clean_rows, content_key
 from utils.files import KEYS, read_split
+from utils.labels import as_classes, label_names
 from utils.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
 
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
@@ -38,7 +39,7 @@ def load_splits(
     list_columns: Sequence[str] = (),
     index_column: str | None = None,
     cluster_columns: Sequence[str],
-    stratify_column: str | None = None,
+    label_column: str | None = None,
     seed: int,
 ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
     """Read, clean, de-duplicate and split; the splits `train`, `validation` and `test` share no cluster.
@@ -56,13 +57,14 @@ def load_splits(
         list_columns: one column of lists of options, or two or more columns with an option each.
         index_column: place of the right option, from 0; -1 drops the row as unlabelled.
         cluster_columns: which of the columns above are compared for near-duplicates.
-        stratify_column: labels whose shares the cut splits keep; not lower-cased.
+        label_column: labels whose shares the cut splits keep.
         seed: of the split, the samples and the MinHash.
 
     Returns:
         the splits, with the columns `id` (the file's, or "<split>-<row number>"), the columns named above (text,
         stripped), the options as a list under their column's name or `options` for several, the index as int,
-        `group_column` and `keep_columns` as text, and `cluster` (int); and the report for all_results.json: counts
+        `group_column` and `keep_columns` as text, `label_column` as a `ClassLabel` with the data set's own names and
+        order (else sorted), and `cluster` (int); and the report for all_results.json: counts
         over all splits as `data_*`, `<split>_rows` and `<split>_sha256` (of the rows without `id` and `cluster`).
 
     Raises:
@@ -76,7 +78,7 @@ def load_splits(
             f"column `{twice[0]}` cannot be used here: give each column one part, and none to id, cluster."
         )
     made = ["options"] if len(list_columns) > 1 else []
-    extra = [args.group_column, *(args.keep_columns or ()), stratify_column, *cluster_columns]
+    extra = [args.group_column, *(args.keep_columns or ()), label_column, *cluster_columns]
     extra = [name for name in dict.fromkeys(extra) if name and name not in (*parts, *made)]
     columns = Columns(
         input=input_column,
@@ -84,21 +86,23 @@ def load_splits(
         optional=tuple(optional_columns),
         lists=tuple(list_columns),
         index=index_column,
-        label=stratify_column,
+        label=label_column,
         kept=tuple(name for name in extra if name != "id"),
     )
 
     folder = tempfile.mkdtemp(prefix="rows-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     counts = {split: Counter() for split in KEYS}
-    tables, input_keys, targets = {}, [], defaultdict(Counter)
+    tables, input_keys, targets, class_names = {}, [], defaultdict(Counter), {}
     for split in given:
-        rows = read_split(args, split, [*parts, *extra], index_column, folder)
+        rows = read_split(args, split, [*parts, *extra], index_column, folder, class_names)
         rows = clean_rows(rows, split, columns, args, counts[split])
         rows = itertools.islice(rows, getattr(args, KEYS[split][3]) if args.streaming else None)
         tables[split] = _write(rows, columns, f"{folder}/{split}.arrow", input_keys, targets)
         if not len(tables[split]):
             raise UserError(_empty_message(split, counts[split]))
+
+    names = label_names(tables, label_column, class_names.get(label_column)) if label_column else {}
 
     texts = (
         " ".join(" ".join(text) if isinstance(text, list) else text for text in row.values())
@@ -110,7 +114,7 @@ def load_splits(
     if args.group_column:
         groups = [value.strip() or None for table in tables.values() for value in table[args.group_column]]
     clusters = join_clusters(near, input_keys, groups)
-    pieces = _split(tables, clusters, args, stratify_column, seed, counts)
+    pieces = _split(tables, clusters, args, label_column, seed, counts)
 
     total = sum(counts.values(), Counter())
     conflicts = [found.total() for found in targets.values() if len(found) > 1]
@@ -129,10 +133,16 @@ def load_splits(
             raise UserError(_empty_message(split, counts["train"] if split not in given else counts[split]))
         limit = getattr(args, KEYS[split][3])
         if limit and limit < len(piece):
-            rows = np.random.default_rng([seed, number]).choice(len(piece), limit, replace=False)
-            pieces[split] = piece = piece.select(np.sort(rows))
+            rows = np.random.default_rng([seed, number]).permutation(len(piece)).tolist()
+            if label_column:  # one row of each label first: a small sample keeps the rare ones
+                labels = piece[label_column][:]
+                first = {labels[row]: row for row in reversed(rows)}
+                rows.sort(key=lambda row: first[labels[row]] != row)
+            pieces[split] = piece = piece.select(sorted(rows[:limit]))
         report[f"{split}_rows"] = len(piece)
         report[f"{split}_sha256"] = fingerprint(piece.remove_columns(["id", "cluster"]))
+    if label_column:
+        pieces = as_classes(pieces, label_column, names)
     return datasets.DatasetDict(pieces), report
 
 
@@ -199,7 +209,7 @@ def _split(
     tables: dict[str, datasets.Dataset],
     clusters: list[int],
     args: DataArguments,
-    stratify_column: str | None,
+    label_column: str | None,
     seed: int,
     counts: dict[str, Counter],
 ) -> dict[str, datasets.Dataset]:
@@ -219,7 +229,7 @@ def _split(
     if cut := {split: getattr(args, KEYS[split][2]) for split in KEYS if split not in tables}:
         train = tables["train"]
         shares = {"train": 1 - sum(cut.values())} | cut
-        labels = train[stratify_column][:] if stratify_column else None
+        labels = train[label_column][:] if label_column else None
         places = split_by_cluster(train["cluster"][:], shares, seed, labels)
         for split in shares:
             tables[split] = train.select([row for row, place in enumerate(places) if place == split])
@@ -278,7 +288,7 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
         list_columns=args.options_column or [],
         index_column=args.answer_index_column,
         cluster_columns=[input_column],
-        stratify_column=args.label_column,
+        label_column=args.label_column,
         seed=args.seed,
     )
     try:
@@ -286,6 +296,8 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
         for path, rows in zip(files, splits.values(), strict=True):
             with path.open("w", encoding="utf-8") as stream:
                 for row in rows.remove_columns("cluster"):
+                    if args.label_column:
+                        row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"`output_dir` `{args.output_dir}` cannot be written ({error}): choose another.") from error

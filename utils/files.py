@@ -69,7 +69,12 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
 
 
 def read_split(
-    args: DataArguments, split: str, columns: Sequence[str], index_column: str | None, cache_dir: str
+    args: DataArguments,
+    split: str,
+    columns: Sequence[str],
+    index_column: str | None,
+    cache_dir: str,
+    class_names: dict[str, list[str]],
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Read the rows of a split from its file or from the Hub, once the columns are known to exist.
 
@@ -79,6 +84,7 @@ def read_split(
         columns: what to read, beside `id`. Class labels become their names, -1 a missing one.
         index_column: the one whose class labels stay numbers.
         cache_dir: where a data set that is a local folder is converted, so that no copy stays in the cache.
+        class_names: gets the names of each column of class labels, in the data set's order.
 
     Yields:
         file or data set, row number and values of each row.
@@ -97,6 +103,7 @@ def read_split(
         # a ClassLabel is the one feature that has `int2str`
         classes = {k: f for k, f in (dataset.features or {}).items() if k in columns and hasattr(f, "int2str")}
         classes.pop(index_column, None)
+        class_names |= {column: feature.names for column, feature in classes.items()}
         rows = ((n, row | {k: _class_name(f, row[k]) for k, f in classes.items()}) for n, row in rows)
     for column in columns:
         if column not in known:

@@ -77,7 +77,10 @@ def accuracy_statistics(correct: Sequence[bool], name: str = "accuracy") -> dict
 
 
 def classification_statistics(
-    predictions: Sequence[Any], references: Sequence[Any], labels: Sequence[Any], groups: dict[str, Sequence] | None = None
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    labels: Sequence[Any],
+    groups: dict[str, Sequence] | None = None,
 ) -> dict[str, Any]:
     """accuracy, F1, precision, recall and Matthews' correlation, from true positives, predicted and true rows of each
     class: sparse arrays [rows, 3 x classes], since thousands of classes are allowed.

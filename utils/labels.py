@@ -1,0 +1,50 @@
+"""Labels as they were written -> classes, in the data set's own names and order."""
+
+import re
+from collections import Counter, defaultdict
+
+import datasets
+
+from utils.arguments import UserError
+from utils.cleaning import clean_text
+
+
+def label_names(tables: dict[str, datasets.Dataset], column: str, own: list[str] | None) -> dict[str, str]:
+    """Label as it was written -> name, in the order of the classes: the data set's own, else sorted, numbers by size.
+
+    Raises:
+        UserError: a single label, or labels that differ only by case or blanks: merging them is for the user to say.
+    """
+    written = Counter(value for table in tables.values() for value in table[column])
+    spellings = defaultdict(list)
+    for value in own or sorted(written):
+        spellings[" ".join(value.split()).casefold()].append(value)
+    if several := [found for found in spellings.values() if len(found) > 1]:
+        shown = "; ".join(" and ".join(f"{v!r} ({written[v]} rows)" for v in found) for found in several[:5])
+        raise UserError(
+            f"`{column}` has {len(several)} labels in several spellings that differ only by case or blanks: {shown}: "
+            "write each in one way."
+        )
+    if len(written) < 2:
+        raise UserError(f"`{column}` has one label only, {next(iter(written))!r}: give rows of two or more.")
+    by_size = all(re.fullmatch(r"-?\d+(\.\d+)?", value.strip()) for value in spellings)
+    order = own or sorted(written, key=lambda value: (float(value) if by_size else 0, value))
+    return {value: clean_text(value) for value in order}
+
+
+def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: dict[str, str]) -> dict[str, datasets.Dataset]:
+    """Labels as they were written -> `ClassLabel`. UserError for labels that the training rows do not have."""
+    known = set(pieces["train"][column])
+    for split, piece in pieces.items():
+        if unknown := Counter(value for value in piece[column] if value not in known):
+            shown = ", ".join(f"`{names[value]}` ({n} rows)" for value, n in unknown.most_common(10))
+            raise UserError(
+                f"`{column}`: {len(unknown)} labels of the {split} split are not in the training rows: {shown}: give "
+                f"training rows of them, take them out of {split}, or raise `max_train_samples`."
+            )
+    feature = datasets.ClassLabel(names=list(names.values()))
+    number = {value: i for i, value in enumerate(names)}
+    return {
+        split: piece.remove_columns(column).add_column(column, [number[v] for v in piece[column]], feature=feature)
+        for split, piece in pieces.items()
+    }
