@@ -9,6 +9,15 @@ from utils.arguments import UserError
 from utils.cleaning import clean_text
 
 
+def frequency_groups(class_counts: list[int]) -> dict[str, list[int]]:
+    """Classes with over 100, 20 to 100 and under 20 training rows as `head`, `middle` and `tail`: the many, medium and
+    few shots of Liu et al. 2019, Large-Scale Long-Tailed Recognition in an Open World."""
+    groups = {"head": [], "middle": [], "tail": []}
+    for number, count in enumerate(class_counts):
+        groups["head" if count > 100 else "middle" if count >= 20 else "tail"].append(number)
+    return groups
+
+
 def label_names(tables: dict[str, datasets.Dataset], column: str, own: list[str] | None) -> dict[str, str]:
     """Label as it was written -> name, in the order of the classes: the data set's own, else sorted, numbers by size.
 

@@ -1,12 +1,14 @@
 """Tokenizer, base model in 4 bits, 8 bits or none, LoRA, and how much of it is trained."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from utils.arguments import UserError, library_checks
@@ -77,6 +79,7 @@ def load_base_model(
     quantization: BitsAndBytesConfig | None,
     device: torch.device,
     trust_remote_code: bool = False,
+    labels: list[str] | None = None,
 ) -> PreTrainedModel:
     """Load the model of `model_name_or_path` in `dtype`, each process on its own device.
 
@@ -86,11 +89,13 @@ def load_base_model(
         quantization: from `get_quantization_config`.
         device: of this process.
         trust_remote_code: run code that comes with the model; only where the recipe asks for it.
+        labels: names of the classes, for a classifier.
 
     Raises:
         UserError: there is no model of that name.
     """
     name = _checked_name(args)
+    classes = class_config(labels) if labels else {}
     try:
         return auto_class.from_pretrained(
             name,
@@ -101,6 +106,7 @@ def load_base_model(
             # "auto" would spread it over all GPUs, which stops under `accelerate launch` (accelerate#2713)
             device_map={"": device},
             trust_remote_code=trust_remote_code,
+            **classes,
         )
     except ImportError as error:
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
@@ -108,11 +114,75 @@ def load_base_model(
         raise _not_loaded(name, error) from error
 
 
-def get_lora_config(args: ModelConfig, model: nn.Module, task_type: str) -> LoraConfig | None:
+def class_config(labels: list[str]) -> dict[str, Any]:
+    """What a classifier's config says about its classes."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {v: i for i, v in enumerate(labels)},
+    }
+
+
+def head_names(args: ModelConfig, auto_class: type, labels: list[str], trust_remote_code: bool = False) -> list[str]:
+    """Names of the modules with weights beside the base model, such as `classifier`: they are new, so they are trained
+    whole and never quantized (bitsandbytes would: peft#1720). Read off a model without memory for its weights."""
+    name = _checked_name(args)
+    try:
+        config = AutoConfig.from_pretrained(
+            name, revision=args.model_revision, trust_remote_code=trust_remote_code, **class_config(labels)
+        )
+        with torch.device("meta"):
+            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(name, error) from error
+    own = {child: module for child, module in model.named_children() if child != model.base_model_prefix}
+    return [child for child, module in own.items() if any(True for _ in module.parameters())]
+
+
+def prepare_classifier(
+    model: PreTrainedModel, heads: list[str], pooling: str, dropout: float | None = None
+) -> PreTrainedModel:
+    """Set what a configuration cannot say, in training as in serving, and return the model.
+
+    Args:
+        model: a loaded classifier.
+        heads: from `head_names`; they become float32, which trains them well whatever the base model's `dtype`.
+        pooling: "mean" shows them the mean of the last hidden states over the tokens, as sentence encoders such as
+            MiniLM were trained, in place of the first token's.
+        dropout: in place of the model's own.
+    """
+    for head in heads:
+        model.get_submodule(head).float()
+    for module in model.modules():
+        if dropout is not None and isinstance(module, nn.Dropout):
+            module.p = dropout
+    if pooling == "mean":
+        if hasattr(model.base_model, "pooler"):
+            model.base_model.pooler = None  # it would see the first token, and get no gradient
+        model.base_model.register_forward_hook(_pool_mean, with_kwargs=True)
+    return model
+
+
+def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    """Put the mean over the tokens where heads look: the pooled output (BERT), the first position (DistilBERT,
+    RoBERTa)."""
+    hidden = output.last_hidden_state
+    mask = kwargs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    output.last_hidden_state = torch.cat([mean.unsqueeze(1), hidden[:, 1:]], dim=1)
+    if "pooler_output" in output or hasattr(module, "pooler"):
+        output.pooler_output = mean
+    return output
+
+
+def get_lora_config(
+    args: ModelConfig, model: nn.Module, task_type: str, heads: Sequence[str] = ()
+) -> LoraConfig | None:
     """Return the LoRA configuration of the recipe, or None where `use_peft` is false.
 
     PEFT leaves out a target that matches nothing as long as another one does. Phi-2's attention output is `dense`, so
-    a recipe that says `o_proj` would train less than it says: every name has to match here.
+    a recipe that says `o_proj` would train less than it says: every name has to match here. `heads` are trained and
+    saved whole.
 
     Raises:
         UserError: no target, or a target or module to save that the model does not have.
@@ -147,7 +217,7 @@ def get_lora_config(args: ModelConfig, model: nn.Module, task_type: str) -> Lora
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
             target_modules=targets,
-            modules_to_save=args.lora_modules_to_save,
+            modules_to_save=list(dict.fromkeys([*heads, *(args.lora_modules_to_save or [])])) or None,
             use_rslora=args.use_rslora,
             use_dora=args.use_dora,
             bias="none",

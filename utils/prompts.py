@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from utils.arguments import UserError
 
 MARKER = "\N{BLACK SQUARE}"  # stands for the answer while a chat template is taken apart
+TARGETS = ("answer", "answer_index", "label")  # roles that are to be found out
 
 
 def format_options(options: Sequence[str]) -> str:
@@ -21,31 +22,34 @@ def option_answers(options: Sequence[str]) -> list[str]:
     return [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
 
 
-def fill_template(template: str, columns: Mapping[str, str | None], row: Mapping[str, Any]) -> str:
-    """Put a row into a prompt text.
+def fill_template(
+    template: str, columns: Mapping[str, str | None], row: Mapping[str, Any], key: str = "prompt_template"
+) -> str:
+    """Put a row into a prompt or a text.
 
     Args:
         template: text with names in braces: the roles of `columns`, or further columns of the row.
         columns: the row's column of each role, e.g. `{"question": "input", "context": None}`.
         row: one row; an absent context is left out.
+        key: what the recipe calls the template, for the errors.
 
     Raises:
         UserError: a name in braces is neither a role nor a column, or a brace is left open.
     """
-    hidden = {columns.get("answer"), columns.get("answer_index")}  # a prompt must not give the answer away
+    hidden = {columns.get(role) for role in TARGETS}  # a prompt must not give the answer away
     fields = {name: v for name, v in row.items() if isinstance(v, str | int | float) and name not in hidden}
-    for role in ("question", "context", "options"):
+    for role in columns.keys() - set(TARGETS):
         value = row.get(columns[role]) if columns[role] else None
         fields[role] = format_options(value) if isinstance(value, list | tuple) else value or ""
     try:
         return template.format_map(fields).strip()
     except KeyError as error:
         raise UserError(
-            f"`prompt_template` names {{{error.args[0]}}}, which is no column: use {', '.join(sorted(fields))}, "
+            f"`{key}` names {{{error.args[0]}}}, which is no column: use {', '.join(sorted(fields))}, "
             "and name further columns in `keep_columns`."
         ) from error
     except (ValueError, IndexError) as error:
-        raise UserError(f"`prompt_template` is not a template ({error}): write a brace that is text twice.") from error
+        raise UserError(f"`{key}` is not a template ({error}): write a brace that is text twice.") from error
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, user: str) -> str:

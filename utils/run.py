@@ -69,6 +69,8 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:
         torch.set_num_threads(joblib.cpu_count())  # `accelerate launch` sets OMP_NUM_THREADS=1
+    if args.bf16 and not has_bfloat16(args.device):
+        logger.warning("`bf16` is emulated on this %s, which is slow: write `bf16: false`", args.device.type)
     set_seed(args.seed)
 
     checkpoint = newest_checkpoint(output_dir)
@@ -82,6 +84,14 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if checkpoint:
         logger.info("going on from %s", checkpoint)
     return checkpoint
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` computes in bfloat16 itself: AMX, AVX512-BF16 or Arm BF16 on a CPU; elsewhere it is emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:

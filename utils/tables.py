@@ -16,20 +16,35 @@ METRICS = {
     "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
     "path_accuracy": ("path accuracy", "higher"), "macro_f1": ("macro F1", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
+    "head_macro_f1": ("macro F1, over 100 training rows", "higher"),
+    "middle_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
+    "tail_macro_f1": ("macro F1, under 20 training rows", "higher"),
+    "top_3_accuracy": ("among the 3 likeliest", "higher"), "matthews": ("Matthews correlation", "higher"),
+    "macro_precision": ("macro precision", "higher"), "macro_recall": ("macro recall", "higher"),
+    "weighted_precision": ("weighted precision", "higher"),
     "accuracy_norm": ("accuracy, length-normalized", "higher"),
     "generated_accuracy": ("accuracy of generated letters", "higher"),
     "flip_rate": ("flipped by option order", "lower"), "parse_failure": ("no letter generated", "lower"),
     "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
     "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"), "loss": ("loss", "lower"),
     "perplexity": ("perplexity", "lower"), "ece": ("calibration error (ECE)", "lower"),
-    "brier": ("Brier score", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
+    "brier": ("Brier score", "lower"), "uncalibrated_ece": ("ECE before calibration", "lower"),
+    "uncalibrated_brier": ("Brier score before calibration", "lower"),
+    "coverage": ("coverage when it abstains", "higher"), "selective_risk": ("error rate when it abstains", "lower"),
+    "aurc": ("area under risk-coverage", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
     "omission": ("omission", "lower"), "invention": ("invention", "lower"), "repetition": ("repetition", "lower"),
     "length_ratio": ("length ratio", "nearer 1"), "ended": ("ended by themselves", "higher"),
 }  # fmt: skip
 HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
 NOT_METRICS = re.compile(r"(_ci95|_p|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$")
-TABLE_ONLY = ("loss", "length_ratio", "ended")
-BASELINES = {"nearest_question": "the answer of the most similar training question (TF-IDF)"}
+TABLE_ONLY = ("loss", "length_ratio", "ended", "coverage")
+BASELINES = {
+    "nearest_question": "the answer of the most similar training question (TF-IDF)",
+    "majority": "the most frequent class of the training rows, always",
+    "stratified_random": "random guesses with the classes' shares",
+    "tfidf_svm": "linear SVM on TF-IDF of words and pairs, classes weighted with their inverse frequency",
+    "tfidf_logistic": "logistic regression on the same",
+}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,8 +112,9 @@ def differences_table(results: dict[str, Any]) -> str:
             prefix, metric = match.groups()
             interval, p = _interval(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p"))
             rows.append([label(metric), names.get(prefix, prefix), format_number(value, "+"), interval, p])
-        elif match := re.fullmatch(r"mcnemar_test_(.+)_p", key):
-            rows.append([label(match.group(1)), "base model (McNemar's test)", "", "", _p_value(value)])
+        elif match := re.fullmatch(r"mcnemar_(baseline_.+?_)?test_(.+)_p", key):
+            name = names[f"{match.group(1)}test_"] if match.group(1) else "base model"
+            rows.append([label(match.group(2)), f"{name} (McNemar's test)", "", "", _p_value(value)])
     return _table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
 
 
@@ -116,7 +132,7 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
         if f"{split}_rows" in results
     ]
     steps = [
-        [key.removeprefix("data_").replace("_", " "), format_number(value)]
+        [key.removeprefix("data_").replace("_", " "), format_number(value) + _share_of_split(results, key)]
         for key, value in results.items()
         if key.startswith("data_") and is_number(value) and (zeros or value)
     ]
@@ -176,6 +192,7 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
         "Peak memory": "peak_memory_gb" in results and f"{results['peak_memory_gb']:.2f} GB",
         "Peak GPU memory": "peak_gpu_memory_gb" in results and f"{results['peak_gpu_memory_gb']:.2f} GB",
         "Latency per text, P50": "latency_p50_ms" in results and f"{format_number(results['latency_p50_ms'])} ms",
+        "Texts per second in batches": results.get("predict_texts_per_second"),
         "Latency per text, P95": "latency_p95_ms" in results and f"{format_number(results['latency_p95_ms'])} ms",
         "Versions": ", ".join(f"{name} {version}" for name, version in task.get("versions", {}).items()),
     }
@@ -244,6 +261,11 @@ def _interval(low_high: list[float] | None, sign: str = "") -> str:
 
 def _with_interval(results: dict[str, Any], key: str) -> str:
     return f"{format_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
+
+
+def _share_of_split(results: dict[str, Any], key: str) -> str:
+    match = re.fullmatch(r"data_(train|validation|test)_cut_texts", key)
+    return f" ({results[key] / results[f'{match[1]}_rows']:.1%})" if match else ""
 
 
 def _p_value(p: float | None) -> str:

@@ -1,0 +1,343 @@
+"""Fine-tune an encoder to sort clinical notes into classes, and say whether it beats a linear model.
+
+    accelerate launch run_classification.py recipes/distilbert_lora.yaml
+    accelerate launch run_classification.py recipes/distilbert_lora.yaml --train_file notes.csv --text_column note --label_column ward
+
+To use your own data name its columns in the recipe. To change what the model sees edit `text_template` in the recipe,
+or `to_text` below.
+"""  # noqa: E501
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from peft import get_peft_model
+from sklearn.metrics import classification_report
+from transformers import AutoModelForSequenceClassification, EvalPrediction, Trainer, TrainingArguments
+from trl import ModelConfig
+
+from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.baselines import classification_baselines
+from utils.calibration import (
+    abstention_threshold,
+    area_under_risk_coverage,
+    calibration_statistics,
+    fit_temperature,
+    reliability_bins,
+    risk_coverage,
+    softmax,
+)
+from utils.card import write_card
+from utils.class_analysis import (
+    PATTERN_ADVICE,
+    analyse_classes,
+    class_error_patterns,
+    label_conflicts,
+    write_class_files,
+)
+from utils.data import load_splits
+from utils.encoding import LONG_TEXTS, WindowCollator, encode_texts, measure_latency, pool_windows, predict_logits
+from utils.error_analysis import write_predictions
+from utils.hub import check_push_access, push
+from utils.labels import frequency_groups
+from utils.losses import CLASS_IMBALANCE, classification_loss
+from utils.metrics import (
+    accuracy_statistics,
+    classification_statistics,
+    evaluate_statistics,
+    mcnemar,
+    paired_difference,
+    resampling_weights,
+)
+from utils.modeling import (
+    count_parameters,
+    get_lora_config,
+    get_quantization_config,
+    head_names,
+    load_base_model,
+    load_tokenizer,
+    prepare_classifier,
+)
+from utils.prompts import fill_template
+from utils.report import write_report
+from utils.run import describe_run, peak_memory, start_run, train_or_take_up
+from utils.sampling import BalancedRows, RedrawEachEpoch
+from utils.tables import results_table, write_json
+
+logger = logging.getLogger(__name__)
+COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # with each baseline, paired
+
+
+@dataclass
+class ClassificationArguments:
+    """What this task adds."""
+
+    text_column: str = field(default="text", metadata={"help": "The text to classify."})
+    label_column: str = field(default="label", metadata={"help": "Its class: text or a number."})
+    text_template: str = field(default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`."})
+    max_length: int = field(default=512, metadata={"help": "Tokens that the model sees at once."})
+    long_texts: str = field(
+        default="head",
+        metadata={"help": "Of a longer text: its head, head and tail, or windows.", "choices": LONG_TEXTS},
+    )
+    max_windows: int = field(default=8, metadata={"help": "With `long_texts: windows`, most windows of one text."})
+    pooling: str = field(
+        default="model",
+        metadata={"help": "What the head sees: as the model class has it, or mean.", "choices": ("model", "mean")},
+    )
+    dropout: float | None = field(default=None, metadata={"help": "Of the base model, in place of its own."})
+    class_imbalance: str = field(
+        default="none", metadata={"help": "What to do for rare classes.", "choices": CLASS_IMBALANCE}
+    )
+    focal_gamma: float = field(default=2.0, metadata={"help": "Of the focal loss; 0 is cross-entropy."})
+    top_k: int = field(default=3, metadata={"help": "Also count as right what is among the k likeliest."})
+    max_risk: float = field(
+        default=0.05, metadata={"help": "Wanted error rate of what is not left to a person (abstention)."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+
+    def __post_init__(self) -> None:
+        for key in ("max_windows", "top_k"):
+            if getattr(self, key) < 1:
+                raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"`dropout` is {self.dropout}: give a share from 0 to below 1.")
+        if self.focal_gamma < 0:
+            raise UserError(f"`focal_gamma` is {self.focal_gamma}: give 0 or more.")
+        if not 0 < self.max_risk < 1:
+            raise UserError(f"`max_risk` is {self.max_risk}: give a share between 0 and 1.")
+
+
+ARGUMENTS = (ModelConfig, DataArguments, ClassificationArguments, TrainingArguments)
+
+
+# ----- ADAPT HERE: one row of your data -> the text that the model sees
+def to_text(row: dict[str, Any], task: dict[str, Any]) -> str:
+    """Return the text of a row. `predict.py` knows `text_template` alone (`task.json` keeps it), so what the model
+    sees has to come from there; a check in section 2 holds you to that."""
+    return fill_template(task["text_template"], task["columns"], row, "text_template")
+
+
+def to_training_rows(
+    split: Dataset, tokenizer: Any, task: dict[str, Any]
+) -> tuple[list[str], np.ndarray, Dataset, list[bool]]:
+    """Texts, labels, tokenized rows for the trainer, and whether each text was cut."""
+    texts = [to_text(row, task) for row in split]
+    labels = np.array(split[task["columns"]["label"]])
+    rows, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_windows"])
+    return texts, labels, Dataset.from_dict({"input_ids": rows, "labels": labels}), cut
+
+
+def make_task(args: ClassificationArguments, tokenizer: Any, train: Dataset) -> dict[str, Any]:
+    """Return what serving needs to see a text as training did, for `task.json`."""
+    if not 8 <= args.max_length <= tokenizer.model_max_length:
+        raise UserError(
+            f"`max_length` is {args.max_length}: this model takes 8 to {tokenizer.model_max_length} tokens; for "
+            "longer texts write `long_texts: windows`."
+        )
+    task = {
+        "task": "classification",
+        "columns": {"text": args.text_column, "label": args.label_column},
+        "labels": train.features[args.label_column].names,
+        "text_template": args.text_template,
+        "max_length": args.max_length,
+        "long_texts": args.long_texts,
+        "max_windows": args.max_windows,
+        "pooling": args.pooling,
+    }
+    for row in train.select(range(min(100, len(train)))):
+        if to_text(row, task) != fill_template(args.text_template, task["columns"], row):
+            raise UserError(
+                "`to_text` writes another text than `text_template`, which is all that predict.py knows: put the "
+                "change into `text_template`, and name further columns in `keep_columns`."
+            )
+    return task
+
+
+def row_statistics(
+    logits: np.ndarray, labels: np.ndarray, temperature: float, groups: dict[str, list[int]], top_k: int
+) -> dict[str, Any]:
+    """Row statistics of a model: right or wrong by class, among the k likeliest, and its probabilities' quality."""
+    rank = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+    statistics = classification_statistics(logits.argmax(axis=1), labels, range(logits.shape[1]), groups)
+    statistics |= accuracy_statistics(rank < top_k, f"top_{top_k}_accuracy")
+    return statistics | calibration_statistics(softmax(logits, temperature), labels)
+
+
+def main(
+    model_args: ModelConfig,
+    data_args: DataArguments,
+    class_args: ClassificationArguments,
+    training_args: TrainingArguments,
+    given: dict[str, Any],
+) -> None:
+    # ----- 1. Setup
+    checkpoint = start_run(training_args, given, ARGUMENTS)
+    output_dir = Path(training_args.output_dir)
+    # Trainer pushes at every save: hold that back until the evaluation is done
+    push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
+    repo_id = training_args.hub_model_id or output_dir.name
+    if push_to_hub:
+        repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
+
+    # ----- 2. Data
+    splits, results = load_splits(
+        data_args,
+        input_column=class_args.text_column,
+        target_column=class_args.label_column,
+        cluster_columns=[class_args.text_column],
+        label_column=class_args.label_column,
+        seed=training_args.seed,
+    )
+    tokenizer = load_tokenizer(model_args, class_args.trust_remote_code)
+    task = make_task(class_args, tokenizer, splits["train"])
+    names = task["labels"]
+    train_texts, train_labels, train_dataset, train_cut = to_training_rows(splits["train"], tokenizer, task)
+    eval_texts, eval_labels, eval_dataset, eval_cut = to_training_rows(splits["validation"], tokenizer, task)
+    texts, labels, test_dataset, cut = to_training_rows(splits["test"], tokenizer, task)
+    class_counts = np.bincount(train_labels, minlength=len(names)).tolist()
+    conflicts = label_conflicts(texts, labels)
+    results |= {"data_classes": len(names), "data_accuracy_ceiling": conflicts["accuracy_ceiling"]}
+    results |= {"data_train_cut_texts": sum(train_cut), "data_validation_cut_texts": sum(eval_cut)}
+    results |= {"data_test_cut_texts": sum(cut)}
+
+    # ----- 3. Model
+    device, trust_remote_code = training_args.device, class_args.trust_remote_code
+    heads = head_names(model_args, AutoModelForSequenceClassification, names, trust_remote_code)
+    quantization = get_quantization_config(model_args, device, skip_modules=heads)
+    load = (model_args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, names)
+    model = prepare_classifier(load_base_model(*load), heads, class_args.pooling, class_args.dropout)
+    peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
+    task |= describe_run(model_args, data_args, model, device) | {"bf16": training_args.bf16}
+    if peft_config:
+        model = get_peft_model(model, peft_config)
+
+    # ----- 4. Trainer
+    callbacks = []
+    if class_args.class_imbalance == "balanced_sampling":
+        train_dataset = BalancedRows(train_dataset, train_labels, training_args.seed)
+        callbacks = [RedrawEachEpoch(train_dataset)]
+
+    def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
+        logits, references = pool_windows(*evaluation)
+        statistics = classification_statistics(logits.argmax(axis=1), references, range(len(names)))
+        once = np.ones((1, len(references)), dtype=np.float32)  # the value alone: no resamples during training
+        return {k: v for k, v in evaluate_statistics(statistics, once).items() if k in COMPARED}
+
+    with library_checks("Trainer"):
+        trainer = Trainer(
+            model=model,
+            args=training_args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=WindowCollator(tokenizer.pad_token_id, class_args.max_length),
+            processing_class=tokenizer,
+            compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+        )
+    results |= count_parameters(trainer.model)
+
+    # ----- 5. Train
+    results |= train_or_take_up(trainer, checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+
+    # ----- 6. Evaluate
+    seed, top_k = training_args.seed, class_args.top_k
+    how = (tokenizer.pad_token_id, class_args.max_length, training_args.per_device_eval_batch_size, training_args.bf16)
+    groups = frequency_groups(class_counts)
+    eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
+    task["temperature"] = fit_temperature(eval_logits, eval_labels)
+    weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
+    statistics = row_statistics(eval_logits, eval_labels, task["temperature"], groups, top_k)
+    results |= evaluate_statistics(statistics, weights, "eval")
+    eval_probabilities = softmax(eval_logits, task["temperature"])
+    threshold = abstention_threshold(
+        eval_probabilities.max(axis=1), eval_logits.argmax(axis=1) == eval_labels, class_args.max_risk
+    )
+    task["abstention"] = {"max_risk": class_args.max_risk, "threshold": threshold}
+
+    rows = test_dataset["input_ids"]
+    logits = predict_logits(trainer.model, rows, *how, "test: tuned model")
+    if model_args.use_peft:
+        with trainer.model.disable_adapter():
+            base_logits = predict_logits(trainer.model, rows, *how, "test: base model")
+    else:
+        base = prepare_classifier(load_base_model(*load), heads, class_args.pooling)
+        base_logits = predict_logits(base, rows, *how, "test: base model")
+    probabilities = softmax(logits, task["temperature"])
+    predictions, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
+    accepted = confidence >= (np.inf if threshold is None else threshold)
+    tuned = row_statistics(logits, labels, task["temperature"], groups, top_k)
+    uncalibrated = calibration_statistics(softmax(logits), labels)
+    tuned |= {f"uncalibrated_{name}": uncalibrated[name] for name in ("ece", "brier")}
+    tuned |= accuracy_statistics(accepted, "coverage")
+    if accepted.any():
+        tuned["selective_risk"] = np.column_stack([accepted & (predictions != labels), accepted]).astype(float)
+    base = row_statistics(base_logits, labels, 1.0, groups, top_k)
+    weights = resampling_weights(len(labels), seed, splits["test"]["cluster"])
+    results |= evaluate_statistics(tuned, weights, "test") | evaluate_statistics(base, weights, "base_test")
+    results["test_aurc"] = area_under_risk_coverage(confidence, predictions == labels)
+    results["temperature"] = task["temperature"]
+    results |= paired_difference({name: tuned[name] for name in COMPARED}, base, weights, "delta_base_test")
+    results["mcnemar_test_accuracy_p"] = mcnemar(predictions == labels, base_logits.argmax(axis=1) == labels)
+    for name, guesses in classification_baselines(train_texts, train_labels, texts, seed).items():
+        statistics = classification_statistics(guesses, labels, range(len(names)), groups)
+        prefix = f"baseline_{name}_test"
+        results |= evaluate_statistics(statistics, weights, prefix)
+        results |= paired_difference({n: tuned[n] for n in COMPARED}, statistics, weights, f"delta_{prefix}")
+        results[f"mcnemar_{prefix}_accuracy_p"] = mcnemar(predictions == labels, guesses == labels)
+    results |= measure_latency(trainer.model, rows, *how)
+    conflicting = conflicts["rows"]
+    patterns = class_error_patterns(labels, predictions, probabilities, train_labels, cut, conflicting)
+    results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
+    results |= peak_memory()
+
+    words = [len(text.split()) for text in texts]
+    analysis = analyse_classes(labels, predictions, probabilities, names, train_labels, words, weights)
+    analysis |= {
+        "temperature": task["temperature"],
+        "reliability": reliability_bins(probabilities, labels),
+        "reliability_uncalibrated": reliability_bins(softmax(logits), labels),
+        "risk_coverage": risk_coverage(confidence, predictions == labels),
+        "abstention": task["abstention"]
+        | {"coverage": results["test_coverage"], "risk": results.get("test_selective_risk")},
+    }
+    columns_of_rows = zip(splits["test"]["id"], texts, predictions, labels, base_logits.argmax(axis=1), strict=True)
+    rows = [
+        {"id": i, "source": text, "prediction": names[p], "reference": names[r], "base_prediction": names[b]}
+        for i, text, p, r, b in columns_of_rows
+    ]
+    rows = [row | {"confidence": float(c)} for row, c in zip(rows, confidence, strict=True)]
+
+    # ----- 7. Report
+    if trainer.is_world_process_zero():
+        write_class_files(
+            output_dir,
+            analysis,
+            classification_report(
+                labels, predictions, labels=range(len(names)), target_names=names, digits=3, zero_division=0
+            ),
+        )
+        write_predictions(output_dir, rows, patterns)
+        write_json(output_dir / "task.json", task)
+        write_json(output_dir / "all_results.json", results)
+        card = write_card(output_dir, repo_id)
+        report = write_report(output_dir, PATTERN_ADVICE)
+        print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
+
+        # ----- 8. Hub
+        if push_to_hub:
+            url = push(output_dir, repo_id, training_args.hub_private_repo)
+            logger.info("pushed to %s", url)
+    trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
+    trainer.end()
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(*parse_recipe(ARGUMENTS, description=__doc__))

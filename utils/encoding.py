@@ -1,0 +1,169 @@
+"""Texts -> tokens that fit the model, and logits -> one row a text, for classifiers.
+
+A long text is cut, or read in windows. A row's `input_ids` are its windows one after the other; all but the last hold
+`max_length` tokens, so that is where they are taken apart again.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.generation import batches_by_length
+
+LONG_TEXTS = ("head", "head_tail", "windows")
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    long_texts: str = "head",
+    max_windows: int = 8,
+) -> tuple[list[list[int]], list[bool]]:
+    """Tokenize texts for a classifier.
+
+    Args:
+        tokenizer: its special tokens stand around each window.
+        texts: one a row.
+        max_length: tokens a window, with the special ones.
+        long_texts: what of a text that is longer: `head`, its beginning; `head_tail`, a quarter of the room from its
+            beginning and the rest from its end (Sun et al. 2019, How to fine-tune BERT for text classification);
+            `windows`, all of it in windows, up to `max_windows`.
+
+    Returns:
+        token ids of each text, its windows one after the other; and whether it was cut.
+    """
+    before, after = special_tokens(tokenizer)
+    room = max_length - len(before) - len(after)
+    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    most = room * (max_windows if long_texts == "windows" else 1)
+    rows = []
+    for ids in encoded:
+        if long_texts == "head_tail" and len(ids) > room:
+            ids = ids[: room // 4] + ids[len(ids) - (room - room // 4) :]
+        pieces = [ids[start : start + room] for start in range(0, min(len(ids), most), room)] or [[]]
+        rows.append([token for piece in pieces for token in [*before, *piece, *after]])
+    return rows, [len(ids) > most for ids in encoded]
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Ids of the tokens that the tokenizer writes before and after a text, such as [CLS] and [SEP]."""
+    plain, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    return whole[:start], whole[start + len(plain) :]
+
+
+@dataclass
+class WindowCollator:
+    """Rows of `input_ids` and `labels` -> a batch of windows, padded to the longest one of the batch.
+
+    `labels` holds a text's label at its first window and -100 at those that follow, for `pool_windows`.
+    """
+
+    pad_token_id: int
+    max_length: int
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        windows, labels = [], []
+        for row in rows:
+            pieces = split_windows(row["input_ids"], self.max_length)
+            windows += pieces
+            labels += [row["labels"], *[-100] * (len(pieces) - 1)]
+        return pad(windows, self.pad_token_id) | {"labels": torch.tensor(labels)}
+
+
+def split_windows(ids: list[int], max_length: int) -> list[list[int]]:
+    """Take a text's windows apart."""
+    return [ids[start : start + max_length] for start in range(0, len(ids), max_length)]
+
+
+def pad(windows: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, both int [windows, longest], padded on the right."""
+    width = max(map(len, windows))
+    ids = torch.tensor([window + [pad_token_id] * (width - len(window)) for window in windows])
+    lengths = torch.tensor([len(window) for window in windows])
+    return {"input_ids": ids, "attention_mask": (torch.arange(width) < lengths[:, None]).long()}
+
+
+def pool_windows(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean logits of the windows of each text.
+
+    Args:
+        logits: float [windows, classes].
+        labels: int [windows]: the label at a text's first window, -100 at those that follow.
+
+    Returns:
+        logits [texts, classes] and labels [texts].
+    """
+    first = labels != -100
+    text = first.cumsum(0) - 1
+    labels = labels[first]
+    total = logits.new_zeros(len(labels), logits.shape[1]).index_add(0, text, logits)
+    return total / torch.bincount(text, minlength=len(labels)).unsqueeze(1), labels
+
+
+def measure_latency(model: PreTrainedModel, rows: list[list[int]], *how: Any, most: int = 20) -> dict[str, float]:
+    """Milliseconds for a text alone, P50 and P95 of the first `most` rows, and texts per second of all in batches.
+
+    Args:
+        model, rows: as for `predict_logits`.
+        how: its further arguments.
+    """
+    single = []
+    for row in rows[:1] + rows[:most]:  # the first call is slower and does not count
+        start = time.perf_counter()
+        predict_logits(model, [row], *how)
+        single.append(1000 * (time.perf_counter() - start))
+    start = time.perf_counter()
+    predict_logits(model, rows, *how)
+    p50, p95 = np.quantile(single[1:], (0.5, 0.95)).tolist()
+    return {
+        "latency_p50_ms": p50,
+        "latency_p95_ms": p95,
+        "predict_texts_per_second": len(rows) / (time.perf_counter() - start),
+    }
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: PreTrainedModel,
+    rows: list[list[int]],
+    pad_token_id: int,
+    max_length: int,
+    batch_size: int,
+    bf16: bool = False,
+    name: str | None = None,
+) -> np.ndarray:
+    """Logits of each row, float32 [rows, classes], in the order of `rows`; computed in batches of like length.
+
+    Args:
+        model: a sequence classifier.
+        rows: from `encode_texts`; the mean over a row's windows is its logits.
+        pad_token_id, max_length: as in training.
+        batch_size: most windows a batch.
+        bf16: compute in bfloat16 (autocast).
+        name: of the progress bar; None shows none.
+    """
+    windows = [(i, window) for i, ids in enumerate(rows) for window in split_windows(ids, max_length)]
+    batches = batches_by_length([len(window) for _, window in windows], batch_size)
+    was_training = model.training
+    model.eval()
+    found: list[tuple[int, np.ndarray]] = []
+    for batch in tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process):
+        inputs = pad([windows[i][1] for i in batch], pad_token_id)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits
+        found += zip((windows[i][0] for i in batch), logits.float().cpu().numpy(), strict=True)
+    model.train(was_training)
+    found = gather_object(found)
+    logits = np.zeros((len(rows), len(found[0][1])), dtype=np.float32)
+    np.add.at(logits, [row for row, _ in found], np.stack([value for _, value in found]))
+    return logits / np.bincount([row for row, _ in found], minlength=len(rows))[:, None]

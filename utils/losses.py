@@ -1,0 +1,83 @@
+"""Losses for classes of very unequal size, and how much each class counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.encoding import pool_windows
+
+EFFECTIVE_NUMBER_BETA = 0.999  # of 0.9, 0.99, 0.999, 0.9999 in Cui et al. 2019; 0.999 is near 1/n below 300 rows
+CLASS_IMBALANCE = (
+    "none", "inverse_frequency", "class_balanced", "focal", "logit_adjustment", "balanced_sampling",
+)  # fmt: skip
+
+
+def class_weights(class_counts: list[int], how: str) -> torch.Tensor | None:
+    """Weight of each class, float32 [classes], such that the weight of a training row is 1 on average.
+
+    Args:
+        class_counts: training rows of each class; a class without rows counts as one with a single row.
+        how: inverse_frequency: 1 / n. class_balanced: 1 / effective number, (1 - b) / (1 - b^n) with
+            b = `EFFECTIVE_NUMBER_BETA` (Cui et al. 2019). Any other: None.
+    """
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    if how == "inverse_frequency":
+        weights = 1 / counts.clamp(min=1)
+    elif how == "class_balanced":
+        weights = (1 - EFFECTIVE_NUMBER_BETA) / (1 - EFFECTIVE_NUMBER_BETA ** counts.clamp(min=1))
+    else:
+        return None
+    return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def focal_loss(
+    logits: torch.Tensor, labels: torch.Tensor, gamma: float, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Each row's focal loss, (1 - p)^gamma * -log p with p the probability of the right class (Lin et al. 2017).
+
+    Args:
+        logits: float [rows, classes].
+        labels: int [rows].
+        gamma: 0 is cross-entropy; higher: rows that are right already count less.
+        weight: of each class, float [classes].
+
+    Returns:
+        float [rows].
+    """
+    nll = nn.functional.cross_entropy(logits, labels, reduction="none")
+    loss = nll if gamma == 0 else (1 - torch.exp(-nll)) ** gamma * nll
+    return loss if weight is None else loss * weight[labels]
+
+
+def classification_loss(
+    class_counts: list[int], how: str, focal_gamma: float = 2.0, tau: float = 1.0
+) -> Callable[..., torch.Tensor]:
+    """Return a loss for `Trainer(compute_loss_func=...)`.
+
+    The sum over rows is divided by the rows of the whole optimizer step, `num_items_in_batch`, so that loss and
+    gradient do not depend on gradient accumulation or on the number of processes (the models' own loss does:
+    transformers#47688). Windows of one text are pooled first, see `utils.encoding`.
+
+    Args:
+        class_counts: training rows of each class.
+        how: one of `CLASS_IMBALANCE`. logit_adjustment trains on logits + tau * log(share of the class), so that the
+            plain logits rank as if all classes were equally frequent (Menon et al. 2021). balanced_sampling and none
+            are plain cross-entropy here.
+        focal_gamma: of the focal loss.
+        tau: of the logit adjustment; 0 is none.
+    """
+    weight = class_weights(class_counts, how)
+    counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)
+    offset = tau * (counts / counts.sum()).log() if how == "logit_adjustment" else None
+    gamma = focal_gamma if how == "focal" else 0.0
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+        logits, labels = pool_windows(outputs.logits.float(), labels)
+        if offset is not None:
+            logits = logits + offset.to(logits.device)
+        rows = focal_loss(logits, labels, gamma, None if weight is None else weight.to(logits.device))
+        return rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
