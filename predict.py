@@ -1,6 +1,7 @@
-"""Use what a run has saved: one adapter, many texts, one JSON object a line.
+"""Use what a run has saved: one model, many texts, one JSON object a line.
 
     python predict.py --model outputs/quickstart-qa --text "What is ataxia?"
+    python predict.py --model outputs/quickstart-classification --text "A hole in the wall between the atria."
     python predict.py --model outputs/quickstart-qa --input_file questions.csv --output_file answers.jsonl
 
 Not a medical device: answers may be wrong and are for research only.
@@ -31,8 +32,9 @@ class PredictArguments:
     )
     batch_size: int = field(default=8, metadata={"help": "Rows a batch."})
     max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Longest answer; as in the training if not given."}
+        default=None, metadata={"help": "Longest answer to a question; as in the training if not given."}
     )
+    top_k: int = field(default=3, metadata={"help": "Classes to show with their probabilities."})
     revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the Hub repository."})
     base_model: str | None = field(default=None, metadata={"help": "Where the base model is, if it has moved."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the base model."})
@@ -42,31 +44,32 @@ def read_inputs(args: PredictArguments, columns: dict[str, str | None]) -> list[
     """Return the rows to answer, checked for the columns that the model was trained on."""
     if bool(args.text) == bool(args.input_file):
         raise UserError("give `--text` or `--input_file`, and not both.")
+    main_column = columns.get("text") or columns.get("question")
     if args.text:
-        return [{columns["question"]: args.text}]
+        return [{main_column: args.text}]
     rows = []
     for number, row in read_rows(args.input_file):
-        for role in ("question", "context"):
-            column = columns[role]
+        for column in (main_column, columns.get("context")):
             if column and column not in row:
                 raise UserError(
                     f"`{column}` is no column of {args.input_file}, row {number}: it has {', '.join(row)}."
                 )
-        if not str(row[columns["question"]] or "").strip():
-            raise UserError(
-                f"{args.input_file}, row {number}: `{columns['question']}` is empty: fill or delete the row."
-            )
+        if not str(row[main_column] or "").strip():
+            raise UserError(f"{args.input_file}, row {number}: `{main_column}` is empty: fill or delete the row.")
         rows.append(row)
     return rows
 
 
 def main(args: PredictArguments) -> None:
-    if args.batch_size < 1:
-        raise UserError(f"`batch_size` is {args.batch_size}: give 1 or more.")
+    for key in ("batch_size", "top_k"):
+        if getattr(args, key) < 1:
+            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more.")
     predictor = Predictor.from_pretrained(args.model, args.revision, args.base_model, args.trust_remote_code)
     if args.max_new_tokens is not None:
         if args.max_new_tokens < 1:
             raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: give 1 or more.")
+        if "generation" not in predictor.task:
+            raise UserError(f"`max_new_tokens` is for answers, and `model` {args.model} generates none: leave it out.")
         predictor.task["generation"]["max_new_tokens"] = args.max_new_tokens
     rows = read_inputs(args, predictor.task["columns"])
     try:
@@ -74,6 +77,8 @@ def main(args: PredictArguments) -> None:
     except OSError as error:
         raise UserError(f"`output_file` {args.output_file} cannot be written ({error.strerror}).") from error
     for row, answer in zip(rows, predictor(rows, args.batch_size), strict=True):
+        if isinstance(answer.get("probabilities"), dict):
+            answer["probabilities"] = dict(list(answer["probabilities"].items())[: args.top_k])
         line = {"id": row["id"], **answer} if "id" in row else answer
         output.write(json.dumps(line, ensure_ascii=False) + "\n")
     output.flush()

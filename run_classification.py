@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from peft import get_peft_model
 from sklearn.metrics import classification_report
@@ -211,7 +212,7 @@ def main(
     load = (model_args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, names)
     model = prepare_classifier(load_base_model(*load), heads, class_args.pooling, class_args.dropout)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
-    task |= describe_run(model_args, data_args, model, device) | {"bf16": training_args.bf16}
+    task |= describe_run(model_args, data_args, model, device) | {"bf16": training_args.bf16, "heads": heads}
     if peft_config:
         model = get_peft_model(model, peft_config)
 
@@ -222,7 +223,7 @@ def main(
         callbacks = [RedrawEachEpoch(train_dataset)]
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
-        logits, references = pool_windows(*evaluation)
+        logits, references = (values.numpy() for values in pool_windows(*map(torch.from_numpy, evaluation)))
         statistics = classification_statistics(logits.argmax(axis=1), references, range(len(names)))
         once = np.ones((1, len(references)), dtype=np.float32)  # the value alone: no resamples during training
         return {k: v for k, v in evaluate_statistics(statistics, once).items() if k in COMPARED}

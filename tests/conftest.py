@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +23,12 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
     LlamaConfig,
     LlamaForCausalLM,
     Phi3Config,
@@ -115,11 +120,31 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def toy_notes() -> list[dict[str, str]]:
+    """Return 150 notes of the three wards cardiology (90), urology (45) and allergy (15), each with words of its own,
+    from 8 to about 60 words."""
+    rng = random.Random(9)
+    own = {
+        "cardiology": ["heart", "murmur", "angina", "pulse", "valve"],
+        "urology": ["kidney", "bladder", "stone", "urine", "prostate"],
+        "allergy": ["pollen", "hives", "sneezing", "peanut", "mite"],
+    }
+    rows = []
+    for number, ward in enumerate(["cardiology"] * 90 + ["urology"] * 45 + ["allergy"] * 15):
+        words = [*rng.choices(own[ward], k=3), *rng.choices(SIGNS, k=2), rng.choice(COURSES)]
+        words += rng.choices(ORGANS, k=rng.choice([2, 5, 45]))
+        rng.shuffle(words)
+        rows.append({"id": f"n{number}", "note": f"Patient {number}: {' '.join(words)}.", "ward": ward})
+    rng.shuffle(rows)
+    return rows
+
+
 @dataclass(frozen=True)
 class Data:
     """Files of toy data, and every text in them that must not leave the run's `_private` folder."""
 
     qa: Path
+    notes: Path
     exam: Path
     exam_columns: Path
     exam_folder: Path
@@ -129,13 +154,14 @@ class Data:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("data")
-    qa, exam = toy_rows(), toy_exam()
+    qa, exam, notes = toy_rows(), toy_exam(), toy_notes()
     hub = folder / "exam"  # a data set with splits, where the test split has no answers
     write_rows(hub / "train.csv", four_columns(exam[:40]))
     write_rows(hub / "validation.csv", four_columns(exam[40:]))
     write_rows(hub / "test.csv", four_columns(exam[:10], held_back=True))
     return Data(
         qa=write_rows(folder / "qa.jsonl", qa),
+        notes=write_rows(folder / "notes.csv", notes),
         exam=write_rows(folder / "exam.jsonl", exam),
         exam_columns=write_rows(folder / "exam.csv", four_columns(exam)),
         exam_folder=hub,
@@ -143,6 +169,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
             *(row["question"] for row in qa + exam),
             *(row["answer"] for row in qa),
             *(option for row in exam for option in row["options"]),
+            *(row["note"] for row in notes),
         ),
     )
 
@@ -207,6 +234,48 @@ def tiny_phi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = make_tokenizer(["<|endoftext|>"], "<|endoftext|>", None)  # no pad token and no chat template
     config = PhiConfig(**SIZES, max_position_embeddings=512, initializer_range=0.1)
     return save_model(tmp_path_factory.mktemp("models") / "tiny-phi", PhiForCausalLM, config, tokenizer)
+
+
+def word_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
+    """Make a tokenizer with a token a word, and [CLS] and [SEP] around a text."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: i for i, word in enumerate([*specials, *dict.fromkeys(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names)
+
+
+def save_encoder(folder: Path, words: list[str], kind: str = "bert", num_labels: int = 2) -> tuple[Any, Any]:
+    """Save a tiny encoder without a head and return a classifier on it, and its tokenizer."""
+    tokenizer = word_tokenizer(words)
+    torch.manual_seed(0)
+    if kind == "bert":
+        config = BertConfig(**SIZES, vocab_size=len(tokenizer), initializer_range=0.1)
+    else:
+        config = DistilBertConfig(vocab_size=len(tokenizer), dim=64, hidden_dim=128, n_layers=2, n_heads=4)
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=num_labels), tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    save_encoder(folder, [word for row in toy_notes() for word in re.findall(r"\w+", row["note"].lower())])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny-distilbert"
+    words = [word for row in toy_notes() for word in re.findall(r"\w+", row["note"].lower())]
+    save_encoder(folder, words, "distilbert")
+    return folder
 
 
 # ----- Runs of a script

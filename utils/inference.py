@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -19,9 +20,15 @@ from transformers import (
 )
 
 from utils.arguments import UserError
+from utils.calibration import softmax
+from utils.encoding import encode_texts, predict_logits
 from utils.generation import generate_answers
+from utils.modeling import class_config, prepare_classifier
 from utils.multiple_choice import score_options
-from utils.prompts import build_prompt, encode, fit, option_answers
+from utils.prompts import build_prompt, encode, fill_template, fit, option_answers
+from utils.run import has_bfloat16
+
+AUTO_CLASSES = {"qa": AutoModelForCausalLM, "classification": AutoModelForSequenceClassification}
 
 
 class Predictor:
@@ -29,6 +36,7 @@ class Predictor:
 
     Example:
         >>> Predictor.from_pretrained("outputs/quickstart-qa")(["What is ataxia?"])
+        >>> Predictor.from_pretrained("outputs/quickstart-classification")(["A hole in the wall between the atria."])
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: dict[str, Any]) -> None:
@@ -55,43 +63,55 @@ class Predictor:
         if not (folder / "task.json").exists():
             raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a run that has ended.")
         task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-        if task["task"] != "qa":
-            raise UserError(f"`model` {model} is of task {task['task']}: this version answers questions (qa) only.")
+        if task["task"] not in AUTO_CLASSES:
+            raise UserError(f"`model` {model} is of task {task['task']}: known are {', '.join(AUTO_CLASSES)}.")
         quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
         is_adapter = (folder / "adapter_config.json").exists()
         source = (base_model or task["base_model"]) if is_adapter else str(folder)
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        classes = class_config(task["labels"]) if "labels" in task else {}
         try:
-            loaded = AutoModelForCausalLM.from_pretrained(
+            loaded = AUTO_CLASSES[task["task"]].from_pretrained(
                 source,
                 revision=task["base_model_revision"] if is_adapter and not base_model else None,
                 dtype=task["dtype"] if task["dtype"] == "auto" else getattr(torch, task["dtype"]),
                 quantization_config=quantization,
                 device_map={"": device},
                 trust_remote_code=trust_remote_code,
+                **classes,
             )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"base model `{source}` cannot be loaded: {reason}; or give `--base_model`.") from error
+        if task["task"] == "classification":
+            loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
         if is_adapter:
             loaded = PeftModel.from_pretrained(loaded, folder)
-        return cls(loaded, AutoTokenizer.from_pretrained(folder), task)
+            if task["task"] == "classification" and not quantization:
+                loaded = loaded.merge_and_unload()  # no adapter to compute; quantized weights would be rounded anew
+        return cls(loaded.eval(), AutoTokenizer.from_pretrained(folder), task)
 
     def __call__(self, inputs: list[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
-        """Answer questions.
+        """Answer questions or classify texts, whichever the model was trained for.
 
         Args:
-            inputs: questions, or rows with the columns that training had (question, and context or options if any).
+            inputs: texts, or rows with the columns that training had.
             batch_size: rows a batch.
 
         Returns:
-            one dict a row, in order: `prediction`, and `ended` (the answer ended by itself). Rows with options get
-            the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and `probabilities`.
+            one dict a row, in order. Questions: `prediction`, and `ended` (the answer ended by itself); rows with
+            options get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and
+            `probabilities`. Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure
+            for the error rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and
+            `probabilities`, by class, the likeliest first.
         """
         if not inputs:
             return []
         task, columns = self.task, self.task["columns"]
-        rows = [{columns["question"]: row} if isinstance(row, str) else row for row in inputs]
+        main_column = columns["text" if task["task"] == "classification" else "question"]
+        rows = [{main_column: row} if isinstance(row, str) else row for row in inputs]
+        if task["task"] == "classification":
+            return self._classify(rows, batch_size)
         prompts = [build_prompt(self.tokenizer, task, row) for row in rows]
         if columns["options"] and all(row.get(columns["options"]) for row in rows):
             return self._choose(prompts, [row[columns["options"]] for row in rows], batch_size)
@@ -101,6 +121,27 @@ class Predictor:
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )
         return [{"prediction": text, "ended": end} for text, end in zip(texts, ended, strict=True)]
+
+    def _classify(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        task, names = self.task, self.task["labels"]
+        texts = [fill_template(task["text_template"], task["columns"], row, "text_template") for row in rows]
+        ids, cut = encode_texts(self.tokenizer, texts, task["max_length"], task["long_texts"], task["max_windows"])
+        bf16 = task["bf16"] and has_bfloat16(self.model.device)
+        logits = predict_logits(self.model, ids, self.tokenizer.pad_token_id, task["max_length"], batch_size, bf16)
+        probabilities = softmax(logits, task["temperature"])
+        threshold = task["abstention"]["threshold"]
+        return [
+            {
+                "prediction": names[order[0]],
+                "confidence": row[order[0]],
+                "abstained": threshold is None or row[order[0]] < threshold,
+                "cut": was_cut,
+                "probabilities": {names[i]: row[i] for i in order},
+            }
+            for row, order, was_cut in zip(
+                probabilities.tolist(), np.argsort(-probabilities, kind="stable").tolist(), cut, strict=True
+            )
+        ]
 
     def _choose(self, prompts: list[str], options: list[list[str]], batch_size: int) -> list[dict[str, Any]]:
         results = []

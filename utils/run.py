@@ -87,7 +87,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16 itself: AMX, AVX512-BF16 or Arm BF16 on a CPU; elsewhere it is emulated."""
+    """Whether `device` computes in bfloat16 itself (a CPU with AMX, AVX512-BF16 or Arm BF16); elsewhere it is slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()

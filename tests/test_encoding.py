@@ -1,0 +1,127 @@
+"""Long texts lose what the recipe says and nothing else, and windows come together again."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import save_encoder, word_tokenizer
+
+from utils.encoding import (
+    WindowCollator,
+    encode_texts,
+    measure_latency,
+    pad,
+    pool_windows,
+    predict_logits,
+    special_tokens,
+    split_windows,
+)
+
+WORDS = [f"w{i}" for i in range(100)]
+ROOM = 8  # words beside [CLS] and [SEP] in 10 tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return word_tokenizer(WORDS)
+
+
+def words(tokenizer, ids):
+    return tokenizer.decode(ids).split()
+
+
+def text(n):
+    return " ".join(WORDS[:n])
+
+
+def test_a_short_text_stays_as_the_tokenizer_writes_it(tokenizer):
+    for how in ("head", "head_tail", "windows"):
+        rows, cut = encode_texts(tokenizer, [text(3), text(ROOM), ""], 10, how)
+        assert rows == tokenizer([text(3), text(ROOM), ""])["input_ids"]
+        assert cut == [False, False, False]
+
+
+def test_head_keeps_the_beginning_and_head_tail_a_quarter_of_it_and_the_end(tokenizer):
+    (row,), (cut,) = encode_texts(tokenizer, [text(20)], 10, "head")
+    assert cut and words(tokenizer, row) == ["[CLS]", *WORDS[:8], "[SEP]"]
+    (row,), (cut,) = encode_texts(tokenizer, [text(20)], 10, "head_tail")
+    assert cut and words(tokenizer, row) == ["[CLS]", *WORDS[:2], *WORDS[14:20], "[SEP]"]
+
+
+@pytest.mark.parametrize("n", [ROOM + 1, 2 * ROOM, 20])
+def test_windows_hold_every_word_once_and_come_apart_where_they_were_joined(tokenizer, n):
+    (row,), (cut,) = encode_texts(tokenizer, [text(n)], 10, "windows")
+    windows = split_windows(row, 10)
+    assert not cut and len(windows) == -(-n // ROOM)
+    assert all(words(tokenizer, w)[0] == "[CLS]" and words(tokenizer, w)[-1] == "[SEP]" for w in windows)
+    assert [word for w in windows for word in words(tokenizer, w)[1:-1]] == WORDS[:n]
+
+
+def test_more_windows_than_allowed_are_cut_and_said(tokenizer):
+    (row,), (cut,) = encode_texts(tokenizer, [text(50)], 10, "windows", max_windows=3)
+    assert cut and len(split_windows(row, 10)) == 3
+    (row,), (cut,) = encode_texts(tokenizer, [text(3 * ROOM)], 10, "windows", max_windows=3)
+    assert not cut
+
+
+def test_a_megabyte_of_text_is_read(tokenizer):
+    (row,), (cut,) = encode_texts(tokenizer, ["w1 " * 350_000], 10, "head_tail")
+    assert cut and len(row) == 10
+
+
+def test_special_tokens_are_read_off_the_tokenizer(tokenizer):
+    assert special_tokens(tokenizer) == ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
+
+
+def test_the_collator_pads_to_the_longest_window_and_marks_windows_that_follow():
+    rows = [{"input_ids": list(range(1, 24)), "labels": 4}, {"input_ids": [5, 6], "labels": 0}]
+    batch = WindowCollator(pad_token_id=0, max_length=10)(rows)
+    assert batch["labels"].tolist() == [4, -100, -100, 0]
+    assert batch["input_ids"].shape == (4, 10)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [10, 10, 3, 2]
+    assert batch["input_ids"][3].tolist() == [5, 6] + [0] * 8
+
+
+def test_padding_is_no_wider_than_the_batch():
+    assert pad([[1, 2], [3]], 0)["input_ids"].tolist() == [[1, 2], [3, 0]]
+
+
+def test_pooled_logits_are_the_mean_of_each_texts_windows():
+    logits = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [0.0, 6.0], [0.0, 0.0]])
+    pooled, labels = pool_windows(logits, torch.tensor([1, -100, 0, -100, -100]))
+    assert labels.tolist() == [1, 0]
+    assert pooled.tolist() == [[2.0, 1.0], pytest.approx([5 / 3, 11 / 3])]
+
+
+class SumOfTokens(torch.nn.Module):
+    """Logits that tell which tokens were seen, so that order and padding can be checked."""
+
+    device = torch.device("cpu")
+
+    def forward(self, input_ids, attention_mask):
+        total = (input_ids * attention_mask).sum(dim=1).float()
+        return SimpleNamespace(logits=torch.stack([total, attention_mask.sum(dim=1).float()], dim=1))
+
+
+def test_logits_come_in_the_order_of_the_rows_and_windows_count_once():
+    rng = np.random.default_rng(1)
+    rows = [rng.integers(1, 50, size=n).tolist() for n in (3, 25, 1, 10, 7, 18)]
+    logits = predict_logits(SumOfTokens(), rows, pad_token_id=9, max_length=10, batch_size=2)
+    expected = [[np.mean([sum(w) for w in split_windows(r, 10)]), len(r) / len(split_windows(r, 10))] for r in rows]
+    assert np.allclose(logits, expected)
+
+
+def test_predicting_leaves_the_mode_of_the_model_as_it_was_and_batches_change_nothing(tmp_path):
+    model, tokenizer = save_encoder(tmp_path, WORDS, num_labels=3)
+    model.train()
+    rows, _ = encode_texts(tokenizer, [text(n) for n in (3, 40, 7, 12)], 10, "windows")
+    one, all_at_once = (predict_logits(model, rows, 0, 10, batch_size) for batch_size in (1, 16))
+    assert model.training
+    assert np.allclose(one, all_at_once, atol=1e-5)
+
+
+def test_latency_is_in_milliseconds_and_counts_all_rows(tmp_path):
+    measured = measure_latency(SumOfTokens(), [[1, 2, 3]] * 40, 0, 10, 8)
+    assert 0 < measured["latency_p50_ms"] <= measured["latency_p95_ms"] < 1000
+    assert measured["predict_texts_per_second"] > 40
