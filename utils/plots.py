@@ -10,6 +10,7 @@ from utils.tables import METRICS, TABLE_ONLY, format_number, is_number, label, m
 
 PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
 COLORS = ("#0072B2", "#8C8C8C", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # Okabe-Ito: safe for the colour-blind
+RED = "#D55E00"  # Okabe-Ito's too, for what to look at
 
 
 def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
@@ -24,9 +25,9 @@ def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
         marker = "o" if len(train) < 40 else ""
         axes.plot(*zip(*train, strict=True), color=COLORS[0], lw=1.5, marker=marker, ms=4, label="training")
     if validation:
-        axes.plot(*zip(*validation, strict=True), color="#D55E00", lw=2, marker="s", ms=5, label="validation")
+        axes.plot(*zip(*validation, strict=True), color=RED, lw=2, marker="s", ms=5, label="validation")
         step, low = min(validation, key=lambda point: point[1])
-        axes.axvline(step, color="#D55E00", lw=1, ls=":", label=f"lowest validation loss: {low:.3f} at step {step}")
+        axes.axvline(step, color=RED, lw=1, ls=":", label=f"lowest validation loss: {low:.3f} at step {step}")
     axes.set(xlabel="step", ylabel="loss (mean over target tokens or rows)", title="Loss during training")
     axes.grid(alpha=0.3)
     axes.legend()
