@@ -27,7 +27,7 @@ TRAPS = (
 )  # fmt: skip
 ALLOWED = {
     "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "task.json",
-    "recipe.yaml", "all_results.json", "report.md", "README.md", "plots/metrics.png",
+    "recipe.yaml", "all_results.json", "report.md", "README.md", "plots/baseline_comparison.png",
 }  # fmt: skip
 RESULTS = {
     "test_rougeL": 0.34125, "test_rougeL_ci95": [0.33, 0.352], "test_bleu": 0.0724, "base_test_rougeL": 0.1123,
@@ -98,7 +98,7 @@ def test_push_is_private_one_commit_of_the_allow_list_and_comes_back_equal(hub, 
         "tokenizer.json",
         "tokenizer_config.json",
         "README.md",
-        "plots/metrics.png",
+        "plots/baseline_comparison.png",
     ):
         assert repo.files[name] == (run_dir / name).read_bytes()
 

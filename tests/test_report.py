@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 
@@ -6,6 +7,8 @@ import pytest
 from matplotlib.image import imread
 from transformers import BitsAndBytesConfig
 
+from utils.class_analysis import analyse_classes, write_class_files
+from utils.metrics import resampling_weights
 from utils.plots import plot_metrics
 from utils.report import write_report
 from utils.tables import (
@@ -41,8 +44,8 @@ def test_table_has_one_row_a_metric_with_rounded_values_and_intervals():
 
 def test_known_baselines_are_explained_and_others_are_not():
     line = "nearest question: the answer of the most similar training question (TF-IDF)."
-    assert baselines_line(RESULTS | {"baseline_majority_test_accuracy": 0.1}) == line
-    assert baselines_line({"test_accuracy": 0.2, "baseline_majority_test_accuracy": 0.1}) == ""
+    assert baselines_line(RESULTS | {"baseline_new_test_accuracy": 0.1}) == line
+    assert baselines_line({"test_accuracy": 0.2, "baseline_new_test_accuracy": 0.1}) == ""
 
 
 def test_multiple_choice_has_labels_directions_and_mcnemar():
@@ -158,10 +161,48 @@ def test_plots_are_images_that_show_something(tmp_path, count):
     history = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}, {"step": 20, "eval_loss": 1.5}]
     write_json(tmp_path / "trainer_state.json", {"log_history": history})
     write_report(tmp_path, {})
-    for name in ("metrics.png", "loss.png"):
+    for name in ("baseline_comparison.png", "loss.png"):
         pixels = imread(tmp_path / "plots" / name)
         assert 200 < pixels.shape[0] < 4000 and 800 < pixels.shape[1] < 2000
         assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
+
+
+def test_comparison_has_a_row_a_system_and_the_unrounded_metrics(tmp_path):
+    write_json(tmp_path / "all_results.json", RESULTS)
+    write_report(tmp_path, {})
+    with (tmp_path / "baseline_comparison.csv").open(newline="") as stream:
+        rows = {row["system"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == ["fine-tuned", "base model", "nearest question"]
+    ends = [f"{metric}{end}" for metric in ("rougeL", "loss", "perplexity") for end in ("", "_low", "_high")]
+    assert list(rows["base model"]) == ["system", *ends]
+    assert rows["fine-tuned"]["rougeL"] == "0.34125" and rows["fine-tuned"]["rougeL_low"] == "0.33014"
+    assert rows["base model"]["rougeL_high"] == "" and rows["nearest question"]["perplexity"] == ""
+
+
+def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_path):
+    write_json(tmp_path / "all_results.json", RESULTS)
+    before = write_report(tmp_path, {}).read_text()
+    rows = np.arange(40)
+    references, predictions = rows % 16, np.where(rows < 20, rows % 16, 1)
+    analysis = analyse_classes(
+        references, predictions, np.full((40, 16), 0.5), [f"class {i}" for i in range(16)], references, rows + 5,
+        resampling_weights(40, seed=0),
+    )  # fmt: skip
+    analysis["abstention"] = {"max_risk": 0.05, "threshold": 0.75, "coverage": 0.5, "risk": 0.1}
+    write_class_files(tmp_path, analysis | {"temperature": 1.5}, "")
+    text = write_report(tmp_path, {}).read_text()
+    sections = ("Classes", "Most confused", "Calibration and abstention", "Length and training rows")
+    assert [f"## {name}\n" in text for name in sections] == [True] * 4
+    assert not any(f"## {name}" in before for name in sections)
+    # of the rows of class 4 one is right, two are taken for class 1: F1 is 2 * 1 / (1 + 3)
+    assert "| class 4 | 3 | 3 | 1.000 | 0.333 | 0.500 [" in text
+    assert "| class 4 | class 1 | 2 | 66.7% | 0.500 |" in text
+    assert "temperature 1.500" in text
+    assert "confidence is 0.750 or more: 50.0% of the test rows, 10.0% of them wrong" in text
+    drawn = {"confusion_matrix", "confusion_matrix_all", "error_by_length", "error_by_training_rows"}
+    assert {path.stem for path in (tmp_path / "plots").iterdir()} == drawn | {"baseline_comparison"}
+    assert all(f"![{name}](plots/{name}.png)" in text for name in drawn)
+    assert all(f"`{name}`" in text for name in ("analysis.json", "per_class.csv", "classification_report.txt"))
 
 
 def test_json_is_whole_ordered_and_finite(tmp_path, monkeypatch):

@@ -68,8 +68,8 @@ def exam_run(tiny_llama, data, tmp_path_factory):
 def test_a_run_writes_every_file_of_the_contract(qa_run):
     files = {
         "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "task.json",
-        "recipe.yaml", "all_results.json", "report.md", "README.md", "plots/loss.png", "plots/metrics.png",
-        "_private/predictions_test.jsonl", "_private/error_examples.csv",
+        "recipe.yaml", "all_results.json", "report.md", "README.md", "plots/loss.png", "plots/baseline_comparison.png",
+        "baseline_comparison.csv", "_private/predictions_test.jsonl", "_private/error_examples.csv",
     }  # fmt: skip
     assert {name for name in files if not (qa_run.folder / name).is_file()} == set()
     assert not (qa_run.folder / "config.json").exists() and not (qa_run.folder / "model.safetensors").exists()

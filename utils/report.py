@@ -1,33 +1,57 @@
 """The results of a run as people read them: `report.md` and `plots/`, made from the files in `output_dir` alone."""
 
+import csv
 from pathlib import Path
+from typing import Any
 
+from utils.class_plots import (
+    MOST,
+    plot_confusion,
+    plot_error_by_length,
+    plot_error_by_training_rows,
+    plot_reliability,
+    plot_risk_coverage,
+)
 from utils.plots import plot_loss, plot_metrics
 from utils.tables import (
+    _table,
+    _with_interval,
     baselines_line,
     data_tables,
     differences_table,
     errors_table,
+    format_number,
+    metric_names,
     paragraphs,
     read_json,
     results_table,
     summary,
+    systems,
     training_lines,
 )
 
 FILES = {
     "README.md": "the model card", "report.md": "this report", "all_results.json": "every number, unrounded",
+    "baseline_comparison.csv": "the test metrics of each system, unrounded",
+    "analysis.json": "every number about classes, lengths and confidence, unrounded",
+    "per_class.csv": "precision, recall and F1 of each class", "classification_report.txt": "the same to read",
     "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
     "adapter_model.safetensors": "the adapter's weights", "adapter_config.json": "the adapter's configuration",
     "model.safetensors": "the model's weights", "_private": "predictions and errors as text; never published",
 }  # fmt: skip
+CLASS_PLOTS = {
+    "confusion_matrix.png": plot_confusion, "reliability.png": plot_reliability,
+    "risk_coverage.png": plot_risk_coverage, "error_by_length.png": plot_error_by_length,
+    "error_by_training_rows.png": plot_error_by_training_rows,
+}  # fmt: skip
 
 
 def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
-    """Write `report.md` and `plots/*.png` from the files in `output_dir`.
+    """Write `report.md`, `baseline_comparison.csv` and `plots/*.png` from the files in `output_dir`.
 
     Args:
-        output_dir: folder with `all_results.json`, `task.json` and, for the loss curve, `trainer_state.json`.
+        output_dir: folder with `all_results.json`, `task.json` and, for the loss curve, `trainer_state.json`, for the
+            sections about classes `analysis.json`.
         advice: error pattern (the part of its key after `errors_`) -> what to do about it.
 
     Returns:
@@ -38,14 +62,20 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
     plots = output_dir / "plots"
     plots.mkdir(exist_ok=True)
     history = read_json(output_dir / "trainer_state.json").get("log_history", [])
-    drawn = {"metrics.png": plot_metrics(results, plots / "metrics.png")}
+    analysis = read_json(output_dir / "analysis.json")
+    drawn = {"baseline_comparison.png": plot_metrics(results, plots / "baseline_comparison.png")}
     drawn["loss.png"] = plot_loss(history, plots / "loss.png")
+    drawn |= {name: plot(analysis, plots / name) for name, plot in CLASS_PLOTS.items()}
+    if len(analysis.get("classes", [])) > MOST:
+        drawn["confusion_matrix_all.png"] = plot_confusion(analysis, plots / "confusion_matrix_all.png", most=None)
     images = {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
+    write_comparison(results, output_dir / "baseline_comparison.csv")
 
     present = [(name, about) for name, about in FILES.items() if name == "report.md" or (output_dir / name).exists()]
     sections = {
-        "Results": paragraphs(results_table(results), baselines_line(results), images.get("metrics.png")),
+        "Results": paragraphs(results_table(results), baselines_line(results), images.get("baseline_comparison.png")),
         "Differences": differences_table(results),
+        **(class_sections(analysis, images) if analysis else {}),
         "Error patterns": errors_table(results, advice),
         "Data": data_tables(results),
         "Training": paragraphs(training_lines(task, results), images.get("loss.png")),
@@ -56,3 +86,69 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
     path = output_dir / "report.md"
     path.write_text(f"# Report: {task.get('task', 'run')}\n\n{summary(results)}\n{body}", encoding="utf-8")
     return path
+
+
+def write_comparison(results: dict[str, Any], path: Path) -> None:
+    """Write the test metrics as csv: a row a system, and for each metric its value and both ends of its interval."""
+    names = systems(results)
+    metrics = metric_names(results, list(names))
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["system", *(f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high"))])
+        for prefix, name in names.items():
+            keys = [prefix + metric for metric in metrics]
+            cells = [[results.get(key), *(results.get(f"{key}_ci95") or ("", ""))] for key in keys]
+            writer.writerow([name, *sum(cells, [])])
+
+
+def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str, str]:
+    """The sections of a classifier's report.
+
+    Args:
+        analysis: the content of `analysis.json`.
+        images: name of each plot that was drawn -> its Markdown.
+    """
+    scored = [row for row in analysis["classes"] if row["f1"] is not None]
+    worst = sorted(scored, key=lambda row: (row["f1"], -row["support"]))[:10]
+    numbers = ("train_rows", "support", "precision", "recall")
+    classes = [[row["label"], *(format_number(row[n]) for n in numbers), _with_interval(row, "f1")] for row in worst]
+    pairs = [
+        [row["true"], row["predicted"], row["rows"], f"{row['share_of_true']:.1%}", format_number(row["confidence"])]
+        for row in analysis["confused_pairs"][:10]
+    ]
+    pairs_header = ["true", "predicted", "rows", "share of the true class", "mean confidence"]
+    chosen, sentences = analysis.get("abstention") or {}, []
+    if analysis.get("temperature"):
+        sentences.append(f"Logits are divided by the temperature {format_number(analysis['temperature'])}.")
+    if chosen and chosen["threshold"] is None:
+        sentences.append(f"No threshold was found that keeps `max_risk: {chosen['max_risk']}`: let a person decide.")
+    elif chosen:
+        wrong = "-" if chosen["risk"] is None else f"{chosen['risk']:.1%}"
+        sentences.append(
+            f"With `max_risk: {chosen['max_risk']}` the model answers where its confidence is "
+            f"{format_number(chosen['threshold'])} or more: {chosen['coverage']:.1%} of the test rows, {wrong} of "
+            "them wrong. The others are for a person."
+        )
+    length, training = analysis["length"], analysis["training"]
+    correlations = (
+        f"Spearman's correlation of a text's words and being wrong is {format_number(length['spearman'], '+')}; of a "
+        f"class's training rows and its error rate {format_number(training['spearman'], '+')} (Pearson's "
+        f"{format_number(training['pearson'], '+')})."
+    )
+    return {
+        "Classes": paragraphs(
+            _table(["class", "training rows", "test rows", "precision", "recall", "F1"], classes),
+            f"The {len(worst)} classes of lowest F1; all {len(analysis['classes'])} stand in `per_class.csv`.",
+        ),
+        "Most confused": paragraphs(
+            _table(pairs_header, pairs) if pairs else "Every test row is right.",
+            images.get("confusion_matrix.png"),
+            images.get("confusion_matrix_all.png"),
+        ),
+        "Calibration and abstention": paragraphs(
+            " ".join(sentences), images.get("reliability.png"), images.get("risk_coverage.png")
+        ),
+        "Length and training rows": paragraphs(
+            correlations, images.get("error_by_length.png"), images.get("error_by_training_rows.png")
+        ),
+    }
