@@ -1,11 +1,11 @@
 """Fine-tune an encoder to sort clinical notes into classes, and say whether it beats a linear model.
 
     accelerate launch run_classification.py recipes/distilbert_lora.yaml
-    accelerate launch run_classification.py recipes/distilbert_lora.yaml --train_file notes.csv --text_column note --label_column ward
+    accelerate launch run_classification.py recipes/distilbert_lora.yaml --train_file notes.csv --label_column ward
 
 To use your own data name its columns in the recipe. To change what the model sees edit `text_template` in the recipe,
 or `to_text` below.
-"""  # noqa: E501
+"""
 
 import logging
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ from trl import ModelConfig
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.baselines import classification_baselines
 from utils.calibration import (
+    abstention_statistics,
     abstention_threshold,
     area_under_risk_coverage,
+    calibration_curves,
     calibration_statistics,
     fit_temperature,
-    reliability_bins,
-    risk_coverage,
     softmax,
 )
 from utils.card import write_card
@@ -54,6 +54,7 @@ from utils.metrics import (
     resampling_weights,
 )
 from utils.modeling import (
+    autocast_dtype,
     count_parameters,
     get_lora_config,
     get_quantization_config,
@@ -207,12 +208,13 @@ def main(
 
     # ----- 3. Model
     device, trust_remote_code = training_args.device, class_args.trust_remote_code
+    autocast = autocast_dtype(model_args, training_args)
     heads = head_names(model_args, AutoModelForSequenceClassification, names, trust_remote_code)
     quantization = get_quantization_config(model_args, device, skip_modules=heads)
     load = (model_args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, names)
     model = prepare_classifier(load_base_model(*load), heads, class_args.pooling, class_args.dropout)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
-    task |= describe_run(model_args, data_args, model, device) | {"bf16": training_args.bf16, "heads": heads}
+    task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
     if peft_config:
         model = get_peft_model(model, peft_config)
 
@@ -249,81 +251,68 @@ def main(
 
     # ----- 6. Evaluate
     seed, top_k = training_args.seed, class_args.top_k
-    how = (tokenizer.pad_token_id, class_args.max_length, training_args.per_device_eval_batch_size, training_args.bf16)
+    how = (tokenizer.pad_token_id, class_args.max_length, training_args.per_device_eval_batch_size, autocast)
     groups = frequency_groups(class_counts)
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
-    task["temperature"] = fit_temperature(eval_logits, eval_labels)
+    temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_logits, eval_labels)
     weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
-    statistics = row_statistics(eval_logits, eval_labels, task["temperature"], groups, top_k)
+    statistics = row_statistics(eval_logits, eval_labels, temperature, groups, top_k)
     results |= evaluate_statistics(statistics, weights, "eval")
-    eval_probabilities = softmax(eval_logits, task["temperature"])
-    threshold = abstention_threshold(
-        eval_probabilities.max(axis=1), eval_logits.argmax(axis=1) == eval_labels, class_args.max_risk
-    )
+    eval_confidence = softmax(eval_logits, temperature).max(axis=1)
+    threshold = abstention_threshold(eval_confidence, eval_logits.argmax(axis=1) == eval_labels, class_args.max_risk)
     task["abstention"] = {"max_risk": class_args.max_risk, "threshold": threshold}
 
-    rows = test_dataset["input_ids"]
-    logits = predict_logits(trainer.model, rows, *how, "test: tuned model")
+    inputs = test_dataset["input_ids"]
+    logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
     if model_args.use_peft:
         with trainer.model.disable_adapter():
-            base_logits = predict_logits(trainer.model, rows, *how, "test: base model")
+            base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")
     else:
-        base = prepare_classifier(load_base_model(*load), heads, class_args.pooling)
-        base_logits = predict_logits(base, rows, *how, "test: base model")
-    probabilities = softmax(logits, task["temperature"])
+        base_model = prepare_classifier(load_base_model(*load), heads, class_args.pooling)
+        base_logits = predict_logits(base_model, inputs, *how, "test: base model")
+    probabilities = softmax(logits, temperature)
     predictions, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
-    accepted = confidence >= (np.inf if threshold is None else threshold)
-    tuned = row_statistics(logits, labels, task["temperature"], groups, top_k)
+    correct = predictions == labels
+    weights = resampling_weights(len(labels), seed, splits["test"]["cluster"])
+    tuned = row_statistics(logits, labels, temperature, groups, top_k)
     uncalibrated = calibration_statistics(softmax(logits), labels)
     tuned |= {f"uncalibrated_{name}": uncalibrated[name] for name in ("ece", "brier")}
-    tuned |= accuracy_statistics(accepted, "coverage")
-    if accepted.any():
-        tuned["selective_risk"] = np.column_stack([accepted & (predictions != labels), accepted]).astype(float)
+    tuned |= abstention_statistics(confidence, correct, threshold)
+    results |= evaluate_statistics(tuned, weights, "test")
+    results["test_aurc"] = area_under_risk_coverage(confidence, correct)
     base = row_statistics(base_logits, labels, 1.0, groups, top_k)
-    weights = resampling_weights(len(labels), seed, splits["test"]["cluster"])
-    results |= evaluate_statistics(tuned, weights, "test") | evaluate_statistics(base, weights, "base_test")
-    results["test_aurc"] = area_under_risk_coverage(confidence, predictions == labels)
-    results["temperature"] = task["temperature"]
-    results |= paired_difference({name: tuned[name] for name in COMPARED}, base, weights, "delta_base_test")
-    results["mcnemar_test_accuracy_p"] = mcnemar(predictions == labels, base_logits.argmax(axis=1) == labels)
+    results |= evaluate_statistics(base, weights, "base_test")
+    compared = {name: tuned[name] for name in COMPARED}
+    results |= paired_difference(compared, base, weights, "delta_base_test")
+    results["mcnemar_test_accuracy_p"] = mcnemar(correct, base_logits.argmax(axis=1) == labels)
     for name, guesses in classification_baselines(train_texts, train_labels, texts, seed).items():
         statistics = classification_statistics(guesses, labels, range(len(names)), groups)
-        prefix = f"baseline_{name}_test"
-        results |= evaluate_statistics(statistics, weights, prefix)
-        results |= paired_difference({n: tuned[n] for n in COMPARED}, statistics, weights, f"delta_{prefix}")
-        results[f"mcnemar_{prefix}_accuracy_p"] = mcnemar(predictions == labels, guesses == labels)
-    results |= measure_latency(trainer.model, rows, *how)
-    conflicting = conflicts["rows"]
-    patterns = class_error_patterns(labels, predictions, probabilities, train_labels, cut, conflicting)
+        results |= evaluate_statistics(statistics, weights, f"baseline_{name}_test")
+        results |= paired_difference(compared, statistics, weights, f"delta_baseline_{name}_test")
+        results[f"mcnemar_baseline_{name}_test_accuracy_p"] = mcnemar(correct, guesses == labels)
+    results |= measure_latency(trainer.model, inputs, *how)
+    patterns = class_error_patterns(labels, predictions, probabilities, train_labels, cut, conflicts["rows"])
     results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
     results |= peak_memory()
 
     words = [len(text.split()) for text in texts]
     analysis = analyse_classes(labels, predictions, probabilities, names, train_labels, words, weights)
-    analysis |= {
-        "temperature": task["temperature"],
-        "reliability": reliability_bins(probabilities, labels),
-        "reliability_uncalibrated": reliability_bins(softmax(logits), labels),
-        "risk_coverage": risk_coverage(confidence, predictions == labels),
-        "abstention": task["abstention"]
-        | {"coverage": results["test_coverage"], "risk": results.get("test_selective_risk")},
-    }
-    columns_of_rows = zip(splits["test"]["id"], texts, predictions, labels, base_logits.argmax(axis=1), strict=True)
+    analysis |= calibration_curves(logits, labels, temperature)
+    analysis["abstention"] = task["abstention"] | {"coverage": results["test_coverage"]}
+    analysis["abstention"]["risk"] = results.get("test_selective_risk")
+    ids, base_predictions = splits["test"]["id"], base_logits.argmax(axis=1)
+    columns_of_rows = zip(ids, texts, predictions, labels, base_predictions, confidence, strict=True)
     rows = [
         {"id": i, "source": text, "prediction": names[p], "reference": names[r], "base_prediction": names[b]}
-        for i, text, p, r, b in columns_of_rows
+        | {"confidence": float(c)}
+        for i, text, p, r, b, c in columns_of_rows
     ]
-    rows = [row | {"confidence": float(c)} for row, c in zip(rows, confidence, strict=True)]
+    every = {"labels": range(len(names)), "target_names": names, "digits": 3, "zero_division": 0}
+    class_report = classification_report(labels, predictions, **every)
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        write_class_files(
-            output_dir,
-            analysis,
-            classification_report(
-                labels, predictions, labels=range(len(names)), target_names=names, digits=3, zero_division=0
-            ),
-        )
+        write_class_files(output_dir, analysis, class_report)
         write_predictions(output_dir, rows, patterns)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results)

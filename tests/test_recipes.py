@@ -5,11 +5,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
+import run_classification
 import run_qa_sft
 from utils.arguments import parse_recipe
 
 RECIPES = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if "accelerate" not in p.parts)
-SCRIPTS = {"run_qa_sft.py": run_qa_sft.ARGUMENTS}
+SCRIPTS = {"run_qa_sft.py": run_qa_sft.ARGUMENTS, "run_classification.py": run_classification.ARGUMENTS}
 GROUPS = ["Model", "Data", "Training", "Evaluation", "Output"]
 NAMES = [str(path.relative_to(ROOT / "recipes")) for path in RECIPES]
 ON_CPU = ["--use_cpu", "true"]  # bf16 is refused on a machine without a GPU otherwise
@@ -70,7 +71,8 @@ def test_the_batch_arithmetic_of_a_recipe_is_that_of_its_keys(path):
     line = re.search(r"^# Training: (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1]
     numbers = [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", line)]
     size, steps, processes, total = numbers[:4]
-    rows = training.max_length if training.packing else 1  # packing fills one sequence of max_length tokens a row
+    packing = getattr(training, "packing", False)  # fills one sequence of max_length tokens a row
+    rows = training.max_length if packing else 1
     assert (size, steps, processes) == (
         training.per_device_train_batch_size * rows, training.gradient_accumulation_steps, 1,
     )  # fmt: skip

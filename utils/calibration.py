@@ -165,3 +165,27 @@ def _answered(confidence: Sequence[float], correct: Sequence[bool]) -> tuple[np.
     thresholds, index = np.unique(confidence, return_inverse=True)
     rows, wrong = np.bincount(index), np.bincount(index, weights=~np.asarray(correct, dtype=bool))
     return thresholds[::-1], rows[::-1].cumsum(), wrong[::-1].cumsum()
+
+
+def abstention_statistics(
+    confidence: np.ndarray, correct: np.ndarray, threshold: float | None
+) -> dict[str, np.ndarray]:
+    """Row statistics of a model that abstains below `threshold` (None: always): `coverage`, the share of rows that it
+    answers, and, where it answers any, `selective_risk`, the share of wrong ones among these."""
+    answered = confidence >= (np.inf if threshold is None else threshold)
+    statistics = {"coverage": np.column_stack([answered, np.ones(len(answered))]).astype(float)}
+    if answered.any():
+        statistics["selective_risk"] = np.column_stack([answered & ~correct, answered]).astype(float)
+    return statistics
+
+
+def calibration_curves(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """What plots of calibration and abstention show: `temperature`, `reliability` after and `reliability_uncalibrated`
+    before it (`reliability_bins`), `risk_coverage`."""
+    probabilities = softmax(logits, temperature)
+    return {
+        "temperature": temperature,
+        "reliability": reliability_bins(probabilities, labels),
+        "reliability_uncalibrated": reliability_bins(softmax(logits), labels),
+        "risk_coverage": risk_coverage(probabilities.max(axis=1), logits.argmax(axis=1) == labels),
+    }

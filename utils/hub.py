@@ -27,6 +27,7 @@ PUBLISHED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "task.json", "recipe.yaml", "all_results.json", "report.md", "README.md",
+    "baseline_comparison.csv", "analysis.json", "per_class.csv", "classification_report.txt",
 )  # fmt: skip
 WITH_PATHS = ("adapter_config.json", "config.json", "generation_config.json", "tokenizer_config.json", "task.json",
               "recipe.yaml", "all_results.json")  # fmt: skip

@@ -14,8 +14,6 @@ from utils.class_plots import (
 )
 from utils.plots import plot_loss, plot_metrics
 from utils.tables import (
-    _table,
-    _with_interval,
     baselines_line,
     data_tables,
     differences_table,
@@ -27,7 +25,9 @@ from utils.tables import (
     results_table,
     summary,
     systems,
+    table,
     training_lines,
+    with_interval,
 )
 
 FILES = {
@@ -111,7 +111,7 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
     scored = [row for row in analysis["classes"] if row["f1"] is not None]
     worst = sorted(scored, key=lambda row: (row["f1"], -row["support"]))[:10]
     numbers = ("train_rows", "support", "precision", "recall")
-    classes = [[row["label"], *(format_number(row[n]) for n in numbers), _with_interval(row, "f1")] for row in worst]
+    classes = [[row["label"], *(format_number(row[n]) for n in numbers), with_interval(row, "f1")] for row in worst]
     pairs = [
         [row["true"], row["predicted"], row["rows"], f"{row['share_of_true']:.1%}", format_number(row["confidence"])]
         for row in analysis["confused_pairs"][:10]
@@ -137,11 +137,11 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
     )
     return {
         "Classes": paragraphs(
-            _table(["class", "training rows", "test rows", "precision", "recall", "F1"], classes),
+            table(["class", "training rows", "test rows", "precision", "recall", "F1"], classes),
             f"The {len(worst)} classes of lowest F1; all {len(analysis['classes'])} stand in `per_class.csv`.",
         ),
         "Most confused": paragraphs(
-            _table(pairs_header, pairs) if pairs else "Every test row is right.",
+            table(pairs_header, pairs) if pairs else "Every test row is right.",
             images.get("confusion_matrix.png"),
             images.get("confusion_matrix_all.png"),
         ),

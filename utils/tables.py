@@ -91,10 +91,10 @@ def results_table(results: dict[str, Any]) -> str:
     """One row a metric, one column a system, 95 % intervals in brackets."""
     names = systems(results)
     rows = [
-        [label(metric), METRICS.get(metric, ("", "-"))[1], *(_with_interval(results, p + metric) for p in names)]
+        [label(metric), METRICS.get(metric, ("", "-"))[1], *(with_interval(results, p + metric) for p in names)]
         for metric in metric_names(results, list(names))
     ]
-    return _table(["metric", "better", *names.values()], rows) if rows else "No test metric was measured."
+    return table(["metric", "better", *names.values()], rows) if rows else "No test metric was measured."
 
 
 def baselines_line(results: dict[str, Any]) -> str:
@@ -115,7 +115,7 @@ def differences_table(results: dict[str, Any]) -> str:
         elif match := re.fullmatch(r"mcnemar_(baseline_.+?_)?test_(.+)_p", key):
             name = names[f"{match.group(1)}test_"] if match.group(1) else "base model"
             rows.append([label(match.group(2)), f"{name} (McNemar's test)", "", "", _p_value(value)])
-    return _table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
+    return table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
 
 
 def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -> str:
@@ -137,7 +137,7 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
         if key.startswith("data_") and is_number(value) and (zeros or value)
     ]
     tables = [(["split", "rows", "sha256"], splits), (["step", "rows"], steps)]
-    return paragraphs(*(_table(header, rows) for header, rows in tables if rows))
+    return paragraphs(*(table(header, rows) for header, rows in tables if rows))
 
 
 def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
@@ -149,7 +149,7 @@ def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
         for name, n in sorted(counts.items(), key=lambda item: -item[1])
     ]
     rows = [row[:columns] for row in rows]
-    return _table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
+    return table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
 
 
 def precision(task: dict[str, Any]) -> str:
@@ -208,7 +208,7 @@ def summary(results: dict[str, Any]) -> str:
     others = {p: n for p, n in systems(results).items() if p != "test_" and is_number(results.get(p + metric))}
     best = max((p for p in others if p != "base_test_"), key=lambda p: sign * results[p + metric], default=None)
     text = f"On the test split the fine-tuned model reaches {label(metric)} "
-    text += _with_interval(results, f"test_{metric}")
+    text += with_interval(results, f"test_{metric}")
     for prefix in [p for p in ("base_test_", best) if p in others]:
         key = f"delta_{prefix}{metric}"
         other, interval = results[prefix + metric], results.get(f"{key}_ci95")
@@ -259,7 +259,7 @@ def _interval(low_high: list[float] | None, sign: str = "") -> str:
     return f"[{format_number(low_high[0], sign)}, {format_number(low_high[1], sign)}]" if low_high else ""
 
 
-def _with_interval(results: dict[str, Any], key: str) -> str:
+def with_interval(results: dict[str, Any], key: str) -> str:
     return f"{format_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
 
 
@@ -272,7 +272,7 @@ def _p_value(p: float | None) -> str:
     return "" if not is_number(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [header, *rows]]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
