@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from peft import get_peft_model
 from sklearn.metrics import classification_report
@@ -40,7 +39,14 @@ from utils.class_analysis import (
     write_class_files,
 )
 from utils.data import load_splits
-from utils.encoding import LONG_TEXTS, WindowCollator, encode_texts, measure_latency, pool_windows, predict_logits
+from utils.encoding import (
+    LONG_TEXTS,
+    WindowCollator,
+    encode_texts,
+    measure_latency,
+    pool_windows_of,
+    predict_logits,
+)
 from utils.error_analysis import write_predictions
 from utils.hub import check_push_access, push
 from utils.labels import frequency_groups
@@ -61,12 +67,13 @@ from utils.modeling import (
     head_names,
     load_base_model,
     load_tokenizer,
+    optimizer_of,
     prepare_classifier,
 )
 from utils.prompts import fill_template
 from utils.report import write_report
 from utils.run import describe_run, peak_memory, start_run, train_or_take_up
-from utils.sampling import BalancedRows, RedrawEachEpoch
+from utils.sampling import EpochSampler, set_train_order
 from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
@@ -84,6 +91,9 @@ class ClassificationArguments:
     long_texts: str = field(
         default="head",
         metadata={"help": "Of a longer text: its head, head and tail, or windows.", "choices": LONG_TEXTS},
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the new head, which may learn faster than what is pretrained."}
     )
     max_windows: int = field(default=8, metadata={"help": "With `long_texts: windows`, most windows of one text."})
     pooling: str = field(
@@ -215,19 +225,17 @@ def main(
     model = prepare_classifier(load_base_model(*load), heads, class_args.pooling, class_args.dropout)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
     task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
+    if class_args.long_texts == "windows":
+        pool_windows_of(model)
     if peft_config:
         model = get_peft_model(model, peft_config)
 
     # ----- 4. Trainer
-    callbacks = []
-    if class_args.class_imbalance == "balanced_sampling":
-        train_dataset = BalancedRows(train_dataset, train_labels, training_args.seed)
-        callbacks = [RedrawEachEpoch(train_dataset)]
-
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
-        logits, references = (values.numpy() for values in pool_windows(*map(torch.from_numpy, evaluation)))
-        statistics = classification_statistics(logits.argmax(axis=1), references, range(len(names)))
-        once = np.ones((1, len(references)), dtype=np.float32)  # the value alone: no resamples during training
+        statistics = classification_statistics(
+            evaluation.predictions.argmax(1), evaluation.label_ids, range(len(names))
+        )
+        once = np.ones((1, len(evaluation.label_ids)), dtype=np.float32)  # the values alone: no resamples in training
         return {k: v for k, v in evaluate_statistics(statistics, once).items() if k in COMPARED}
 
     with library_checks("Trainer"):
@@ -240,8 +248,15 @@ def main(
             processing_class=tokenizer,
             compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
             compute_metrics=compute_metrics,
-            callbacks=callbacks,
+            optimizer_cls_and_kwargs=optimizer_of(model, training_args, heads, class_args.head_learning_rate),
         )
+    balanced = class_args.class_imbalance == "balanced_sampling"
+    grouped = training_args.train_sampling_strategy == "group_by_length"
+    if balanced or grouped:
+        lengths = [len(ids) for ids in train_dataset["input_ids"]]
+        batch_size = training_args.train_batch_size * training_args.world_size
+        sampled = train_labels if balanced else None
+        set_train_order(trainer, EpochSampler(lengths, batch_size, training_args.seed, grouped, sampled))
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train

@@ -13,6 +13,7 @@ from utils.encoding import (
     measure_latency,
     pad,
     pool_windows,
+    pool_windows_of,
     predict_logits,
     special_tokens,
     split_windows,
@@ -74,13 +75,14 @@ def test_special_tokens_are_read_off_the_tokenizer(tokenizer):
     assert special_tokens(tokenizer) == ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
 
 
-def test_the_collator_pads_to_the_longest_window_and_marks_windows_that_follow():
+def test_the_collator_pads_to_the_longest_window_and_counts_windows_where_there_are_several():
     rows = [{"input_ids": list(range(1, 24)), "labels": 4}, {"input_ids": [5, 6], "labels": 0}]
     batch = WindowCollator(pad_token_id=0, max_length=10)(rows)
-    assert batch["labels"].tolist() == [4, -100, -100, 0]
+    assert batch["labels"].tolist() == [4, 0] and batch["window_counts"].tolist() == [3, 1]
     assert batch["input_ids"].shape == (4, 10)
     assert batch["attention_mask"].sum(dim=1).tolist() == [10, 10, 3, 2]
     assert batch["input_ids"][3].tolist() == [5, 6] + [0] * 8
+    assert "window_counts" not in WindowCollator(0, 30)(rows)
 
 
 def test_padding_is_no_wider_than_the_batch():
@@ -89,9 +91,23 @@ def test_padding_is_no_wider_than_the_batch():
 
 def test_pooled_logits_are_the_mean_of_each_texts_windows():
     logits = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [0.0, 6.0], [0.0, 0.0]])
-    pooled, labels = pool_windows(logits, torch.tensor([1, -100, 0, -100, -100]))
-    assert labels.tolist() == [1, 0]
+    pooled = pool_windows(logits, torch.tensor([2, 3]))
     assert pooled.tolist() == [[2.0, 1.0], pytest.approx([5 / 3, 11 / 3])]
+
+
+def test_a_model_that_pools_gives_a_row_a_text_and_its_loss_a_gradient(tmp_path):
+    model, tokenizer = save_encoder(tmp_path, WORDS, num_labels=3)
+    model.eval()
+    rows, _ = encode_texts(tokenizer, [text(n) for n in (3, 40, 7)], 10, "windows")
+    batch = WindowCollator(0, 10)([{"input_ids": ids, "labels": 0} for ids in rows])
+    expected = predict_logits(model, rows, 0, 10, 16)
+    pool_windows_of(model)
+    labels = batch.pop("labels")
+    logits = model(**batch).logits
+    assert len(logits) == len(labels) and np.allclose(logits.detach().numpy(), expected, atol=1e-5)
+    assert len(model(input_ids=batch["input_ids"]).logits) == 7  # windows, where no counts are given
+    logits.sum().backward()
+    assert model.classifier.weight.grad.abs().sum() > 0
 
 
 class SumOfTokens(torch.nn.Module):

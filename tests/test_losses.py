@@ -71,10 +71,3 @@ def test_pieces_of_a_batch_add_up_to_the_batch(how, batch):
     pieces = sum(loss(SimpleNamespace(logits=logits[part]), labels[part], torch.tensor(64)) for part in parts)
     assert whole.item() == pytest.approx(pieces.item(), rel=1e-5)
     assert whole.item() == pytest.approx(loss(SimpleNamespace(logits=logits), labels).item(), rel=1e-5)
-
-
-def test_a_text_of_several_windows_counts_once():
-    logits = torch.tensor([[2.0, 0.0], [0.0, 4.0], [1.0, 1.0]])
-    loss = classification_loss([5, 5], "none")(SimpleNamespace(logits=logits), torch.tensor([0, -100, 1]), 2)
-    expected = cross_entropy(torch.tensor([[1.0, 2.0], [1.0, 1.0]]), torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx(expected.item())

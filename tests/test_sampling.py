@@ -1,43 +1,53 @@
-"""Balanced draws: every class as often, another draw each epoch, the same again with the same seed."""
-
-from types import SimpleNamespace
+"""Training order: every row once, or every class as often; like lengths together; the same with the same seed."""
 
 import numpy as np
 import pytest
-from datasets import Dataset
 
-from utils.sampling import BalancedRows, RedrawEachEpoch
+from utils.sampling import EpochSampler
 
 LABELS = np.array([0] * 900 + [1] * 90 + [2] * 10)
+LENGTHS = np.random.default_rng(0).integers(1, 100, size=1000)
 
 
-@pytest.fixture
-def rows():
-    lengths = np.random.default_rng(0).integers(1, 30, size=len(LABELS))
-    return Dataset.from_dict({"input_ids": [[1] * n for n in lengths], "labels": LABELS, "place": range(len(LABELS))})
+def padding(order: list[int], batch_size: int = 8) -> float:
+    """Share of padding in batches that are as wide as their longest row."""
+    batches = [LENGTHS[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
+    return 1 - sum(batch.sum() for batch in batches) / sum(batch.max() * len(batch) for batch in batches)
 
 
-def test_every_class_is_drawn_as_often_as_any_other(rows):
-    balanced = BalancedRows(rows, LABELS, seed=1)
-    assert len(balanced) == 1000
-    counts = np.bincount([balanced[i]["labels"] for i in range(1000)])
-    assert counts == pytest.approx([333, 333, 333], abs=60)  # four standard deviations
+@pytest.mark.parametrize("grouped", [True, False])
+def test_without_labels_every_row_comes_once(grouped):
+    sampler = EpochSampler(LENGTHS, 8, seed=1, grouped=grouped)
+    assert sorted(sampler) == list(range(1000)) and len(sampler) == 1000
 
 
-def test_each_epoch_has_a_draw_of_its_own_and_the_same_one_again(rows):
-    balanced = BalancedRows(rows, LABELS, seed=1)
-    first = list(balanced.drawn)
-    RedrawEachEpoch(balanced).on_epoch_begin(None, SimpleNamespace(epoch=1.0), None)
-    assert balanced.drawn != first
-    balanced.draw(0)
-    assert balanced.drawn == first
-    assert BalancedRows(rows, LABELS, seed=2).drawn != first
+def test_groups_of_like_length_need_little_padding_and_lengths_stay_mixed_over_time():
+    order = list(EpochSampler(LENGTHS, 8, seed=1, grouped=True))
+    assert padding(order) < 0.1 < 0.4 < padding(list(EpochSampler(LENGTHS, 8, seed=1, grouped=False)))
+    halves = LENGTHS[order[:500]].mean(), LENGTHS[order[500:]].mean()
+    assert abs(halves[0] - halves[1]) < 15
 
 
-def test_a_place_has_about_the_same_length_in_every_epoch(rows):
-    balanced = BalancedRows(rows, LABELS, seed=1)
-    lengths = [len(balanced[i]["input_ids"]) for i in range(1000)]
-    assert lengths == sorted(lengths)
-    balanced.draw(1)
-    again = [len(balanced[i]["input_ids"]) for i in range(1000)]
-    assert np.abs(np.subtract(lengths, again)).mean() < 2  # 10 if the places were shuffled
+def test_a_short_batch_comes_last_so_that_no_batch_holds_two_groups():
+    order = list(EpochSampler(LENGTHS[:403], 8, seed=1, grouped=True))
+    assert sorted(order) == list(range(403))
+    batches = [LENGTHS[order[i : i + 8]] for i in range(0, 403, 8)]
+    assert max(batch.max() - batch.min() for batch in batches[:50]) <= 15
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_with_labels_every_class_comes_as_often_as_any_other(grouped):
+    drawn = list(EpochSampler(LENGTHS, 8, seed=1, grouped=grouped, labels=LABELS))
+    assert len(drawn) == 1000
+    assert np.bincount(LABELS[drawn]) == pytest.approx([333, 333, 333], abs=60)  # four standard deviations
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_each_epoch_has_an_order_of_its_own_and_the_same_one_again(labels):
+    sampler = EpochSampler(LENGTHS, 8, seed=1, grouped=True, labels=labels)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    sampler.set_epoch(0)
+    assert list(sampler) == first != second
+    assert list(EpochSampler(LENGTHS, 8, seed=2, grouped=True, labels=labels)) != first

@@ -63,21 +63,46 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
 
 @dataclass
 class WindowCollator:
-    """Rows of `input_ids` and `labels` -> a batch of windows, padded to the longest one of the batch.
-
-    `labels` holds a text's label at its first window and -100 at those that follow, for `pool_windows`.
-    """
+    """Rows of `input_ids` and `labels` -> a batch of windows, padded to the longest one of the batch: `input_ids` and
+    `attention_mask` [windows, longest], `labels` [rows] and, where a row has several windows, `window_counts` [rows]
+    for `pool_windows_of`."""
 
     pad_token_id: int
     max_length: int
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        windows, labels = [], []
-        for row in rows:
-            pieces = split_windows(row["input_ids"], self.max_length)
-            windows += pieces
-            labels += [row["labels"], *[-100] * (len(pieces) - 1)]
-        return pad(windows, self.pad_token_id) | {"labels": torch.tensor(labels)}
+        windows = [split_windows(row["input_ids"], self.max_length) for row in rows]
+        batch = pad([window for own in windows for window in own], self.pad_token_id)
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        if any(len(own) > 1 for own in windows):
+            batch["window_counts"] = torch.tensor([len(own) for own in windows])
+        return batch
+
+
+def pool_windows(logits: torch.Tensor, window_counts: torch.Tensor) -> torch.Tensor:
+    """Mean logits of the windows of each row: [windows, classes] -> [rows, classes]."""
+    row = torch.arange(len(window_counts), device=logits.device).repeat_interleave(window_counts)
+    total = logits.new_zeros(len(window_counts), logits.shape[1]).index_add(0, row, logits)
+    return total / window_counts.unsqueeze(1)
+
+
+def pool_windows_of(model: PreTrainedModel) -> None:
+    """Make a classifier that is called with `window_counts` return one row of logits a text, so that the loss, and the
+    trainer's own evaluation, see texts and not windows."""
+    waiting = []
+
+    def take(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        waiting.append(kwargs.pop("window_counts", None))
+        return args, kwargs
+
+    def pool(module: torch.nn.Module, args: tuple, output: Any) -> Any:
+        counts = waiting.pop()
+        if counts is not None:
+            output.logits = pool_windows(output.logits.float(), counts)
+        return output
+
+    model.register_forward_pre_hook(take, with_kwargs=True)
+    model.register_forward_hook(pool)
 
 
 def split_windows(ids: list[int], max_length: int) -> list[list[int]]:
@@ -91,23 +116,6 @@ def pad(windows: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
     ids = torch.tensor([window + [pad_token_id] * (width - len(window)) for window in windows])
     lengths = torch.tensor([len(window) for window in windows])
     return {"input_ids": ids, "attention_mask": (torch.arange(width) < lengths[:, None]).long()}
-
-
-def pool_windows(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean logits of the windows of each text.
-
-    Args:
-        logits: float [windows, classes].
-        labels: int [windows]: the label at a text's first window, -100 at those that follow.
-
-    Returns:
-        logits [texts, classes] and labels [texts].
-    """
-    first = labels != -100
-    text = first.cumsum(0) - 1
-    labels = labels[first]
-    total = logits.new_zeros(len(labels), logits.shape[1]).index_add(0, text, logits)
-    return total / torch.bincount(text, minlength=len(labels)).unsqueeze(1), labels
 
 
 def measure_latency(model: PreTrainedModel, rows: list[list[int]], *how: Any, most: int = 20) -> dict[str, float]:
@@ -139,7 +147,7 @@ def predict_logits(
     pad_token_id: int,
     max_length: int,
     batch_size: int,
-    bf16: bool = False,
+    autocast: str | None = None,
     name: str | None = None,
 ) -> np.ndarray:
     """Logits of each row, float32 [rows, classes], in the order of `rows`; computed in batches of like length.
@@ -149,9 +157,10 @@ def predict_logits(
         rows: from `encode_texts`; the mean over a row's windows is its logits.
         pad_token_id, max_length: as in training.
         batch_size: most windows a batch.
-        bf16: compute in bfloat16 (autocast).
+        autocast: compute in this, "bfloat16" or "float16", as training did; None: as the weights are.
         name: of the progress bar; None shows none.
     """
+    dtype = getattr(torch, autocast) if autocast else None
     windows = [(i, window) for i, ids in enumerate(rows) for window in split_windows(ids, max_length)]
     batches = batches_by_length([len(window) for _, window in windows], batch_size)
     was_training = model.training
@@ -159,7 +168,7 @@ def predict_logits(
     found: list[tuple[int, np.ndarray]] = []
     for batch in tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process):
         inputs = pad([windows[i][1] for i in batch], pad_token_id)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
             logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits
         found += zip((windows[i][0] for i in batch), logits.float().cpu().numpy(), strict=True)
     model.train(was_training)

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils.encoding import pool_windows
-
 EFFECTIVE_NUMBER_BETA = 0.999  # of 0.9, 0.99, 0.999, 0.9999 in Cui et al. 2019; 0.999 is near 1/n below 300 rows
 CLASS_IMBALANCE = (
     "none", "inverse_frequency", "class_balanced", "focal", "logit_adjustment", "balanced_sampling",
@@ -58,7 +56,7 @@ def classification_loss(
 
     The sum over rows is divided by the rows of the whole optimizer step, `num_items_in_batch`, so that loss and
     gradient do not depend on gradient accumulation or on the number of processes (the models' own loss does:
-    transformers#47688). Windows of one text are pooled first, see `utils.encoding`.
+    transformers#47688).
 
     Args:
         class_counts: training rows of each class.
@@ -74,7 +72,7 @@ def classification_loss(
     gamma = focal_gamma if how == "focal" else 0.0
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
-        logits, labels = pool_windows(outputs.logits.float(), labels)
+        logits = outputs.logits.float()
         if offset is not None:
             logits = logits + offset.to(logits.device)
         rows = focal_loss(logits, labels, gamma, None if weight is None else weight.to(logits.device))

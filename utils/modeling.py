@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
 from trl import ModelConfig
 
 from utils.arguments import UserError, library_checks
@@ -123,6 +131,19 @@ def class_config(labels: list[str]) -> dict[str, Any]:
     }
 
 
+def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str | None:
+    """What the trainer computes in: "bfloat16", "float16" or, as the weights are, None.
+
+    Raises:
+        UserError: for weights in half precision whose heads, in float32, could not follow, or that are all trained.
+    """
+    found = "bfloat16" if training_args.bf16 else "float16" if training_args.fp16 else None
+    if args.dtype != "float32" and (found is None or not args.use_peft):
+        why = "all weights are trained, which needs float32" if found else "neither `bf16` nor `fp16` is true"
+        raise UserError(f"`dtype` is {args.dtype} and {why}: write `dtype: float32`, or `bf16: true` with LoRA.")
+    return found
+
+
 def head_names(args: ModelConfig, auto_class: type, labels: list[str], trust_remote_code: bool = False) -> list[str]:
     """Names of the modules with weights beside the base model, such as `classifier`: they are new, so they are trained
     whole and never quantized (bitsandbytes would: peft#1720). Read off a model without memory for its weights."""
@@ -222,6 +243,30 @@ def get_lora_config(
             use_dora=args.use_dora,
             bias="none",
         )
+
+
+def optimizer_of(
+    model: nn.Module, args: TrainingArguments, heads: Sequence[str], head_learning_rate: float | None
+) -> tuple[type, dict[str, Any]]:
+    """Return the optimizer of the recipe for `Trainer(optimizer_cls_and_kwargs=...)`, with another learning rate for
+    the heads if one is given; biases and norms without weight decay, as `Trainer` has it."""
+    optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    if head_learning_rate is None:
+        return optimizer, kwargs
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_head = any(part in heads for part in name.split("."))
+            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
+    params = [
+        {
+            "params": own,
+            "weight_decay": args.weight_decay * decays,
+            "lr": head_learning_rate if is_head else args.learning_rate,
+        }
+        for (is_head, decays), own in groups.items()
+    ]
+    return optimizer, kwargs | {"params": params}
 
 
 def upcast_trainable_weights(model: nn.Module) -> None:

@@ -1,51 +1,65 @@
-"""Balanced sampling: training rows drawn anew each epoch, every class as often as any other."""
+"""The order of the training rows: in groups of like length, and every class as often as any other if wanted."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+GROUPED_BATCHES = 50  # batches that are sorted together: as in transformers, little padding and still random
 
 
-class BalancedRows:
-    """As many rows as `rows` has, drawn with replacement, each class with equal probability.
-
-    Rows are in order of length, so that a row's place tells its length in every epoch and length groups stay right.
+class EpochSampler(Sampler[int]):
+    """Row numbers in an order that the seed and the epoch's number decide, so that a run that goes on takes the order
+    that it would have taken (`train_sampling_strategy: group_by_length` of transformers draws another one).
 
     Args:
-        rows: tokenized training rows with `input_ids`.
-        labels: of the rows, int.
-        seed: with the epoch's number it decides the draw, so a run that goes on draws what it would have drawn.
+        lengths: tokens of each row.
+        batch_size: rows of one batch of all processes.
+        seed: of the order.
+        grouped: sort by length within `GROUPED_BATCHES` batches, then shuffle the batches: less padding.
+        labels: class of each row: draws rows with replacement, each class with equal probability; None takes every
+            row once.
     """
 
-    def __init__(self, rows: Dataset, labels: np.ndarray, seed: int) -> None:
-        self.rows = rows
-        self.seed = seed
-        self.lengths = np.array([len(ids) for ids in rows["input_ids"]])
-        self.members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        self.draw(0)
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool, labels: np.ndarray | None = None
+    ) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size, self.seed, self.grouped, self.epoch = batch_size, seed, grouped, 0
+        self.members = None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
-    def draw(self, epoch: int) -> None:
-        """Draw the rows of an epoch."""
-        rng = np.random.default_rng([self.seed, epoch])
-        counts = np.bincount(rng.integers(len(self.members), size=len(self.rows)), minlength=len(self.members))
-        drawn = np.concatenate([rng.choice(own, n) for own, n in zip(self.members, counts, strict=True)])
-        self.drawn = drawn[np.argsort(self.lengths[drawn], kind="stable")].tolist()
+    def set_epoch(self, epoch: int) -> None:
+        """`Trainer` calls this at the beginning of each epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.drawn)
+        return len(self.lengths)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return self.rows[self.drawn[place]]
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows = rng.permutation(len(self))
+        if self.members:
+            drawn = np.bincount(rng.integers(len(self.members), size=len(self)), minlength=len(self.members))
+            rows = rng.permutation(
+                np.concatenate([rng.choice(own, n) for own, n in zip(self.members, drawn, strict=True)])
+            )
+        if self.grouped:
+            rows = self._group(rows, rng)
+        return iter(rows.tolist())
+
+    def _group(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        batches = []
+        for start in range(0, len(rows), GROUPED_BATCHES * self.batch_size):
+            group = rows[start : start + GROUPED_BATCHES * self.batch_size]
+            group = group[np.argsort(-self.lengths[group], kind="stable")]
+            batches += [group[i : i + self.batch_size] for i in range(0, len(group), self.batch_size)]
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        rest = [batch for batch in batches if len(batch) < self.batch_size]  # a short batch would shift all others
+        order = rng.permutation(len(whole))
+        return np.concatenate([*(whole[i] for i in order), *rest])
 
 
-class RedrawEachEpoch(TrainerCallback):
-    """Calls `BalancedRows.draw` at the beginning of each epoch."""
-
-    def __init__(self, rows: BalancedRows) -> None:
-        self.rows = rows
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.rows.draw(int(state.epoch or 0))
+def set_train_order(trainer: Trainer, sampler: Sampler) -> None:
+    """Make `trainer` take its rows as `sampler` says, where a `Trainer` subclass would have one method."""
+    trainer._get_train_sampler = lambda train_dataset=None: sampler
