@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 REQUIREMENTS := requirements.txt tests/requirements.txt recipes/quickstart/requirements.txt
-OUTPUT := outputs/quickstart-qa
+LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
 
-.PHONY: install quickstart results test quality style
+.PHONY: install quickstart quickstart-classification results test quality style
 
 install: .venv/installed
 
@@ -18,12 +18,18 @@ install: .venv/installed
 
 quickstart: .venv/installed
 	$(BIN)/python -m utils.quickstart
-	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml run_qa_sft.py recipes/quickstart/qa.yaml --output_dir $(OUTPUT)
-	$(BIN)/python -m utils.quickstart --show $(OUTPUT)
+	$(LAUNCH) run_qa_sft.py recipes/quickstart/qa.yaml --output_dir outputs/quickstart-qa
+	$(BIN)/python -m utils.quickstart --show outputs/quickstart-qa
 
-results: quickstart  # the numbers in the README
+quickstart-classification: .venv/installed
+	$(BIN)/python -m utils.quickstart
+	$(LAUNCH) run_classification.py recipes/quickstart/classification.yaml --output_dir outputs/quickstart-classification
+	$(BIN)/python -m utils.quickstart --show outputs/quickstart-classification
+
+results: quickstart quickstart-classification  # the numbers in the README
 	mkdir -p benchmarks/results
-	cp $(OUTPUT)/all_results.json benchmarks/results/quickstart_qa.json
+	cp outputs/quickstart-qa/all_results.json benchmarks/results/quickstart_qa.json
+	cp outputs/quickstart-classification/all_results.json benchmarks/results/quickstart_classification.json
 
 test: .venv/installed
 	$(BIN)/python -m pytest

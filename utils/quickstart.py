@@ -110,7 +110,7 @@ def make_smollm2(folder: Path) -> None:
 
 
 def show(output_dir: Path) -> None:
-    """Print both models' answers to three test questions, the table of results, and where to read on.
+    """Print both models' answers to three test rows, the table of results, and where to read on.
 
     Only for data that anyone may see, such as this folder's: a run itself never prints a row.
     """
@@ -120,7 +120,7 @@ def show(output_dir: Path) -> None:
     for line in predictions.read_text(encoding="utf-8").split("\n")[:3]:
         row = json.loads(line)
         for label, key in (
-            ("question", "source"),
+            ("input", "source"),
             ("expert", "reference"),
             ("base model", "base_prediction"),
             ("fine-tuned", "prediction"),
