@@ -1,0 +1,309 @@
+"""Classes in a tree: checked labels, probabilities that agree between levels, the loss, and what to answer.
+
+The model is any sequence classifier of transformers with one output a node, `class_config(tree.node_names)`: its last
+linear layer is the heads of all levels, one below the other. So it is loaded, quantized, tuned, saved and pushed as a
+flat classifier is, and costs the same. `conditional_log_softmax` alone makes its logits a tree, in the loss, the
+evaluation and serving. Columns of logits and probabilities are nodes, level after level: `tree.columns[level]`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.arguments import UserError
+from utils.losses import class_weights
+
+
+@dataclass(frozen=True)
+class LabelTree:
+    """Classes on two or more levels, each with one parent on the level above.
+
+    Attributes:
+        levels: names on each level, from the root down. A name is unique on its level; on the next one it may stand
+            again, as the only child of itself: a parent without finer classes.
+        parents: for each level but the first: the parent's index on the level above, of each node.
+    """
+
+    levels: tuple[tuple[str, ...], ...]
+    parents: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_paths(cls, paths: Sequence[Sequence[str]], where: Sequence[str] | None = None) -> "LabelTree":
+        """Read the tree off the rows: children in the order of their parents, then by name, numbers by size.
+
+        Args:
+            paths: names from the root down, one path a row.
+            where: what errors call a row; by default "row 1" and so on.
+
+        Raises:
+            UserError: naming rows, for an empty name, paths of unequal depth or of one level, names that differ only
+                by case or blanks, a child under two parents, a name above itself; or for a single class.
+        """
+
+        def say(rows: list[int]) -> str:
+            names = [where[row] if where else f"row {row + 1}" for row in rows[:3]]
+            return f"{len(rows)} rows ({', '.join(names)}{', ...' if len(rows) > 3 else ''})"
+
+        _check_depth(paths, say)
+        levels, parents, all_pairs = [], [], defaultdict(list)
+        for level in range(len(paths[0])):
+            pairs = _rows_by((path[level - 1] if level else None, path[level]) for path in paths)
+            _check_level(level + 1, pairs, say)
+            for pair, rows in pairs.items():
+                all_pairs[pair] += rows
+            by_size = all(re.fullmatch(r"-?\d+(\.\d+)?", name.strip()) for _, name in pairs)
+            place = {name: i for i, name in enumerate(levels[-1])} if level else {None: 0}
+            order = sorted(pairs, key=lambda pair: (place[pair[0]], float(pair[1]) if by_size else 0, pair[1]))
+            levels.append(tuple(name for _, name in order))
+            parents.append(tuple(place[parent] for parent, _ in order))
+        _check_cycles(all_pairs, say)
+        if len(levels[-1]) < 2:
+            raise UserError(f"All paths end in one class, {levels[-1][0]!r}: give rows of two or more.")
+        return cls(tuple(levels), tuple(parents[1:]))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LabelTree":
+        """The tree that `to_dict` wrote."""
+        return cls(*(tuple(map(tuple, values[key])) for key in ("levels", "parents")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {"levels": list(map(list, self.levels)), "parents": list(map(list, self.parents))}
+
+    @property
+    def depth(self) -> int:
+        return len(self.levels)
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """Names on the last level: what a row is labelled with."""
+        return self.levels[-1]
+
+    @property
+    def level_names(self) -> list[str]:
+        """What metrics call the levels."""
+        return ["parent", "child"] if self.depth == 2 else [f"level_{i + 1}" for i in range(self.depth)]
+
+    @cached_property
+    def ancestors(self) -> np.ndarray:
+        """Each leaf's node on each level, int [leaves, depth]; the last column is the leaf itself."""
+        nodes = [np.arange(len(self.leaves))]
+        for parents in reversed(self.parents):
+            nodes.append(np.array(parents)[nodes[-1]])
+        return np.stack(nodes[::-1], axis=1)
+
+    @cached_property
+    def columns(self) -> list[slice]:
+        """Where each level stands among all nodes."""
+        ends = np.cumsum([len(names) for names in self.levels]).tolist()
+        return [slice(end - len(names), end) for names, end in zip(self.levels, ends, strict=True)]
+
+    @cached_property
+    def ancestor_columns(self) -> np.ndarray:
+        """`ancestors`, counted among all nodes."""
+        return self.ancestors + [columns.start for columns in self.columns]
+
+    @cached_property
+    def siblings(self) -> np.ndarray:
+        """A number for each node that it shares with its siblings alone, int [nodes], from 0 on."""
+        below = zip(self.columns[:-1], self.parents, strict=True)
+        groups = [1 + above.start + np.array(parents) for above, parents in below]
+        return np.concatenate([np.zeros(len(self.levels[0]), dtype=int), *groups])
+
+    @cached_property
+    def node_names(self) -> list[str]:
+        """Each node's path as one text, for `class_config`."""
+        names = [list(self.levels[0])]
+        for level, parents in zip(self.levels[1:], self.parents, strict=True):
+            names.append([f"{names[-1][parent]} > {name}" for name, parent in zip(level, parents, strict=True)])
+        return sum(names, [])
+
+    def path(self, leaf: int) -> list[str]:
+        """Names from the root down to a leaf."""
+        return [names[node] for names, node in zip(self.levels, self.ancestors[leaf], strict=True)]
+
+
+def conditional_log_softmax(logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
+    """log P(node | its parent), float32 or more [rows, nodes], never above 0, of logits [rows, nodes]."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    siblings = torch.as_tensor(tree.siblings, device=logits.device)
+    largest, log_sum = _log_sum_exp(logits, siblings, 1 + tree.columns[-1].start)
+    # in this order: largest + log_sum would round log_sum away where logits are large
+    return logits - largest[:, siblings] - log_sum[:, siblings]
+
+
+def tree_log_softmax(logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
+    """log P(node) = log P(parent) + log P(node | parent), float32 or more [rows, nodes], of logits [rows, nodes].
+
+    So each level sums to 1, and no child exceeds its parent.
+    """
+    conditional = conditional_log_softmax(logits, tree)
+    levels = [conditional[:, tree.columns[0]]]
+    for columns, parents in zip(tree.columns[1:], tree.parents, strict=True):
+        levels.append(levels[-1][:, torch.tensor(parents, device=logits.device)] + conditional[:, columns])
+    return torch.cat(levels, dim=1)
+
+
+def log_probabilities(logits: np.ndarray, tree: LabelTree, temperature: float = 1.0) -> np.ndarray:
+    """Calibrated log-probabilities of all nodes, float64 [rows, nodes].
+
+    The temperature divides the leaves' log-probabilities and a parent is the sum of its children. So levels still
+    agree, no prediction changes (dividing the logits would change which leaf is the likeliest), and what
+    `utils.calibration.fit_temperature` takes as logits are the leaves' log-probabilities at temperature 1.
+
+    Args:
+        logits: float [rows, nodes], the mean over a text's windows.
+        tree: the labels.
+        temperature: higher is less sure.
+    """
+    leaves = tree_log_softmax(torch.from_numpy(logits).double(), tree)[:, tree.columns[-1]]
+    levels = [(leaves / temperature).log_softmax(dim=1)]
+    for names, parents in zip(tree.levels[-2::-1], tree.parents[::-1], strict=True):
+        levels.append(sum(_log_sum_exp(levels[-1], torch.tensor(parents), len(names))))
+    return torch.cat(levels[::-1], dim=1).numpy()
+
+
+def expand_predictions(log_p: np.ndarray, tree: LabelTree) -> np.ndarray:
+    """Predicted node on each level, int [rows, depth]: the likeliest leaf and its ancestors.
+
+    The likeliest node of each level by itself may contradict that of another: a parent of 0.6 with three children of
+    0.2 is the likeliest, but the likeliest leaf is the only child of the other parent, 0.4.
+
+    Args:
+        log_p: float [rows, nodes], from `log_probabilities`.
+        tree: the labels.
+    """
+    return tree.ancestors[log_p[:, tree.columns[-1]].argmax(axis=1)]
+
+
+def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Sequence[float]) -> np.ndarray:
+    """How many levels of the predicted path to show, int [rows]: down to the deepest node that is sure enough.
+
+    0 leaves the row to a person.
+
+    Args:
+        log_p: float [rows, nodes], from `log_probabilities`.
+        tree: the labels.
+        threshold: least probability of a node, one for all levels or one each; infinity is never reached.
+    """
+    leaf = expand_predictions(log_p, tree)[:, -1]
+    enough = np.exp(np.take_along_axis(log_p, tree.ancestor_columns[leaf], axis=1)) >= np.asarray(threshold)
+    return (enough * np.arange(1, tree.depth + 1)).max(axis=1)
+
+
+def hierarchical_loss(
+    tree: LabelTree,
+    class_counts: Sequence[Sequence[int]],
+    level_weights: Sequence[float],
+    gamma: float = 0.0,
+    how: str = "none",
+) -> Callable[..., torch.Tensor]:
+    """Return a loss for `Trainer(compute_loss_func=...)`, which needs no subclass of Trainer.
+
+    A row's loss is the sum over levels of weight * (1 - p)^gamma * -log p, with p the probability of the right node
+    given its parent (Lin et al. 2017); with weights 1 and gamma 0 the negative log-likelihood of the leaf. A node
+    without siblings adds 0. The sum over rows is divided as in `utils.losses.classification_loss`.
+
+    Args:
+        tree: the labels.
+        class_counts: training rows of each node, a list a level.
+        level_weights: weight of each level.
+        gamma: of the focal loss; 0 is cross-entropy.
+        how: `inverse_frequency` or `class_balanced`: weight nodes by `class_counts`, as `class_weights` does.
+    """
+    weights = []
+    for level_weight, counts in zip(level_weights, class_counts, strict=True):
+        of_node = class_weights(list(counts), how)
+        weights.append(level_weight * (torch.ones(len(counts)) if of_node is None else of_node))
+    path_weights = torch.cat(weights)[tree.ancestor_columns]
+    path_columns = torch.from_numpy(tree.ancestor_columns)
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+        on_path, weight = (values.to(labels.device)[labels] for values in (path_columns, path_weights))
+        log_p = conditional_log_softmax(outputs.logits, tree).gather(1, on_path)
+        # p may be 1, where the gradient of (1 - p)^gamma is infinite for gamma below 1
+        focus = 1.0 if gamma == 0 else (-torch.expm1(log_p)).clamp(min=1e-12) ** gamma
+        rows = -(weight * focus * log_p).sum(dim=1)
+        return rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+def _log_sum_exp(values: torch.Tensor, groups: torch.Tensor, n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of values [rows, columns], in each group of columns: the largest, without gradient, and the log of the sum of
+    exp(value - largest), never below 0; both [rows, groups]."""
+    lowest = values.new_full((len(values), n_groups), -torch.inf)
+    largest = lowest.scatter_reduce(1, groups.expand_as(values), values.detach(), "amax")
+    return largest, torch.zeros_like(lowest).index_add(1, groups, (values - largest[:, groups]).exp()).log()
+
+
+def _rows_by(values: Iterable[Hashable]) -> dict[Any, list[int]]:
+    """Value -> the rows that have it."""
+    found = defaultdict(list)
+    for row, value in enumerate(values):
+        found[value].append(row)
+    return found
+
+
+def _check_depth(paths: Sequence[Sequence[str]], say: Callable[[list[int]], str]) -> None:
+    if empty := [row for row, path in enumerate(paths) if not all(name and name.strip() for name in path)]:
+        raise UserError(f"A name in the path of {say(empty)} is empty: fill it in, or take these rows out.")
+    depths = _rows_by(map(len, paths))
+    if len(depths) > 1:
+        found = ", ".join(f"{depth} levels in {say(rows)}" for depth, rows in sorted(depths.items()))
+        raise UserError(
+            f"Paths have unequal depths: {found}: write as many levels in each; a class without finer ones stands "
+            "under itself."
+        )
+    if max(depths, default=0) < 2:
+        raise UserError(f"Paths have {max(depths, default=0)} levels: write two or more.")
+
+
+def _check_level(number: int, pairs: dict[tuple[str | None, str], list[int]], say: Callable[[list[int]], str]) -> None:
+    """Names of a level, as (parent, child) -> rows: none twice to a reader, and each under one parent."""
+    names, parents, children = defaultdict(dict), defaultdict(dict), defaultdict(dict)
+    for (parent, child), rows in pairs.items():
+        spelling = names[" ".join(child.split()).casefold()]
+        spelling[child] = spelling.get(child, []) + rows
+        parents[child][parent] = children[parent][child] = rows
+
+    def several(found: dict[str, list[int]]) -> str:
+        return " and ".join(f"{name!r} in {say(rows)}" for name, rows in found.items())
+
+    for found in names.values():
+        if len(found) > 1:
+            raise UserError(
+                f"Names on level {number} differ only by case or blanks: {several(found)}: write each in one way."
+            )
+    for child, found in parents.items():
+        if len(found) > 1:
+            raise UserError(
+                f"{child!r} on level {number} has more than one parent: {several(found)}: mend these rows, or write "
+                "the parent into the child's name."
+            )
+        if child in found and len(children[child]) > 1:
+            raise UserError(
+                f"{child!r} is under itself beside other children: {several(children[child])}: give that child "
+                "another name."
+            )
+
+
+def _check_cycles(pairs: dict[tuple[str | None, str], list[int]], say: Callable[[list[int]], str]) -> None:
+    """(Parent, child) on any level -> rows; a child of its own name is no cycle here."""
+    parents = defaultdict(list)
+    for parent, child in pairs:
+        if parent != child:
+            parents[child].append(parent)
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError as error:
+        found = ", ".join(f"{a!r} over {b!r} in {say(pairs[a, b])}" for a, b in pairwise(error.args[1]))
+        raise UserError(f"A name is above itself: {found}: mend these rows, or rename one of them.") from error
