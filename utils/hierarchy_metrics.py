@@ -1,0 +1,105 @@
+"""Row statistics of paths in a tree of classes, for `utils.metrics`, and what a model of the tree has to beat."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
+
+from utils.baselines import MOST_COEFFICIENTS
+from utils.hierarchy import LabelTree
+from utils.metrics import accuracy_statistics, classification_statistics
+
+
+def hierarchy_statistics(
+    predictions: np.ndarray,
+    references: np.ndarray,
+    tree: LabelTree,
+    log_p: np.ndarray | None = None,
+    shown: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Row statistics of predicted paths.
+
+    Args:
+        predictions: node on each level, int [rows, depth]; levels may contradict each other.
+        references: leaf, int [rows].
+        tree: the labels.
+        log_p: log-probabilities, or other scores, of all nodes, float [rows, nodes].
+        shown: levels of the prediction that were not held back, int [rows]; all by default. Only the hierarchical
+            metrics look at it.
+
+    Returns:
+        parent_accuracy, parent_macro_f1, child_accuracy, child_macro_f1: of each level of two, else of `level_1` and
+            so on.
+        path_accuracy: right on all levels.
+        inconsistent: share of rows whose nodes are no path of the tree.
+        hierarchical_precision, hierarchical_recall, hierarchical_f1: nodes on both the predicted and the true path,
+            among those of all predicted, of all true, and of both, without the root (Kiritchenko et al. 2005).
+        child_given_parent_accuracy: with `log_p`, share of rows whose leaf is the likeliest under the true parent;
+            among the rows where that parent has a choice, and left out where there is none.
+    """
+    true = tree.ancestors[references]
+    right = predictions == true
+    statistics = {}
+    for level, name in enumerate(tree.level_names):
+        nodes = range(len(tree.levels[level]))
+        found = classification_statistics(predictions[:, level].tolist(), true[:, level].tolist(), nodes)
+        statistics |= {f"{name}_{metric}": found[metric] for metric in ("accuracy", "macro_f1")}
+    statistics |= accuracy_statistics(right.all(axis=1), "path_accuracy")
+    is_path = (tree.ancestors[predictions[:, -1]] == predictions).all(axis=1)
+    statistics |= accuracy_statistics(~is_path, "inconsistent")
+
+    shown = np.full(len(true), tree.depth) if shown is None else shown
+    both = (right & (np.arange(tree.depth) < shown[:, None])).sum(axis=1)
+    statistics |= {
+        "hierarchical_precision": np.column_stack([both, shown]).astype(float),
+        "hierarchical_recall": np.column_stack([both, np.full(len(true), tree.depth)]).astype(float),
+        "hierarchical_f1": np.column_stack([2 * both, shown + tree.depth]).astype(float),
+    }
+
+    parent_of = np.array(tree.parents[-1])
+    choice = np.bincount(parent_of)[true[:, -2]] > 1
+    if log_p is not None and choice.any():
+        under_parent = parent_of == true[:, -2:-1]
+        likeliest = np.where(under_parent, log_p[:, tree.columns[-1]], -np.inf).argmax(axis=1)
+        found = (likeliest == references) & choice
+        statistics["child_given_parent_accuracy"] = np.column_stack([found, choice]).astype(float)
+    return statistics
+
+
+def hierarchical_baselines(
+    texts: Sequence[str], labels: np.ndarray, new_texts: Sequence[str], tree: LabelTree, seed: int
+) -> dict[str, np.ndarray]:
+    """Predict paths without a neural network, by linear models on TF-IDF of words and pairs, each class weighted with
+    its inverse frequency.
+
+    Args:
+        texts, labels: the training rows; labels are leaves, int [rows].
+        new_texts: what to classify.
+        tree: the labels.
+        seed: of the solvers.
+
+    Returns:
+        node on each level, int [new rows, depth], by: `tfidf_svm`, which predicts the leaf, and its ancestors follow;
+        `tfidf_svm_per_node`, a model for the first level and one for the children of each node, from the root down
+        (local classifier per parent node, Silla and Freitas 2011).
+    """
+    # In the settings of utils.baselines, so that both reports have the same tfidf_svm
+    vectorizer = TfidfVectorizer(
+        sublinear_tf=True, ngram_range=(1, 2), max_features=MOST_COEFFICIENTS // len(np.unique(labels))
+    )
+    known, new = vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
+    model = LinearSVC(class_weight="balanced", random_state=seed)
+    flat = tree.ancestors[model.fit(known, labels).predict(new)]
+
+    true, per_node = tree.ancestors[labels], np.zeros((len(new_texts), tree.depth), dtype=int)
+    for level in range(tree.depth):
+        above = (true[:, level - 1], per_node[:, level - 1]) if level else (np.zeros(len(true)), np.zeros(len(flat)))
+        for node in np.unique(above[1]):
+            train, rows = above[0] == node, above[1] == node
+            children = true[train, level]
+            if len(np.unique(children)) == 1:
+                per_node[rows, level] = children[0]
+            else:
+                per_node[rows, level] = model.fit(known[train], children).predict(new[rows])
+    return {"tfidf_svm": flat, "tfidf_svm_per_node": per_node}
