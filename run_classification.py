@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from peft import get_peft_model
+from safetensors.numpy import save_file
 from sklearn.metrics import classification_report
 from transformers import AutoModelForSequenceClassification, EvalPrediction, Trainer, TrainingArguments
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.baselines import classification_baselines
+from utils.blend import BLENDS, blend, fit_blend, fit_linear, linear_scores
 from utils.calibration import (
     abstention_statistics,
     abstention_threshold,
@@ -103,6 +105,13 @@ class ClassificationArguments:
     dropout: float | None = field(default=None, metadata={"help": "Of the base model, in place of its own."})
     class_imbalance: str = field(
         default="none", metadata={"help": "What to do for rare classes.", "choices": CLASS_IMBALANCE}
+    )
+    blend: str = field(
+        default="none",
+        metadata={
+            "help": "Add to the logits, weighted on validation, the classes' prior, or that and a linear model.",
+            "choices": BLENDS,
+        },
     )
     focal_gamma: float = field(default=2.0, metadata={"help": "Of the focal loss; 0 is cross-entropy."})
     top_k: int = field(default=3, metadata={"help": "Also count as right what is among the k likeliest."})
@@ -269,6 +278,18 @@ def main(
     how = (tokenizer.pad_token_id, class_args.max_length, training_args.per_device_eval_batch_size, autocast)
     groups = frequency_groups(class_counts)
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
+    log_prior = task["log_prior"] = np.log(np.maximum(class_counts, 1) / len(train_labels)).tolist()
+    eval_scores = scores = None
+    if class_args.blend == "linear":
+        linear = fit_linear(train_texts, train_labels, len(names), seed)
+        eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
+        if trainer.is_world_process_zero():
+            save_file(linear, output_dir / "linear.safetensors")
+    task["blend"] = {"prior": 0.0, "linear": 0.0}
+    if class_args.blend != "none":
+        task["blend"] = fit_blend(eval_logits, eval_scores, log_prior, eval_labels)
+        results |= {f"blend_{name}": weight for name, weight in task["blend"].items()}
+    eval_logits = blend(eval_logits, eval_scores, log_prior, task["blend"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_logits, eval_labels)
     weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
     statistics = row_statistics(eval_logits, eval_labels, temperature, groups, top_k)
@@ -278,7 +299,8 @@ def main(
     task["abstention"] = {"max_risk": class_args.max_risk, "threshold": threshold}
 
     inputs = test_dataset["input_ids"]
-    logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
+    encoder_logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
+    logits = blend(encoder_logits, scores, log_prior, task["blend"])
     if model_args.use_peft:
         with trainer.model.disable_adapter():
             base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")
@@ -300,7 +322,10 @@ def main(
     compared = {name: tuned[name] for name in COMPARED}
     results |= paired_difference(compared, base, weights, "delta_base_test")
     results["mcnemar_test_accuracy_p"] = mcnemar(correct, base_logits.argmax(axis=1) == labels)
-    for name, guesses in classification_baselines(train_texts, train_labels, texts, seed).items():
+    baselines = classification_baselines(train_texts, train_labels, texts, seed)
+    if class_args.blend != "none":
+        baselines["encoder_alone"] = encoder_logits.argmax(axis=1)
+    for name, guesses in baselines.items():
         statistics = classification_statistics(guesses, labels, range(len(names)), groups)
         results |= evaluate_statistics(statistics, weights, f"baseline_{name}_test")
         results |= paired_difference(compared, statistics, weights, f"delta_baseline_{name}_test")
@@ -323,11 +348,11 @@ def main(
         for i, text, p, r, b, c in columns_of_rows
     ]
     every = {"labels": range(len(names)), "target_names": names, "digits": 3, "zero_division": 0}
-    class_report = classification_report(labels, predictions, **every)
+    if trainer.is_world_process_zero():
+        write_class_files(output_dir, analysis, classification_report(labels, predictions, **every))
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        write_class_files(output_dir, analysis, class_report)
         write_predictions(output_dir, rows, patterns)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results)

@@ -310,14 +310,14 @@ def main(
     patterns = error_patterns(predictions, references, users, ended, tuned)
     results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
     results |= peak_memory()
+    columns_of_rows = zip(test, users, predictions, references, base_predictions, ended, strict=True)
+    rows = [
+        {"id": row["id"], "source": user, "prediction": p, "reference": r, "base_prediction": b, "ended": e}
+        for row, user, p, r, b, e in columns_of_rows
+    ]
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        columns_of_rows = zip(test, users, predictions, references, base_predictions, ended, strict=True)
-        rows = [
-            {"id": row["id"], "source": user, "prediction": p, "reference": r, "base_prediction": b, "ended": e}
-            for row, user, p, r, b, e in columns_of_rows
-        ]
         write_predictions(output_dir, rows, patterns)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results)

@@ -66,9 +66,11 @@ def class_run(tiny_bert, data, tmp_path_factory) -> Run:
         "lora_target_modules": ["query", "value"], "pooling": "mean", "train_file": str(data.notes),
         "text_column": "note", "label_column": "ward", "validation_fraction": 0.2, "test_fraction": 0.2,
         "near_duplicate_threshold": 1.0, "max_length": 32, "num_train_epochs": 1, "per_device_train_batch_size": 8,
-        "learning_rate": 0.001, "head_learning_rate": 0.05, "dropout": 0.0, "use_cpu": True, "train_sampling_strategy": "group_by_length", "report_to": "none",
-        "logging_steps": 10, "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True,
-        "metric_for_best_model": "macro_f1", "class_imbalance": "logit_adjustment", "max_risk": 0.3,
+        "learning_rate": 0.001, "head_learning_rate": 0.05, "dropout": 0.0, "use_cpu": True,
+        "train_sampling_strategy": "group_by_length", "report_to": "none", "logging_steps": 10,
+        "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True,
+        "metric_for_best_model": "macro_f1", "class_imbalance": "logit_adjustment", "blend": "linear",
+        "max_risk": 0.3,
         "output_dir": str(folder / "run"),
     }  # fmt: skip
     argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--num_train_epochs", "10"]
@@ -84,7 +86,8 @@ def test_a_run_writes_every_file(class_run):
     files = {
         "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "task.json", "recipe.yaml",
         "all_results.json", "report.md", "README.md", "analysis.json", "per_class.csv", "baseline_comparison.csv",
-        "classification_report.txt", "plots/loss.png", "plots/baseline_comparison.png", "plots/confusion_matrix.png",
+        "classification_report.txt", "linear.safetensors", "plots/loss.png", "plots/baseline_comparison.png",
+        "plots/confusion_matrix.png",
         "plots/reliability.png", "plots/risk_coverage.png", "plots/error_by_length.png",
         "plots/error_by_training_rows.png", "_private/predictions_test.jsonl", "_private/error_examples.csv",
     }  # fmt: skip
@@ -116,7 +119,8 @@ def results_file(run: Run) -> str:
 
 def test_training_beats_the_base_model_and_guessing(class_run):
     results = class_run.results
-    assert results["test_macro_f1"] > 0.5
+    assert results["test_macro_f1"] > 0.7 > results["baseline_encoder_alone_test_macro_f1"] > 0.4
+    assert results["blend_linear"] > 0
     for other in ("base_test", "baseline_majority_test", "baseline_stratified_random_test"):
         assert results[f"delta_{other}_macro_f1_ci95"][0] > 0
     assert results["mcnemar_test_accuracy_p"] < 0.05
@@ -154,9 +158,14 @@ def test_predictions_are_in_order_though_training_groups_by_length(class_run, da
 
 
 def test_the_best_epoch_by_macro_f1_is_the_one_that_is_saved(class_run):
-    evaluations = [entry["eval_macro_f1"] for entry in history(class_run) if "eval_macro_f1" in entry]
+    evaluations = {entry["step"]: entry["eval_macro_f1"] for entry in history(class_run) if "eval_macro_f1" in entry}
     assert len(evaluations) == 10
-    assert class_run.results["eval_macro_f1"] == pytest.approx(max(evaluations), abs=1e-6)
+    best = max(evaluations.values())
+    states = [json.loads(p.read_text()) for p in class_run.folder.glob("checkpoint-*/trainer_state.json")]
+    assert {state["best_metric"] for state in states} >= {pytest.approx(best)}
+    (saved,) = [p for p in class_run.folder.glob("checkpoint-*") if evaluations[int(p.name[11:])] == best][:1]
+    weights = [load_file(folder / "adapter_model.safetensors") for folder in (class_run.folder, saved)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_the_task_file_holds_what_serving_needs(class_run):
@@ -401,6 +410,7 @@ def test_a_run_that_was_killed_ends_in_the_weights_of_one_that_was_not(tiny_bert
         ({"max_windows": 0}, "`max_windows` is 0"),
         ({"dropout": 1.5}, "`dropout` is 1.5"),
         ({"pooling": "cls"}, "`pooling`"),
+        ({"blend": "svm"}, "`blend`"),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(tiny_bert, data, tmp_path, values, expected):

@@ -23,7 +23,7 @@ from utils.tables import read_json
 PUBLISHED = (
     "adapter_model.safetensors", "adapter_config.json",
     "model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json",
-    "config.json", "generation_config.json",
+    "linear.safetensors", "config.json", "generation_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "task.json", "recipe.yaml", "all_results.json", "report.md", "README.md",

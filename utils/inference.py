@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftModel
+from safetensors.numpy import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from utils.arguments import UserError
+from utils.blend import blend, linear_scores
 from utils.calibration import softmax
 from utils.encoding import encode_texts, predict_logits
 from utils.generation import generate_answers
@@ -39,10 +41,17 @@ class Predictor:
         >>> Predictor.from_pretrained("outputs/quickstart-classification")(["A hole in the wall between the atria."])
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: dict[str, Any],
+        linear: dict[str, np.ndarray] | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.task = task
+        self.linear = linear
 
     @classmethod
     def from_pretrained(
@@ -89,7 +98,10 @@ class Predictor:
             loaded = PeftModel.from_pretrained(loaded, folder)
             if task["task"] == "classification" and not quantization:
                 loaded = loaded.merge_and_unload()  # no adapter to compute; quantized weights would be rounded anew
-        return cls(loaded.eval(), AutoTokenizer.from_pretrained(folder), task)
+        linear = folder / "linear.safetensors"
+        return cls(
+            loaded.eval(), AutoTokenizer.from_pretrained(folder), task, load_file(linear) if linear.exists() else None
+        )
 
     def __call__(self, inputs: list[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
         """Answer questions or classify texts, whichever the model was trained for.
@@ -130,7 +142,8 @@ class Predictor:
         slow = task["dtype"] == "float32" and not has_bfloat16(self.model.device)
         autocast = None if slow else task["autocast"]
         logits = predict_logits(self.model, ids, self.tokenizer.pad_token_id, task["max_length"], batch_size, autocast)
-        probabilities = softmax(logits, task["temperature"])
+        scores = linear_scores(self.linear, texts) if self.linear else None
+        probabilities = softmax(blend(logits, scores, task["log_prior"], task["blend"]), task["temperature"])
         threshold = task["abstention"]["threshold"]
         return [
             {

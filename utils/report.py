@@ -37,7 +37,8 @@ FILES = {
     "per_class.csv": "precision, recall and F1 of each class", "classification_report.txt": "the same to read",
     "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
     "adapter_model.safetensors": "the adapter's weights", "adapter_config.json": "the adapter's configuration",
-    "model.safetensors": "the model's weights", "_private": "predictions and errors as text; never published",
+    "model.safetensors": "the model's weights", "linear.safetensors": "the linear model of `blend`",
+    "_private": "predictions and errors as text; never published",
 }  # fmt: skip
 CLASS_PLOTS = {
     "confusion_matrix.png": plot_confusion, "reliability.png": plot_reliability,

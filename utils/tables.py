@@ -44,6 +44,7 @@ BASELINES = {
     "stratified_random": "random guesses with the classes' shares",
     "tfidf_svm": "linear SVM on TF-IDF of words and pairs, classes weighted with their inverse frequency",
     "tfidf_logistic": "logistic regression on the same",
+    "encoder_alone": "the fine-tuned encoder without what `blend` adds",
 }
 
 
@@ -185,6 +186,8 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
         "Steps": results.get("train_steps"),
         "Training loss": results.get("train_loss"),
         "Validation loss": results.get("eval_loss"),
+        "Weight of the classes' prior": results.get("blend_prior"),
+        "Weight of the linear model": results.get("blend_linear"),
         "Training time": "train_runtime" in results and f"{results['train_runtime'] / 60:.1f} min",
         "Samples per second": results.get("train_samples_per_second"),
         "Tokens per second": results.get("train_tokens_per_second"),

@@ -1,0 +1,52 @@
+"""Which way to treat rare classes wins on validation: each value of `class_imbalance` on the quickstart's recipe.
+
+    python benchmarks/class_imbalance.py
+
+Three epochs each, a seed each; the winner is chosen by macro F1 on validation, the test numbers stand beside it.
+Needs `make quickstart` (data and model). Writes results/class_imbalance.json.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from utils.losses import CLASS_IMBALANCE
+from utils.tables import read_json, write_json
+
+RECIPE, EPOCHS = "recipes/quickstart/classification.yaml", 3
+SHOWN = ("accuracy", "macro_f1", "head_macro_f1", "middle_macro_f1", "tail_macro_f1", "ece", "loss")
+
+
+def main() -> None:
+    rows = []
+    for how in CLASS_IMBALANCE:
+        output_dir = Path("outputs/class-imbalance") / how
+        command = [sys.executable, "run_classification.py", RECIPE, "--class_imbalance", how]
+        command += ["--num_train_epochs", str(EPOCHS), "--output_dir", str(output_dir)]
+        if not (output_dir / "all_results.json").exists():
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        results = read_json(output_dir / "all_results.json")
+        row = {"class_imbalance": how, "train_runtime": results["train_runtime"]}
+        for split in ("eval", "test"):
+            row |= {f"{split}_{name}": results.get(f"{split}_{name}") for name in SHOWN}
+            row[f"{split}_macro_f1_ci95"] = results[f"{split}_macro_f1_ci95"]
+        rows.append(row)
+        shown = ("eval_macro_f1", "eval_accuracy", "test_macro_f1")
+        print(how, {key: round(row[key], 3) for key in shown}, flush=True)
+    best = max(rows, key=lambda row: row["eval_macro_f1"])["class_imbalance"]
+    write_json(
+        Path("benchmarks/results/class_imbalance.json"),
+        {
+            "recipe": RECIPE,
+            "epochs": EPOCHS,
+            "best_on_validation": best,
+            "rows": rows,
+            "versions": read_json(output_dir / "task.json")["versions"],
+            "command": "python benchmarks/class_imbalance.py",
+        },
+    )
+    print("best on validation:", best)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Texts per second: `run_classification.py` against the ways that it replaces, in turn on the same machine.
+
+    python benchmarks/classification_speed.py
+
+Training, on the quickstart's data and model at the recipe's batch size, with transformers' `Trainer` each: official,
+as transformers' `run_classification.py` does it (float32, every text padded to 128 tokens, random order); long, the
+same padded to 512 tokens as in seed 000; ours, the recipe. All weights are trained in each.
+Predicting: `transformers.pipeline` in batches against `Predictor`, same weights and texts, both in batches of 32.
+
+Needs `make quickstart-classification` (data, model, and the fine-tuned model that predicts). Writes
+results/classification_speed.json.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from sklearn.metrics import f1_score
+from transformers import AutoModelForSequenceClassification, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from run_classification import ARGUMENTS
+from utils.arguments import parse_recipe
+from utils.data import load_splits
+from utils.encoding import WindowCollator, encode_texts, predict_logits
+from utils.inference import Predictor
+from utils.losses import classification_loss
+from utils.modeling import head_names, load_base_model, load_tokenizer, optimizer_of, prepare_classifier
+from utils.sampling import EpochSampler, set_train_order
+from utils.tables import write_json
+
+RECIPE, MODEL = "recipes/quickstart/classification.yaml", "outputs/quickstart-classification"
+STEPS = {"official": 10, "long": 4, "ours": 60}  # steps a round: about as long each
+ROUNDS, QUALITY_ROWS = 3, 3000
+
+
+class Clock(TrainerCallback):
+    """Seconds from the end of the third step, when memory is in place, to the end of the last."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            self.start = time.perf_counter()
+        self.seconds = time.perf_counter() - getattr(self, "start", time.perf_counter())
+        self.steps = state.global_step - 3
+
+
+def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], parsed: tuple, **more: Any) -> Trainer:
+    model_args, _, class_args, recipe = parsed[:4]
+    set_seed(recipe.seed)
+    ours = way == "ours"
+    heads = head_names(model_args, AutoModelForSequenceClassification, names)
+    model_args.attn_implementation = parsed[-1]["attn_implementation"] if ours else None
+    tokenizer = load_tokenizer(model_args)
+    model = load_base_model(model_args, AutoModelForSequenceClassification, None, torch.device("cpu"), False, names)
+    width = {"official": 128, "long": 512, "ours": None}[way]
+
+    def padded(batch: list[dict]) -> dict[str, torch.Tensor]:
+        return dict(tokenizer.pad(batch, padding="max_length", max_length=width, return_tensors="pt"))
+
+    args = TrainingArguments(
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=ours, save_strategy="no", report_to="none", seed=recipe.seed,
+        per_device_train_batch_size=recipe.per_device_train_batch_size, disable_tqdm=True, logging_strategy="no",
+        learning_rate=recipe.learning_rate if ours else 5e-5, lr_scheduler_type=recipe.lr_scheduler_type, **more,
+    )  # fmt: skip
+    if not ours:
+        return Trainer(model=model, args=args, train_dataset=rows, data_collator=padded)
+    prepare_classifier(model, heads, class_args.pooling, class_args.dropout)
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        data_collator=WindowCollator(tokenizer.pad_token_id, class_args.max_length),
+        compute_loss_func=classification_loss(np.bincount(labels).tolist(), class_args.class_imbalance),
+        optimizer_cls_and_kwargs=optimizer_of(model, args, heads, class_args.head_learning_rate),
+    )
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    set_train_order(trainer, EpochSampler(lengths, args.train_batch_size, recipe.seed, grouped=True))
+    return trainer
+
+
+def training_speed(parsed: tuple, splits: Any) -> dict[str, Any]:
+    model_args, _, class_args, recipe = parsed[:4]
+    tokenizer = load_tokenizer(model_args)
+    names = splits["train"].features["label"].names
+    encoded = {}
+    for split in ("train", "test"):
+        ids, _ = encode_texts(tokenizer, splits[split]["text"], class_args.max_length)
+        encoded[split] = Dataset.from_dict({"input_ids": ids, "labels": splits[split]["label"]})
+    rows = encoded["train"].shuffle(seed=0)
+    found: dict[str, list[float]] = {way: [] for way in STEPS}
+    for number in range(ROUNDS):
+        for way, steps in STEPS.items():
+            clock = Clock()
+            trainer = make_trainer(way, rows, np.array(rows["labels"]), names, parsed, max_steps=steps + 3)
+            trainer.add_callback(clock)
+            trainer.train()
+            found[way].append(recipe.per_device_train_batch_size * clock.steps / clock.seconds)
+            print(f"round {number}: {way}: {found[way][-1]:.1f} texts/s", flush=True)
+    results: dict[str, Any] = {f"train_texts_per_second_{way}": statistics.median(f) for way, f in found.items()}
+    for way in ("official", "long"):
+        ratios = [ours / other for ours, other in zip(found["ours"], found[way], strict=True)]
+        results[f"train_ours_over_{way}"] = statistics.median(ratios)
+    few = rows.select(range(QUALITY_ROWS))
+    for way in ("official", "ours"):
+        trainer = make_trainer(way, few, np.array(few["labels"]), names, parsed, num_train_epochs=1)
+        trainer.train()
+        logits = predict_logits(trainer.model, encoded["test"]["input_ids"], tokenizer.pad_token_id, 128, 32)
+        score = f1_score(encoded["test"]["labels"], logits.argmax(axis=1), average="macro")
+        results[f"macro_f1_{way}_one_epoch_of_{QUALITY_ROWS}"] = score
+        print(f"{way}: macro F1 {score:.3f}", flush=True)
+    return results
+
+
+def predicting_speed(texts: list[str]) -> dict[str, Any]:
+    predictor = Predictor.from_pretrained(MODEL)
+    model = AutoModelForSequenceClassification.from_pretrained(MODEL)
+    prepare_classifier(model, predictor.task["heads"], predictor.task["pooling"])
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=predictor.tokenizer, device="cpu")
+    found: dict[str, list[float]] = {"pipeline": [], "ours": []}
+    for number in range(ROUNDS):
+        start = time.perf_counter()
+        theirs = pipeline(texts, batch_size=32, truncation=True, max_length=predictor.task["max_length"])
+        middle = time.perf_counter()
+        ours = predictor(texts, batch_size=32)
+        found["pipeline"].append(len(texts) / (middle - start))
+        found["ours"].append(len(texts) / (time.perf_counter() - middle))
+        print(f"round {number}: {found['pipeline'][-1]:.1f} and {found['ours'][-1]:.1f} texts/s", flush=True)
+    different = sum(a["label"] != b["prediction"] for a, b in zip(theirs, ours, strict=True))
+    ratios = [ours / other for ours, other in zip(found["ours"], found["pipeline"], strict=True)]
+    return {
+        **{f"predict_texts_per_second_{way}": statistics.median(values) for way, values in found.items()},
+        "predict_ours_over_pipeline": statistics.median(ratios),
+        "predict_texts": len(texts),
+        "predict_different_labels": different,
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(joblib.cpu_count())
+    transformers.utils.logging.set_verbosity_error()
+    parsed = parse_recipe(ARGUMENTS, [RECIPE])
+    _, data_args, class_args, recipe = parsed[:4]
+    splits, _ = load_splits(
+        data_args, input_column="text", target_column="label", cluster_columns=["text"], label_column="label",
+        seed=recipe.seed,
+    )  # fmt: skip
+    results = predicting_speed(splits["test"]["text"][:]) | training_speed(parsed, splits)
+    results |= {
+        "cpu": torch.cpu.get_capabilities()["cpu_name"],
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "command": "python benchmarks/classification_speed.py",
+    }
+    write_json(Path("benchmarks/results/classification_speed.json"), results)
+    print(results)
+
+
+if __name__ == "__main__":
+    main()

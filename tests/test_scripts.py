@@ -1,0 +1,22 @@
+"""What the scripts share: the same eight sections, and the same last two to the letter."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = sorted(ROOT.glob("run_*.py"))
+SECTIONS = ["Setup", "Data", "Model", "Trainer", "Train", "Evaluate", "Report", "Hub"]
+
+
+def test_every_script_ends_in_the_same_report_and_push():
+    tails = {path.name: path.read_text().partition("    # ----- 7. Report\n")[2] for path in SCRIPTS}
+    assert len(tails) >= 2 and all("write_card" in tail and "push(" in tail for tail in tails.values())
+    assert len(set(tails.values())) == 1
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_has_the_eight_sections_in_order_and_one_place_to_adapt(path):
+    text = path.read_text()
+    assert re.findall(r"^ +# ----- \d\. (\w+)$", text, re.MULTILINE) == SECTIONS
+    assert text.count("\n# ----- ADAPT HERE: ") == 1

@@ -1,0 +1,100 @@
+"""A classifier's logits with what it lacks: the classes' frequency, and a linear model on words.
+
+An encoder of word pieces and a linear model on words and pairs are wrong on different rows. Their sum, weighted on
+validation, is better than either; and never much worse than the linear model alone, which on few or long texts is
+hard to beat.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+from scipy.special import logsumexp
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from sklearn.svm import LinearSVC
+
+BLENDS = ("none", "prior", "linear")
+MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # 1 GB of float64 while fitting
+
+
+def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> dict[str, np.ndarray]:
+    """Fit a linear SVM on TF-IDF of words and pairs, each class weighted with its inverse frequency.
+
+    Words are hashed: a vocabulary would publish the words of the notes with the model.
+
+    Args:
+        texts: training texts.
+        labels: their classes, int [rows].
+        n_classes: a class without rows is never predicted.
+        seed: of the solver.
+
+    Returns:
+        arrays for safetensors: `idf` float32 [features], `coefficients` float16 [classes, features] and `intercept`
+        float32 [classes].
+    """
+    features = min(MOST_FEATURES, 2 ** int(np.log2(MOST_COEFFICIENTS / n_classes)))
+    hashed, tfidf = _hash(texts, features), TfidfTransformer(sublinear_tf=True)
+    tfidf.fit(hashed)
+    # what training never saw gets no weight, else it would shrink the rest of a row, which is normalized
+    tfidf.idf_ = np.where(hashed.getnnz(axis=0) > 0, tfidf.idf_, 0.0)
+    rows = tfidf.transform(hashed)
+    model = LinearSVC(class_weight="balanced", random_state=seed).fit(rows, labels)
+    coefficients, intercept = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # one score for both
+        coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
+    arrays = {
+        "idf": tfidf.idf_.astype(np.float32),
+        "coefficients": np.zeros((n_classes, features), dtype=np.float16),
+        "intercept": np.full(n_classes, intercept.min() - 1, dtype=np.float32),
+    }
+    arrays["coefficients"][model.classes_], arrays["intercept"][model.classes_] = coefficients, intercept
+    return arrays
+
+
+def linear_scores(arrays: dict[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
+    """Margins of texts, float [rows, classes], from the arrays of `fit_linear`."""
+    idf = arrays["idf"].astype(float)
+    tfidf = TfidfTransformer(sublinear_tf=True)
+    tfidf.idf_ = idf
+    rows = tfidf.transform(_hash(texts, len(idf)))
+    return rows @ arrays["coefficients"].astype(np.float32).T + arrays["intercept"]
+
+
+def blend(
+    logits: np.ndarray, scores: np.ndarray | None, log_prior: Sequence[float], weights: dict[str, float]
+) -> np.ndarray:
+    """logits + weights["prior"] * log_prior + weights["linear"] * scores, float [rows, classes]."""
+    mixed = logits + weights["prior"] * np.asarray(log_prior)
+    return mixed if scores is None else mixed + weights["linear"] * scores
+
+
+def fit_blend(
+    logits: np.ndarray, scores: np.ndarray | None, log_prior: Sequence[float], labels: np.ndarray
+) -> dict[str, float]:
+    """Choose the weights of `blend` on validation: those that make its labels the likeliest, together with a
+    temperature that is not kept (Wolpert 1992, stacking, with three weights and no more: macro F1, which hangs on a
+    few rows of rare classes, would choose by chance).
+
+    Args:
+        logits: of the encoder on validation, float [rows, classes].
+        scores: from `linear_scores`; without them only the weight of the prior is chosen.
+        log_prior: log of the classes' shares in training, float [classes]. A positive weight undoes a training that
+            made rare classes as likely as frequent ones.
+        labels: int [rows].
+    """
+    parts = np.stack([logits, np.broadcast_to(log_prior, logits.shape), *([] if scores is None else [scores])])
+    right = parts[:, np.arange(len(labels)), labels]
+
+    def loss(parameters: np.ndarray) -> float:
+        weights = np.array([1.0, *parameters[1:]]) * np.exp(parameters[0])
+        return float((logsumexp(np.tensordot(weights, parts, axes=1), axis=1) - weights @ right).mean())
+
+    start = [0.0, 0.0, *([] if scores is None else [1.0])]
+    bounds = [(-4, 4), (-5, 5), (0, 100)][: len(start)]  # of the log of the scale, the prior, the linear model
+    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
+    return {"prior": float(found[1]), "linear": float(found[2]) if scores is not None else 0.0}
+
+
+def _hash(texts: Sequence[str], features: int) -> csr_matrix:
+    return HashingVectorizer(n_features=features, ngram_range=(1, 2), alternate_sign=False, norm=None).transform(texts)
