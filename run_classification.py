@@ -22,7 +22,7 @@ from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.baselines import classification_baselines
-from utils.blend import BLENDS, blend, fit_blend, fit_linear, linear_scores
+from utils.blend import blend, fit_blend, fit_linear, linear_scores
 from utils.calibration import (
     abstention_statistics,
     abstention_threshold,
@@ -42,8 +42,9 @@ from utils.class_analysis import (
 )
 from utils.data import load_splits
 from utils.encoding import (
-    LONG_TEXTS,
+    EncoderArguments,
     WindowCollator,
+    check_max_length,
     encode_texts,
     measure_latency,
     pool_windows_of,
@@ -86,53 +87,21 @@ COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # with each baseline, paired
 class ClassificationArguments:
     """What this task adds."""
 
-    text_column: str = field(default="text", metadata={"help": "The text to classify."})
-    label_column: str = field(default="label", metadata={"help": "Its class: text or a number."})
-    text_template: str = field(default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`."})
-    max_length: int = field(default=512, metadata={"help": "Tokens that the model sees at once."})
-    long_texts: str = field(
-        default="head",
-        metadata={"help": "Of a longer text: its head, head and tail, or windows.", "choices": LONG_TEXTS},
-    )
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of the new head, which may learn faster than what is pretrained."}
-    )
-    max_windows: int = field(default=8, metadata={"help": "With `long_texts: windows`, most windows of one text."})
-    pooling: str = field(
-        default="model",
-        metadata={"help": "What the head sees: as the model class has it, or mean.", "choices": ("model", "mean")},
-    )
-    dropout: float | None = field(default=None, metadata={"help": "Of the base model, in place of its own."})
+    label_column: str = field(default="label", metadata={"help": "The class: text or a number."})
     class_imbalance: str = field(
         default="none", metadata={"help": "What to do for rare classes.", "choices": CLASS_IMBALANCE}
     )
-    blend: str = field(
-        default="none",
-        metadata={
-            "help": "Add to the logits, weighted on validation, the classes' prior, or that and a linear model.",
-            "choices": BLENDS,
-        },
-    )
     focal_gamma: float = field(default=2.0, metadata={"help": "Of the focal loss; 0 is cross-entropy."})
     top_k: int = field(default=3, metadata={"help": "Also count as right what is among the k likeliest."})
-    max_risk: float = field(
-        default=0.05, metadata={"help": "Wanted error rate of what is not left to a person (abstention)."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
 
     def __post_init__(self) -> None:
-        for key in ("max_windows", "top_k"):
-            if getattr(self, key) < 1:
-                raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` is {self.dropout}: give a share from 0 to below 1.")
+        if self.top_k < 1:
+            raise UserError(f"`top_k` is {self.top_k}: give 1 or more.")
         if self.focal_gamma < 0:
             raise UserError(f"`focal_gamma` is {self.focal_gamma}: give 0 or more.")
-        if not 0 < self.max_risk < 1:
-            raise UserError(f"`max_risk` is {self.max_risk}: give a share between 0 and 1.")
 
 
-ARGUMENTS = (ModelConfig, DataArguments, ClassificationArguments, TrainingArguments)
+ARGUMENTS = (ModelConfig, DataArguments, EncoderArguments, ClassificationArguments, TrainingArguments)
 
 
 # ----- ADAPT HERE: one row of your data -> the text that the model sees
@@ -152,25 +121,20 @@ def to_training_rows(
     return texts, labels, Dataset.from_dict({"input_ids": rows, "labels": labels}), cut
 
 
-def make_task(args: ClassificationArguments, tokenizer: Any, train: Dataset) -> dict[str, Any]:
+def make_task(
+    encoder_args: EncoderArguments, args: ClassificationArguments, tokenizer: Any, train: Dataset
+) -> dict[str, Any]:
     """Return what serving needs to see a text as training did, for `task.json`."""
-    if not 8 <= args.max_length <= tokenizer.model_max_length:
-        raise UserError(
-            f"`max_length` is {args.max_length}: this model takes 8 to {tokenizer.model_max_length} tokens; for "
-            "longer texts write `long_texts: windows`."
-        )
+    check_max_length(encoder_args.max_length, tokenizer)
+    shared = ("text_template", "max_length", "long_texts", "max_windows", "pooling")
     task = {
         "task": "classification",
-        "columns": {"text": args.text_column, "label": args.label_column},
+        "columns": {"text": encoder_args.text_column, "label": args.label_column},
         "labels": train.features[args.label_column].names,
-        "text_template": args.text_template,
-        "max_length": args.max_length,
-        "long_texts": args.long_texts,
-        "max_windows": args.max_windows,
-        "pooling": args.pooling,
+        **{key: getattr(encoder_args, key) for key in shared},
     }
     for row in train.select(range(min(100, len(train)))):
-        if to_text(row, task) != fill_template(args.text_template, task["columns"], row):
+        if to_text(row, task) != fill_template(task["text_template"], task["columns"], row):
             raise UserError(
                 "`to_text` writes another text than `text_template`, which is all that predict.py knows: put the "
                 "change into `text_template`, and name further columns in `keep_columns`."
@@ -191,6 +155,7 @@ def row_statistics(
 def main(
     model_args: ModelConfig,
     data_args: DataArguments,
+    encoder_args: EncoderArguments,
     class_args: ClassificationArguments,
     training_args: TrainingArguments,
     given: dict[str, Any],
@@ -207,14 +172,14 @@ def main(
     # ----- 2. Data
     splits, results = load_splits(
         data_args,
-        input_column=class_args.text_column,
+        input_column=encoder_args.text_column,
         target_column=class_args.label_column,
-        cluster_columns=[class_args.text_column],
+        cluster_columns=[encoder_args.text_column],
         label_column=class_args.label_column,
         seed=training_args.seed,
     )
-    tokenizer = load_tokenizer(model_args, class_args.trust_remote_code)
-    task = make_task(class_args, tokenizer, splits["train"])
+    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
+    task = make_task(encoder_args, class_args, tokenizer, splits["train"])
     names = task["labels"]
     train_texts, train_labels, train_dataset, train_cut = to_training_rows(splits["train"], tokenizer, task)
     eval_texts, eval_labels, eval_dataset, eval_cut = to_training_rows(splits["validation"], tokenizer, task)
@@ -226,15 +191,15 @@ def main(
     results |= {"data_test_cut_texts": sum(cut)}
 
     # ----- 3. Model
-    device, trust_remote_code = training_args.device, class_args.trust_remote_code
+    device, trust_remote_code = training_args.device, encoder_args.trust_remote_code
     autocast = autocast_dtype(model_args, training_args)
     heads = head_names(model_args, AutoModelForSequenceClassification, names, trust_remote_code)
     quantization = get_quantization_config(model_args, device, skip_modules=heads)
     load = (model_args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, names)
-    model = prepare_classifier(load_base_model(*load), heads, class_args.pooling, class_args.dropout)
+    model = prepare_classifier(load_base_model(*load), heads, encoder_args.pooling, encoder_args.dropout)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
     task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
-    if class_args.long_texts == "windows":
+    if encoder_args.long_texts == "windows":
         pool_windows_of(model)
     if peft_config:
         model = get_peft_model(model, peft_config)
@@ -253,11 +218,11 @@ def main(
             args=training_args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            data_collator=WindowCollator(tokenizer.pad_token_id, class_args.max_length),
+            data_collator=WindowCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
             compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
             compute_metrics=compute_metrics,
-            optimizer_cls_and_kwargs=optimizer_of(model, training_args, heads, class_args.head_learning_rate),
+            optimizer_cls_and_kwargs=optimizer_of(model, training_args, heads, encoder_args.head_learning_rate),
         )
     balanced = class_args.class_imbalance == "balanced_sampling"
     grouped = training_args.train_sampling_strategy == "group_by_length"
@@ -275,18 +240,18 @@ def main(
 
     # ----- 6. Evaluate
     seed, top_k = training_args.seed, class_args.top_k
-    how = (tokenizer.pad_token_id, class_args.max_length, training_args.per_device_eval_batch_size, autocast)
+    how = (tokenizer.pad_token_id, encoder_args.max_length, training_args.per_device_eval_batch_size, autocast)
     groups = frequency_groups(class_counts)
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
     log_prior = task["log_prior"] = np.log(np.maximum(class_counts, 1) / len(train_labels)).tolist()
     eval_scores = scores = None
-    if class_args.blend == "linear":
+    if encoder_args.blend == "linear":
         linear = fit_linear(train_texts, train_labels, len(names), seed)
         eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
         if trainer.is_world_process_zero():
             save_file(linear, output_dir / "linear.safetensors")
     task["blend"] = {"prior": 0.0, "linear": 0.0}
-    if class_args.blend != "none":
+    if encoder_args.blend != "none":
         task["blend"] = fit_blend(eval_logits, eval_scores, log_prior, eval_labels)
         results |= {f"blend_{name}": weight for name, weight in task["blend"].items()}
     eval_logits = blend(eval_logits, eval_scores, log_prior, task["blend"])
@@ -295,8 +260,8 @@ def main(
     statistics = row_statistics(eval_logits, eval_labels, temperature, groups, top_k)
     results |= evaluate_statistics(statistics, weights, "eval")
     eval_confidence = softmax(eval_logits, temperature).max(axis=1)
-    threshold = abstention_threshold(eval_confidence, eval_logits.argmax(axis=1) == eval_labels, class_args.max_risk)
-    task["abstention"] = {"max_risk": class_args.max_risk, "threshold": threshold}
+    threshold = abstention_threshold(eval_confidence, eval_logits.argmax(axis=1) == eval_labels, encoder_args.max_risk)
+    task["abstention"] = {"max_risk": encoder_args.max_risk, "threshold": threshold}
 
     inputs = test_dataset["input_ids"]
     encoder_logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
@@ -305,7 +270,7 @@ def main(
         with trainer.model.disable_adapter():
             base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")
     else:
-        base_model = prepare_classifier(load_base_model(*load), heads, class_args.pooling)
+        base_model = prepare_classifier(load_base_model(*load), heads, encoder_args.pooling)
         base_logits = predict_logits(base_model, inputs, *how, "test: base model")
     probabilities = softmax(logits, temperature)
     predictions, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
@@ -323,7 +288,7 @@ def main(
     results |= paired_difference(compared, base, weights, "delta_base_test")
     results["mcnemar_test_accuracy_p"] = mcnemar(correct, base_logits.argmax(axis=1) == labels)
     baselines = classification_baselines(train_texts, train_labels, texts, seed)
-    if class_args.blend != "none":
+    if encoder_args.blend != "none":
         baselines["encoder_alone"] = encoder_logits.argmax(axis=1)
     for name, guesses in baselines.items():
         statistics = classification_statistics(guesses, labels, range(len(names)), groups)

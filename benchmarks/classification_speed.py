@@ -51,7 +51,7 @@ class Clock(TrainerCallback):
 
 
 def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], parsed: tuple, **more: Any) -> Trainer:
-    model_args, _, class_args, recipe = parsed[:4]
+    model_args, _, encoder_args, class_args, recipe = parsed[:5]
     set_seed(recipe.seed)
     ours = way == "ours"
     heads = head_names(model_args, AutoModelForSequenceClassification, names)
@@ -70,14 +70,14 @@ def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], 
     )  # fmt: skip
     if not ours:
         return Trainer(model=model, args=args, train_dataset=rows, data_collator=padded)
-    prepare_classifier(model, heads, class_args.pooling, class_args.dropout)
+    prepare_classifier(model, heads, encoder_args.pooling, encoder_args.dropout)
     trainer = Trainer(
         model=model,
         args=args,
         train_dataset=rows,
-        data_collator=WindowCollator(tokenizer.pad_token_id, class_args.max_length),
+        data_collator=WindowCollator(tokenizer.pad_token_id, encoder_args.max_length),
         compute_loss_func=classification_loss(np.bincount(labels).tolist(), class_args.class_imbalance),
-        optimizer_cls_and_kwargs=optimizer_of(model, args, heads, class_args.head_learning_rate),
+        optimizer_cls_and_kwargs=optimizer_of(model, args, heads, encoder_args.head_learning_rate),
     )
     lengths = [len(ids) for ids in rows["input_ids"]]
     set_train_order(trainer, EpochSampler(lengths, args.train_batch_size, recipe.seed, grouped=True))
@@ -85,12 +85,12 @@ def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], 
 
 
 def training_speed(parsed: tuple, splits: Any) -> dict[str, Any]:
-    model_args, _, class_args, recipe = parsed[:4]
+    model_args, _, encoder_args, class_args, recipe = parsed[:5]
     tokenizer = load_tokenizer(model_args)
     names = splits["train"].features["label"].names
     encoded = {}
     for split in ("train", "test"):
-        ids, _ = encode_texts(tokenizer, splits[split]["text"], class_args.max_length)
+        ids, _ = encode_texts(tokenizer, splits[split]["text"], encoder_args.max_length)
         encoded[split] = Dataset.from_dict({"input_ids": ids, "labels": splits[split]["label"]})
     rows = encoded["train"].shuffle(seed=0)
     found: dict[str, list[float]] = {way: [] for way in STEPS}
@@ -145,7 +145,7 @@ def main() -> None:
     torch.set_num_threads(joblib.cpu_count())
     transformers.utils.logging.set_verbosity_error()
     parsed = parse_recipe(ARGUMENTS, [RECIPE])
-    _, data_args, class_args, recipe = parsed[:4]
+    _, data_args, _, _, recipe = parsed[:5]
     splits, _ = load_splits(
         data_args, input_column="text", target_column="label", cluster_columns=["text"], label_column="label",
         seed=recipe.seed,

@@ -90,7 +90,8 @@ def test_rows_without_a_label_are_dropped_and_counted(tmp_path):
 def test_labels_that_the_training_rows_lack_are_listed(tmp_path):
     train = write(tmp_path / "train.jsonl", rows_of({"a": 20, "b": 20}))
     test = [{"text": f"another {row['text']}", "label": row["label"]} for row in rows_of({"a": 3, "c": 2, "d": 1})]
-    with pytest.raises(UserError, match=r"2 labels of the test split are not in .*: `c` \(2 rows\), `d` \(1 rows\)"):
+    expected = r"2 labels of the test split are not in .*: `c` \(2 rows: test-4, test-5\), `d`"
+    with pytest.raises(UserError, match=expected):
         load(train_file=train, test_file=write(tmp_path / "test.jsonl", test))
 
 

@@ -426,7 +426,7 @@ def test_rows_that_cannot_be_classified_are_named(tiny_bert, data, tmp_path):
     others = [row | {"note": row["note"] * 2, "ward": "oncology"} for row in rows[:3]]
     unseen = write_rows(tmp_path / "test.csv", others)
     error = refused(tiny_bert, tmp_path / "run", train_file=data.notes, test_file=unseen)
-    assert "1 labels of the test split are not in the training rows: `oncology` (3 rows)" in error
+    assert "1 labels of the test split are not in the training rows: `oncology` (3 rows: n" in error
     empty = write_rows(tmp_path / "empty.csv", [row | {"note": " "} for row in rows])
     assert "`train` has no rows: 150 were read, dropped 150 missing" in refused(
         tiny_bert, tmp_path / "run", train_file=empty

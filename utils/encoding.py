@@ -6,7 +6,7 @@ A long text is cut, or read in windows. A row's `input_ids` are its windows one 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,61 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from utils.arguments import UserError
+from utils.blend import BLENDS
 from utils.generation import batches_by_length
 
 LONG_TEXTS = ("head", "head_tail", "windows")
+
+
+@dataclass
+class EncoderArguments:
+    """How an encoder reads a text, for the scripts that classify."""
+
+    text_column: str = field(default="text", metadata={"help": "The text to classify."})
+    text_template: str = field(default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`."})
+    max_length: int = field(default=512, metadata={"help": "Tokens that the model sees at once."})
+    long_texts: str = field(
+        default="head",
+        metadata={"help": "Of a longer text: its head, head and tail, or windows.", "choices": LONG_TEXTS},
+    )
+    max_windows: int = field(default=8, metadata={"help": "With `long_texts: windows`, most windows of one text."})
+    pooling: str = field(
+        default="model",
+        metadata={"help": "What the head sees: as the model class has it, or mean.", "choices": ("model", "mean")},
+    )
+    dropout: float | None = field(default=None, metadata={"help": "Of the base model, in place of its own."})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the new head, which may learn faster than what is pretrained."}
+    )
+    blend: str = field(
+        default="none",
+        metadata={
+            "help": "Add to the logits, weighted on validation, the classes' prior, or that and a linear model.",
+            "choices": BLENDS,
+        },
+    )
+    max_risk: float = field(
+        default=0.05, metadata={"help": "Wanted error rate of what is not left to a person (abstention)."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+
+    def __post_init__(self) -> None:
+        if self.max_windows < 1:
+            raise UserError(f"`max_windows` is {self.max_windows}: give 1 or more.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"`dropout` is {self.dropout}: give a share from 0 to below 1.")
+        if not 0 < self.max_risk < 1:
+            raise UserError(f"`max_risk` is {self.max_risk}: give a share between 0 and 1.")
+
+
+def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError for a length that the model does not take."""
+    if not 8 <= max_length <= tokenizer.model_max_length:
+        raise UserError(
+            f"`max_length` is {max_length}: this model takes 8 to {tokenizer.model_max_length} tokens; for longer "
+            "texts write `long_texts: windows`."
+        )
 
 
 def encode_texts(

