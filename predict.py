@@ -60,6 +60,10 @@ def read_inputs(args: PredictArguments, columns: dict[str, str | None]) -> list[
     return rows
 
 
+def first(probabilities: dict[str, float], top_k: int) -> dict[str, float]:
+    return dict(list(probabilities.items())[:top_k])
+
+
 def main(args: PredictArguments) -> None:
     for key in ("batch_size", "top_k"):
         if getattr(args, key) < 1:
@@ -78,7 +82,9 @@ def main(args: PredictArguments) -> None:
         raise UserError(f"`output_file` {args.output_file} cannot be written ({error.strerror}).") from error
     for row, answer in zip(rows, predictor(rows, args.batch_size), strict=True):
         if isinstance(answer.get("probabilities"), dict):
-            answer["probabilities"] = dict(list(answer["probabilities"].items())[: args.top_k])
+            answer["probabilities"] = first(answer["probabilities"], args.top_k)
+        elif "shown" in answer:
+            answer["probabilities"] = [first(level, args.top_k) for level in answer["probabilities"]]
         line = {"id": row["id"], **answer} if "id" in row else answer
         output.write(json.dumps(line, ensure_ascii=False) + "\n")
     output.flush()

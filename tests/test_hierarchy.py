@@ -24,7 +24,8 @@ from utils.hierarchy import (
     conditional_log_softmax,
     expand_predictions,
     hierarchical_loss,
-    log_probabilities,
+    leaf_log_probabilities,
+    sum_to_parents,
     tree_log_softmax,
 )
 from utils.losses import class_weights, focal_loss
@@ -35,6 +36,10 @@ GENERAL = "General pathological conditions"
 DISEASES = ["Neoplasms", "Digestive system diseases", "Nervous system diseases", "Cardiovascular diseases"]
 # A (3 leaves), B (1), C (2)
 PATHS = [("A", "a1"), ("A", "a2"), ("A", "a3"), ("B", "B"), ("C", "c1"), ("C", "c2")]
+
+
+def log_probabilities(logits: np.ndarray, tree: LabelTree, temperature: float = 1.0) -> np.ndarray:
+    return sum_to_parents(leaf_log_probabilities(logits, tree) / temperature, tree)
 
 
 @pytest.fixture

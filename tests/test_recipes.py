@@ -6,11 +6,16 @@ import yaml
 from conftest import ROOT
 
 import run_classification
+import run_hierarchical
 import run_qa_sft
 from utils.arguments import parse_recipe
 
 RECIPES = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if "accelerate" not in p.parts)
-SCRIPTS = {"run_qa_sft.py": run_qa_sft.ARGUMENTS, "run_classification.py": run_classification.ARGUMENTS}
+SCRIPTS = {
+    "run_qa_sft.py": run_qa_sft.ARGUMENTS,
+    "run_classification.py": run_classification.ARGUMENTS,
+    "run_hierarchical.py": run_hierarchical.ARGUMENTS,
+}
 GROUPS = ["Model", "Data", "Training", "Evaluation", "Output"]
 NAMES = [str(path.relative_to(ROOT / "recipes")) for path in RECIPES]
 ON_CPU = ["--use_cpu", "true"]  # bf16 is refused on a machine without a GPU otherwise

@@ -36,6 +36,7 @@ def load_splits(
     input_column: str,
     target_column: str | None,
     optional_columns: Sequence[str] = (),
+    kept_columns: Sequence[str] = (),
     list_columns: Sequence[str] = (),
     index_column: str | None = None,
     cluster_columns: Sequence[str],
@@ -54,6 +55,7 @@ def load_splits(
         input_column, target_column: the text that goes in and the text or label that comes out; both required in
             a row, or it is dropped as missing.
         optional_columns: further text, may be empty in a row.
+        kept_columns: further columns, as text; in addition to `keep_columns`.
         list_columns: one column of lists of options, or two or more columns with an option each.
         index_column: place of the right option, from 0; -1 drops the row as unlabelled.
         cluster_columns: which of the columns above are compared for near-duplicates.
@@ -78,7 +80,7 @@ def load_splits(
             f"column `{twice[0]}` cannot be used here: give each column one part, and none to id, cluster."
         )
     made = ["options"] if len(list_columns) > 1 else []
-    extra = [args.group_column, *(args.keep_columns or ()), label_column, *cluster_columns]
+    extra = [args.group_column, *(args.keep_columns or ()), *kept_columns, label_column, *cluster_columns]
     extra = [name for name in dict.fromkeys(extra) if name and name not in (*parts, *made)]
     columns = Columns(
         input=input_column,

@@ -152,20 +152,24 @@ def tree_log_softmax(logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
     return torch.cat(levels, dim=1)
 
 
-def log_probabilities(logits: np.ndarray, tree: LabelTree, temperature: float = 1.0) -> np.ndarray:
-    """Calibrated log-probabilities of all nodes, float64 [rows, nodes].
+def leaf_log_probabilities(logits: np.ndarray, tree: LabelTree) -> np.ndarray:
+    """log P(leaf), float64 [rows, leaves], of logits [rows, nodes].
 
-    The temperature divides the leaves' log-probabilities and a parent is the sum of its children. So levels still
-    agree, no prediction changes (dividing the logits would change which leaf is the likeliest), and what
-    `utils.calibration.fit_temperature` takes as logits are the leaves' log-probabilities at temperature 1.
+    They are what calibration works on: a temperature divides them (dividing the logits would change which leaf is the
+    likeliest), and `utils.blend` adds to them.
+    """
+    return tree_log_softmax(torch.from_numpy(logits).double(), tree)[:, tree.columns[-1]].numpy()
+
+
+def sum_to_parents(leaf_logits: np.ndarray, tree: LabelTree) -> np.ndarray:
+    """log P of all nodes, float64 [rows, nodes]: each parent is the sum of its children, so levels agree.
 
     Args:
-        logits: float [rows, nodes], the mean over a text's windows.
+        leaf_logits: float [rows, leaves]: leaf log-probabilities, blended and divided by a temperature; they need not
+            be normalized.
         tree: the labels.
-        temperature: higher is less sure.
     """
-    leaves = tree_log_softmax(torch.from_numpy(logits).double(), tree)[:, tree.columns[-1]]
-    levels = [(leaves / temperature).log_softmax(dim=1)]
+    levels = [torch.from_numpy(leaf_logits).double().log_softmax(dim=1)]
     for names, parents in zip(tree.levels[-2::-1], tree.parents[::-1], strict=True):
         levels.append(sum(_log_sum_exp(levels[-1], torch.tensor(parents), len(names))))
     return torch.cat(levels[::-1], dim=1).numpy()
@@ -178,7 +182,7 @@ def expand_predictions(log_p: np.ndarray, tree: LabelTree) -> np.ndarray:
     0.2 is the likeliest, but the likeliest leaf is the only child of the other parent, 0.4.
 
     Args:
-        log_p: float [rows, nodes], from `log_probabilities`.
+        log_p: float [rows, nodes], from `sum_to_parents`.
         tree: the labels.
     """
     return tree.ancestors[log_p[:, tree.columns[-1]].argmax(axis=1)]
@@ -190,7 +194,7 @@ def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Seq
     0 leaves the row to a person.
 
     Args:
-        log_p: float [rows, nodes], from `log_probabilities`.
+        log_p: float [rows, nodes], from `sum_to_parents`.
         tree: the labels.
         threshold: least probability of a node, one for all levels or one each; infinity is never reached.
     """

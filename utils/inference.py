@@ -1,7 +1,7 @@
 """One `Predictor` for whatever a run has saved: from a folder or from the Hub, for the command line and for Python."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,23 @@ from utils.blend import blend, linear_scores
 from utils.calibration import softmax
 from utils.encoding import encode_texts, predict_logits
 from utils.generation import generate_answers
+from utils.hierarchy import (
+    LabelTree,
+    abstain_to_parent,
+    expand_predictions,
+    leaf_log_probabilities,
+    sum_to_parents,
+)
 from utils.modeling import class_config, prepare_classifier
 from utils.multiple_choice import score_options
 from utils.prompts import build_prompt, encode, fill_template, fit, option_answers
 from utils.run import has_bfloat16
 
-AUTO_CLASSES = {"qa": AutoModelForCausalLM, "classification": AutoModelForSequenceClassification}
+AUTO_CLASSES = {
+    "qa": AutoModelForCausalLM,
+    "classification": AutoModelForSequenceClassification,
+    "hierarchical": AutoModelForSequenceClassification,
+}
 
 
 class Predictor:
@@ -78,7 +89,8 @@ class Predictor:
         is_adapter = (folder / "adapter_config.json").exists()
         source = (base_model or task["base_model"]) if is_adapter else str(folder)
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
-        classes = class_config(task["labels"]) if "labels" in task else {}
+        names = LabelTree.from_dict(task["tree"]).node_names if "tree" in task else task.get("labels")
+        classes = class_config(names) if names else {}
         try:
             loaded = AUTO_CLASSES[task["task"]].from_pretrained(
                 source,
@@ -92,11 +104,12 @@ class Predictor:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"base model `{source}` cannot be loaded: {reason}; or give `--base_model`.") from error
-        if task["task"] == "classification":
+        classifies = task["task"] != "qa"
+        if classifies:
             loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
         if is_adapter:
             loaded = PeftModel.from_pretrained(loaded, folder)
-            if task["task"] == "classification" and not quantization:
+            if classifies and not quantization:
                 loaded = loaded.merge_and_unload()  # no adapter to compute; quantized weights would be rounded anew
         linear = folder / "linear.safetensors"
         return cls(
@@ -115,14 +128,16 @@ class Predictor:
             options get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and
             `probabilities`. Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure
             for the error rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and
-            `probabilities`, by class, the likeliest first.
+            `probabilities`, by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists,
+            a level each from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure
+            enough, 0 is for a person; `probabilities` are a list of dicts, a level each.
         """
         if not inputs:
             return []
         task, columns = self.task, self.task["columns"]
-        main_column = columns["text" if task["task"] == "classification" else "question"]
+        main_column = columns["question" if task["task"] == "qa" else "text"]
         rows = [{main_column: row} if isinstance(row, str) else row for row in inputs]
-        if task["task"] == "classification":
+        if task["task"] != "qa":
             return self._classify(rows, batch_size)
         prompts = [build_prompt(self.tokenizer, task, row) for row in rows]
         if columns["options"] and all(row.get(columns["options"]) for row in rows):
@@ -135,27 +150,52 @@ class Predictor:
         return [{"prediction": text, "ended": end} for text, end in zip(texts, ended, strict=True)]
 
     def _classify(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
-        task, names = self.task, self.task["labels"]
+        task = self.task
         texts = [fill_template(task["text_template"], task["columns"], row, "text_template") for row in rows]
         ids, cut = encode_texts(self.tokenizer, texts, task["max_length"], task["long_texts"], task["max_windows"])
         # a machine without bfloat16 computes in float32, which is nearly the same and faster there
         slow = task["dtype"] == "float32" and not has_bfloat16(self.model.device)
         autocast = None if slow else task["autocast"]
         logits = predict_logits(self.model, ids, self.tokenizer.pad_token_id, task["max_length"], batch_size, autocast)
+        tree = LabelTree.from_dict(task["tree"]) if "tree" in task else None
+        if tree:
+            logits = leaf_log_probabilities(logits, tree)
         scores = linear_scores(self.linear, texts) if self.linear else None
-        probabilities = softmax(blend(logits, scores, task["log_prior"], task["blend"]), task["temperature"])
+        logits = blend(logits, scores, task["log_prior"], task["blend"])
+        if tree:
+            return self._paths(sum_to_parents(logits / task["temperature"], tree), tree, cut)
         threshold = task["abstention"]["threshold"]
         return [
             {
-                "prediction": names[order[0]],
-                "confidence": row[order[0]],
-                "abstained": threshold is None or row[order[0]] < threshold,
+                "prediction": next(iter(found)),
+                "confidence": next(iter(found.values())),
+                "abstained": threshold is None or next(iter(found.values())) < threshold,
                 "cut": was_cut,
-                "probabilities": {names[i]: row[i] for i in order},
+                "probabilities": found,
             }
-            for row, order, was_cut in zip(
-                probabilities.tolist(), np.argsort(-probabilities, kind="stable").tolist(), cut, strict=True
+            for found, was_cut in zip(
+                _likeliest_first(softmax(logits, task["temperature"]), task["labels"]), cut, strict=True
             )
+        ]
+
+    def _paths(self, log_p: np.ndarray, tree: LabelTree, cut: list[bool]) -> list[dict[str, Any]]:
+        thresholds = [np.inf if t is None else t for t in self.task["abstention"]["thresholds"]]
+        paths = tree.ancestor_columns[expand_predictions(log_p, tree)[:, -1]]
+        confidence = np.exp(np.take_along_axis(log_p, paths, axis=1)).tolist()
+        shown = abstain_to_parent(log_p, tree, thresholds).tolist()
+        levels = [
+            _likeliest_first(np.exp(log_p[:, columns]), names)
+            for columns, names in zip(tree.columns, tree.levels, strict=True)
+        ]
+        return [
+            {
+                "prediction": tree.path(path[-1] - tree.columns[-1].start),
+                "confidence": confidence[row],
+                "shown": shown[row],
+                "cut": cut[row],
+                "probabilities": [found[row] for found in levels],
+            }
+            for row, path in enumerate(paths.tolist())
         ]
 
     def _choose(self, prompts: list[str], options: list[list[str]], batch_size: int) -> list[dict[str, Any]]:
@@ -169,6 +209,11 @@ class Predictor:
                 {"prediction": option_answers(row)[best], "option": best, "probabilities": probabilities.tolist()}
             )
         return results
+
+
+def _likeliest_first(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, float]]:
+    order = np.argsort(-probabilities, axis=1, kind="stable").tolist()
+    return [{names[i]: row[i] for i in own} for row, own in zip(probabilities.tolist(), order, strict=True)]
 
 
 def _download(model: str, revision: str | None) -> Path:

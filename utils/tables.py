@@ -14,7 +14,15 @@ from typing import Any
 # metric -> (what people call it, which direction is better); others are shown under their own name
 METRICS = {
     "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
-    "path_accuracy": ("path accuracy", "higher"), "macro_f1": ("macro F1", "higher"),
+    "path_accuracy": ("path accuracy", "higher"),
+    "hierarchical_f1": ("hierarchical F1", "higher"),
+    "hierarchical_precision": ("hierarchical precision", "higher"),
+    "hierarchical_recall": ("hierarchical recall", "higher"),
+    "parent_accuracy": ("parent accuracy", "higher"), "child_accuracy": ("child accuracy", "higher"),
+    "child_given_parent_accuracy": ("child accuracy given the true parent", "higher"),
+    "parent_ece": ("parent calibration error (ECE)", "lower"),
+    "child_ece": ("child calibration error (ECE)", "lower"),
+    "macro_f1": ("macro F1", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
     "head_macro_f1": ("macro F1, over 100 training rows", "higher"),
     "middle_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
@@ -44,6 +52,7 @@ BASELINES = {
     "stratified_random": "random guesses with the classes' shares",
     "tfidf_svm": "linear SVM on TF-IDF of words and pairs, classes weighted with their inverse frequency",
     "tfidf_logistic": "logistic regression on the same",
+    "tfidf_svm_per_node": "the same at each node of the tree, from the root down",
     "encoder_alone": "the fine-tuned encoder without what `blend` adds",
 }
 
