@@ -4,7 +4,7 @@ BIN := .venv/bin
 REQUIREMENTS := requirements.txt tests/requirements.txt recipes/quickstart/requirements.txt
 LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
 
-.PHONY: install quickstart quickstart-classification results test quality style
+.PHONY: install quickstart quickstart-classification quickstart-hierarchical results test quality style
 
 install: .venv/installed
 
@@ -26,10 +26,16 @@ quickstart-classification: .venv/installed
 	$(LAUNCH) run_classification.py recipes/quickstart/classification.yaml --output_dir outputs/quickstart-classification
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-classification
 
-results: quickstart quickstart-classification  # the numbers in the README
+quickstart-hierarchical: .venv/installed
+	$(BIN)/python -m utils.quickstart
+	$(LAUNCH) run_hierarchical.py recipes/quickstart/hierarchical.yaml --output_dir outputs/quickstart-hierarchical
+	$(BIN)/python -m utils.quickstart --show outputs/quickstart-hierarchical
+
+results: quickstart quickstart-classification quickstart-hierarchical  # the numbers in the README
 	mkdir -p benchmarks/results
 	cp outputs/quickstart-qa/all_results.json benchmarks/results/quickstart_qa.json
 	cp outputs/quickstart-classification/all_results.json benchmarks/results/quickstart_classification.json
+	cp outputs/quickstart-hierarchical/all_results.json benchmarks/results/quickstart_hierarchical.json
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -145,7 +145,8 @@ def show(output_dir: Path) -> None:
             ("base model", "base_prediction"),
             ("fine-tuned", "prediction"),
         ):
-            print(f"{label + ':':<12}{' '.join(row[key].split())}")
+            text = " > ".join(row[key]) if isinstance(row[key], list) else row[key]
+            print(f"{label + ':':<12}{' '.join(text.split())}")
         print()
     results = read_json(output_dir / "all_results.json")
     print(results_table(results), summary(results), sep="\n\n")
