@@ -28,7 +28,8 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes"
 # Keys that may differ between a run and the one it goes on from: none of them changes a weight.
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size",
+    "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size", "blend",
+    "max_risk", "top_k",
 }  # fmt: skip
 
 
