@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Curve
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
@@ -15,7 +18,9 @@ from utils.tables import format_number
 
 MOST = 15  # classes of the confusion matrix that fit a page, with names and numbers
 ALL = 300  # classes beyond which a cell would be under three pixels
+LINES = 70  # classes of a tree's level that fit a page
 WHITE_TO_BLUE = LinearSegmentedColormap.from_list("blue", ["#FFFFFF", COLORS[0]])
+BLUE_TO_RED = LinearSegmentedColormap.from_list("error", [COLORS[5], COLORS[2], "#A02000"])  # no grey: no test rows
 
 
 def plot_confusion(analysis: dict[str, Any], path: Path, most: int | None = MOST) -> bool:
@@ -167,6 +172,83 @@ def plot_error_by_training_rows(analysis: dict[str, Any], path: Path) -> bool:
     _name_points(figure, axes, np.column_stack([x, y]), np.sqrt(sizes) / 2, [(i, classes[i]["label"]) for i in worst])
     figure.savefig(path)
     return True
+
+
+def plot_tree(analysis: dict[str, Any], path: Path) -> bool:
+    """The tree of the classes from left to right, coloured by error rate (1 - recall), as wide as there are test rows.
+
+    A level of more than `LINES` classes shows those of each parent with the most wrong rows.
+    """
+    if not analysis.get("tree"):
+        return False
+    levels = [level["classes"] for level in (*analysis["levels"], analysis)]
+    shown = _worst_of_each(levels, analysis["tree"]["parents"])
+    places = [{} for _ in levels]  # node -> y: leaves a line each, a parent in the middle of its children
+    for level in range(len(levels) - 1, -1, -1):
+        for node in (node for children in shown[level].values() for node in children):
+            below = [places[level + 1][child] for child in shown[level + 1][node]] if level + 1 < len(levels) else []
+            places[level][node] = (below[0] + below[-1]) / 2 if below else len(places[level])
+
+    lines, curve, column = len(places[-1]), 0.8, 4.1  # inches
+    figure = Figure(figsize=(column * len(levels) + 0.3, 0.23 * lines + 1.7), layout="constrained")
+    axes = figure.add_subplot()
+    most = max([row["support"] for row in levels[0]] + [1])
+    root = sum(places[0].values()) / len(places[0])
+    for level, classes in enumerate(levels):
+        x = column * level
+        for above, children in shown[level].items():
+            y0 = places[level - 1][above] if level else root
+            for node in children:
+                y, row = places[level][node], classes[node]
+                style = {"color": "#BBBBBB", "lw": 0.8, "ls": ":"}
+                if row["support"]:
+                    width = 0.8 + 7 * (row["support"] / most) ** 0.5
+                    style = {"color": BLUE_TO_RED(1 - row["recall"]), "lw": width, "ls": "-"}
+                points = [(x, y0), (x + curve / 2, y0), (x + curve / 2, y), (x + curve, y)]
+                end = x + (curve + 0.1 if level + 1 == len(levels) else column)
+                codes = [Curve.MOVETO, *[Curve.CURVE4] * 3, Curve.LINETO]
+                axes.add_patch(PathPatch(Curve([*points, (end, y)], codes), fill=False, capstyle="butt", **style))
+                rate = f"{1 - row['recall']:.0%} of {row['support']:,}" if row["support"] else "no test rows"
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+                axes.text(x + curve + 0.12, y, f"{_short(row['label'])}  {rate}", va="center", fontsize=8, bbox=box)
+    axes.set(xlim=(0, column * len(levels)), ylim=(lines - 0.3, -0.7))
+    axes.axis("off")
+    axes.set_title(_tree_title(levels, shown), fontsize=11)
+    key = "error rate (1 - recall), of how many test rows; width of a line: the root of its test rows"
+    figure.colorbar(ScalarMappable(cmap=BLUE_TO_RED), ax=axes, location="bottom", label=key,
+                    format=PercentFormatter(1), fraction=0.25 / (0.23 * lines + 1.7), aspect=40, pad=0.01)  # fmt: skip
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _worst_of_each(levels: list[list[dict[str, Any]]], parents: list[list[int]]) -> list[dict[int, list[int]]]:
+    """For each level: parent (-1 above the first) -> those of its children to show, in the order of the tree: as many
+    of each as fit `LINES`, those with the most wrong rows."""
+    shown: list[dict[int, list[int]]] = []
+    for classes, parent_of in zip(levels, [[-1] * len(levels[0]), *parents], strict=True):
+        above = [node for children in shown[-1].values() for node in children] if shown else [-1]
+        children = {node: [] for node in above}
+        for node, parent in enumerate(parent_of):
+            if parent in children:
+                children[parent].append(node)
+        most = next(k for k in range(LINES, 0, -1) if sum(min(k, len(c)) for c in children.values()) <= LINES)
+        worst = [sorted(c, key=lambda i: -wrong_rows(classes[i]))[:most] for c in children.values()]
+        shown.append({node: sorted(c) for node, c in zip(children, worst, strict=True)})
+    return shown
+
+
+def wrong_rows(row: dict[str, Any]) -> int:
+    """Test rows of a class that were taken for another."""
+    return round(row["support"] * (1 - (row["recall"] or 0)))
+
+
+def _tree_title(levels: list[list[dict[str, Any]]], shown: list[dict[int, list[int]]]) -> str:
+    counts = [sum(map(len, children.values())) for children in shown]
+    pairs = zip(counts, map(len, levels), strict=True)
+    numbers = ", ".join(f"{n:,}" if n == all_n else f"{n} of {all_n:,}" for n, all_n in pairs)
+    whole = counts == [len(level) for level in levels]
+    which = "each branch" if whole else "the branches with the most wrong rows under each parent"
+    return f"Error rate of {which}\nclasses on each level: {numbers}"
 
 
 def _name_points(

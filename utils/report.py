@@ -11,6 +11,8 @@ from utils.class_plots import (
     plot_error_by_training_rows,
     plot_reliability,
     plot_risk_coverage,
+    plot_tree,
+    wrong_rows,
 )
 from utils.plots import plot_loss, plot_metrics
 from utils.tables import (
@@ -43,8 +45,10 @@ FILES = {
 CLASS_PLOTS = {
     "confusion_matrix.png": plot_confusion, "reliability.png": plot_reliability,
     "risk_coverage.png": plot_risk_coverage, "error_by_length.png": plot_error_by_length,
-    "error_by_training_rows.png": plot_error_by_training_rows,
+    "error_by_training_rows.png": plot_error_by_training_rows, "tree.png": plot_tree,
 }  # fmt: skip
+MOST_ABOVE = 40  # classes of a confusion matrix with numbers: the levels above the leaves have few classes
+MOST_PARENTS = 30
 
 
 def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
@@ -69,6 +73,9 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
     drawn |= {name: plot(analysis, plots / name) for name, plot in CLASS_PLOTS.items()}
     if len(analysis.get("classes", [])) > MOST:
         drawn["confusion_matrix_all.png"] = plot_confusion(analysis, plots / "confusion_matrix_all.png", most=None)
+    for name, level in zip(analysis.get("level_names", []), analysis.get("levels", []), strict=False):
+        file = f"confusion_matrix_{name}.png"
+        drawn[file] = plot_confusion(level, plots / file, most=MOST_ABOVE)
     images = {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
     write_comparison(results, output_dir / "baseline_comparison.csv")
 
@@ -76,6 +83,7 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
     sections = {
         "Results": paragraphs(results_table(results), baselines_line(results), images.get("baseline_comparison.png")),
         "Differences": differences_table(results),
+        "Tree": tree_section(analysis, images) if "tree" in analysis else "",
         **(class_sections(analysis, images) if analysis else {}),
         "Error patterns": errors_table(results, advice),
         "Data": data_tables(results),
@@ -153,3 +161,33 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
             correlations, images.get("error_by_length.png"), images.get("error_by_training_rows.png")
         ),
     }
+
+
+def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
+    """The levels above the leaves: their classes by F1, each with its child that is most often wrong, and plots.
+
+    Args:
+        analysis, images: as for `class_sections`.
+    """
+    levels = [level["classes"] for level in (*analysis["levels"], analysis)]
+    names, sections = analysis["level_names"], [images.get("tree.png")]
+    for level, parents in enumerate(analysis["tree"]["parents"]):
+        children = {parent: [] for parent in range(len(levels[level]))}
+        for child, parent in zip(levels[level + 1], parents, strict=True):
+            children[parent].append(child)
+        scores = [(row["f1"] is None, row["f1"], -row["support"]) for row in levels[level]]
+        rows = []
+        for parent in sorted(children, key=scores.__getitem__)[:MOST_PARENTS]:
+            row, worst = levels[level][parent], max(children[parent], key=wrong_rows)
+            wrong = "-"  # also of a parent without finer classes
+            if len(children[parent]) > 1 and wrong_rows(worst):
+                wrong = f"{worst['label']} ({wrong_rows(worst):,} of {worst['support']:,})"
+            cells = (format_number(row[name]) for name in ("support", "recall"))
+            rows.append([row["label"], *cells, with_interval(row, "f1"), wrong])
+        left_out = len(children) - len(rows)
+        sections += [
+            table([names[level].replace("_", " "), "test rows", "recall", "F1", "child most often wrong"], rows),
+            f"The {len(rows)} of lowest F1, of {len(children):,}." if left_out else None,
+            images.get(f"confusion_matrix_{names[level]}.png"),
+        ]
+    return paragraphs(*sections)
