@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import predict
+import run_classification
+import run_hierarchical
 import run_qa_sft
 from utils.arguments import DataArguments, parse_recipe
 from utils.data import ColumnArguments
@@ -20,11 +22,28 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
 ARGUMENTS = {
     "run_qa_sft.py": run_qa_sft.ARGUMENTS,
+    "run_classification.py": run_classification.ARGUMENTS,
+    "run_hierarchical.py": run_hierarchical.ARGUMENTS,
     "predict.py": (predict.PredictArguments,),
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),
 }
-RESULTS = ROOT / "benchmarks" / "results" / "quickstart_qa.json"
+RESULTS = ROOT / "benchmarks" / "results"
+# result file -> the metrics of its table in the README and the systems of its columns
+TABLES = {
+    "quickstart_qa.json": (
+        {"perplexity": "perplexity", "ROUGE-L": "rougeL"},
+        ("test_", "base_test_", "baseline_nearest_question_test_"),
+    ),
+    "quickstart_classification.json": (
+        {"macro F1": "macro_f1", "accuracy": "accuracy"},
+        ("test_", "baseline_tfidf_svm_test_", "baseline_encoder_alone_test_"),
+    ),
+    "quickstart_hierarchical.json": (
+        {"chapter macro F1": "parent_macro_f1", "block macro F1": "child_macro_f1"},
+        ("test_", "baseline_tfidf_svm_test_", "baseline_encoder_alone_test_"),
+    ),
+}
 
 
 def test_the_readme_has_commands_of_every_kind():
@@ -58,22 +77,28 @@ def test_the_python_of_the_readme_compiles_and_names_what_exists():
     exec("\n".join(line for line in code.splitlines() if line.startswith("from ")), {})
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_result_file():
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    rows = [
-        line.split("|")[1:-1] for line in README.splitlines() if line.startswith("| perplexity") or "ROUGE-L" in line
-    ]
-    prefixes = ("test_", "base_test_", "baseline_nearest_question_test_")
-    checked = 0
-    for name, *cells in rows:
-        metric = {"perplexity": "perplexity", "ROUGE-L": "rougeL"}[name.strip()]
+@pytest.mark.parametrize("name", TABLES)
+def test_the_numbers_of_the_readme_are_those_of_the_result_file(name):
+    results = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    metrics, prefixes = TABLES[name]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in README.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row[0] in metrics]
+    assert len(rows) == len(metrics)
+    for metric, *cells in rows:
         for prefix, cell in zip(prefixes, cells, strict=True):
+            key = prefix + metrics[metric]
             numbers = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
-            if numbers:
-                expected = [results[prefix + metric], *results[f"{prefix}{metric}_ci95"]]
-                assert numbers == pytest.approx(expected, abs=0.051 if metric == "perplexity" else 0.00051)
-                checked += 1
-    assert checked == 5
+            expected = [results[key], *results[f"{key}_ci95"]] if key in results else []
+            assert numbers == pytest.approx(expected, abs=0.051 if metric == "perplexity" else 0.00051)
+
+
+def test_the_speed_in_the_readme_is_that_of_the_result_file():
+    results = json.loads((RESULTS / "classification_speed.json").read_text(encoding="utf-8"))
+    training, predicting = re.search(
+        r"training is (\d[\d.]*) times .*?prediction (\d[\d.]*) times", README, re.DOTALL
+    ).groups()
+    assert float(training) == pytest.approx(results["train_ours_over_official"], abs=0.051)
+    assert float(predicting) == pytest.approx(results["predict_ours_over_pipeline"], abs=0.051)
 
 
 def test_the_tree_of_the_readme_names_every_module():
