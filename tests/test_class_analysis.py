@@ -21,7 +21,9 @@ from utils.class_plots import (
     plot_error_by_training_rows,
     plot_reliability,
     plot_risk_coverage,
+    plot_tree,
 )
+from utils.hierarchy import LabelTree
 from utils.metrics import resampling_weights
 from utils.tables import read_json
 
@@ -241,6 +243,65 @@ def test_plots_are_images_that_show_something(tmp_path, plot, n, rows):
 @pytest.mark.parametrize("plot", PLOTS)
 def test_nothing_is_drawn_from_nothing(tmp_path, plot):
     assert plot({}, tmp_path / "plot.png") is False and not list(tmp_path.iterdir())
+
+
+def tree_analysis(parents: int, children: int, rows: int = 400) -> dict:
+    """The analysis of two levels, `parents` with `children` each, where half of each child's rows are wrong."""
+    tree = LabelTree.from_paths([(f"p{p}", f"c{p}-{c:02d}") for p in range(parents) for c in range(children)])
+    references = np.arange(rows) % len(tree.leaves)
+    predictions = np.where(np.arange(rows) < rows // 2, references, (references + 1) % len(tree.leaves))
+    levels = [
+        analyse_classes(
+            tree.ancestors[references, level], tree.ancestors[predictions, level], np.full((rows, len(names)), 0.5),
+            names, tree.ancestors[references, level], np.arange(rows) + 5, resampling_weights(rows, 0, None, 20),
+        )
+        for level, names in enumerate(tree.levels)
+    ]  # fmt: skip
+    return levels[1] | {"tree": tree.to_dict(), "level_names": tree.level_names, "levels": levels[:1]}
+
+
+def labels_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_a_tree_names_each_branch_with_its_error_rate_in_color_and_width(figures, tmp_path):
+    found = tree_analysis(2, 2)
+    found["classes"][3] |= {"support": 0, "recall": None}
+    found["levels"][0]["classes"][1] |= {"support": 50, "recall": 0.9}
+    found["classes"][0] |= {"recall": 0.0}
+    assert plot_tree(found, tmp_path) is True
+    rate = f"{1 - found['levels'][0]['classes'][0]['recall']:.0%} of 200"
+    assert labels_of(figures[0]) == [
+        f"p0  {rate}", "p1  10% of 50", "c0-00  100% of 100", "c0-01  50% of 100", "c1-00  50% of 100",
+        "c1-01  no test rows",
+    ]  # fmt: skip
+    branches = figures[0].axes[0].patches
+    widths, colors = [b.get_linewidth() for b in branches], [b.get_edgecolor() for b in branches]
+    assert widths[0] > widths[2] == widths[3] > widths[1] > widths[5]
+    assert colors[3] == colors[4] and len({colors[i] for i in (1, 2, 3, 5)}) == 4
+    assert figures[0].axes[0].get_title() == "Error rate of each branch\nclasses on each level: 2, 4"
+
+
+def test_a_large_tree_shows_the_children_with_the_most_wrong_rows_of_every_parent(figures, tmp_path):
+    found = tree_analysis(22, 13, 286)
+    for i, row in enumerate(found["classes"]):
+        row |= {"support": 100, "recall": 1 - (i % 13) / 20}
+    plot_tree(found, tmp_path)
+    assert "the most wrong rows under each parent\nclasses on each level: 22, 66 of 286" in (
+        figures[0].axes[0].get_title()
+    )  # fmt: skip
+    names = [text.split("  ")[0] for text in labels_of(figures[0])]
+    assert sorted(names[22:]) == sorted(f"c{p}-{c}" for p in range(22) for c in (10, 11, 12))
+    figures[0].draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figures[0].axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def test_a_tree_of_many_parents_stays_on_a_page_and_a_flat_run_has_none(tmp_path, analysis):
+    assert plot_tree(tree_analysis(200, 2), tmp_path / "tree.png") is True
+    pixels = imread(tmp_path / "tree.png")
+    assert 500 < pixels.shape[0] < 3300 and 500 < pixels.shape[1] < 3300
+    assert plot_tree(analysis, tmp_path / "none.png") is False and not (tmp_path / "none.png").exists()
 
 
 def cells(figure: Figure) -> list[int]:

@@ -205,6 +205,32 @@ def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_pa
     assert all(f"`{name}`" in text for name in ("analysis.json", "per_class.csv", "classification_report.txt"))
 
 
+def test_only_a_run_on_a_tree_has_its_section_and_plots(tmp_path):
+    write_json(tmp_path / "all_results.json", RESULTS)
+    weights, leaves = resampling_weights(8, seed=0), np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    predictions = np.array([0, 0, 1, 1, 0, 1, 1, 2])  # 2 is a parent of its own: twice taken for 1
+    levels = [
+        analyse_classes(r, p, np.full((8, len(names)), 0.5), names, r, np.arange(8) + 5, weights)
+        for r, p, names in ((leaves // 2, predictions // 2, ["A", "B"]), (leaves, predictions, ["a", "b", "B"]))
+    ]
+    write_class_files(tmp_path, levels[1], "")
+    assert "## Tree" not in write_report(tmp_path, {}).read_text()
+    assert not (tmp_path / "plots" / "tree.png").exists()
+    tree = {
+        "tree": {"levels": [["A", "B"], ["a", "b", "B"]], "parents": [[0, 0, 1]]},
+        "level_names": ["parent", "child"],
+    }
+    write_class_files(tmp_path, levels[1] | tree | {"levels": levels[:1], "temperature": 1.5}, "")
+    text = write_report(tmp_path, {}).read_text()
+    rows = [line for line in text.split("## Tree\n")[1].split("## Classes\n")[0].splitlines() if line[:1] == "|"]
+    assert rows[0] == "| parent | test rows | recall | F1 | child most often wrong |" and len(rows) == 4
+    # B: 1 of 3 found, F1 2 * 1 / (1 + 3); A: 5 of 5 and 2 more, F1 2 * 5 / (7 + 5); one of 3 a and one of 2 b is wrong
+    assert rows[2].startswith("| B | 3 | 0.333 | 0.500 [") and rows[2].endswith("| - |")
+    assert rows[3].startswith("| A | 5 | 1.000 | 0.833 [") and rows[3].endswith("| a (1 of 3) |")
+    for name in ("tree", "confusion_matrix_parent", "confusion_matrix"):
+        assert f"![{name}](plots/{name}.png)" in text and imread(tmp_path / "plots" / f"{name}.png").std() > 0.01
+
+
 def test_json_is_whole_ordered_and_finite(tmp_path, monkeypatch):
     path = tmp_path / "all_results.json"
     write_json(path, {"z": 1 / 3, "a": math.nan, "list": [math.inf, 1]})
