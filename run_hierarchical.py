@@ -184,6 +184,12 @@ def main(
     given: dict[str, Any],
 ) -> None:
     # ----- 1. Setup
+    never = training_args.eval_strategy == "no" or not training_args.metric_for_best_model
+    if tree_args.early_stopping_patience and never:
+        raise UserError(
+            "`early_stopping_patience` looks at evaluations: give `eval_strategy: epoch` and `metric_for_best_model: "
+            "child_macro_f1` with it."
+        )
     checkpoint = start_run(training_args, given, ARGUMENTS)
     output_dir = Path(training_args.output_dir)
     # Trainer pushes at every save: hold that back until the evaluation is done
@@ -310,7 +316,8 @@ def main(
     correct = predictions[:, -1] == labels
     weights = resampling_weights(len(labels), seed, splits["test"]["cluster"])
     tuned = row_statistics(log_p, labels, tree)
-    base = row_statistics(sum_to_parents(leaf_log_probabilities(base_logits, tree), tree), labels, tree)
+    base_log_p = sum_to_parents(leaf_log_probabilities(base_logits, tree), tree)
+    base = row_statistics(base_log_p, labels, tree)
     results |= evaluate_statistics(tuned, weights, "test") | evaluate_statistics(base, weights, "base_test")
     compared = {k: v for k, v in tuned.items() if k.endswith(("macro_f1", "path_accuracy", "hierarchical_f1"))}
     results |= paired_difference(compared, base, weights, "delta_base_test")
@@ -348,7 +355,7 @@ def main(
     ]  # fmt: skip
     analysis = levels[-1] | calibration_curves(leaves, labels, temperature)
     analysis |= {"tree": tree.to_dict(), "level_names": tree.level_names, "levels": levels[:-1]}
-    ids, base_predictions = splits["test"]["id"], expand_predictions(base_logits, tree)[:, -1]
+    ids, base_predictions = splits["test"]["id"], expand_predictions(base_log_p, tree)[:, -1]
     confidence = probabilities.max(axis=1)
     columns_of_rows = zip(ids, texts, predictions[:, -1], labels, base_predictions, confidence, shown, strict=True)
     rows = [
