@@ -8,6 +8,7 @@ import torch
 from conftest import save_encoder, word_tokenizer
 
 from utils.encoding import (
+    NEAR_TIE,
     WindowCollator,
     encode_texts,
     measure_latency,
@@ -135,6 +136,17 @@ def test_predicting_leaves_the_mode_of_the_model_as_it_was_and_batches_change_no
     one, all_at_once = (predict_logits(model, rows, 0, 10, batch_size) for batch_size in (1, 16))
     assert model.training
     assert np.allclose(one, all_at_once, atol=1e-5)
+
+
+def test_in_half_precision_near_ties_are_decided_in_float32(tmp_path):
+    model, tokenizer = save_encoder(tmp_path, WORDS, num_labels=40)
+    rows, _ = encode_texts(tokenizer, [" ".join(np.random.default_rng(i).choice(WORDS, 8)) for i in range(300)], 10)
+    exact, half = (predict_logits(model, rows, 0, 10, 16, autocast) for autocast in (None, "bfloat16"))
+    best = np.sort(half, axis=1)
+    near = best[:, -1] - best[:, -2] < NEAR_TIE
+    assert 5 < near.sum() < 300 and np.allclose(half[near], exact[near], atol=1e-5)
+    assert not np.allclose(half[~near], exact[~near], atol=1e-5)
+    assert (half.argmax(axis=1) == exact.argmax(axis=1)).all()
 
 
 def test_latency_is_in_milliseconds_and_counts_all_rows(tmp_path):
