@@ -12,6 +12,7 @@ from conftest import ROOT, qa_flags, run_here
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
+from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, main
 from utils.arguments import UserError
 from utils.run import FREE_KEYS, newest_checkpoint, peak_memory, start_run
@@ -108,7 +109,7 @@ def test_keys_that_change_no_weight_may_differ_on_a_restart(tmp_path):
 
 
 def test_keys_that_may_differ_are_keys():
-    known = {field for arguments in ARGUMENTS for field in arguments.__dataclass_fields__}
+    known = {field for arguments in (*ARGUMENTS, *CLASSIFICATION) for field in arguments.__dataclass_fields__}
     assert FREE_KEYS <= known
 
 

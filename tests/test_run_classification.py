@@ -161,8 +161,6 @@ def test_the_best_epoch_by_macro_f1_is_the_one_that_is_saved(class_run):
     evaluations = {entry["step"]: entry["eval_macro_f1"] for entry in history(class_run) if "eval_macro_f1" in entry}
     assert len(evaluations) == 10
     best = max(evaluations.values())
-    states = [json.loads(p.read_text()) for p in class_run.folder.glob("checkpoint-*/trainer_state.json")]
-    assert {state["best_metric"] for state in states} >= {pytest.approx(best)}
     (saved,) = [p for p in class_run.folder.glob("checkpoint-*") if evaluations[int(p.name[11:])] == best][:1]
     weights = [load_file(folder / "adapter_model.safetensors") for folder in (class_run.folder, saved)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
