@@ -42,6 +42,7 @@ from utils.class_analysis import (
     label_conflicts,
     write_class_files,
 )
+from utils.cleaning import clean_text
 from utils.data import load_splits
 from utils.encoding import (
     EncoderArguments,
@@ -128,7 +129,7 @@ def to_paths(splits: dict[str, Dataset], args: HierarchicalArguments) -> dict[st
     if args.path_column:
         paths = [tuple(part.strip() for part in name.split(args.path_separator)) for name in names]
         return {split: [paths[i] for i in rows[leaf]] for split, rows in splits.items()}
-    parents = {split: [" ".join(name.split()) for name in rows[args.parent_column]] for split, rows in splits.items()}
+    parents = {split: [clean_text(name) for name in rows[args.parent_column]] for split, rows in splits.items()}
     return {split: list(zip(parents[split], (names[i] for i in splits[split][leaf]), strict=True)) for split in splits}
 
 
