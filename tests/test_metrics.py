@@ -146,6 +146,17 @@ def test_the_f1_of_a_group_is_the_mean_of_its_own_classes():
     assert "none_macro_f1" not in statistics
 
 
+def test_the_interval_of_a_macro_mean_over_many_rare_classes_holds_its_value():
+    rng = np.random.default_rng(8)
+    references = np.repeat(np.arange(200), 3)
+    predictions = np.where(rng.random(600) < 0.5, references, rng.integers(200, size=600))
+    statistics = metrics.classification_statistics(predictions, references, range(200))
+    result = metrics.evaluate_statistics(statistics, metrics.resampling_weights(600, 0))
+    for name in ("macro_f1", "macro_precision", "macro_recall"):
+        low, high = result[f"{name}_ci95"]
+        assert low < result[name] < high and 0.03 < high - low < 0.15
+
+
 def test_thousands_of_classes_need_little_memory():
     references = list(range(5000))
     statistics = metrics.classification_statistics(references, references, range(10000))

@@ -161,7 +161,7 @@ def resampling_weights(
 def evaluate_statistics(statistics: dict[str, np.ndarray], weights: np.ndarray, prefix: str = "") -> dict[str, Any]:
     """Each metric as `{prefix}_{name}` and its 95 % percentile bootstrap interval as `{prefix}_{name}_ci95`.
 
-    Resamples in which a ratio has nothing to divide by are left out of its interval.
+    Resamples of `CLASS_METRICS` are moved so that their mean is the value (bias correction, Efron 1979). Resamples in which a ratio has nothing to divide by are left out of its interval.
     """
     results = {}
     for name, statistic in statistics.items():
@@ -233,7 +233,12 @@ def _reduce_classes(name: str, hits: np.ndarray, predicted: np.ndarray, true: np
 def _values(name: str, statistic: Any, weights: np.ndarray) -> tuple[float, np.ndarray]:
     """The metric of all rows, and of each resample; in blocks, since the product may copy the weights as float64."""
     sums = np.concatenate([block @ statistic for block in np.array_split(weights, 10)])
-    return float(reduce_sums(name, statistic.sum(axis=0, dtype=float))), reduce_sums(name, sums)
+    value, resampled = float(reduce_sums(name, statistic.sum(axis=0, dtype=float))), reduce_sums(name, sums)
+    if name.endswith(CLASS_METRICS) and len(weights) > 1:
+        # a resample lacks some rare classes, so its macro mean is over others: with hundreds of classes it lay below
+        # the value in every resample, and the interval left out the value
+        resampled = np.clip(resampled - (np.nanmean(resampled) - value), -1, 1)
+    return value, resampled
 
 
 def _repetition(text: str) -> float:
