@@ -161,7 +161,8 @@ def resampling_weights(
 def evaluate_statistics(statistics: dict[str, np.ndarray], weights: np.ndarray, prefix: str = "") -> dict[str, Any]:
     """Each metric as `{prefix}_{name}` and its 95 % percentile bootstrap interval as `{prefix}_{name}_ci95`.
 
-    Resamples of `CLASS_METRICS` are moved so that their mean is the value (bias correction, Efron 1979). Resamples in which a ratio has nothing to divide by are left out of its interval.
+    Resamples of `CLASS_METRICS` are moved so that their mean is the value (bias correction, Efron 1979). Resamples in
+    which a ratio has nothing to divide by are left out of its interval.
     """
     results = {}
     for name, statistic in statistics.items():
