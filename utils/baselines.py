@@ -27,6 +27,12 @@ def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Seq
     return [answers[i] for i in nearest]
 
 
+def class_vectorizer(labels: np.ndarray) -> TfidfVectorizer:
+    """TF-IDF of words and pairs for linear models, with fewer features where there are very many classes."""
+    most = MOST_COEFFICIENTS // len(np.unique(labels))
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=most)
+
+
 def classification_baselines(
     texts: Sequence[str], labels: np.ndarray, new_texts: Sequence[str], seed: int
 ) -> dict[str, np.ndarray]:
@@ -42,9 +48,7 @@ def classification_baselines(
         shares; `tfidf_svm` and `tfidf_logistic`, linear models on TF-IDF of words and pairs, each class weighted with
         its inverse frequency, since macro F1 is what they are compared in (it wins on the rare classes).
     """
-    vectorizer = TfidfVectorizer(
-        sublinear_tf=True, ngram_range=(1, 2), max_features=MOST_COEFFICIENTS // len(np.unique(labels))
-    )
+    vectorizer = class_vectorizer(labels)
     models = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "stratified_random": DummyClassifier(strategy="stratified", random_state=seed),

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.blend import BLENDS
-from utils.generation import batches_by_length
+from utils.generation import batches_by_length, progress
 
 LONG_TEXTS = ("head", "head_tail", "windows")
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts, one class of which changed
@@ -241,7 +239,7 @@ def _logits(
     was_training = model.training
     model.eval()
     found: list[tuple[int, np.ndarray]] = []
-    for batch in tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process):
+    for batch in progress(batches, name):
         inputs = pad([windows[i][1] for i in batch], pad_token_id)
         with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
             logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits

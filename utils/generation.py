@@ -42,7 +42,8 @@ def _in_order(results: list[tuple[int, Any]], n_rows: int) -> list[Any]:
     return [gathered[i] for i in range(n_rows)]
 
 
-def _progress(batches: list[list[int]], name: str | None) -> tqdm:
+def progress(batches: list[list[int]], name: str | None) -> tqdm:
+    """A bar over batches, on the main process; without a name none."""
     return tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process)
 
 
@@ -81,7 +82,7 @@ def score_answers(
     vocabulary = model.config.get_text_config().vocab_size
     most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
     lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
-    for rows in _progress(batches_by_length(lengths, batch_size, most_tokens), name):
+    for rows in progress(batches_by_length(lengths, batch_size, most_tokens), name):
         ids, mask = _left_pad([prompts[i] + answers[i] for i in rows], pad_id, model.device)
         keep = max(len(answers[i]) for i in rows) + 1  # logits of the answers alone: the vocabulary is the wide part
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -124,7 +125,7 @@ def generate_answers(
     stop_ids = [tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id]
     config = GenerationConfig(**generation, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
     results = []
-    for rows in _progress(batches_by_length([len(p) for p in prompts], batch_size), name):
+    for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
         ids, mask = _left_pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
         for i, tokens in zip(rows, output.tolist(), strict=True):

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from utils.baselines import MOST_COEFFICIENTS
+from utils.baselines import class_vectorizer
 from utils.hierarchy import LabelTree
 from utils.metrics import accuracy_statistics, classification_statistics
 
@@ -84,10 +83,7 @@ def hierarchical_baselines(
         `tfidf_svm_per_node`, a model for the first level and one for the children of each node, from the root down
         (local classifier per parent node, Silla and Freitas 2011).
     """
-    # In the settings of utils.baselines, so that both reports have the same tfidf_svm
-    vectorizer = TfidfVectorizer(
-        sublinear_tf=True, ngram_range=(1, 2), max_features=MOST_COEFFICIENTS // len(np.unique(labels))
-    )
+    vectorizer = class_vectorizer(labels)
     known, new = vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
     model = LinearSVC(class_weight="balanced", random_state=seed)
     flat = tree.ancestors[model.fit(known, labels).predict(new)]

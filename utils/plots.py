@@ -9,17 +9,9 @@ from matplotlib.patches import Patch
 from utils.tables import METRICS, TABLE_ONLY, format_number, is_number, label, metric_names, systems
 
 PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
-COLORS = (
-    "#0072B2",
-    "#8C8C8C",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-)  # Okabe-Ito: safe for the colour-blind
-RED = "#D55E00"  # Okabe-Ito's too, for what to look at
+RED = "#D55E00"  # for what to look at
+# Okabe-Ito: safe for the colour-blind
+COLORS = ("#0072B2", "#8C8C8C", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", RED, "#F0E442")
 
 
 def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:

@@ -218,10 +218,8 @@ def summary(results: dict[str, Any]) -> str:
         return "No test metric was measured."
     sign = 1 if METRICS[metric][1] == "higher" else -1
     others = {p: n for p, n in systems(results).items() if p != "test_" and is_number(results.get(p + metric))}
-    baselines = others.keys() - {
-        "base_test_",
-        "baseline_encoder_alone_test_",
-    }  # the encoder is a part of what is tuned
+    # the encoder alone is a part of what is tuned
+    baselines = others.keys() - {"base_test_", "baseline_encoder_alone_test_"}
     best = max(sorted(baselines), key=lambda p: sign * results[p + metric], default=None)
     text = f"On the test split the fine-tuned model reaches {label(metric)} "
     text += with_interval(results, f"test_{metric}")
