@@ -113,6 +113,7 @@ def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, floa
     metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
     if checkpoint is None and "train_num_tokens" in metrics:  # else the time is that of a part of the tokens
         metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
+    metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
     trainer.save_metrics("train", metrics, combined=False)
     return metrics
 

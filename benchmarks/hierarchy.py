@@ -1,0 +1,147 @@
+"""What the tree, the focal loss and LoRA are worth on the quickstart's ICD-10-CM titles.
+
+    python benchmarks/hierarchy.py
+
+- systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `blend`; the
+  chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on the test rows.
+- losses and adapters: one epoch of 12,800 rows, the encoder alone, validation beside test.
+- memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the process's peak in training.
+- time: seconds for the same 100 steps, hierarchical and flat in turn, three times each.
+
+A seed each. Needs `make quickstart` (data and model); more than an hour on 2 cores; runs that have ended are not run
+again. Writes results/hierarchy.json.
+"""
+
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from utils.files import read_rows
+from utils.hierarchy import LabelTree
+from utils.hierarchy_metrics import hierarchy_statistics
+from utils.metrics import evaluate_statistics, paired_difference, resampling_weights
+from utils.tables import read_json, write_json
+
+HIERARCHICAL = ["run_hierarchical.py", "recipes/quickstart/hierarchical.yaml"]
+# what the two recipes say differently, but for the columns
+FLAT = ["run_classification.py", "recipes/quickstart/classification.yaml", "--label_column", "block",
+        "--train_file", "quickstart/data/icd10cm_blocks.jsonl", "--group_column", "category",
+        "--near_duplicate_threshold", "1.0", "--min_input_words", "1", "--drop_ambiguous", "false",
+        "--max_length", "48", "--max_eval_samples", "3000", "--max_predict_samples", "3000"]  # fmt: skip
+LORA = ["--use_peft", "true", "--lora_r", "16", "--lora_alpha", "32", "--lora_target_modules", "query", "key", "value",
+        "dense"]  # fmt: skip
+QLORA = [*LORA, "--load_in_4bit", "true", "--dtype", "bfloat16"]
+SYSTEMS = {"hierarchical": HIERARCHICAL, "flat": FLAT, "focal": [*HIERARCHICAL, "--focal_gamma", "2"]}
+SMALL = [*HIERARCHICAL, "--max_train_samples", "12800", "--num_train_epochs", "1", "--blend", "none"]
+ABLATION = {
+    "cross-entropy": SMALL,
+    "focal": [*SMALL, "--focal_gamma", "2"],
+    "focal, inverse frequency": [*SMALL, "--focal_gamma", "2", "--class_imbalance", "inverse_frequency"],
+    "LoRA": [*SMALL, *LORA, "--learning_rate", "1e-3"],
+    "QLoRA": [*SMALL, *QLORA, "--learning_rate", "1e-3"],
+}
+FEW = ["--max_eval_samples", "50", "--max_predict_samples", "50", "--blend", "none"]
+SHOWN = ("parent_macro_f1", "child_macro_f1", "path_accuracy", "hierarchical_f1", "parent_ece", "child_ece")
+OUTPUTS = Path("outputs/hierarchy")
+
+
+def run(command: list[str], name: str) -> dict[str, Any]:
+    """Run a script, unless it has ended before, and return its results."""
+    output_dir = OUTPUTS / name
+    if not (output_dir / "all_results.json").exists():
+        subprocess.run([sys.executable, *command, "--output_dir", output_dir], check=True, stdout=subprocess.DEVNULL)
+    return read_json(output_dir / "all_results.json")
+
+
+def read_paths(name: str, tree: LabelTree) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Ids of a run's test rows, their predicted nodes [rows, depth] and their leaves."""
+    place = {leaf: i for i, leaf in enumerate(tree.leaves)}
+    rows = [row for _, row in read_rows(OUTPUTS / name / "_private" / "predictions_test.jsonl")]
+
+    def leaf(label: str | list[str]) -> int:
+        return place[label[-1] if isinstance(label, list) else label]
+
+    predicted = tree.ancestors[[leaf(row["prediction"]) for row in rows]]
+    return [row["id"] for row in rows], predicted, np.array([leaf(row["reference"]) for row in rows])
+
+
+def compare_systems() -> list[dict[str, Any]]:
+    found = {name: run(command, name) for name, command in SYSTEMS.items()}
+    tree = LabelTree.from_dict(read_json(OUTPUTS / "hierarchical" / "task.json")["tree"])
+    ids, predicted, labels = read_paths("hierarchical", tree)
+    weights = resampling_weights(len(labels), seed=42)
+    first, rows = hierarchy_statistics(predicted, labels, tree), []
+    for name, results in found.items():
+        same_ids, predicted, _ = read_paths(name, tree)
+        if same_ids != ids:
+            raise SystemExit(f"{name} was tested on other rows than hierarchical: remove {OUTPUTS} and run again")
+        own = hierarchy_statistics(predicted, labels, tree)
+        shown = {key: own[key] for key in SHOWN if key in own}
+        row = {"system": name, "train_runtime": results["train_runtime"]} | evaluate_statistics(shown, weights, "test")
+        row |= {key: results[key] for key in ("test_parent_ece", "test_child_ece", "test_ece") if key in results}
+        if name != "hierarchical":
+            row |= paired_difference(shown, first, weights, "delta_hierarchical_test")
+        rows.append(row)
+    return rows
+
+
+def compare_small() -> list[dict[str, Any]]:
+    rows = []
+    for name, command in ABLATION.items():
+        results = run(command, name.replace(",", "").replace(" ", "-").lower())
+        row = {"what": name}
+        for split in ("eval", "test"):
+            row |= {f"{split}_{metric}": results[f"{split}_{metric}"] for metric in SHOWN}
+            row |= {f"{split}_child_macro_f1_ci95": results[f"{split}_child_macro_f1_ci95"]}
+        rows.append(row | {key: results[key] for key in ("trainable_parameters", "train_runtime")})
+    return rows
+
+
+def measure_memory() -> list[dict[str, Any]]:
+    folder = OUTPUTS / "bert-base"
+    if not (folder / "config.json").exists():
+        BertModel(BertConfig()).save_pretrained(folder)
+        AutoTokenizer.from_pretrained("quickstart/models/all-minilm-l6-v2").save_pretrained(folder)
+    short = ["--max_steps", "10", "--per_device_train_batch_size", "8", "--max_train_samples", "2000", *FEW]
+    rows = []
+    for name, flags in {"LoRA": [*LORA, "--dtype", "float32"], "LoRA in bfloat16": [*LORA, "--dtype", "bfloat16"],
+                        "QLoRA": QLORA}.items():  # fmt: skip
+        command = [*HIERARCHICAL, "--model_name_or_path", str(folder), *flags, *short]
+        results = run(command, f"memory-{name.replace(' ', '-').lower()}")
+        kept = ("train_peak_memory_gb", "trainable_parameters", "total_parameters")
+        rows.append({"what": name} | {key: results[key] for key in kept})
+    return rows
+
+
+def measure_time(steps: int = 100, times: int = 3) -> dict[str, Any]:
+    seconds: dict[str, list[float]] = {"hierarchical": [], "flat": []}
+    for i in range(times):
+        for name in seconds:
+            command = [*SYSTEMS[name], "--max_steps", str(steps), *FEW]
+            seconds[name].append(run(command, f"time-{name}-{i}")["train_runtime"])
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {"steps": steps, "seconds": seconds, "ratio_of_medians": medians["hierarchical"] / medians["flat"]}
+
+
+def main() -> None:
+    for path in OUTPUTS.glob("time-*"):  # in turn, in one go, or not comparable
+        shutil.rmtree(path)
+    results = {
+        "time": measure_time(),
+        "systems": compare_systems(),
+        "losses_and_adapters": compare_small(),
+        "memory": measure_memory(),
+        "versions": read_json(OUTPUTS / "hierarchical" / "task.json")["versions"],
+        "command": "python benchmarks/hierarchy.py",
+    }
+    write_json(Path("benchmarks/results/hierarchy.json"), results)
+
+
+if __name__ == "__main__":
+    main()
