@@ -3,7 +3,7 @@
     python benchmarks/hierarchy.py
 
 - systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `blend`; the
-  chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on the test rows.
+  chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
 - losses and adapters: one epoch of 12,800 rows, the encoder alone, validation beside test.
 - memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the process's peak in training.
 - time: seconds for the same 100 steps, hierarchical and flat in turn, three times each.
@@ -29,33 +29,36 @@ from utils.metrics import evaluate_statistics, paired_difference, resampling_wei
 from utils.tables import read_json, write_json
 
 HIERARCHICAL = ["run_hierarchical.py", "recipes/quickstart/hierarchical.yaml"]
-# what the two recipes say differently, but for the columns
-FLAT = ["run_classification.py", "recipes/quickstart/classification.yaml", "--label_column", "block",
-        "--train_file", "quickstart/data/icd10cm_blocks.jsonl", "--group_column", "category",
-        "--near_duplicate_threshold", "1.0", "--min_input_words", "1", "--drop_ambiguous", "false",
-        "--max_length", "48", "--max_eval_samples", "3000", "--max_predict_samples", "3000"]  # fmt: skip
-LORA = ["--use_peft", "true", "--lora_r", "16", "--lora_alpha", "32", "--lora_target_modules", "query", "key", "value",
-        "dense"]  # fmt: skip
-QLORA = [*LORA, "--load_in_4bit", "true", "--dtype", "bfloat16"]
-SYSTEMS = {"hierarchical": HIERARCHICAL, "flat": FLAT, "focal": [*HIERARCHICAL, "--focal_gamma", "2"]}
-SMALL = [*HIERARCHICAL, "--max_train_samples", "12800", "--num_train_epochs", "1", "--blend", "none"]
+FLAT = ["run_classification.py", "recipes/quickstart/classification.yaml"]
+FLAT_KEYS = {  # what the two recipes say differently, but for the columns
+    "label_column": "block", "train_file": "quickstart/data/icd10cm_blocks.jsonl", "group_column": "category",
+    "near_duplicate_threshold": 1.0, "min_input_words": 1, "drop_ambiguous": "false", "max_length": 48,
+    "max_eval_samples": 3000, "max_predict_samples": 3000,
+}  # fmt: skip
+LORA = {"use_peft": "true", "lora_r": 16, "lora_alpha": 32, "lora_target_modules": ["query", "key", "value", "dense"]}
+QLORA = LORA | {"load_in_4bit": "true", "dtype": "bfloat16"}
+SYSTEMS = {"hierarchical": (HIERARCHICAL, {}), "flat": (FLAT, FLAT_KEYS), "focal": (HIERARCHICAL, {"focal_gamma": 2})}
+SMALL = {"max_train_samples": 12800, "num_train_epochs": 1, "blend": "none"}
 ABLATION = {
     "cross-entropy": SMALL,
-    "focal": [*SMALL, "--focal_gamma", "2"],
-    "focal, inverse frequency": [*SMALL, "--focal_gamma", "2", "--class_imbalance", "inverse_frequency"],
-    "LoRA": [*SMALL, *LORA, "--learning_rate", "1e-3"],
-    "QLoRA": [*SMALL, *QLORA, "--learning_rate", "1e-3"],
+    "focal": SMALL | {"focal_gamma": 2},
+    "focal, inverse frequency": SMALL | {"focal_gamma": 2, "class_imbalance": "inverse_frequency"},
+    "LoRA": SMALL | LORA | {"learning_rate": 1e-3},
+    "QLoRA": SMALL | QLORA | {"learning_rate": 1e-3},
 }
-FEW = ["--max_eval_samples", "50", "--max_predict_samples", "50", "--blend", "none"]
+FEW = {"max_eval_samples": 400, "max_predict_samples": 400, "blend": "none"}
 SHOWN = ("parent_macro_f1", "child_macro_f1", "path_accuracy", "hierarchical_f1", "parent_ece", "child_ece")
 OUTPUTS = Path("outputs/hierarchy")
 
 
-def run(command: list[str], name: str) -> dict[str, Any]:
+def run(script_and_recipe: list[str], keys: dict[str, Any], name: str) -> dict[str, Any]:
     """Run a script, unless it has ended before, and return its results."""
     output_dir = OUTPUTS / name
     if not (output_dir / "all_results.json").exists():
-        subprocess.run([sys.executable, *command, "--output_dir", output_dir], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, *script_and_recipe, "--output_dir", str(output_dir)]
+        for key, value in keys.items():
+            command += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return read_json(output_dir / "all_results.json")
 
 
@@ -72,7 +75,7 @@ def read_paths(name: str, tree: LabelTree) -> tuple[list[str], np.ndarray, np.nd
 
 
 def compare_systems() -> list[dict[str, Any]]:
-    found = {name: run(command, name) for name, command in SYSTEMS.items()}
+    found = {name: run(script, keys, name) for name, (script, keys) in SYSTEMS.items()}
     tree = LabelTree.from_dict(read_json(OUTPUTS / "hierarchical" / "task.json")["tree"])
     ids, predicted, labels = read_paths("hierarchical", tree)
     weights = resampling_weights(len(labels), seed=42)
@@ -93,8 +96,8 @@ def compare_systems() -> list[dict[str, Any]]:
 
 def compare_small() -> list[dict[str, Any]]:
     rows = []
-    for name, command in ABLATION.items():
-        results = run(command, name.replace(",", "").replace(" ", "-").lower())
+    for name, keys in ABLATION.items():
+        results = run(HIERARCHICAL, keys, name.replace(",", "").replace(" ", "-").lower())
         row = {"what": name}
         for split in ("eval", "test"):
             row |= {f"{split}_{metric}": results[f"{split}_{metric}"] for metric in SHOWN}
@@ -108,12 +111,15 @@ def measure_memory() -> list[dict[str, Any]]:
     if not (folder / "config.json").exists():
         BertModel(BertConfig()).save_pretrained(folder)
         AutoTokenizer.from_pretrained("quickstart/models/all-minilm-l6-v2").save_pretrained(folder)
-    short = ["--max_steps", "10", "--per_device_train_batch_size", "8", "--max_train_samples", "2000", *FEW]
+    short = FEW | {"max_steps": 10, "per_device_train_batch_size": 8, "max_train_samples": 2000}
+    short["model_name_or_path"] = folder
     rows = []
-    for name, flags in {"LoRA": [*LORA, "--dtype", "float32"], "LoRA in bfloat16": [*LORA, "--dtype", "bfloat16"],
-                        "QLoRA": QLORA}.items():  # fmt: skip
-        command = [*HIERARCHICAL, "--model_name_or_path", str(folder), *flags, *short]
-        results = run(command, f"memory-{name.replace(' ', '-').lower()}")
+    for name, keys in {
+        "LoRA": LORA,
+        "LoRA in bfloat16": LORA | {"dtype": "bfloat16"},
+        "QLoRA": QLORA,
+    }.items():
+        results = run(HIERARCHICAL, short | keys, f"memory-{name.replace(' ', '-').lower()}")
         kept = ("train_peak_memory_gb", "trainable_parameters", "total_parameters")
         rows.append({"what": name} | {key: results[key] for key in kept})
     return rows
@@ -123,8 +129,8 @@ def measure_time(steps: int = 100, times: int = 3) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {"hierarchical": [], "flat": []}
     for i in range(times):
         for name in seconds:
-            command = [*SYSTEMS[name], "--max_steps", str(steps), *FEW]
-            seconds[name].append(run(command, f"time-{name}-{i}")["train_runtime"])
+            script, keys = SYSTEMS[name]
+            seconds[name].append(run(script, keys | FEW | {"max_steps": steps}, f"time-{name}-{i}")["train_runtime"])
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {"steps": steps, "seconds": seconds, "ratio_of_medians": medians["hierarchical"] / medians["flat"]}
 
