@@ -118,9 +118,10 @@ def classification_statistics(
 def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
     """Turn a statistic's sums over rows [..., columns] into the metric [...]; the name's end says which one.
 
-    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. `CLASS_METRICS`: true positives, predicted and
-    true rows, a column a class each. perplexity: exp of a ratio. ece: correct - confidence, a column a bin, and rows.
-    All others: the ratio of the two columns, NaN where the second is 0.
+    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. chrf: for n of 1 to 6 the prediction's, the
+    reference's and the common n-grams of characters. `CLASS_METRICS`: true positives, predicted and true rows, a
+    column a class each. perplexity: exp of a ratio. ece: correct - confidence, a column a bin, and rows. All others:
+    the ratio of the two columns, NaN where the second is 0.
     """
     sums = np.asarray(sums, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -132,6 +133,14 @@ def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
             brevity = np.exp(np.minimum(0, 1 - reference_length / length))
             defined = correct.any(axis=-1) & total.all(axis=-1)
             return np.where(defined, brevity * np.exp(np.log(precision).mean(axis=-1)), 0.0)
+        if name.endswith("chrf"):
+            predicted, of_reference, common = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
+            defined = (predicted > 0) & (of_reference > 0)  # texts may be shorter than n
+            precision, recall = (
+                np.where(defined, common / total, 0).sum(axis=-1) / defined.sum(axis=-1)
+                for total in (predicted, of_reference)
+            )
+            return np.where(precision + recall > 0, 5 * precision * recall / (4 * precision + recall), 0.0)  # beta 2
         if name.endswith(CLASS_METRICS):
             return _reduce_classes(name, *np.split(sums, 3, axis=-1))
         if name.endswith("ece"):
