@@ -6,14 +6,28 @@ No number here sees an invented dose: `utils.factuality` looks for that.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate.utils import gather_object
 from sacrebleu.metrics.helpers import extract_all_char_ngrams
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
+from utils.arguments import UserError
+from utils.generation import batches_by_length, progress
 from utils.metrics import text_statistics
 
 LONGEST_NGRAM = 4
 CHRF_ORDER = 6
+# the layer that agrees best with people on WMT16, from the table of the package bert-score 0.3.13
+BERTSCORE_LAYERS = {
+    "microsoft/deberta-xlarge-mnli": 40, "microsoft/deberta-large-mnli": 18, "microsoft/deberta-base-mnli": 9,
+    "roberta-large": 17, "FacebookAI/roberta-large": 17, "bert-base-uncased": 9, "google-bert/bert-base-uncased": 9,
+    "distilbert-base-uncased": 5, "distilbert/distilbert-base-uncased": 5, "allenai/scibert_scivocab_uncased": 8,
+}  # fmt: skip
+BERTSCORE_ROWS = 256  # at once: their texts' vectors take about 300 MB with 1,024 values a token
 
 
 def summary_statistics(
@@ -70,6 +84,130 @@ def summary_baselines(sources: Sequence[str], references_of_train: Sequence[str]
     lead = re.compile(rf"\s*(?:\S+\s+){{0,{words - 1}}}\S+")  # the line breaks between the words stay
     found = [lead.match(source) for source in sources]
     return {"lead": [match.group() if match else "" for match in found], "copy": list(sources)}
+
+
+def check_bertscore_model(model_name_or_path: str, num_layers: int | None) -> tuple[int, str]:
+    """Find the layer of BERTScore, and the name under which its numbers can be compared with others.
+
+    Args:
+        model_name_or_path: an encoder, as a folder or on the Hub.
+        num_layers: of its layers, how many to use; the known one by default (`BERTSCORE_LAYERS`).
+
+    Returns:
+        the layer, and a name such as "microsoft/deberta-xlarge-mnli layer 40".
+
+    Raises:
+        UserError: there is no such model, it is no encoder, or it has no such layer.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model_name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): name an encoder."
+        ) from error
+    if config.is_encoder_decoder:
+        raise UserError(f"`bertscore_model` {model_name_or_path} ({config.model_type}) is no encoder: name a BERT.")
+    layers = num_layers or BERTSCORE_LAYERS.get(model_name_or_path)
+    if layers is None or not 1 <= layers <= config.num_hidden_layers:
+        raise UserError(
+            f"`bertscore_layer` is {num_layers}: for {model_name_or_path} give 1 to {config.num_hidden_layers}; it is "
+            f"known for {', '.join(BERTSCORE_LAYERS)}."
+        )
+    folder = Path(model_name_or_path)
+    return layers, f"{folder.resolve().name if folder.exists() else model_name_or_path} layer {layers}"
+
+
+def bert_scores(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    model_name_or_path: str,
+    num_layers: int | None,
+    device: torch.device | str,
+    batch_size: int,
+) -> np.ndarray:
+    """BERTScore (Zhang et al. 2020), without idf weights and without rescaling.
+
+    Each token's vector is matched with the most similar one of the other text, by cosine; precision is the mean over
+    the prediction's tokens, recall over the reference's. [CLS] and [SEP] may be matched but do not count. Equal to the
+    package bert-score 0.3.13, whose last release (2023) fails on an empty text with this transformers version. Numbers
+    of different models or layers cannot be compared.
+
+    Args:
+        predictions, references: one text a row. A text is encoded once for neighbouring rows with it: ask for several
+            systems in one call. Tokens beyond what the model takes are cut; an empty text scores 0.
+        model_name_or_path, num_layers: as for `check_bertscore_model`.
+        device: where to compute.
+        batch_size: texts a forward pass.
+
+    Returns:
+        precision, recall and F1, float [rows, 3].
+
+    Raises:
+        UserError: as `check_bertscore_model`.
+    """
+    layers, name = check_bertscore_model(model_name_or_path, num_layers)
+    tokenizer, model = _load_encoder(model_name_or_path, layers)
+    model = model.to(device).eval()
+    results = []
+    blocks = batches_by_length([len(reference) for reference in references], BERTSCORE_ROWS)
+    for rows in progress(blocks, f"BERTScore, {name}"):
+        texts = {text for i in rows for text in (predictions[i], references[i])}
+        vectors = _token_vectors(sorted(texts, key=len), tokenizer, model, batch_size)
+        results += [(i, _greedy_match(*vectors[predictions[i]], *vectors[references[i]])) for i in rows]
+    return np.array([scores for _, scores in sorted(gather_object(results))])
+
+
+def bert_statistics(scores: np.ndarray) -> dict[str, np.ndarray]:
+    """bertscore_precision, bertscore_recall, bertscore_f1: means over rows of what `bert_scores` returns."""
+    names = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
+    return {name: np.column_stack([scores[:, i], np.ones(len(scores))]) for i, name in enumerate(names)}
+
+
+def _load_encoder(name: str, layers: int) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    config = AutoConfig.from_pretrained(name)
+    # bert-score gives RoBERTa's first word the space that it has inside a text
+    options = {"add_prefix_space": True} if config.model_type == "roberta" else {}
+    tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    if tokenizer.model_max_length > 100_000:  # DeBERTa's tokenizer says "no limit"
+        tokenizer.model_max_length = config.max_position_embeddings
+    config.num_hidden_layers = layers  # the layers above are not even loaded
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # about the layers and heads that are left out
+    model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
+    logging.set_verbosity(verbosity)
+    return tokenizer, model
+
+
+@torch.inference_mode()
+def _token_vectors(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """For each text the unit vectors of its tokens [tokens, hidden size], and which of them count [tokens]."""
+    special = torch.tensor([i for i in (tokenizer.cls_token_id, tokenizer.sep_token_id) if i is not None])
+    vectors = {}
+    for start in range(0, len(texts), batch_size):
+        batch = texts[start : start + batch_size]
+        stripped = [text.strip() for text in batch]
+        inputs = tokenizer(stripped, padding=True, truncation=True, return_tensors="pt").to(model.device)
+        hidden = torch.nn.functional.normalize(model(**inputs).last_hidden_state, dim=-1)
+        mask = inputs["attention_mask"].bool()
+        counts = ~torch.isin(inputs["input_ids"], special.to(model.device))
+        for i, text in enumerate(batch):
+            vectors[text] = hidden[i, mask[i]], counts[i, mask[i]]
+    return vectors
+
+
+def _greedy_match(
+    prediction: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor, referred: torch.Tensor
+) -> tuple[float, float, float]:
+    """Precision, recall and F1 of two texts, from what `_token_vectors` says of each."""
+    if not predicted.any() or not referred.any():
+        return 0.0, 0.0, 0.0
+    similarity = prediction @ reference.T
+    precision = similarity.max(dim=1).values[predicted].mean().item()
+    recall = similarity.max(dim=0).values[referred].mean().item()
+    return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def _chrf_counts(prediction: str, reference: str) -> list[int]:
