@@ -232,6 +232,15 @@ def test_resamples_without_a_denominator_are_left_out_of_the_interval():
     assert p == pytest.approx(2 / ((weights[:, 0] > 0).sum() + 1))
 
 
+def test_a_ratio_without_any_denominator_has_no_interval():
+    nothing = {"compression": np.array([[5.0, 0.0]] * 3), "novel_4gram": np.zeros((3, 2))}
+    weights = metrics.resampling_weights(3, 0)
+    result = metrics.evaluate_statistics(nothing, weights) | metrics.paired_difference(nothing, nothing, weights, "d")
+    for name in nothing:
+        assert not math.isfinite(result[name]) and result[f"{name}_ci95"] is None
+        assert math.isnan(result[f"d_{name}"]) and result[f"d_{name}_ci95"] is None and result[f"d_{name}_p"] == 1
+
+
 def test_the_difference_of_a_system_with_itself_is_zero_with_p_one():
     statistics = metrics.text_statistics(random_texts(30, 5), random_texts(30, 6))
     result = metrics.paired_difference(statistics, dict(statistics), metrics.resampling_weights(30, 0), "gain")

@@ -171,13 +171,13 @@ def evaluate_statistics(statistics: dict[str, np.ndarray], weights: np.ndarray, 
     """Each metric as `{prefix}_{name}` and its 95 % percentile bootstrap interval as `{prefix}_{name}_ci95`.
 
     Resamples of `CLASS_METRICS` are moved so that their mean is the value (bias correction, Efron 1979). Resamples in
-    which a ratio has nothing to divide by are left out of its interval.
+    which a ratio has nothing to divide by are left out of its interval; where that is all of them it is None.
     """
     results = {}
     for name, statistic in statistics.items():
         key = f"{prefix}_{name}" if prefix else name
         results[key], resampled = _values(name, statistic, weights)
-        results[f"{key}_ci95"] = np.nanquantile(resampled, INTERVAL).tolist()
+        results[f"{key}_ci95"] = _interval(resampled)
     return results
 
 
@@ -196,10 +196,10 @@ def paired_difference(
         value_a, resampled_a = _values(name, statistic, weights)
         value_b, resampled_b = _values(name, statistics_b[name], weights)
         differences = resampled_a - resampled_b
-        differences = differences[~np.isnan(differences)]
+        differences = differences[np.isfinite(differences)]
         smaller = min((differences <= 0).sum(), (differences >= 0).sum())
         results[key] = value_a - value_b
-        results[f"{key}_ci95"] = np.nanquantile(differences, INTERVAL).tolist()
+        results[f"{key}_ci95"] = _interval(differences)
         results[f"{key}_p"] = float(min(1, 2 * (smaller + 1) / (len(differences) + 1)))
     return results
 
@@ -249,6 +249,11 @@ def _values(name: str, statistic: Any, weights: np.ndarray) -> tuple[float, np.n
         # the value in every resample, and the interval left out the value
         resampled = np.clip(resampled - (np.nanmean(resampled) - value), -1, 1)
     return value, resampled
+
+
+def _interval(resampled: np.ndarray) -> list[float] | None:
+    finite = resampled[np.isfinite(resampled)]
+    return np.quantile(finite, INTERVAL).tolist() if len(finite) else None
 
 
 def _repetition(text: str) -> float:

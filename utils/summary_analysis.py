@@ -1,0 +1,172 @@
+"""What kind of mistakes summaries have, how often, and how they go with the length of the source (seed 003).
+
+Nothing here holds text of a data row: what comes out are numbers.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from utils.metrics import evaluate_statistics, reduce_sums
+from utils.summary_metrics import LONGEST_NGRAM, source_statistics
+
+LENGTH_BINS = 8
+ROWS_A_BIN = 10  # at least: the interval of a mean over fewer says little
+CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures
+PATTERN_ADVICE = {
+    "omission": "Raise `max_new_tokens` and `length_penalty`; look at `cut_source`: what is not read cannot be said.",
+    "invention": "Have an expert read these first. Lower `num_train_epochs`, and leave out training summaries that "
+    "say what their source does not.",
+    "negation_flip": "Have an expert read these first: a denied finding is said to be there, or the reverse.",
+    "wrong_number": "Have an expert check doses, ages and dates against the source; overlap metrics hardly see them.",
+    "wrong_person": "Have an expert check who has it, and on which side; keep the speakers' names in the source.",
+    "too_long": "Lower `max_new_tokens` or `length_penalty`: the model gives back the length it has seen.",
+    "too_short": "Raise `length_penalty`, and check how many training summaries `max_target_length` cuts.",
+    "repetition": "Set `no_repeat_ngram_size: 3`, and look for duplicates in the training data.",
+    "cut_source": "Raise `max_source_length`, or set `long_texts: windows`.",
+    "empty": "Check that training summaries are not empty, and train longer.",
+    "copies_source": "Raise `num_train_epochs` or `learning_rate`: the model has not yet learnt to summarize.",
+    "cut_off": "Raise `max_new_tokens`; if it stays, `max_target_length` cuts the end that the model should learn.",
+}
+
+
+def summary_error_patterns(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    sources: Sequence[str],
+    ended: Sequence[bool],
+    cut: Sequence[bool],
+    inventions: Sequence[Sequence[dict[str, Any]]],
+    omissions: Sequence[Sequence[dict[str, Any]]],
+    statistics: dict[str, np.ndarray],
+) -> dict[str, list[int]]:
+    """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
+
+    omission: lacks a drug, finding or number of the reference. invention: names a drug or finding that the source does
+    not. wrong_number: has a number that the source does not have. negation_flip: denies what source or reference
+    affirm, or the reverse. wrong_person: gives a finding to another person or side of the body. too_long: over 2 times
+    the reference's words and over 10 more. too_short: under half of them. repetition: over a fifth of its 4-grams
+    were there before. cut_source: the model did not see all of the source. copies_source: over half of its 4-grams
+    stand in the source, and not so for the reference. cut_off: did not end by itself. empty: no word; such a row shows
+    none of the others but cut_source and cut_off.
+
+    Args:
+        predictions, references, sources: one text a row.
+        ended: whether the summary ended by itself.
+        cut: whether the source was longer than the model takes.
+        inventions, omissions: the findings of each row, from `utils.factuality`.
+        statistics: `summary_statistics` of the same rows.
+    """
+    copied = _copied(statistics) > 0.5
+    reference_copied = _copied(source_statistics(references, sources)) > 0.5
+    found: dict[str, list[int]] = {name: [] for name in PATTERN_ADVICE}
+    for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        words, reference_words = len(prediction.split()), len(reference.split())
+        invented, omitted = _kinds(inventions[i]), _kinds(omissions[i])
+        shown = {
+            "omission": not omitted.isdisjoint(CONTENT),
+            "invention": not invented.isdisjoint(("drug", "finding")),
+            "negation_flip": "negation" in invented | omitted,
+            "wrong_number": "number" in invented,
+            "wrong_person": not (invented | omitted).isdisjoint(("person", "laterality")),
+            "too_long": words > 2 * reference_words and words > reference_words + 10,
+            "too_short": words < reference_words / 2,
+            "repetition": statistics["repetition"][i, 0] > 0.2,
+            "copies_source": copied[i] and not reference_copied[i],
+        }
+        shown = shown if words else {"empty": True}
+        shown |= {"cut_source": cut[i], "cut_off": not ended[i]}
+        for name in shown:
+            found[name] += [i] if shown[name] else []
+    return found
+
+
+def analyse_summaries(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    sources: Sequence[str],
+    cut: Sequence[bool],
+    inventions: Sequence[Sequence[dict[str, Any]]],
+    omissions: Sequence[Sequence[dict[str, Any]]],
+    statistics: dict[str, np.ndarray],
+    weights: np.ndarray,
+) -> dict[str, Any]:
+    """What `analysis.json` says about the summaries of the test rows.
+
+    Args:
+        predictions, references, sources, cut, inventions, omissions: as for `summary_error_patterns`.
+        statistics: of the same rows; its rougeL, omission and invention are looked at, where they are there.
+        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+
+    Returns:
+        source_length: `bins`, up to 8 of about as many rows, by the source's words, both ends included: rows, rows
+            with a cut source, and each metric with its 95 % interval; `spearman`, for each metric the correlation of
+            its row values with the source's words over rows, None where one side is constant.
+        summary_words: percentiles 0 to 100 of the words of the `predictions` and the `references`.
+        references: compression and novel n-grams of the references, to compare the model's with.
+        findings: kind -> `inventions`, `omissions`, and the rows that have at least one of them.
+    """
+    words = np.array([len(source.split()) for source in sources])
+    metrics = [name for name in ("rougeL", "omission", "invention") if name in statistics]
+    bins = []
+    for rows in _length_bins(words):
+        shown = {name: statistics[name][rows] for name in metrics}
+        counts = {"rows": len(rows), "cut": int(np.asarray(cut)[rows].sum())}
+        span = {"low": int(words[rows].min()), "high": int(words[rows].max())}
+        bins.append(span | counts | evaluate_statistics(shown, weights[:, rows]))
+    own = source_statistics(references, sources)
+    return {
+        "source_length": {
+            "bins": bins,
+            "spearman": {name: _spearman(words, statistics[name]) for name in metrics},
+        },
+        "summary_words": {
+            "predictions": _percentiles(predictions),
+            "references": _percentiles(references),
+        },
+        "references": {name: float(reduce_sums(name, rows.sum(axis=0))) for name, rows in own.items()},
+        "findings": _count_findings(inventions, omissions),
+    }
+
+
+def _kinds(findings: Sequence[dict[str, Any]]) -> set[str]:
+    return {finding["kind"] for finding in findings}
+
+
+def _copied(statistics: dict[str, np.ndarray]) -> np.ndarray:
+    """Share of each summary's longest n-grams that stand in the source; 0 for a summary without any."""
+    novel, grams = statistics[f"novel_{LONGEST_NGRAM}gram"].T
+    return (grams - novel) / np.maximum(grams, 1)
+
+
+def _length_bins(words: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of up to `LENGTH_BINS` groups of like length; rows of one length share a group."""
+    bins = int(np.clip(len(words) // ROWS_A_BIN, 1, LENGTH_BINS))
+    bin_of_row = np.searchsorted(np.quantile(words, np.arange(1, bins) / bins), words)
+    return [np.flatnonzero(bin_of_row == number) for number in np.unique(bin_of_row)]
+
+
+def _percentiles(texts: Sequence[str]) -> list[float]:
+    return np.percentile([len(text.split()) for text in texts], range(101)).tolist()
+
+
+def _spearman(words: np.ndarray, statistic: np.ndarray) -> float | None:
+    known = statistic[:, 1] > 0
+    x, y = words[known], statistic[known, 0] / statistic[known, 1]
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(spearmanr(x, y).statistic)
+
+
+def _count_findings(
+    inventions: Sequence[Sequence[dict[str, Any]]], omissions: Sequence[Sequence[dict[str, Any]]]
+) -> dict[str, dict[str, int]]:
+    counts = {}
+    for name, rows in (("inventions", inventions), ("omissions", omissions)):
+        counts[name] = Counter(finding["kind"] for row in rows for finding in row)
+        counts[f"rows_with_{name}"] = Counter(kind for row in rows for kind in _kinds(row))
+    kinds = sorted(counts["inventions"] | counts["omissions"])
+    return {kind: {name: count[kind] for name, count in counts.items()} for kind in kinds}
