@@ -145,7 +145,7 @@ def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
             return _reduce_classes(name, *np.split(sums, 3, axis=-1))
         if name.endswith("ece"):
             return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
-        ratio = sums[..., 0] / sums[..., 1]
+        ratio = np.where(sums[..., 1] == 0, np.nan, sums[..., 0] / sums[..., 1])
         return np.exp(ratio) if name.endswith("perplexity") else ratio
 
 
