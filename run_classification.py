@@ -22,7 +22,7 @@ from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.baselines import classification_baselines
-from utils.blend import blend, fit_blend, fit_linear, linear_scores
+from utils.blend import blend, linear_scores, train_blend
 from utils.calibration import (
     abstention_statistics,
     abstention_threshold,
@@ -73,7 +73,7 @@ from utils.modeling import (
     optimizer_of,
     prepare_classifier,
 )
-from utils.prompts import fill_template
+from utils.prompts import check_adapted, fill_template
 from utils.report import write_report
 from utils.run import describe_run, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
@@ -133,12 +133,7 @@ def make_task(
         "labels": train.features[args.label_column].names,
         **{key: getattr(encoder_args, key) for key in shared},
     }
-    for row in train.select(range(min(100, len(train)))):
-        if to_text(row, task) != fill_template(task["text_template"], task["columns"], row):
-            raise UserError(
-                "`to_text` writes another text than `text_template`, which is all that predict.py knows: put the "
-                "change into `text_template`, and name further columns in `keep_columns`."
-            )
+    check_adapted(lambda row: to_text(row, task), task, train, "text_template")
     return task
 
 
@@ -244,16 +239,13 @@ def main(
     groups = frequency_groups(class_counts)
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
     log_prior = task["log_prior"] = np.log(np.maximum(class_counts, 1) / len(train_labels)).tolist()
-    eval_scores = scores = None
-    if encoder_args.blend == "linear":
-        linear = fit_linear(train_texts, train_labels, len(names), seed)
-        eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
-        if trainer.is_world_process_zero():
-            save_file(linear, output_dir / "linear.safetensors")
-    task["blend"] = {"prior": 0.0, "linear": 0.0}
-    if encoder_args.blend != "none":
-        task["blend"] = fit_blend(eval_logits, eval_scores, log_prior, eval_labels)
-        results |= {f"blend_{name}": weight for name, weight in task["blend"].items()}
+    linear, task["blend"] = train_blend(
+        encoder_args.blend, train_texts, train_labels, eval_texts, eval_labels, eval_logits, log_prior, seed
+    )
+    if linear and trainer.is_world_process_zero():
+        save_file(linear, output_dir / "linear.safetensors")
+    results |= {f"blend_{name}": weight for name, weight in task["blend"].items() if encoder_args.blend != "none"}
+    eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
     eval_logits = blend(eval_logits, eval_scores, log_prior, task["blend"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_logits, eval_labels)
     weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
@@ -302,7 +294,7 @@ def main(
 
     words = [len(text.split()) for text in texts]
     analysis = analyse_classes(labels, predictions, probabilities, names, train_labels, words, weights)
-    analysis |= calibration_curves(logits, labels, temperature)
+    analysis |= calibration_curves(probabilities, softmax(logits), labels, temperature)
     analysis["abstention"] = task["abstention"] | {"coverage": results["test_coverage"]}
     analysis["abstention"]["risk"] = results.get("test_selective_risk")
     ids, base_predictions = splits["test"]["id"], base_logits.argmax(axis=1)

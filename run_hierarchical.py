@@ -27,7 +27,7 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.blend import blend, fit_blend, fit_linear, linear_scores
+from utils.blend import blend, linear_scores, train_blend
 from utils.calibration import (
     abstention_threshold,
     calibration_curves,
@@ -76,7 +76,7 @@ from utils.modeling import (
     optimizer_of,
     prepare_classifier,
 )
-from utils.prompts import fill_template
+from utils.prompts import check_adapted, fill_template
 from utils.report import write_report
 from utils.run import describe_run, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
@@ -158,12 +158,7 @@ def make_task(
         "tree": tree.to_dict(),
         **{key: getattr(encoder_args, key) for key in shared},
     }
-    for row in train.select(range(min(100, len(train)))):
-        if to_text(row, task) != fill_template(task["text_template"], task["columns"], row):
-            raise UserError(
-                "`to_text` writes another text than `text_template`, which is all that predict.py knows: put the "
-                "change into `text_template`, and name further columns in `keep_columns`."
-            )
+    check_adapted(lambda row: to_text(row, task), task, train, "text_template")
     return task
 
 
@@ -281,16 +276,13 @@ def main(
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
     eval_leaves = leaf_log_probabilities(eval_logits, tree)
     log_prior = task["log_prior"] = np.log(np.maximum(class_counts[-1], 1) / len(train_labels)).tolist()
-    eval_scores = scores = None
-    if encoder_args.blend == "linear":
-        linear = fit_linear(train_texts, train_labels, len(tree.leaves), seed)
-        eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
-        if trainer.is_world_process_zero():
-            save_file(linear, output_dir / "linear.safetensors")
-    task["blend"] = {"prior": 0.0, "linear": 0.0}
-    if encoder_args.blend != "none":
-        task["blend"] = fit_blend(eval_leaves, eval_scores, log_prior, eval_labels)
-        results |= {f"blend_{name}": weight for name, weight in task["blend"].items()}
+    linear, task["blend"] = train_blend(
+        encoder_args.blend, train_texts, train_labels, eval_texts, eval_labels, eval_leaves, log_prior, seed
+    )
+    if linear and trainer.is_world_process_zero():
+        save_file(linear, output_dir / "linear.safetensors")
+    results |= {f"blend_{name}": weight for name, weight in task["blend"].items() if encoder_args.blend != "none"}
+    eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
     eval_leaves = blend(eval_leaves, eval_scores, log_prior, task["blend"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_leaves, eval_labels)
     eval_log_p = sum_to_parents(eval_leaves / temperature, tree)
@@ -347,15 +339,18 @@ def main(
     results |= peak_memory()
 
     words = [len(text.split()) for text in texts]
-    levels = [
-        analyse_classes(
-            tree.ancestors[labels, i], predictions[:, i], np.exp(log_p[:, columns]), tree.levels[i],
-            tree.ancestors[train_labels, i], words, weights,
-        )
-        for i, columns in enumerate(tree.columns)
-    ]  # fmt: skip
-    analysis = levels[-1] | calibration_curves(leaves, labels, temperature)
-    analysis |= {"tree": tree.to_dict(), "level_names": tree.level_names, "levels": levels[:-1]}
+    uncalibrated = sum_to_parents(leaves, tree)
+    levels = []
+    for i, columns in enumerate(tree.columns):
+        true, found, own = tree.ancestors[labels, i], predictions[:, i], np.exp(log_p[:, columns])
+        level = analyse_classes(
+            true, found, own, tree.levels[i], tree.ancestors[train_labels, i], words, weights
+        ) | calibration_curves(own, np.exp(uncalibrated[:, columns]), true, temperature)
+        told = shown > i
+        level["abstention"] = {"max_risk": encoder_args.max_risk, "threshold": thresholds[i], "coverage": told.mean()}
+        level["abstention"]["risk"] = (found != true)[told].mean() if told.any() else None
+        levels.append(level)
+    analysis = levels[-1] | {"tree": tree.to_dict(), "level_names": tree.level_names, "levels": levels[:-1]}
     ids, base_predictions = splits["test"]["id"], expand_predictions(base_log_p, tree)[:, -1]
     confidence = probabilities.max(axis=1)
     columns_of_rows = zip(ids, texts, predictions[:, -1], labels, base_predictions, confidence, shown, strict=True)

@@ -44,7 +44,7 @@ from utils.modeling import (
     upcast_trainable_weights,
 )
 from utils.multiple_choice import choice_statistics
-from utils.prompts import answer_frame, encode, fill_template, fit, option_answers, whole_prompt
+from utils.prompts import answer_frame, check_adapted, encode, fill_template, fit, option_answers, whole_prompt
 from utils.report import write_report
 from utils.run import describe_run, peak_memory, start_run, train_or_take_up
 from utils.tables import results_table, write_json
@@ -193,12 +193,7 @@ def make_task(args: QAArguments, tokenizer: Any, max_length: int, train: Dataset
             "repetition_penalty": args.repetition_penalty,
         },
     }
-    for row in train.select(range(min(100, len(train)))):
-        if to_prompt_and_answer(row, task)[0] != fill_template(task["prompt_template"], columns, row):
-            raise UserError(
-                "`to_prompt_and_answer` writes another prompt than `prompt_template`, which is all that predict.py "
-                "knows: put the change into `prompt_template`, and name further columns in `keep_columns`."
-            )
+    check_adapted(lambda row: to_prompt_and_answer(row, task)[0], task, train)
     return task
 
 

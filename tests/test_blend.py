@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from utils.blend import blend, fit_blend, fit_linear, linear_scores
+from utils.blend import blend, fit_blend, fit_linear, linear_scores, train_blend
 
 WORDS = [["heart", "valve", "angina"], ["kidney", "stone", "bladder"], ["pollen", "hives", "mite"]]
 
@@ -96,3 +96,14 @@ def test_the_weights_make_validation_likelier_than_any_nearby():
     best = nll(**weights)
     for prior, linear in ((0.2, 0.0), (-0.2, 0.0), (0.0, 0.2), (0.0, -0.2)):
         assert best <= nll(weights["prior"] + prior, weights["linear"] + linear) + 1e-4
+
+
+@pytest.mark.parametrize("how", ["none", "prior", "linear"])
+def test_a_recipes_blend_fits_what_it_asks_for(how):
+    (texts, labels), (new, new_labels) = toy(300, 0), toy(100, 1)
+    logits, log_prior = np.random.default_rng(2).normal(size=(100, 3)), [-0.5, -1.2, -2.3]
+    linear, weights = train_blend(how, texts, labels, new, new_labels, logits, log_prior, seed=0)
+    assert (linear is not None) == (how == "linear")
+    assert weights["linear"] > 1 if how == "linear" else weights["linear"] == 0
+    assert (weights["prior"] == 0) == (how == "none")
+    assert linear_scores(linear, new) is None if how != "linear" else linear_scores(linear, new).shape == (100, 3)

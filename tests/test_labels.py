@@ -72,6 +72,11 @@ def test_labels_that_differ_by_case_or_blanks_are_named_and_not_merged(tmp_path)
     assert "'UROLOGY' (1 rows) and 'Urology' (20 rows)" in str(error.value)
 
 
+def test_a_path_with_and_without_blanks_is_one_label_in_two_spellings(tmp_path):
+    with pytest.raises(UserError, match="1 labels in several spellings.*'A > B'.*'A>B'"):
+        load(train_file=write(tmp_path / "a.jsonl", rows_of({"A > B": 20, "A>B": 20, "A > C": 20})))
+
+
 def test_a_single_label_and_a_list_as_label_are_refused(tmp_path):
     with pytest.raises(UserError, match="`label` has one label only, 'Surgery'"):
         load(train_file=write(tmp_path / "a.jsonl", rows_of({"Surgery": 20})))

@@ -1,5 +1,6 @@
 import pytest
 from conftest import CHATML, make_tokenizer, toy_exam, toy_rows
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from utils.arguments import UserError
@@ -7,6 +8,7 @@ from utils.prompts import (
     answer_frame,
     build_prompt,
     chat_prompt,
+    check_adapted,
     encode,
     fill_template,
     fit,
@@ -26,6 +28,13 @@ def tokenizer(request):
 
 def has_chat(tokenizer) -> bool:
     return tokenizer.chat_template is not None
+
+
+def test_a_function_that_writes_another_text_than_the_template_is_refused():
+    task, rows = {"columns": COLUMNS, "prompt_template": "{question}"}, Dataset.from_list([ROW] * 3)
+    check_adapted(lambda row: row["q"], task, rows)
+    with pytest.raises(UserError, match="ADAPT HERE writes another text than `prompt_template`"):
+        check_adapted(lambda row: row["q"].lower(), task, rows)
 
 
 # ----- The prompt text

@@ -107,7 +107,7 @@ STEADY = {"logging_steps": 1, "dropout": 0.0, "lora_dropout": 0.0, "long_texts":
 def test_a_run_writes_every_file(tree_run):
     plots = {
         "loss", "baseline_comparison", "confusion_matrix", "confusion_matrix_parent", "tree", "reliability",
-        "error_by_length", "error_by_training_rows",
+        "reliability_parent", "error_by_length", "error_by_training_rows",
     }  # fmt: skip
     files = {
         "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "task.json", "recipe.yaml",
@@ -172,6 +172,14 @@ def test_the_task_and_the_analysis_hold_the_tree(tree_run):
     rows = tree_run.predictions
     counts = [sum(row["reference"][0] == name for row in rows) for name in TREE["levels"][0]]
     assert [row["support"] for row in parents["classes"]] == counts and min(counts) > 0
+    for level, found in enumerate((parents, analysis)):
+        told = [row for row in rows if row["shown"] > level]
+        wrong = [row["prediction"][level] != row["reference"][level] for row in told]
+        chosen = {"max_risk": 0.3, "threshold": task["abstention"]["thresholds"][level]}
+        assert found["abstention"] == chosen | {
+            "coverage": pytest.approx(len(told) / len(rows)), "risk": pytest.approx(np.mean(wrong)) if told else None
+        }  # fmt: skip
+        assert sum(row["rows"] for row in found["reliability"]) == len(rows)
 
 
 def test_no_text_of_a_row_is_outside_the_private_folder(tree_run):
@@ -359,6 +367,17 @@ def test_the_bioclinicalbert_recipe_runs_on_a_cpu(tiny_bert, notes, tmp_path):
         ({"class_imbalance": "focal"}, "`class_imbalance`"),
         ({"early_stopping_patience": 0}, "`early_stopping_patience` is 0"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` looks at evaluations"),
+        (
+            {
+                "eval_strategy": "steps",
+                "eval_steps": 1,
+                "save_strategy": "steps",
+                "save_steps": 1,
+                "load_best_model_at_end": True,
+                "metric_for_best_model": "f1",
+            },
+            "`metric_for_best_model` is f1: the evaluation has ['eval_loss', 'eval_parent_macro_f1'",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(tiny_bert, notes, tmp_path, values, expected):

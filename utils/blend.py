@@ -18,6 +18,33 @@ BLENDS = ("none", "prior", "linear")
 MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # 1 GB of float64 while fitting
 
 
+def train_blend(
+    how: str,
+    texts: Sequence[str],
+    labels: np.ndarray,
+    eval_texts: Sequence[str],
+    eval_labels: np.ndarray,
+    eval_logits: np.ndarray,
+    log_prior: Sequence[float],
+    seed: int,
+) -> tuple[dict[str, np.ndarray] | None, dict[str, float]]:
+    """Fit what a recipe's `blend` asks for: the linear model on training, the weights of `blend` on validation.
+
+    Args:
+        how: one of `BLENDS`.
+        texts, labels: the training rows.
+        eval_texts, eval_labels, eval_logits: the validation rows and the encoder's logits of them, [rows, classes].
+        log_prior, seed: as in `fit_blend` and `fit_linear`.
+
+    Returns:
+        the arrays of `fit_linear`, or None, and the weights, zeros for "none".
+    """
+    linear = fit_linear(texts, labels, eval_logits.shape[1], seed) if how == "linear" else None
+    if how == "none":
+        return None, {"prior": 0.0, "linear": 0.0}
+    return linear, fit_blend(eval_logits, linear_scores(linear, eval_texts), log_prior, eval_labels)
+
+
 def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> dict[str, np.ndarray]:
     """Fit a linear SVM on TF-IDF of words and pairs, each class weighted with its inverse frequency.
 
@@ -52,8 +79,10 @@ def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: i
     return arrays
 
 
-def linear_scores(arrays: dict[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
-    """Margins of texts, float [rows, classes], from the arrays of `fit_linear`."""
+def linear_scores(arrays: dict[str, np.ndarray] | None, texts: Sequence[str]) -> np.ndarray | None:
+    """Margins of texts, float [rows, classes], from the arrays of `fit_linear`; None without a linear model."""
+    if arrays is None:
+        return None
     idf = arrays["idf"].astype(float)
     tfidf = TfidfTransformer(sublinear_tf=True)
     tfidf.idf_ = idf

@@ -179,13 +179,20 @@ def abstention_statistics(
     return statistics
 
 
-def calibration_curves(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+def calibration_curves(
+    probabilities: np.ndarray, uncalibrated: np.ndarray, labels: np.ndarray, temperature: float
+) -> dict[str, Any]:
     """What plots of calibration and abstention show: `temperature`, `reliability` after and `reliability_uncalibrated`
-    before it (`reliability_bins`), `risk_coverage`."""
-    probabilities = softmax(logits, temperature)
+    before it (`reliability_bins`), `risk_coverage`.
+
+    Args:
+        probabilities, uncalibrated: after and before division by the temperature, float [rows, classes].
+        labels: int [rows].
+        temperature: from `fit_temperature`.
+    """
     return {
         "temperature": temperature,
         "reliability": reliability_bins(probabilities, labels),
-        "reliability_uncalibrated": reliability_bins(softmax(logits), labels),
-        "risk_coverage": risk_coverage(probabilities.max(axis=1), logits.argmax(axis=1) == labels),
+        "reliability_uncalibrated": reliability_bins(uncalibrated, labels),
+        "risk_coverage": risk_coverage(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels),
     }

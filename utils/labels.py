@@ -27,7 +27,8 @@ def label_names(tables: dict[str, datasets.Dataset], column: str, own: list[str]
     written = Counter(value for table in tables.values() for value in table[column])
     spellings = defaultdict(list)
     for value in own or sorted(written):
-        spellings[" ".join(value.split()).casefold()].append(value)
+        # "Heart  failure" is "heart failure", and "A>B", a path, is "A > B"
+        spellings[re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(value.split())).casefold()].append(value)
     if several := [found for found in spellings.values() if len(found) > 1]:
         shown = "; ".join(" and ".join(f"{v!r} ({written[v]} rows)" for v in found) for found in several[:5])
         raise UserError(

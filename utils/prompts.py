@@ -1,15 +1,16 @@
 """From a row to the tokens that the model sees: the same code in training, evaluation and serving."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 
 MARKER = "\N{BLACK SQUARE}"  # stands for the answer while a chat template is taken apart
-TARGETS = ("answer", "answer_index", "label")  # roles that are to be found out
+TARGETS = ("answer", "answer_index", "label", "summary")  # roles that are to be found out
 
 
 def format_options(options: Sequence[str]) -> str:
@@ -50,6 +51,28 @@ def fill_template(
         ) from error
     except (ValueError, IndexError) as error:
         raise UserError(f"`{key}` is not a template ({error}): write a brace that is text twice.") from error
+
+
+def check_adapted(
+    write: Callable[[Mapping[str, Any]], str], task: Mapping[str, Any], rows: Dataset, key: str = "prompt_template"
+) -> None:
+    """Hold a script's function under ADAPT HERE to what `task.json` keeps of it, on the first 100 rows.
+
+    Args:
+        write: the function: a row -> the text that the model sees.
+        task: with `columns` and the template under `key`.
+        rows: of training.
+        key: what the recipe calls the template.
+
+    Raises:
+        UserError: the function writes another text than the template, which is all that `predict.py` knows.
+    """
+    for row in rows.select(range(min(100, len(rows)))):
+        if write(row) != fill_template(task[key], task["columns"], row, key):
+            raise UserError(
+                f"the function under ADAPT HERE writes another text than `{key}`, which is all that predict.py knows: "
+                f"put the change into `{key}`, and name further columns in `keep_columns`."
+            )
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, user: str) -> str:

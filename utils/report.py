@@ -76,6 +76,7 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
     for name, level in zip(analysis.get("level_names", []), analysis.get("levels", []), strict=False):
         file = f"confusion_matrix_{name}.png"
         drawn[file] = plot_confusion(level, plots / file, most=MOST_ABOVE)
+        drawn[f"reliability_{name}.png"] = plot_reliability(level, plots / f"reliability_{name}.png")
     images = {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
     write_comparison(results, output_dir / "baseline_comparison.csv")
 
@@ -126,18 +127,9 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
         for row in analysis["confused_pairs"][:10]
     ]
     pairs_header = ["true", "predicted", "rows", "share of the true class", "mean confidence"]
-    chosen, sentences = analysis.get("abstention") or {}, []
-    if analysis.get("temperature"):
-        sentences.append(f"Logits are divided by the temperature {format_number(analysis['temperature'])}.")
-    if chosen and chosen["threshold"] is None:
-        sentences.append(f"No threshold was found that keeps `max_risk: {chosen['max_risk']}`: let a person decide.")
-    elif chosen:
-        wrong = "-" if chosen["risk"] is None else f"{chosen['risk']:.1%}"
-        sentences.append(
-            f"With `max_risk: {chosen['max_risk']}` the model answers where its confidence is "
-            f"{format_number(chosen['threshold'])} or more: {chosen['coverage']:.1%} of the test rows, {wrong} of "
-            "them wrong. The others are for a person."
-        )
+    tempered = analysis.get("temperature")
+    sentences = [f"Logits are divided by the temperature {format_number(tempered)}." if tempered else ""]
+    sentences.append(abstention_sentence(analysis))
     length, training = analysis["length"], analysis["training"]
     correlations = (
         f"Spearman's correlation of a text's words and being wrong is {format_number(length['spearman'], '+')}; of a "
@@ -155,7 +147,7 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
             images.get("confusion_matrix_all.png"),
         ),
         "Calibration and abstention": paragraphs(
-            " ".join(sentences), images.get("reliability.png"), images.get("risk_coverage.png")
+            " ".join(filter(None, sentences)), images.get("reliability.png"), images.get("risk_coverage.png")
         ),
         "Length and training rows": paragraphs(
             correlations, images.get("error_by_length.png"), images.get("error_by_training_rows.png")
@@ -163,8 +155,24 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
     }
 
 
+def abstention_sentence(analysis: dict[str, Any]) -> str:
+    """What is answered and how often that is wrong, from `analysis["abstention"]`; empty without it."""
+    chosen = analysis.get("abstention") or {}
+    if not chosen:
+        return ""
+    if chosen["threshold"] is None:
+        return f"No threshold was found that keeps `max_risk: {chosen['max_risk']}`: let a person decide."
+    wrong = "-" if chosen["risk"] is None else f"{chosen['risk']:.1%}"
+    others = "stop at a level above, or are for a person" if "tree" in analysis else "are for a person"
+    return (
+        f"With `max_risk: {chosen['max_risk']}` the model answers where its confidence is "
+        f"{format_number(chosen['threshold'])} or more: {chosen['coverage']:.1%} of the test rows, {wrong} of them "
+        f"wrong. The others {others}."
+    )
+
+
 def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
-    """The levels above the leaves: their classes by F1, each with its child that is most often wrong, and plots.
+    """The levels above the leaves: classes by F1, each with its child that is most often wrong, and what is answered.
 
     Args:
         analysis, images: as for `class_sections`.
@@ -189,5 +197,7 @@ def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
             table([names[level].replace("_", " "), "test rows", "recall", "F1", "child most often wrong"], rows),
             f"The {len(rows)} of lowest F1, of {len(children):,}." if left_out else None,
             images.get(f"confusion_matrix_{names[level]}.png"),
+            abstention_sentence(analysis["levels"][level]),
+            images.get(f"reliability_{names[level]}.png"),
         ]
     return paragraphs(*sections)

@@ -100,6 +100,9 @@ def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, floa
 
     `Trainer.train` takes one more step when its checkpoint is that of the last one. So a run that had ended is not
     trained: its weights are loaded (the best ones with `load_best_model_at_end`), and its metrics read back.
+
+    Raises:
+        UserError: `metric_for_best_model` is none that the first evaluation finds.
     """
     output_dir = Path(trainer.args.output_dir)
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
@@ -109,7 +112,15 @@ def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, floa
         trainer.state = state
         saved = output_dir / "train_results.json"
         return json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    try:
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    except KeyError as error:  # Trainer looks for it after the first evaluation
+        if "metric_for_best_model" not in str(error):
+            raise
+        found = str(error).split("metrics are: ")[-1].split(". Consider")[0]
+        raise UserError(
+            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: the evaluation has {found}."
+        ) from error
     metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
     if checkpoint is None and "train_num_tokens" in metrics:  # else the time is that of a part of the tokens
         metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
