@@ -29,6 +29,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
     LlamaConfig,
     LlamaForCausalLM,
     Phi3Config,
@@ -36,6 +38,8 @@ from transformers import (
     PhiConfig,
     PhiForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -139,12 +143,28 @@ def toy_notes() -> list[dict[str, str]]:
     return rows
 
 
+def toy_dialogues() -> list[dict[str, str]]:
+    """Return 80 dialogues between a doctor and a patient, from about 25 to 150 words, and a note of each."""
+    rng = random.Random(10)
+    rows = []
+    for number in range(80):
+        sign, organ, course, care = rng.choice(SIGNS), rng.choice(ORGANS), rng.choice(COURSES), rng.choice(CARE)
+        turns = [f"Doctor: What brings you in, {number}?", f"Patient: I have {sign} and it began {course}."]
+        for other in rng.sample([word for word in SIGNS if word != sign], rng.choice([0, 1, 8])):
+            turns += [f"Doctor: Is there any {other}?", "Patient: No, nothing of that kind."]
+        turns += [f"Doctor: It is your {organ}. We will treat it with {care}.", "Patient: Thank you."]
+        note = f"Patient {number} has {sign} of the {organ} that began {course}. Treated with {care}."
+        rows.append({"id": f"v{number}", "dialogue": "\n".join(turns), "note": note})
+    return rows
+
+
 @dataclass(frozen=True)
 class Data:
     """Files of toy data, and every text in them that must not leave the run's `_private` folder."""
 
     qa: Path
     notes: Path
+    dialogues: Path
     exam: Path
     exam_columns: Path
     exam_folder: Path
@@ -154,7 +174,7 @@ class Data:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("data")
-    qa, exam, notes = toy_rows(), toy_exam(), toy_notes()
+    qa, exam, notes, dialogues = toy_rows(), toy_exam(), toy_notes(), toy_dialogues()
     hub = folder / "exam"  # a data set with splits, where the test split has no answers
     write_rows(hub / "train.csv", four_columns(exam[:40]))
     write_rows(hub / "validation.csv", four_columns(exam[40:]))
@@ -162,6 +182,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(
         qa=write_rows(folder / "qa.jsonl", qa),
         notes=write_rows(folder / "notes.csv", notes),
+        dialogues=write_rows(folder / "dialogues.jsonl", dialogues),
         exam=write_rows(folder / "exam.jsonl", exam),
         exam_columns=write_rows(folder / "exam.csv", four_columns(exam)),
         exam_folder=hub,
@@ -170,6 +191,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
             *(row["answer"] for row in qa),
             *(option for row in exam for option in row["options"]),
             *(row["note"] for row in notes),
+            *(line for row in dialogues for line in row["dialogue"].split("\n")[:2]),
+            *(row["note"] for row in dialogues),
         ),
     )
 
@@ -275,6 +298,36 @@ def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-distilbert"
     words = [word for row in toy_notes() for word in re.findall(r"\w+", row["note"].lower())]
     save_encoder(folder, words, "distilbert")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = make_tokenizer(["<pad>", "</s>", "<unk>"], "</s>", None, "<pad>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    config = T5Config(
+        d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0,
+    )  # fmt: skip
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-t5", T5ForConditionalGeneration, config, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two BERTs, the second with cross-attention, as `EncoderDecoderModel` warm-starts them; 128 positions."""
+    tokenizer = word_tokenizer(
+        [word for row in toy_dialogues() for word in re.findall(r"\w+|[^\w\s]", str(row).lower())]
+    )
+    tokenizer.model_max_length = 128
+    sizes = SIZES | {"max_position_embeddings": 128, "vocab_size": len(tokenizer), "initializer_range": 0.1}
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**sizes), BertConfig(**sizes))
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 2, 3, 0
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny-encoder-decoder"
+    EncoderDecoderModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -1,4 +1,7 @@
-"""Score and generate answers in batches of like length, on one process or several."""
+"""Score and generate answers in batches of like length, on one process or several.
+
+A causal model goes on from a prompt, an encoder-decoder reads a text and writes another.
+"""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +19,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 CPU_LOGITS, GPU_LOGITS = 2**24, 2**28
 
 
-def batches_by_length(lengths: list[int], batch_size: int, most_tokens: int | None = None) -> list[list[int]]:
+def batches_by_length(
+    lengths: list[int], batch_size: int, most_tokens: int | None = None, widths: list[int] | None = None
+) -> list[list[int]]:
     """Group row numbers into batches of like length, longest first, this process's share of them.
 
     Longest first, so that running out of memory shows in the first batch and not in the last.
@@ -25,12 +30,17 @@ def batches_by_length(lengths: list[int], batch_size: int, most_tokens: int | No
         lengths: tokens a row.
         batch_size: most rows a batch.
         most_tokens: most tokens a batch, counted as rows x longest; a single row may have more.
+        widths: tokens a row to count for `most_tokens`; `lengths` if not given.
     """
+    widths = lengths if widths is None else widths
     batches: list[list[int]] = []
+    widest = 0
     for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         full = not batches or len(batches[-1]) == batch_size
-        if full or (most_tokens and (len(batches[-1]) + 1) * lengths[batches[-1][0]] > most_tokens):
+        widest = max(widest, widths[row])
+        if full or (most_tokens and (len(batches[-1]) + 1) * widest > most_tokens):
             batches.append([])
+            widest = widths[row]
         batches[-1].append(row)
     state = PartialState()
     return batches[state.process_index :: state.num_processes]
@@ -48,10 +58,18 @@ def progress(batches: list[list[int]], name: str | None) -> tqdm:
 
 
 def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad token ids on the left: (ids, mask), both [rows, longest]."""
+    """Pad token ids on the left, as causal models want it: (ids, mask), both [rows, longest]."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids.to(device), mask.to(device)
+
+
+def _right_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same on the right, as encoders want it."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
     return ids.to(device), mask.to(device)
 
 
@@ -97,6 +115,32 @@ def score_answers(
 
 
 @torch.inference_mode()
+def score_summaries(
+    model: PreTrainedModel,
+    sources: list[list[int]],
+    summaries: list[list[int]],
+    pad_id: int,
+    batch_size: int,
+    name: str | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Negative log-likelihood of each summary given its source: `score_answers` for an encoder-decoder."""
+    model.eval()
+    results = []
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
+    sizes = [len(summary) for summary in summaries]
+    batches = batches_by_length([len(source) for source in sources], batch_size, most_tokens, sizes)
+    for rows in progress(batches, name):
+        ids, mask = _right_pad([sources[i] for i in rows], pad_id, model.device)
+        labels, _ = _right_pad([summaries[i] for i in rows], -100, model.device)
+        decoder_ids = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False).logits
+        nll = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+        results += zip(rows, nll.view_as(labels).sum(dim=1).tolist(), strict=True)
+    return np.array(_in_order(results, len(sources))), np.array(sizes)
+
+
+@torch.inference_mode()
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -106,10 +150,10 @@ def generate_answers(
     batch_size: int,
     name: str | None,
 ) -> tuple[list[str], list[bool]]:
-    """Generate an answer to each prompt, in left-padded batches of like length; the order of the rows is kept.
+    """Generate an answer to each prompt, in batches of like length; the order of the rows is kept.
 
     Args:
-        model: a causal language model, on its device.
+        model: a causal language model, or an encoder-decoder made ready by `set_generation`; on its device.
         tokenizer: of that model.
         prompts: token ids, one list a row.
         stop: the token that ends an answer, from `answer_frame`.
@@ -122,18 +166,37 @@ def generate_answers(
         the answers without special tokens, and whether each ended by itself.
     """
     model.eval()
-    stop_ids = [tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id]
+    reads = model.config.is_encoder_decoder  # its output begins with one token of its own, not with the prompt
+    pad = _right_pad if reads else _left_pad
+    stop_ids = [tokenizer.convert_tokens_to_ids(stop)]
+    stop_ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     config = GenerationConfig(**generation, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
     results = []
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
-        ids, mask = _left_pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
+        ids, mask = pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        output = output[:, 1 if reads else ids.shape[1] :]
         for i, tokens in zip(rows, output.tolist(), strict=True):
             end = next((k for k, token in enumerate(tokens) if token in stop_ids), None)
             text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
             results.append((i, (text, end is not None)))
     texts, ended = zip(*_in_order(results, len(prompts)), strict=True)
     return list(texts), list(ended)
+
+
+def set_generation(model: PreTrainedModel, stop: str, generation: Mapping[str, Any], tokenizer: Any) -> None:
+    """Give an encoder-decoder `generation` as its own configuration, with its special tokens and nothing else: what a
+    base model brings along beside (BART-CNN: `min_length: 56`, an end forced at the last token) is mixed into every
+    call otherwise."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        **generation,
+        eos_token_id=tokenizer.convert_tokens_to_ids(stop),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=own.bos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+        forced_bos_token_id=own.forced_bos_token_id,  # the language, in mBART
+    )
 
 
 def measure_latency(

@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -38,6 +39,21 @@ def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTra
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # TRL masks padding by position, so the end token is still learnt
     return tokenizer
+
+
+def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: Any) -> PreTrainedConfig:
+    """Load the configuration of `model_name_or_path`; `values` replace what it says.
+
+    Raises:
+        UserError: the model is not named, or there is none of that name.
+    """
+    name = _checked_name(args)
+    try:
+        return AutoConfig.from_pretrained(
+            name, revision=args.model_revision, trust_remote_code=trust_remote_code, **values
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(name, error) from error
 
 
 def get_quantization_config(
@@ -147,15 +163,12 @@ def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str |
 def head_names(args: ModelConfig, auto_class: type, labels: list[str], trust_remote_code: bool = False) -> list[str]:
     """Names of the modules with weights beside the base model, such as `classifier`: they are new, so they are trained
     whole and never quantized (bitsandbytes would: peft#1720). Read off a model without memory for its weights."""
-    name = _checked_name(args)
+    config = load_config(args, trust_remote_code, **class_config(labels))
     try:
-        config = AutoConfig.from_pretrained(
-            name, revision=args.model_revision, trust_remote_code=trust_remote_code, **class_config(labels)
-        )
         with torch.device("meta"):
             model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise _not_loaded(name, error) from error
+        raise _not_loaded(args.model_name_or_path, error) from error
     own = {child: module for child, module in model.named_children() if child != model.base_model_prefix}
     return [child for child, module in own.items() if any(True for _ in module.parameters())]
 

@@ -1,0 +1,223 @@
+"""What an encoder-decoder needs beside other models: its limits, its pairs of texts, a loss that counts tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    EvalPrediction,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainingArguments,
+)
+from trl import ModelConfig
+
+from utils.arguments import UserError
+from utils.encoding import special_tokens
+from utils.generation import generate_answers, score_summaries
+from utils.metrics import accuracy_statistics, evaluate_statistics, loss_statistics, text_statistics
+from utils.modeling import load_config
+from utils.windows import join_summaries, split_summary
+
+OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # in float16
+TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
+GENERATION_KEYS = {
+    "generation_max_length": "`max_new_tokens`",
+    "generation_num_beams": "`num_beams`",
+    "generation_config": "`max_new_tokens`, `num_beams`, `length_penalty` and `no_repeat_ngram_size`",
+}
+
+
+def load_seq2seq_config(args: ModelConfig, fp16: bool) -> PreTrainedConfig:
+    """Load the model's configuration, before any work on the data.
+
+    Raises:
+        UserError: there is no such model, it is no encoder-decoder for text, or it is a T5 and `fp16` or `dtype` make
+            it compute in float16.
+    """
+    config = load_config(args)
+    name = f"`model_name_or_path` {args.model_name_or_path} ({config.model_type})"
+    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+        script = "run_classification.py" if encoder else "run_qa_sft.py"
+        raise UserError(f"{name} is no encoder-decoder: name a T5, a BART or the like; for this one see {script}.")
+    if (fp16 or args.dtype == "float16") and config.model_type in OVERFLOWS:
+        raise UserError(
+            f"{name} overflows in float16, its loss becomes 0 or nan (transformers#23918): write `bf16: true`, "
+            "`fp16: false` and no `dtype: float16`."
+        )
+    return config
+
+
+def check_lengths(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, **lengths: int) -> None:
+    """UserError for `max_source_length`, `max_target_length` or `max_new_tokens` beyond the model's positions. T5 and
+    its kin count distances, not positions: no limit."""
+    for key, length in lengths.items():
+        limit = position_limit(config, tokenizer, "encoder" if key == "max_source_length" else "decoder")
+        least = 8 if key == "max_source_length" else 2
+        if length < least or (limit and length > limit):
+            allowed = f"{least} to {limit}" if limit else f"{least} or more"
+            longer = "; for longer texts write `long_texts: windows`" if key == "max_source_length" else ""
+            raise UserError(f"`{key}` is {length}: this model takes {allowed} tokens{longer}.")
+
+
+def position_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, side: str) -> int | None:
+    """Most tokens that the `encoder` or `decoder` takes, None for no limit."""
+    part = getattr(config, side, config)  # two configurations in an EncoderDecoderModel
+    found = getattr(part, f"max_{side}_position_embeddings", None) or getattr(part, "max_position_embeddings", None)
+    return min(found, tokenizer.model_max_length) if found else None  # RoBERTa has two positions more than it uses
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The token that ends a text, and so a summary: </s> of T5, [SEP] of BERT."""
+    ends = special_tokens(tokenizer)[1]
+    if not ends:
+        raise UserError(
+            "`model_name_or_path`: its tokenizer writes no token at the end of a text: name another model."
+        )
+    return tokenizer.convert_ids_to_tokens(ends[-1])
+
+
+def check_seq2seq_training(args: Seq2SeqTrainingArguments, early_stopping_patience: int | None) -> None:
+    """UserError for training arguments that contradict each other, or that this script calls otherwise."""
+    for key, instead in GENERATION_KEYS.items():
+        if getattr(args, key) is not None:
+            raise UserError(f"`{key}` is not a key here: write {instead}.")
+    best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    known = ("loss", *(TRAINING_METRICS if args.predict_with_generate else ()))
+    if best not in known:
+        raise UserError(
+            f"`metric_for_best_model` is {best}: an evaluation during training measures {', '.join(known)}"
+            + ("." if args.predict_with_generate else "; for ROUGE write `predict_with_generate: true`.")
+        )
+    if early_stopping_patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
+        raise UserError(
+            "`early_stopping_patience` looks at evaluations: give `eval_strategy: epoch` and `metric_for_best_model: "
+            "loss` with it."
+        )
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase, windows: list[list[str]], summaries: Sequence[str], max_target_length: int
+) -> tuple[list[list[int]], list[list[int]], list[int], int]:
+    """Tokenize what the model reads with what it should write.
+
+    Of several windows each gets the sentences of the summary that it holds the largest share of the words of, and a
+    window without one is left out (Gidiotis and Tsoumakas 2020, A divide-and-conquer approach to the summarization of
+    long documents).
+
+    Args:
+        tokenizer: of the model.
+        windows: of each row, from `cut_sources`.
+        summaries: one a row.
+        max_target_length: most tokens of a summary, with the one that ends it.
+
+    Returns:
+        token ids of each window and of its part of the summary, the row of each; and how many parts were cut.
+    """
+    parts = [
+        (row, window, part)
+        for row, (own, summary) in enumerate(zip(windows, summaries, strict=True))
+        for window, part in zip(own, split_summary(summary, own), strict=True)
+        if part
+    ]
+    rows, texts, targets = zip(*parts, strict=True)
+    inputs = tokenizer(list(texts), verbose=False)["input_ids"]
+    labels = tokenizer(text_target=list(targets), verbose=False)["input_ids"]
+    short = [ids if len(ids) <= max_target_length else [*ids[: max_target_length - 1], ids[-1]] for ids in labels]
+    cut = sum(len(a) < len(b) for a, b in zip(short, labels, strict=True))
+    return inputs, short, list(rows), cut
+
+
+def summarize(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    windows: list[list[str]],
+    task: Mapping[str, Any],
+    batch_size: int,
+    name: str | None,
+) -> tuple[list[str], list[bool]]:
+    """Write a summary of each row.
+
+    Args:
+        model: made ready by `set_generation`.
+        tokenizer: of the model.
+        windows: of each row, from `cut_sources`; the summaries of several are joined.
+        task: `stop`, the token that ends a summary, and `generation`.
+        batch_size: windows a batch.
+        name: of the progress bar; None shows none.
+
+    Returns:
+        the summaries, and whether each ended by itself, in all of its windows.
+    """
+    ids = tokenizer([text for own in windows for text in own], verbose=False)["input_ids"]
+    found = generate_answers(model, tokenizer, ids, task["stop"], task["generation"], batch_size, name)
+    results = iter(zip(*found, strict=True))
+    rows = [[next(results) for _ in own] for own in windows]
+    texts = [own[0][0] if len(own) == 1 else join_summaries([text for text, _ in own]) for own in rows]
+    return texts, [all(ended for _, ended in own) for own in rows]
+
+
+def pair_losses(
+    model: PreTrainedModel, pairs: Mapping[str, list], pad_token_id: int, batch_size: int, name: str
+) -> dict[str, np.ndarray]:
+    """Row statistics of the loss; a row's is the sum over its windows.
+
+    Args:
+        model: an encoder-decoder.
+        pairs: `input_ids`, `labels` and `row` of each window, from `encode_pairs`.
+        pad_token_id, batch_size, name: as for `score_summaries`.
+    """
+    found = score_summaries(model, pairs["input_ids"], pairs["labels"], pad_token_id, batch_size, name)
+    return loss_statistics(*(np.bincount(pairs["row"], weights=values) for values in found))
+
+
+def write_summaries(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Mapping[str, list],
+    task: Mapping[str, Any],
+    batch_size: int,
+    name: str,
+) -> tuple[list[str], list[bool], dict[str, np.ndarray]]:
+    """`summarize` and `pair_losses` of the same rows: the summaries, whether each ended by itself, and the row
+    statistics of both."""
+    texts, ended = summarize(model, tokenizer, pairs["windows"], task, batch_size, f"{name}: summaries")
+    losses = pair_losses(model, pairs, tokenizer.pad_token_id, batch_size, f"{name}: loss")
+    return texts, ended, losses | accuracy_statistics(ended, "ended")
+
+
+def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
+    """Return a loss for `Trainer(compute_loss_func=...)`: cross-entropy summed over the tokens of the summaries and
+    divided by those of the whole optimizer step, `num_items_in_batch`. So every token counts the same, whatever the
+    gradient accumulation and the number of processes (T5's own loss grows with both: transformers#47688).
+
+    Args:
+        label_smoothing: share of the probability that is spread evenly over the vocabulary (Szegedy et al. 2016).
+    """
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+        logits = outputs.logits.float().flatten(0, 1)
+        total = nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=label_smoothing)
+        return total / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+def generation_metrics(tokenizer: PreTrainedTokenizerBase, use_stemmer: bool) -> Callable[[EvalPrediction], dict]:
+    """Return `Trainer(compute_metrics=...)` for evaluations during training with `predict_with_generate`: the values
+    of `TRAINING_METRICS` and the like, without intervals."""
+
+    def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
+        ids = [np.where(i < 0, tokenizer.pad_token_id, i) for i in (evaluation.predictions, evaluation.label_ids)]
+        texts = [tokenizer.batch_decode(i, skip_special_tokens=True) for i in ids]
+        once = np.ones((1, len(ids[0])), dtype=np.float32)  # no resamples
+        values = evaluate_statistics(text_statistics(*texts, use_stemmer), once)
+        return {name: value for name, value in values.items() if not name.endswith("_ci95")}
+
+    return compute_metrics
