@@ -39,6 +39,10 @@ TABLES = {
         {"macro F1": "macro_f1", "accuracy": "accuracy"},
         ("test_", "baseline_tfidf_svm_test_", "baseline_encoder_alone_test_"),
     ),
+    "quickstart_hierarchical.json": (
+        {"chapter macro F1": "parent_macro_f1", "block macro F1": "child_macro_f1"},
+        ("test_", "baseline_tfidf_svm_test_", "baseline_tfidf_svm_per_node_test_"),
+    ),
 }
 
 
