@@ -6,13 +6,12 @@
   chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
 - losses and adapters: one epoch of 12,800 rows, the encoder alone, validation beside test.
 - memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the process's peak in training.
-- time: seconds for the same 100 steps, hierarchical and flat in turn, three times each.
+- time: seconds for the same 100 steps, hierarchical and flat in turn, three times each; on an idle machine.
 
 A seed each. Needs `make quickstart` (data and model); more than an hour on 2 cores; runs that have ended are not run
 again. Writes results/hierarchy.json.
 """
 
-import shutil
 import statistics
 import subprocess
 import sys
@@ -86,7 +85,7 @@ def compare_systems() -> list[dict[str, Any]]:
             raise SystemExit(f"{name} was tested on other rows than hierarchical: remove {OUTPUTS} and run again")
         own = hierarchy_statistics(predicted, labels, tree)
         shown = {key: own[key] for key in SHOWN if key in own}
-        row = {"system": name, "train_runtime": results["train_runtime"]} | evaluate_statistics(shown, weights, "test")
+        row = {"system": name} | evaluate_statistics(shown, weights, "test")
         row |= {key: results[key] for key in ("test_parent_ece", "test_child_ece", "test_ece") if key in results}
         if name != "hierarchical":
             row |= paired_difference(shown, first, weights, "delta_hierarchical_test")
@@ -102,7 +101,7 @@ def compare_small() -> list[dict[str, Any]]:
         for split in ("eval", "test"):
             row |= {f"{split}_{metric}": results[f"{split}_{metric}"] for metric in SHOWN}
             row |= {f"{split}_child_macro_f1_ci95": results[f"{split}_child_macro_f1_ci95"]}
-        rows.append(row | {key: results[key] for key in ("trainable_parameters", "train_runtime")})
+        rows.append(row | {"trainable_parameters": results["trainable_parameters"]})
     return rows
 
 
@@ -136,8 +135,6 @@ def measure_time(steps: int = 100, times: int = 3) -> dict[str, Any]:
 
 
 def main() -> None:
-    for path in OUTPUTS.glob("time-*"):  # in turn, in one go, or not comparable
-        shutil.rmtree(path)
     results = {
         "time": measure_time(),
         "systems": compare_systems(),
