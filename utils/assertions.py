@@ -1,0 +1,160 @@
+"""Whether a text affirms or denies what it names, and of whom: of the patient or of the family.
+
+A compact ConText (Harkema et al. 2009), which extends NegEx (Chapman et al. 2001): a trigger opens a scope that runs
+to the end of its sentence or to a word that closes it. The tables below are all there is to review. medspacy and
+negspacy hold larger ones, but need spaCy, and know no dialogues: here a question is read together with its short
+answer ("Any chest pain?" "No."), and "she" in a patient's turn about the mother is the mother.
+"""
+
+import re
+from typing import NamedTuple
+
+# Deny what follows.
+DENIES = (
+    r"no|not|never|none of|denie[sd]|deny|denying|without|negative for|absence of|free of|free from|lack of|lacks"
+    r"|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing|declined?|declines|cannot|ruled? out"
+    r"|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
+)
+# Deny what stands before.
+DENIED = (
+    r"(?:is|was|are|were|been) (?:ruled out|absent|denied|negative|unlikely|not (?:present|seen|noted|found))"
+    r"|: ?(?:none|no|negative|denied|denies)(?= ?(?:[.,;\n]|$))|(?<=\w)[- ]free(?= ?(?:[.,;\n]|$))"
+)
+# Look like the above, and deny nothing.
+NOT_DENYING = (
+    r"no (?:\w+ ){0,2}(?:change|increase)s?|not (?:only|necessarily|sure|certain|just)|no (?:doubt|wonder|further)"
+    r"|gram negative|without (?:any )?(?:difficulty|complications?|problems?)|can't (?:stand|take|wait)"
+    r"|(?:not|can't|cannot) (?:be |been )?ruled? out|(?:wo|do)n't (?:worry|know|mind)|not (?:know|improv\w+|getting)"
+    r"|not (?:gone|go away|going away)|(?:does|did|is|has)n't (?:improve\w*|gotten|getting|gone|go away|going|help\w*)"
+)
+# End what a trigger opened.
+CLOSES = (
+    r"but|however|although|though|except|apart from|aside from|besides|because|since|secondary to|due to|still|yet"
+    r"|present(?:s|ed|ing) with|complain(?:s|ed|ing) of|admits? to|positive for|other than"
+    r"|(?:and|,) ?(?:i|he|she|it|they|we|you|there|has|have|had|is|was|does|did|takes?|the patient)"
+)
+RELATIVE = (
+    r"(?:step|half|grand)?-?(?:mother|father|brother|sister|sibling|son|daughter|parent|child|uncle|aunt)s?|moms?|mums?"
+    r"|dads?|cousins?|niece|nephew|grandma|grandpa|wife|husband|relatives?|family"
+)
+# The family's findings stand after these ...
+OF_FAMILY = rf"(?:{RELATIVE})(?:'s)?(?: history)?"
+# ... and before these.
+IN_FAMILY = rf"(?:in|on|for|by) (?:(?:his|her|my|your|the|their|both) )?(?:{RELATIVE})(?:'s)?(?: side| members?)?"
+# A relative who says or does something, and has nothing: "lives with his wife", "my mother says".
+NOT_OF_FAMILY = (
+    rf"(?:live[sd]?|living|here|came|comes|stays?|along|married) (?:\w+ ){{0,4}}(?:{RELATIVE})"
+    rf"|(?:brought|accompanied|seen) (?:in )?by (?:\w+ )?(?:{RELATIVE})"
+    rf"|(?:{RELATIVE}) (?:says?|said|states?|stated|reports?|reported|noticed|thinks?|is worried|brought)"
+    r"|family (?:doctor|physician|practi\w+|medicine)"
+)
+PATIENT = r"the patient|patient (?:has|is|was|had)|i|i'm|i've|i'd|myself"
+
+FILLER = r"(?:(?:um+|uh+|oh|ah|well|hm+|mm+|okay|so|doctor|doc|actually)[ ,.]*)*"
+YES = (
+    rf"{FILLER}(?:yes|yeah|yep|yup|sure|correct|right|exactly|definitely|mhm|uh-huh|of course|that's right"
+    r"|unfortunately|i (?:do|have|did|am|was)\b(?! not)|it (?:is|does|was)|sometimes|occasionally|just a|a little"
+    r"|a bit|a lot)\b"
+)
+NO = (
+    rf"{FILLER}(?:no|nope|nah|naw|none|not|never|negative|neither|nothing|nobody|denie[sd]"
+    r"|i (?:don't|do not|haven't|have not|didn't|did not|am not))\b"
+)
+# Questions that take what they name as given: "How long have you had this pain?"
+OPEN_QUESTION = rf"{FILLER}(?:and )?(?:how|what|when|where|why|which|who)(?!'?s? about| else)\b"
+
+LABEL = re.compile(r"(?:^|(?<=[\n.?!\"]))[ \t]*([A-Z][A-Za-z_]*\d*):(?=\s|$)", re.MULTILINE)
+SENTENCE = re.compile(r"(?:\b(?:[Dd]r|[Mm]rs?|[Mm]s|vs|e\.g|i\.e|approx)\.|\d\.\d|[^.?!\n])+[.?!]*")
+
+Span = tuple[int, int]
+
+
+class Sentence(NamedTuple):
+    """Where a sentence stands, the number of its turn, and who speaks there (the label before the colon, small)."""
+
+    start: int
+    end: int
+    turn: int
+    speaker: str
+
+
+def split_sentences(text: str) -> list[Sentence]:
+    """Split a note or dialogue into sentences; a label like "Doctor:" or "ALLERGIES:" begins a turn."""
+    labels = list(LABEL.finditer(text))
+    ends = [*(label.start() for label in labels), len(text)]
+    starts = [(0, ""), *((label.end(), label[1].lower()) for label in labels)]
+    return [
+        Sentence(match.start(), match.end(), turn, speaker)
+        for turn, ((start, speaker), end) in enumerate(zip(starts, ends, strict=True))
+        for match in SENTENCE.finditer(text, start, end)
+        if re.search(r"\w", match[0])
+    ]
+
+
+def find_scopes(text: str) -> dict[str, list[Span]]:
+    """Find where a text denies (`absent`), only asks (`unknown`), or speaks of relatives (`family`)."""
+    # letters that grow when made small, such as the Turkish dotted I, stay: places must not move
+    flat = "".join(c.lower() if len(c.lower()) == 1 else c for c in text.replace("\u2019", "'"))
+    sentences = split_sentences(text)
+    scopes: dict[str, list[Span]] = {"absent": [], "unknown": [], "family": []}
+    for i, sentence in enumerate(sentences):
+        scopes["absent"] += _denied_spans(flat, sentence)
+        scopes["family"] += _family_spans(flat, sentences, i)
+        if flat[sentence.start : sentence.end].endswith("?") and not _matches(OPEN_QUESTION, flat, sentence):
+            answer = next((s for s in sentences[i + 1 :] if not _is_also_asked(flat, sentence, s)), None)
+            if answer is None or not _matches(YES, flat, answer):
+                denied = answer is not None and _matches(NO, flat, answer)
+                scopes["absent" if denied else "unknown"].append((sentence.start, sentence.end))
+    return scopes
+
+
+def assertion_at(scopes: dict[str, list[Span]], start: int) -> tuple[str, str]:
+    """Return ("present" | "absent" | "unknown", "patient" | "family") for what begins at a place of the text."""
+    inside = {name: any(first <= start < last for first, last in spans) for name, spans in scopes.items()}
+    status = "absent" if inside["absent"] else "unknown" if inside["unknown"] else "present"
+    return status, "family" if inside["family"] else "patient"
+
+
+def _is_also_asked(flat: str, question: Sentence, following: Sentence) -> bool:
+    return following.turn == question.turn and flat[following.start : following.end].endswith("?")
+
+
+def _matches(pattern: str, flat: str, sentence: Sentence) -> bool:
+    return re.compile(r"\s*" + pattern).match(flat, sentence.start, sentence.end) is not None
+
+
+def _places(pattern: str, flat: str, sentence: Sentence) -> list[Span]:
+    found = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)").finditer(flat, sentence.start, sentence.end)
+    return [match.span() for match in found]
+
+
+def _denied_spans(flat: str, sentence: Sentence) -> list[Span]:
+    spans = []
+    # "No, I have a cough": an answer, which denies nothing that follows
+    ignored = _places(NOT_DENYING, flat, sentence) + _places(rf"{FILLER}(?:no|nope|nah)(?=,)", flat, sentence)
+    closes = [start for start, _ in _places(CLOSES, flat, sentence)]
+    for _, end in _outside(ignored, _places(DENIES, flat, sentence)):
+        spans.append((end, min([place for place in closes if place >= end], default=sentence.end)))
+    for start, _ in _outside(ignored, _places(DENIED, flat, sentence)):
+        spans.append((max([place for place in closes if place < start], default=sentence.start), start))
+    return spans
+
+
+def _family_spans(flat: str, sentences: list[Sentence], i: int) -> list[Span]:
+    sentence = sentences[i]
+    ignored = _places(NOT_OF_FAMILY, flat, sentence)
+    patient = [start for start, _ in _places(PATIENT, flat, sentence)]
+    spans = []
+    for start, end in _outside(ignored, _places(OF_FAMILY, flat, sentence)):
+        spans.append((start, min([place for place in patient if place >= end], default=sentence.end)))
+    for start, _ in _outside(ignored, _places(IN_FAMILY, flat, sentence)):
+        spans.append((max([place for place in patient if place < start], default=sentence.start), start))
+    if spans or patient or i == 0 or not sentence.speaker.startswith(("patient", "pt")):
+        return spans
+    # a patient's sentence without "I" goes on about the relative of the sentence before, or of the question
+    goes_on = sentences[i - 1].turn >= sentence.turn - 1 and _family_spans(flat, sentences, i - 1)
+    return [(sentence.start, sentence.end)] if goes_on else []
+
+
+def _outside(ignored: list[Span], places: list[Span]) -> list[Span]:
+    return [place for place in places if not any(first < place[1] and place[0] < last for first, last in ignored)]

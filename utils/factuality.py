@@ -1,0 +1,177 @@
+"""What a summary says that its source does not, and what it leaves out of its reference: findings with their places.
+
+ROUGE does not see an invented dose. Here numbers, drugs, findings and diagnoses of two texts are compared, and for
+what stands in both: whether it is affirmed or denied, of the patient or of the family, on which side. No model takes
+part: every finding can be checked by eye. What it does not see: claims without a number or a name from the lists
+(`utils/medical_terms.py`), and words that are both there and put together wrongly.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from utils.assertions import Span, assertion_at, find_scopes
+from utils.medical_terms import Term, Word, find_terms, is_kind_of, split_words, stem
+from utils.quantities import Quantity, find_quantities, is_supported
+
+KINDS = ("number", "drug", "finding", "negation", "person", "laterality")
+
+# Words of every note and dialogue, which say nothing about this one.
+STOP_WORDS = ENGLISH_STOP_WORDS | frozenset(
+    "patient pt doctor dr mr mrs ms guest family clinician say says said state states stated report reports reported "
+    "okay ok yes yeah um uh oh hi hello thanks thank i'm i've don't it's that's".split()
+)
+SIDE = re.compile(r"\b(left|right|both|bilateral(?:ly)?)\b", re.IGNORECASE)
+BODY_PARTS = frozenset(
+    map(
+        stem,
+        "abdomen ankle arm armpit axilla back breast buttock calf carotid cheek chest ear elbow eye extremity face "
+        "femur finger flank foot feet forearm groin hand head heel hip humerus iliac kidney knee leg lobe lung neck "
+        "ovary quadrant rib scapula shin shoulder side testicle thigh thumb tibia toe tonsil wrist".split(),
+    )
+)
+
+
+class Facts(NamedTuple):
+    """What a text holds: words, terms, numbers, scopes of negation and family, (side, stem of body part, place)."""
+
+    text: str
+    words: list[Word]
+    terms: list[Term]
+    quantities: list[Quantity]
+    scopes: dict[str, list[Span]]
+    sides: list[tuple[str, str, Span]]
+
+
+def find_inventions(source: str, summary: str) -> list[dict[str, Any]]:
+    """Find what a summary says and its source does not.
+
+    Returns:
+        `{"kind", "text", "span", "detail"}` each, by place: kind is one of `KINDS`, `summary[span[0]:span[1]]` is the
+        text, detail says what the source has instead.
+
+    Raises:
+        UserError: if a package with the lists of medical names is not installed.
+    """
+    return _differences(_read(summary), _read(source), "the source")
+
+
+def find_omissions(reference: str, summary: str) -> list[dict[str, Any]]:
+    """Find what a reference says and the summary does not; as `find_inventions`, with spans in the reference."""
+    return _differences(_read(reference), _read(summary), "the summary")
+
+
+def factuality_statistics(
+    summaries: Sequence[str], references: Sequence[str], sources: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Row statistics of what summaries invent and leave out, each [rows, 2] as in `utils.metrics`.
+
+    Args:
+        summaries, references, sources: one text a row.
+
+    Returns:
+        omission: share of the reference's content words and numbers that the summary lacks.
+        invention: share of the summary's content words and numbers that the source lacks.
+        invented_numbers, invented_drugs, invented_findings, negation_flips, wrong_person, wrong_laterality,
+        omitted_numbers, omitted_drugs, omitted_findings: how many a summary.
+        any_invention: share of summaries with at least one of the first six.
+    """
+    rows: dict[str, list[float]] = {}
+    for summary, reference, source in zip(summaries, references, sources, strict=True):
+        facts = _read(summary), _read(reference), _read(source)
+        inventions = _differences(facts[0], facts[2], "the source")
+        omissions = _differences(facts[1], facts[0], "the summary")
+        values = {"omission": _missing_share(facts[1], facts[0]), "invention": _missing_share(facts[0], facts[2])}
+        for name, kind in INVENTED.items():
+            values[name] = sum(finding["kind"] == kind for finding in inventions)
+        for name, kind in OMITTED.items():
+            values[name] = sum(finding["kind"] == kind for finding in omissions)
+        values["any_invention"] = bool(inventions)
+        for name, value in values.items():
+            rows.setdefault(name, []).append(value)
+    return {name: np.column_stack([values, np.ones(len(values))]) for name, values in rows.items()}
+
+
+INVENTED = {
+    "invented_numbers": "number",
+    "invented_drugs": "drug",
+    "invented_findings": "finding",
+    "negation_flips": "negation",
+    "wrong_person": "person",
+    "wrong_laterality": "laterality",
+}
+OMITTED = {"omitted_numbers": "number", "omitted_drugs": "drug", "omitted_findings": "finding"}
+
+
+def _read(text: str) -> Facts:
+    words = split_words(text)
+    return Facts(text, words, find_terms(text), find_quantities(text), find_scopes(text), _find_sides(text, words))
+
+
+def _find_sides(text: str, words: list[Word]) -> list[tuple[str, str, Span]]:
+    """Find sides with the body part that they belong to: the first one within three words after, or before."""
+    sides = []
+    for i, word in enumerate(words):
+        if SIDE.fullmatch(word.text):
+            after = [w for w in words[i + 1 : i + 4] if w.stem in BODY_PARTS]
+            before = [w for w in words[max(0, i - 4) : i] if w.stem in BODY_PARTS]
+            if after or before:
+                part = after[0] if after else before[-1]
+                side = {"bilateral": "both", "bilaterally": "both"}.get(word.lower, word.lower)
+                sides.append((side, part.stem, (min(word.start, part.start), max(word.end, part.end))))
+    return sides
+
+
+def _differences(claims: Facts, known: Facts, where: str) -> list[dict[str, Any]]:
+    found = [
+        ("number", (quantity.start, quantity.end), f"{where} has no such number")
+        for quantity in claims.quantities
+        if quantity.is_claim and not is_supported(quantity, known.quantities)
+    ]
+    stems = {word.stem for word in known.words}
+    for term in claims.terms:
+        span = (term.start, term.end)
+        same = [other for other in known.terms if is_kind_of(other.concept, term.concept)]
+        if not same and not set(term.stems) <= stems:
+            found.append((term.kind, span, f"{where} does not name it"))
+        exact = [assertion_at(known.scopes, other.start) for other in same if other.concept == term.concept]
+        status, person = assertion_at(claims.scopes, term.start)
+        if exact:
+            if {status} | {s for s, _ in exact} == {"present", "absent"} and status not in {s for s, _ in exact}:
+                has = "denied" if status == "present" else "affirmed"
+                found.append(("negation", span, f"{has} in {where}"))
+            if person not in {p for _, p in exact}:
+                has = "the patient" if person == "family" else "the family"
+                found.append(("person", span, f"of {has} in {where}"))
+    for side, part, span in claims.sides:
+        known_sides = {s for s, p, _ in known.sides if p == part}
+        if "both" in known_sides or {"left", "right"} <= known_sides:
+            continue
+        if known_sides and side not in known_sides:
+            found.append(("laterality", span, f"{min(known_sides)} in {where}"))
+        elif not known_sides and part in stems and side not in {word.lower for word in known.words}:
+            found.append(("laterality", span, f"{where} gives no side"))
+    return [
+        {"kind": kind, "text": claims.text[span[0] : span[1]], "span": list(span), "detail": detail}
+        for kind, span, detail in sorted(found, key=lambda finding: (finding[1], finding[0]))
+    ]
+
+
+def _missing_share(claims: Facts, known: Facts) -> float:
+    """Share of the distinct content words and numbers of one text that another does not hold; 0 without any."""
+    numbers = [quantity for quantity in claims.quantities if quantity.is_claim]
+    in_numbers = [(quantity.start, quantity.end) for quantity in claims.quantities]
+    stems = {word.stem for word in known.words}
+    for term in claims.terms:
+        if any(is_kind_of(other.concept, term.concept) for other in known.terms):
+            stems |= set(term.stems)
+    words = {
+        word.stem
+        for word in claims.words
+        if word.lower not in STOP_WORDS and not any(first <= word.start < last for first, last in in_numbers)
+    }
+    missing = len(words - stems) + sum(not is_supported(quantity, known.quantities) for quantity in numbers)
+    return missing / (len(words) + len(numbers)) if words or numbers else 0.0

