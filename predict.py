@@ -2,6 +2,7 @@
 
     python predict.py --model outputs/quickstart-qa --text "What is ataxia?"
     python predict.py --model outputs/quickstart-classification --text "A hole in the wall between the atria."
+    python predict.py --model outputs/flan-t5-lora --input_file visits.csv --output_file notes.jsonl
     python predict.py --model outputs/quickstart-qa --input_file questions.csv --output_file answers.jsonl
 
 Not a medical device: answers may be wrong and are for research only.
@@ -16,6 +17,7 @@ from typing import Any
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.files import read_rows
 from utils.inference import Predictor
+from utils.seq2seq import position_limit
 
 
 @dataclass
@@ -32,7 +34,7 @@ class PredictArguments:
     )
     batch_size: int = field(default=8, metadata={"help": "Rows a batch."})
     max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Longest answer to a question; as in the training if not given."}
+        default=None, metadata={"help": "Longest answer or summary; as in the training if not given."}
     )
     top_k: int = field(default=3, metadata={"help": "Classes to show with their probabilities."})
     revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the Hub repository."})
@@ -74,6 +76,9 @@ def main(args: PredictArguments) -> None:
             raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: give 1 or more.")
         if "generation" not in predictor.task:
             raise UserError(f"`max_new_tokens` is for answers, and `model` {args.model} generates none: leave it out.")
+        limit = position_limit(predictor.model.config, predictor.tokenizer, "decoder")
+        if predictor.model.config.is_encoder_decoder and limit and args.max_new_tokens > limit:
+            raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: this model writes up to {limit} tokens.")
         predictor.task["generation"]["max_new_tokens"] = args.max_new_tokens
     rows = read_inputs(args, predictor.task["columns"])
     try:

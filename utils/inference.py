@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -24,7 +25,8 @@ from utils.arguments import UserError
 from utils.blend import blend, linear_scores
 from utils.calibration import softmax
 from utils.encoding import encode_texts, predict_logits
-from utils.generation import generate_answers
+from utils.factuality import find_inventions
+from utils.generation import generate_answers, set_generation
 from utils.hierarchy import (
     LabelTree,
     abstain_to_parent,
@@ -36,11 +38,14 @@ from utils.modeling import class_config, prepare_classifier
 from utils.multiple_choice import score_options
 from utils.prompts import build_prompt, encode, fill_template, fit, option_answers
 from utils.run import has_bfloat16
+from utils.seq2seq import summarize
+from utils.windows import cut_sources
 
 AUTO_CLASSES = {
     "qa": AutoModelForCausalLM,
     "classification": AutoModelForSequenceClassification,
     "hierarchical": AutoModelForSequenceClassification,
+    "summarization": AutoModelForSeq2SeqLM,
 }
 
 
@@ -50,6 +55,7 @@ class Predictor:
     Example:
         >>> Predictor.from_pretrained("outputs/quickstart-qa")(["What is ataxia?"])
         >>> Predictor.from_pretrained("outputs/quickstart-classification")(["A hole in the wall between the atria."])
+        >>> Predictor.from_pretrained("outputs/flan-t5-lora")(["Doctor: What is wrong?\\nPatient: I have a cough."])
     """
 
     def __init__(
@@ -104,20 +110,22 @@ class Predictor:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"base model `{source}` cannot be loaded: {reason}; or give `--base_model`.") from error
-        classifies = task["task"] != "qa"
-        if classifies:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if "heads" in task:
             loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
+        if task["task"] == "summarization":
+            set_generation(loaded, task["stop"], task["generation"], tokenizer)
         if is_adapter:
+            half = "heads" not in task and loaded.dtype != torch.float32
             loaded = PeftModel.from_pretrained(loaded, folder)
-            if classifies and not quantization:
-                loaded = loaded.merge_and_unload()  # no adapter to compute; quantized weights would be rounded anew
+            if task["task"] != "qa" and not quantization and not half:
+                # no adapter to compute; quantized weights would be rounded anew, half ones too, to other words
+                loaded = loaded.merge_and_unload()
         linear = folder / "linear.safetensors"
-        return cls(
-            loaded.eval(), AutoTokenizer.from_pretrained(folder), task, load_file(linear) if linear.exists() else None
-        )
+        return cls(loaded.eval(), tokenizer, task, load_file(linear) if linear.exists() else None)
 
     def __call__(self, inputs: list[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
-        """Answer questions or classify texts, whichever the model was trained for.
+        """Answer questions, classify or summarize texts, whichever the model was trained for.
 
         Args:
             inputs: texts, or rows with the columns that training had.
@@ -130,13 +138,16 @@ class Predictor:
             for the error rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and
             `probabilities`, by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists,
             a level each from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure
-            enough, 0 is for a person; `probabilities` are a list of dicts, a level each.
+            enough, 0 is for a person; `probabilities` are a list of dicts, a level each. Summaries: `prediction`,
+            `ended`, `cut`, and `inventions`, what it says that the text does not, as far as `find_inventions` sees.
         """
         if not inputs:
             return []
         task, columns = self.task, self.task["columns"]
         main_column = columns["question" if task["task"] == "qa" else "text"]
         rows = [{main_column: row} if isinstance(row, str) else row for row in inputs]
+        if task["task"] == "summarization":
+            return self._summarize(rows, batch_size)
         if task["task"] != "qa":
             return self._classify(rows, batch_size)
         prompts = [build_prompt(self.tokenizer, task, row) for row in rows]
@@ -148,6 +159,15 @@ class Predictor:
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )
         return [{"prediction": text, "ended": end} for text, end in zip(texts, ended, strict=True)]
+
+    def _summarize(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        windows, lost = cut_sources(self.tokenizer, rows, self.task)
+        texts, ended = summarize(self.model, self.tokenizer, windows, self.task, batch_size, None)
+        sources = [row[self.task["columns"]["text"]] for row in rows]
+        return [
+            {"prediction": text, "ended": end, "cut": n > 0, "inventions": find_inventions(source, text)}
+            for source, text, end, n in zip(sources, texts, ended, lost, strict=True)
+        ]
 
     def _classify(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         task = self.task
