@@ -210,15 +210,18 @@ PHI3 = (
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def make_tokenizer(specials: list[str], eos: str, chat_template: str | None, pad: str | None = None) -> Any:
-    """Train a byte-level BPE tokenizer on the toy data."""
+def make_tokenizer(
+    specials: list[str], eos: str, chat_template: str | None, pad: str | None = None, texts: list[str] | None = None
+) -> Any:
+    """Train a byte-level BPE tokenizer on the toy questions and answers, or on `texts`."""
+    texts = texts or [text for row in toy_rows() for text in (row["question"], row["answer"])]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=512, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    tokenizer.train_from_iterator([text for row in toy_rows() for text in (row["question"], row["answer"])], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad)
     fast.chat_template = chat_template
     return fast
@@ -303,13 +306,14 @@ def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = make_tokenizer(["<pad>", "</s>", "<unk>"], "</s>", None, "<pad>")
+    texts = [text for row in toy_dialogues() for text in (row["dialogue"], row["note"])]
+    tokenizer = make_tokenizer(["<pad>", "</s>", "<unk>"], "</s>", None, "<pad>", texts)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     config = T5Config(
         d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0,
+        tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0, initializer_factor=0.2,
     )  # fmt: skip
     return save_model(tmp_path_factory.mktemp("models") / "tiny-t5", T5ForConditionalGeneration, config, tokenizer)
 
@@ -317,9 +321,8 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two BERTs, the second with cross-attention, as `EncoderDecoderModel` warm-starts them; 128 positions."""
-    tokenizer = word_tokenizer(
-        [word for row in toy_dialogues() for word in re.findall(r"\w+|[^\w\s]", str(row).lower())]
-    )
+    texts = [f"{row['dialogue']} {row['note']}".lower() for row in toy_dialogues()]
+    tokenizer = word_tokenizer([word for text in texts for word in re.findall(r"\w+|[^\w\s]", text)])
     tokenizer.model_max_length = 128
     sizes = SIZES | {"max_position_embeddings": 128, "vocab_size": len(tokenizer), "initializer_range": 0.1}
     config = EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**sizes), BertConfig(**sizes))
