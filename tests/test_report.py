@@ -11,8 +11,8 @@ from utils.class_analysis import analyse_classes, write_class_files
 from utils.metrics import resampling_weights
 from utils.plots import plot_metrics
 from utils.report import write_report
+from utils.systems import baselines_line
 from utils.tables import (
-    baselines_line,
     data_tables,
     differences_table,
     precision,
@@ -59,7 +59,21 @@ def test_multiple_choice_has_labels_directions_and_mcnemar():
         "flipped by option order": "lower",
         "no letter generated": "lower",
     }
-    assert differences_table(results).endswith("| accuracy | base model (McNemar's test) |  |  | 0.031 |")
+    results |= {f"base_test_{metric}": 0.4 for metric in metrics}
+    assert differences_table(results).endswith("| accuracy, McNemar's test | p 0.031 |")
+
+
+def test_differences_have_a_row_a_metric_and_a_column_a_system():
+    results = RESULTS | {"delta_base_test_loss": -1.5, "delta_base_test_length_ratio": 0.5}
+    results |= {"base_test_loss": 4.0, "mcnemar_baseline_nearest_question_test_accuracy_p": 0.00012}
+    assert differences_table(results).split("\n") == [
+        "| fine-tuned minus | base model | nearest question |",
+        "|---|---|---|",
+        "| ROUGE-L | +0.229 [+0.217, +0.240] p < 0.001 | +0.006 [-0.004, +0.016] |",
+        "| loss | -1.500 | - |",  # of the length ratio neither more nor less is better
+        "| accuracy, McNemar's test | - | p < 0.001 |",
+    ]
+    assert differences_table({"test_rougeL": 0.3, "base_test_rougeL": 0.1}) == ""
 
 
 @pytest.mark.parametrize(

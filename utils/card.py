@@ -8,15 +8,12 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from utils.systems import METRICS, TABLE_ONLY, baselines_line, metric_names, notes_line
 from utils.tables import (
-    METRICS,
-    TABLE_ONLY,
-    baselines_line,
     data_tables,
     differences_table,
     errors_table,
     is_hub_id,
-    metric_names,
     paragraphs,
     precision,
     read_json,
@@ -30,7 +27,7 @@ TASKS = {
     "qa": ("text-generation", "answers medical questions", "What are the symptoms of iron deficiency?"),
     "classification": ("text-classification", "sorts medical texts into classes", "Pain in the chest on exertion."),
     "hierarchical": ("text-classification", "sorts medical texts into a tree of classes", "Fever and a stiff neck."),
-    "summarization": ("summarization", "summarizes medical dialogues", "Doctor: What is wrong? Patient: A cough."),
+    "summarization": ("summarization", "summarizes medical texts", "Doctor: What is wrong? Patient: A cough."),
 }  # fmt: skip
 
 NOT_A_DEVICE = """**Not a medical device.** Nobody has validated this model for clinical use. Do not use it to \
@@ -44,6 +41,12 @@ LIMITATIONS = """The model inherits the errors and biases of its base model and 
 measured on a held-out part of the same source only: expect worse on other sources. It can state what no source says, \
 leave out what matters, and miss a negation, a unit or a dose. Rare conditions and under-represented groups are \
 likely served worst. No safety filter is part of the weights. The training data was not checked for personal data."""
+
+MORE_LIMITATIONS = {
+    "summarization": """ROUGE does not see an invented dose, a flipped negation or a finding given to the wrong \
+person. What is counted here as invented or left out was found by rules and word lists: they miss what is in no list, \
+and facts that are there but put together wrongly. Do not file a summary that nobody compared with its source.""",
+}
 
 ROOT = r"(?:file:/+|~?/|\\\\|[A-Za-z]:[\\/]+)(?=[^\s/\\])"  # how an absolute path begins
 PATH = re.compile(rf"""(?<='){ROOT}[^']*(?=')|(?<="){ROOT}[^"]*(?=")|(?<![^\s=:,(\[]){ROOT}[^\s"',)\]]*""")
@@ -113,7 +116,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
                 dataset_revision=data.get("dataset_revision"),
                 dataset_args={key: results[key] for key in ("test_rows", "test_sha256") if key in results} or None,
                 metric_type=_hub_metric(metric),
-                metric_name=METRICS[metric][0],
+                metric_name=_metric_name(metric, results),
                 metric_value=results[f"test_{metric}"],
                 metric_args={"ci95": results[f"test_{metric}_ci95"]} if results.get(f"test_{metric}_ci95") else None,
             )
@@ -138,7 +141,9 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         downstream_use="A starting point for further fine-tuning, or a baseline to compare against, after an "
         "evaluation on your own data.",
         out_of_scope_use=OUT_OF_SCOPE,
-        bias_risks_limitations=LIMITATIONS + (f"\n\nErrors on the test split:\n\n{patterns}" if patterns else ""),
+        bias_risks_limitations=paragraphs(
+            LIMITATIONS, MORE_LIMITATIONS.get(name), patterns and f"Errors on the test split:\n\n{patterns}"
+        ),
         bias_recommendations="Read the intervals, not only the values. Test on your own texts, by subgroup, before "
         "any use, and keep a qualified person between the output and a patient.",
         get_started_code=f"From a clone of the training code, on the command line or in Python:\n\n```bash\n"
@@ -150,7 +155,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         training_regime=f"Quantization: {precision(task)}\n\nThe resolved recipe:\n\n```yaml\n{recipe_text}```",
         speeds_sizes_times=training_lines(task, results),
         testing_data="The held-out test split above.",
-        testing_metrics="95 % bootstrap intervals in brackets.",
+        testing_metrics=paragraphs("95 % bootstrap intervals in brackets.", notes_line(results)),
         results=paragraphs(results_table(results), baselines_line(results), differences_table(results)),
         results_summary=summary(results),
         hours_used=f"{results['train_runtime'] / 3600:.2f}" if results.get("train_runtime") else None,
@@ -170,9 +175,15 @@ def _last_part(path: str) -> str:
     return re.split(r"[/\\]+", path.rstrip("/\\"))[-1]
 
 
+def _metric_name(metric: str, results: dict[str, Any]) -> str:
+    """What people call a metric; a BERTScore means nothing without its model."""
+    name = METRICS[metric][0]
+    return f"{name} ({results['bertscore_model']})" if metric.startswith("bertscore") else name
+
+
 def _hub_metric(metric: str) -> str:
     """What the Hub calls the family of a metric."""
-    family = re.search("rouge|f1|accuracy", metric)
+    family = re.search("rouge|bertscore|f1|accuracy", metric)
     return family.group() if family else metric
 
 

@@ -1,12 +1,14 @@
-"""The two plots of a report: the loss over the steps, and the metrics of all systems with their intervals."""
+"""The plots of every report: the loss over the steps, and the metrics of all systems with their intervals."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from utils.tables import METRICS, TABLE_ONLY, format_number, is_number, label, metric_names, systems
+from utils.systems import METRICS, TABLE_ONLY, is_number, label, metric_names, systems
+from utils.tables import format_number
 
 PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
 RED = "#D55E00"  # for what to look at
@@ -45,9 +47,17 @@ def plot_metrics(results: dict[str, Any], path: Path) -> bool:
         metrics = [metric for metric in metrics if metric != "rougeLsum"]
     ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
     panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
+    title = "Test metrics with 95 % intervals" if any("_ci95" in key for key in results) else "Test metrics"
+    return plot_bars(results, panels, title, path)
+
+
+def plot_bars(results: dict[str, Any], panels: list[list[str]], title: str, path: Path, bar: float = 0.22) -> bool:
+    """A panel for each list of metrics, with a bar for each system, `bar` inches high, and its interval. False: no
+    metric to draw."""
     if not panels:
         return False
-    heights = [0.4 + len(panel) * (0.22 * len(names) + 0.22) for panel in panels]  # inches
+    names = systems(results)
+    heights = [0.4 + len(panel) * (bar * len(names) + 0.22) for panel in panels]  # inches
     handles = [Patch(color=COLORS[i % len(COLORS)], label=name) for i, name in enumerate(names.values())]
     figure = Figure(figsize=(9, sum(heights) + 0.6 + 0.25 * len(names)), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
@@ -63,16 +73,24 @@ def plot_metrics(results: dict[str, Any], path: Path) -> bool:
                 axes.barh(y, value, 0.74 / len(names), color=COLORS[i % len(COLORS)])
                 axes.plot([low, high], [y, y], color="#222222", lw=1.2, marker="|", ms=5 if high > low else 0)
                 axes.text(high + right * 0.012, y, format_number(value), va="center", fontsize=8.5)
-        labels = [f"{label(m)}\n({METRICS[m][1]} is better)" if m in METRICS else label(m) for m in panel]
-        axes.set_yticks(range(len(panel)), labels)
+        directions = {METRICS[m][1] if m in METRICS else None for m in panel}
+        better = [f"\n({METRICS[m][1]} is better)" if m in METRICS and len(directions) > 1 else "" for m in panel]
+        axes.set_yticks(range(len(panel)), [label(m) + text for m, text in zip(panel, better, strict=True)])
+        if len(directions) == 1 and None not in directions:
+            axes.set_xlabel(f"{directions.pop()} is better")
         axes.set(xlim=(0, right * 1.12), ylim=(len(panel) - 0.5, -0.5))
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Test metrics with 95 % intervals" if any("_ci95" in key for key in results) else "Test metrics")
+        plain(axes, "x")
+    figure.suptitle(title)
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=150)
     return True
+
+
+def plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+    """Pale lines behind the data, and no frame at the top and the right."""
+    axes.grid(alpha=0.3, axis=grid)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _bounds(results: dict[str, Any], key: str) -> tuple[float, float]:

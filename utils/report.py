@@ -15,18 +15,17 @@ from utils.class_plots import (
     wrong_rows,
 )
 from utils.plots import plot_loss, plot_metrics
+from utils.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
+from utils.systems import baselines_line, label, metric_names, notes_line, systems
 from utils.tables import (
-    baselines_line,
     data_tables,
     differences_table,
     errors_table,
     format_number,
-    metric_names,
     paragraphs,
     read_json,
     results_table,
     summary,
-    systems,
     table,
     training_lines,
     with_interval,
@@ -35,7 +34,7 @@ from utils.tables import (
 FILES = {
     "README.md": "the model card", "report.md": "this report", "all_results.json": "every number, unrounded",
     "baseline_comparison.csv": "the test metrics of each system, unrounded",
-    "analysis.json": "every number about classes, lengths and confidence, unrounded",
+    "analysis.json": "every number about classes, lengths, confidence or findings, unrounded",
     "per_class.csv": "precision, recall and F1 of each class", "classification_report.txt": "the same to read",
     "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
     "adapter_model.safetensors": "the adapter's weights", "adapter_config.json": "the adapter's configuration",
@@ -47,6 +46,10 @@ CLASS_PLOTS = {
     "risk_coverage.png": plot_risk_coverage, "error_by_length.png": plot_error_by_length,
     "error_by_training_rows.png": plot_error_by_training_rows, "tree.png": plot_tree,
 }  # fmt: skip
+SUMMARY_PLOTS = {
+    "factuality.png": plot_findings, "errors.png": plot_errors, "quality_by_length.png": plot_source_length,
+    "length_and_novelty.png": plot_length_and_novelty,
+}  # fmt: skip
 MOST_ABOVE = 40  # classes of a confusion matrix with numbers: the levels above the leaves have few classes
 MOST_PARENTS = 30
 
@@ -56,7 +59,7 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
 
     Args:
         output_dir: folder with `all_results.json`, `task.json` and, for the loss curve, `trainer_state.json`, for the
-            sections about classes `analysis.json`.
+            sections about classes or summaries `analysis.json`.
         advice: error pattern (the part of its key after `errors_`) -> what to do about it.
 
     Returns:
@@ -77,16 +80,24 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
         file = f"confusion_matrix_{name}.png"
         drawn[file] = plot_confusion(level, plots / file, most=MOST_ABOVE)
         drawn[f"reliability_{name}.png"] = plot_reliability(level, plots / f"reliability_{name}.png")
+    if "source_length" in analysis:
+        drawn |= {name: plot(results, analysis, plots / name) for name, plot in SUMMARY_PLOTS.items()}
     images = {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
     write_comparison(results, output_dir / "baseline_comparison.csv")
 
     present = [(name, about) for name, about in FILES.items() if name == "report.md" or (output_dir / name).exists()]
     sections = {
-        "Results": paragraphs(results_table(results), baselines_line(results), images.get("baseline_comparison.png")),
+        "Results": paragraphs(
+            results_table(results),
+            baselines_line(results),
+            notes_line(results),
+            images.get("baseline_comparison.png"),
+        ),
         "Differences": differences_table(results),
         "Tree": tree_section(analysis, images) if "tree" in analysis else "",
-        **(class_sections(analysis, images) if analysis else {}),
-        "Error patterns": errors_table(results, advice),
+        **(class_sections(analysis, images) if "classes" in analysis else {}),
+        **(summary_sections(results, analysis, images) if "source_length" in analysis else {}),
+        "Error patterns": paragraphs(errors_table(results, advice), images.get("errors.png")),
         "Data": data_tables(results),
         "Training": paragraphs(training_lines(task, results), images.get("loss.png")),
         "Run it again": task.get("command") and f"```bash\n{task['command']}\n```",
@@ -201,3 +212,35 @@ def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
             images.get(f"reliability_{names[level]}.png"),
         ]
     return paragraphs(*sections)
+
+
+def summary_sections(results: dict[str, Any], analysis: dict[str, Any], images: dict[str, str]) -> dict[str, str]:
+    """The sections of a summarizer's report.
+
+    Args:
+        results: the content of `all_results.json`.
+        analysis, images: as for `class_sections`.
+    """
+    columns = ("inventions", "rows_with_inventions", "omissions", "rows_with_omissions")
+    findings = [[kind, *(f"{counts[c]:,}" for c in columns)] for kind, counts in analysis["findings"].items()]
+    header = ["kind", "invented", "summaries with one", "left out", "summaries that lack one"]
+    own = [
+        [label(name), format_number(value), with_interval(results, f"test_{name}")]
+        for name, value in analysis["references"].items()
+    ]
+    correlations = [f"{label(k)} {format_number(v, '+')}" for k, v in analysis["source_length"]["spearman"].items()]
+    return {
+        "Factuality": paragraphs(
+            table(header, findings) if findings else "Nothing was invented, and nothing left out.",
+            "Of the fine-tuned model's summaries: what their source does not say, and what they lack of the "
+            "reference. Rules and word lists found it, so a clinician has to read it: "
+            "`_private/predictions_test.jsonl` has each with its place.",
+            images.get("factuality.png"),
+        ),
+        "Length and compression": paragraphs(
+            table(["of all test rows", "references", "fine-tuned"], own),
+            f"Spearman's correlation with the words of the source: {', '.join(correlations)}.",
+            images.get("quality_by_length.png"),
+            images.get("length_and_novelty.png"),
+        ),
+    }

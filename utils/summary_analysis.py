@@ -114,7 +114,7 @@ def analyse_summaries(
     bins = []
     for rows in _length_bins(words):
         shown = {name: statistics[name][rows] for name in metrics}
-        counts = {"rows": len(rows), "cut": int(np.asarray(cut)[rows].sum())}
+        counts = {"rows": len(rows), "cut": int(np.asarray(cut, dtype=bool)[rows].sum())}
         span = {"low": int(words[rows].min()), "high": int(words[rows].max())}
         bins.append(span | counts | evaluate_statistics(shown, weights[:, rows]))
     own = source_statistics(references, sources)

@@ -1,8 +1,4 @@
-"""The results of a run as tables and sentences.
-
-Everything is found by prefix in `all_results.json`: `test_*` is the fine-tuned model, `base_test_*` the model before
-tuning, `baseline_<name>_test_*` the baselines. A key that is absent leaves its line out.
-"""
+"""The results of a run as tables and sentences. A key that is absent leaves its line out."""
 
 import json
 import math
@@ -11,50 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-# metric -> (what people call it, which direction is better); others are shown under their own name
-METRICS = {
-    "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
-    "path_accuracy": ("path accuracy", "higher"),
-    "hierarchical_f1": ("hierarchical F1", "higher"),
-    "hierarchical_precision": ("hierarchical precision", "higher"),
-    "hierarchical_recall": ("hierarchical recall", "higher"),
-    "parent_accuracy": ("parent accuracy", "higher"), "child_accuracy": ("child accuracy", "higher"),
-    "child_given_parent_accuracy": ("child accuracy given the true parent", "higher"),
-    "parent_ece": ("parent calibration error (ECE)", "lower"),
-    "child_ece": ("child calibration error (ECE)", "lower"),
-    "macro_f1": ("macro F1", "higher"),
-    "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
-    "head_macro_f1": ("macro F1, over 100 training rows", "higher"),
-    "middle_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
-    "tail_macro_f1": ("macro F1, under 20 training rows", "higher"),
-    "top_3_accuracy": ("among the 3 likeliest", "higher"), "matthews": ("Matthews correlation", "higher"),
-    "macro_precision": ("macro precision", "higher"), "macro_recall": ("macro recall", "higher"),
-    "weighted_precision": ("weighted precision", "higher"),
-    "accuracy_norm": ("accuracy, length-normalized", "higher"),
-    "generated_accuracy": ("accuracy of generated letters", "higher"),
-    "flip_rate": ("flipped by option order", "lower"), "parse_failure": ("no letter generated", "lower"),
-    "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
-    "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"), "loss": ("loss", "lower"),
-    "perplexity": ("perplexity", "lower"), "ece": ("calibration error (ECE)", "lower"),
-    "brier": ("Brier score", "lower"), "uncalibrated_ece": ("ECE before calibration", "lower"),
-    "uncalibrated_brier": ("Brier score before calibration", "lower"),
-    "coverage": ("coverage when it abstains", "higher"), "selective_risk": ("error rate when it abstains", "lower"),
-    "aurc": ("area under risk-coverage", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
-    "omission": ("omission", "lower"), "invention": ("invention", "lower"), "repetition": ("repetition", "lower"),
-    "length_ratio": ("length ratio", "nearer 1"), "ended": ("ended by themselves", "higher"),
-}  # fmt: skip
-HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
-NOT_METRICS = re.compile(r"(_ci95|_p|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$")
-TABLE_ONLY = ("loss", "length_ratio", "ended", "coverage")
-BASELINES = {
-    "nearest_question": "the answer of the most similar training question (TF-IDF)",
-    "majority": "the most frequent class of the training rows, always",
-    "stratified_random": "random guesses with the classes' shares",
-    "tfidf_svm": "linear SVM on TF-IDF of words and pairs, classes weighted with their inverse frequency",
-    "tfidf_logistic": "logistic regression on the same",
-    "tfidf_svm_per_node": "the same at each node of the tree, from the root down",
-    "encoder_alone": "the fine-tuned encoder without what `blend` adds",
-}
+from utils.systems import HEADLINES, METRICS, is_number, label, metric_names, systems
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -77,26 +30,6 @@ def paragraphs(*texts: str | None) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-def systems(results: dict[str, Any]) -> dict[str, str]:
-    """Prefix of the results -> name of the system, the fine-tuned model first, then the base model and baselines."""
-    names = {"test_": "fine-tuned", "base_test_": "base model"}
-    for key in results:
-        if match := re.match(r"baseline_(.+?)_test_", key):
-            names[match.group()] = match.group(1).replace("_", " ")
-    return {prefix: name for prefix, name in names.items() if metric_names(results, [prefix])}
-
-
-def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
-    """The metrics that at least one of the systems has, the known ones first."""
-    found = {
-        key.removeprefix(prefix): None
-        for prefix in prefixes
-        for key, value in results.items()
-        if key.startswith(prefix) and is_number(value) and not NOT_METRICS.search(key)
-    }
-    return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
-
-
 def results_table(results: dict[str, Any]) -> str:
     """One row a metric, one column a system, 95 % intervals in brackets."""
     names = systems(results)
@@ -107,25 +40,19 @@ def results_table(results: dict[str, Any]) -> str:
     return table(["metric", "better", *names.values()], rows) if rows else "No test metric was measured."
 
 
-def baselines_line(results: dict[str, Any]) -> str:
-    """What each known baseline among the systems is."""
-    known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
-    return " ".join(f"{name}: {known[p]}." for p, name in systems(results).items() if p in known)
-
-
 def differences_table(results: dict[str, Any]) -> str:
-    """Fine-tuned minus the other system, paired on the same rows, and McNemar's test against the base model."""
-    rows, names = [], systems(results)
-    for key, value in results.items():
-        match = re.match(r"delta_((?:base|baseline_.+?)_test_)(.+)", key)
-        if match and is_number(value) and not NOT_METRICS.search(key):
-            prefix, metric = match.groups()
-            interval, p = _interval(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p"))
-            rows.append([label(metric), names.get(prefix, prefix), format_number(value, "+"), interval, p])
-        elif match := re.fullmatch(r"mcnemar_(baseline_.+?_)?test_(.+)_p", key):
-            name = names[f"{match.group(1)}test_"] if match.group(1) else "base model"
-            rows.append([label(match.group(2)), f"{name} (McNemar's test)", "", "", _p_value(value)])
-    return table(["metric", "fine-tuned minus", "difference", "95 % interval", "p"], rows) if rows else ""
+    """Fine-tuned minus each other system, paired on the same rows: the difference of each metric of which more or less
+    is better, its 95 % interval and p; then the p of McNemar's tests."""
+    others = {prefix: name for prefix, name in systems(results).items() if prefix != "test_"}
+    rows = []
+    for metric in metric_names(results, [f"delta_{prefix}" for prefix in others]):
+        if METRICS.get(metric, ("", "higher"))[1] in ("higher", "lower"):
+            rows.append([label(metric), *(_difference(results, f"delta_{prefix}{metric}") for prefix in others)])
+    tests = {metric: None for key in results for metric in re.findall(r"^mcnemar_.*?test_(.+)_p$", key)}
+    for metric in tests:
+        keys = [f"mcnemar_{prefix.removeprefix('base_')}{metric}_p" for prefix in others]
+        rows.append([f"{label(metric)}, McNemar's test", *(_p_value(results.get(key)) or "-" for key in keys)])
+    return table(["fine-tuned minus", *others.values()], rows) if rows else ""
 
 
 def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -> str:
@@ -150,13 +77,19 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
     return paragraphs(*(table(header, rows) for header, rows in tables if rows))
 
 
+def error_counts(results: dict[str, Any]) -> dict[str, int]:
+    """Test rows that show each error pattern, the most frequent first."""
+    counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
 def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
     """Each `errors_<pattern>` with its count, its share of the test rows and what to do about it."""
-    counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}
+    counts = error_counts(results)
     total, columns = results.get("test_rows"), 4 if advice else 3
     rows = [
         [name.replace("_", " "), format_number(n), f"{n / total:.1%}" if total else "-", advice.get(name, "")]
-        for name, n in sorted(counts.items(), key=lambda item: -item[1])
+        for name, n in counts.items()
     ]
     rows = [row[:columns] for row in rows]
     return table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
@@ -236,12 +169,10 @@ def summary(results: dict[str, Any]) -> str:
     before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
     if before and after and metric != "perplexity":
         text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
+    if is_number(results.get("test_omission")) and is_number(results.get("test_any_invention")):
+        text += f". Its summaries lack {with_interval(results, 'test_omission')} of the references' content; "
+        text += f"{with_interval(results, 'test_any_invention')} of them say something that their source does not"
     return f"{text}. Brackets are 95 % intervals."
-
-
-def is_number(value: Any) -> bool:
-    """Whether it can be shown as a number: finite, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _finite(value: Any) -> Any:
@@ -250,11 +181,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def label(metric: str) -> str:
-    """What people call a metric."""
-    return METRICS.get(metric, (metric.replace("_", " "),))[0]
 
 
 def format_number(value: Any, sign: str = "") -> str:
@@ -277,13 +203,20 @@ def with_interval(results: dict[str, Any], key: str) -> str:
     return f"{format_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
 
 
+def _difference(results: dict[str, Any], key: str) -> str:
+    if not is_number(results.get(key)):
+        return "-"
+    parts = (_interval(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p")))
+    return " ".join([format_number(results[key], "+"), *(part for part in parts if part)])
+
+
 def _share_of_split(results: dict[str, Any], key: str) -> str:
-    match = re.fullmatch(r"data_(train|validation|test)_cut_texts", key)
+    match = re.fullmatch(r"data_(train|validation|test)_cut_(?:texts|sources)", key)
     return f" ({results[key] / results[f'{match[1]}_rows']:.1%})" if match else ""
 
 
 def _p_value(p: float | None) -> str:
-    return "" if not is_number(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "" if not is_number(p) else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
