@@ -238,7 +238,7 @@ def main(
     quantization = get_quantization_config(model_args, device)
     load = (model_args, AutoModelForSeq2SeqLM, quantization, device)
     model = load_base_model(*load)
-    generation = (task["stop"], task["generation"], tokenizer)
+    generation = (tokenizer, task["stop"], task["generation"])
     set_generation(model, *generation)
     peft_config = get_lora_config(model_args, model, "SEQ_2_SEQ_LM")
     task |= describe_run(model_args, data_args, model, device)

@@ -170,7 +170,8 @@ def generate_answers(
     pad = _right_pad if reads else _left_pad
     stop_ids = [tokenizer.convert_tokens_to_ids(stop)]
     stop_ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    config = GenerationConfig(**generation, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
+    values = _with_max_length(generation) if reads else generation
+    config = GenerationConfig(**values, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
     results = []
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
         ids, mask = pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
@@ -184,19 +185,27 @@ def generate_answers(
     return list(texts), list(ended)
 
 
-def set_generation(model: PreTrainedModel, stop: str, generation: Mapping[str, Any], tokenizer: Any) -> None:
-    """Give an encoder-decoder `generation` as its own configuration, with its special tokens and nothing else: what a
-    base model brings along beside (BART-CNN: `min_length: 56`, an end forced at the last token) is mixed into every
-    call otherwise."""
+def set_generation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: str, generation: Mapping[str, Any]
+) -> None:
+    """Give an encoder-decoder `generation` as its own defaults, with its special tokens and nothing else. What a base
+    model brings along (BART-CNN: `min_length: 56`, an end forced at the last token) would be mixed into every call."""
     own = model.generation_config
     model.generation_config = GenerationConfig(
-        **generation,
+        **_with_max_length(generation),
         eos_token_id=tokenizer.convert_tokens_to_ids(stop),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
         forced_bos_token_id=own.forced_bos_token_id,  # the language, in mBART
     )
+
+
+def _with_max_length(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """`max_length`, which counts the decoder's first token, in place of `max_new_tokens`: of the two `Seq2SeqTrainer`
+    fills in the default of the one that is not set, and then both are."""
+    values = {key: value for key, value in generation.items() if key != "max_new_tokens"}
+    return values | {"max_length": generation["max_new_tokens"] + 1}
 
 
 def measure_latency(

@@ -114,7 +114,7 @@ class Predictor:
         if "heads" in task:
             loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
         if task["task"] == "summarization":
-            set_generation(loaded, task["stop"], task["generation"], tokenizer)
+            set_generation(loaded, tokenizer, task["stop"], task["generation"])
         if is_adapter:
             half = "heads" not in task and loaded.dtype != torch.float32
             loaded = PeftModel.from_pretrained(loaded, folder)
