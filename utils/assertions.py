@@ -11,26 +11,29 @@ from typing import NamedTuple
 
 # Deny what follows.
 DENIES = (
-    r"no|not|never|none of|denie[sd]|deny|denying|without|negative for|absence of|free of|free from|lack of|lacks"
-    r"|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing|declined?|declines|cannot|ruled? out"
+    r"no|not|never|none of|denie[sd]|deny|denying|without|negative(?! test| pregnancy)|absence of|free of|free from|lack of|lacks"
+    r"|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing|declined?|declines|cannot|ruled out"
     r"|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
 )
 # Deny what stands before.
 DENIED = (
     r"(?:is|was|are|were|been) (?:ruled out|absent|denied|negative|unlikely|not (?:present|seen|noted|found))"
-    r"|: ?(?:none|no|negative|denied|denies)(?= ?(?:[.,;\n]|$))|(?<=\w)[- ]free(?= ?(?:[.,;\n]|$))"
+    r"| ?[:-] ?(?:none|no|negative|denied|denies)(?= ?(?:[.,;\n]|$))|(?<=\w)[- ]free(?= ?(?:[.,;\n]|$))"
 )
 # Look like the above, and deny nothing.
 NOT_DENYING = (
-    r"no (?:\w+ ){0,2}(?:change|increase)s?|not (?:only|necessarily|sure|certain|just)|no (?:doubt|wonder|further)"
-    r"|gram negative|without (?:any )?(?:difficulty|complications?|problems?)|can't (?:stand|take|wait)"
+    r"no (?:significant |interval |definite )?(?:change|increase)s?|not (?:only|necessarily|sure|certain|just)"
+    r"|no (?:doubt|wonder)|gram negative|without (?:any )?(?:difficulty|complications?|problems?)"
+    r"|can't (?:stand|take|wait)"
     r"|(?:not|can't|cannot) (?:be |been )?ruled? out|(?:wo|do)n't (?:worry|know|mind)|not (?:know|improv\w+|getting)"
     r"|not (?:gone|go away|going away)|(?:does|did|is|has)n't (?:improve\w*|gotten|getting|gone|go away|going|help\w*)"
 )
+# Leave open what follows.
+ASKS = r"(?:to )?rule out|r/o|evaluat(?:e|ion) for|if (?:you|i|he|she|they|there|it|the patient|any|either)|in case of"
 # End what a trigger opened.
 CLOSES = (
     r"but|however|although|though|except|apart from|aside from|besides|because|since|secondary to|due to|still|yet"
-    r"|present(?:s|ed|ing) with|complain(?:s|ed|ing) of|admits? to|positive for|other than"
+    r"|who|present(?:s|ed|ing)|remain(?:s|ed)|complain(?:s|ed|ing) of|admits? to|positive for|other than"
     r"|(?:and|,) ?(?:i|he|she|it|they|we|you|there|has|have|had|is|was|does|did|takes?|the patient)"
 )
 RELATIVE = (
@@ -48,7 +51,12 @@ NOT_OF_FAMILY = (
     rf"|(?:{RELATIVE}) (?:says?|said|states?|stated|reports?|reported|noticed|thinks?|is worried|brought)"
     r"|family (?:doctor|physician|practi\w+|medicine)"
 )
-PATIENT = r"the patient|patient (?:has|is|was|had)|i|i'm|i've|i'd|myself"
+# The patient, or the reader's "you"; not "I think", "I'm sorry to hear that", which say nothing about who has it.
+PATIENT = (
+    r"the patient|patient (?:has|is|was|had)|myself|you|your|you're|you've|i've|i'd"
+    r"|(?:i|i'm)(?! (?:am )?(?:\w+ )?(?:sorry|think|know|believe|guess|see|remember|mean|not sure|don't)\b)"
+)
+PRONOUN = r"he|she|they|his|her|their|him"
 
 FILLER = r"(?:(?:um+|uh+|oh|ah|well|hm+|mm+|okay|so|doctor|doc|actually)[ ,.]*)*"
 YES = (
@@ -92,14 +100,23 @@ def split_sentences(text: str) -> list[Sentence]:
 
 
 def find_scopes(text: str) -> dict[str, list[Span]]:
-    """Find where a text denies (`absent`), only asks (`unknown`), or speaks of relatives (`family`)."""
+    """Find where a text denies (`absent`), only asks (`unknown`), speaks of relatives (`family`) or of them or
+    the patient, nobody can say (`someone`)."""
     # letters that grow when made small, such as the Turkish dotted I, stay: places must not move
     flat = "".join(c.lower() if len(c.lower()) == 1 else c for c in text.replace("\u2019", "'"))
     sentences = split_sentences(text)
-    scopes: dict[str, list[Span]] = {"absent": [], "unknown": [], "family": []}
+    scopes: dict[str, list[Span]] = {"absent": [], "unknown": [], "family": [], "someone": []}
+    is_about_family = False
     for i, sentence in enumerate(sentences):
         scopes["absent"] += _denied_spans(flat, sentence)
-        scopes["family"] += _family_spans(flat, sentences, i)
+        scopes["unknown"] += _opened_spans(flat, sentence, _places(ASKS, flat, sentence))
+        family = _family_spans(flat, sentence)
+        scopes["family"] += family
+        if family or not sentence.speaker or _places(PATIENT, flat, sentence):
+            is_about_family = bool(family)
+        elif is_about_family:  # a dialogue goes on: "She had lung cancer." is still the mother, "Any stroke?" may be
+            is_hers = _places(PRONOUN, flat, sentence) and sentence.speaker.startswith(("patient", "pt"))
+            scopes["family" if is_hers else "someone"].append((sentence.start, sentence.end))
         if flat[sentence.start : sentence.end].endswith("?") and not _matches(OPEN_QUESTION, flat, sentence):
             answer = next((s for s in sentences[i + 1 :] if not _is_also_asked(flat, sentence, s)), None)
             if answer is None or not _matches(YES, flat, answer):
@@ -109,10 +126,10 @@ def find_scopes(text: str) -> dict[str, list[Span]]:
 
 
 def assertion_at(scopes: dict[str, list[Span]], start: int) -> tuple[str, str]:
-    """Return ("present" | "absent" | "unknown", "patient" | "family") for what begins at a place of the text."""
+    """Return ("present" | "absent" | "unknown", "patient" | "family" | "unknown") for what begins at a place."""
     inside = {name: any(first <= start < last for first, last in spans) for name, spans in scopes.items()}
     status = "absent" if inside["absent"] else "unknown" if inside["unknown"] else "present"
-    return status, "family" if inside["family"] else "patient"
+    return status, "family" if inside["family"] else "unknown" if inside["someone"] else "patient"
 
 
 def _is_also_asked(flat: str, question: Sentence, following: Sentence) -> bool:
@@ -128,20 +145,22 @@ def _places(pattern: str, flat: str, sentence: Sentence) -> list[Span]:
     return [match.span() for match in found]
 
 
+def _opened_spans(flat: str, sentence: Sentence, triggers: list[Span]) -> list[Span]:
+    closes = [start for start, _ in _places(CLOSES, flat, sentence)]
+    return [(end, min([place for place in closes if place >= end], default=sentence.end)) for _, end in triggers]
+
+
 def _denied_spans(flat: str, sentence: Sentence) -> list[Span]:
-    spans = []
     # "No, I have a cough": an answer, which denies nothing that follows
     ignored = _places(NOT_DENYING, flat, sentence) + _places(rf"{FILLER}(?:no|nope|nah)(?=,)", flat, sentence)
     closes = [start for start, _ in _places(CLOSES, flat, sentence)]
-    for _, end in _outside(ignored, _places(DENIES, flat, sentence)):
-        spans.append((end, min([place for place in closes if place >= end], default=sentence.end)))
+    spans = _opened_spans(flat, sentence, _outside(ignored, _places(DENIES, flat, sentence)))
     for start, _ in _outside(ignored, _places(DENIED, flat, sentence)):
         spans.append((max([place for place in closes if place < start], default=sentence.start), start))
     return spans
 
 
-def _family_spans(flat: str, sentences: list[Sentence], i: int) -> list[Span]:
-    sentence = sentences[i]
+def _family_spans(flat: str, sentence: Sentence) -> list[Span]:
     ignored = _places(NOT_OF_FAMILY, flat, sentence)
     patient = [start for start, _ in _places(PATIENT, flat, sentence)]
     spans = []
@@ -149,11 +168,7 @@ def _family_spans(flat: str, sentences: list[Sentence], i: int) -> list[Span]:
         spans.append((start, min([place for place in patient if place >= end], default=sentence.end)))
     for start, _ in _outside(ignored, _places(IN_FAMILY, flat, sentence)):
         spans.append((max([place for place in patient if place < start], default=sentence.start), start))
-    if spans or patient or i == 0 or not sentence.speaker.startswith(("patient", "pt")):
-        return spans
-    # a patient's sentence without "I" goes on about the relative of the sentence before, or of the question
-    goes_on = sentences[i - 1].turn >= sentence.turn - 1 and _family_spans(flat, sentences, i - 1)
-    return [(sentence.start, sentence.end)] if goes_on else []
+    return spans
 
 
 def _outside(ignored: list[Span], places: list[Span]) -> list[Span]:

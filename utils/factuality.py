@@ -14,8 +14,9 @@ import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from utils.assertions import Span, assertion_at, find_scopes
-from utils.medical_terms import Term, Word, find_terms, is_kind_of, split_words, stem
+from utils.medical_terms import Term, find_terms, is_kind_of
 from utils.quantities import Quantity, find_quantities, is_supported
+from utils.words import Word, split_words, stem
 
 KINDS = ("number", "drug", "finding", "negation", "person", "laterality")
 
@@ -143,7 +144,7 @@ def _differences(claims: Facts, known: Facts, where: str) -> list[dict[str, Any]
             if {status} | {s for s, _ in exact} == {"present", "absent"} and status not in {s for s, _ in exact}:
                 has = "denied" if status == "present" else "affirmed"
                 found.append(("negation", span, f"{has} in {where}"))
-            if person not in {p for _, p in exact}:
+            if person != "unknown" and not {person, "unknown"} & {p for _, p in exact}:
                 has = "the patient" if person == "family" else "the family"
                 found.append(("person", span, f"of {has} in {where}"))
     for side, part, span in claims.sides:

