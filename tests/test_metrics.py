@@ -1,8 +1,6 @@
 import json
 import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -281,88 +279,3 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_discordant_rows():
     assert metrics.mcnemar(a, b) == pytest.approx(metrics.mcnemar(b, a))
     assert metrics.mcnemar(a, b) == pytest.approx(binomtest(2, 12).pvalue)
     assert metrics.mcnemar(a, a) == 1.0
-
-
-def write_jsonl(path: Path, rows: list) -> Path:
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
-    return path
-
-
-def test_the_command_prints_one_json_object(tmp_path):
-    rows = [
-        {"prediction": "back pain\u2028", "reference": "pain", "source": "Why?"},
-        {"prediction": "", "reference": "a"},
-    ]
-    path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    command = [sys.executable, "-m", "utils.metrics", "--task", "qa", "--input_file", str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout)
-    names = [*metrics.ROUGE_TYPES, "bleu", "length_ratio", "repetition"]
-    expected = ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
-    assert list(result) == expected
-    assert result["rows"] == 2
-    assert result["rouge1"] == pytest.approx(1 / 3)
-    assert result["rouge1_ci95"] == pytest.approx([0, 2 / 3])
-
-
-def test_the_stemmer_is_an_option(tmp_path, capsys):
-    rows = [{"prediction": "treated patients", "reference": "treating patient", "source": "a"}]
-    path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    metrics.main(["--task", "summarization", "--input_file", str(path)])
-    plain = json.loads(capsys.readouterr().out)
-    metrics.main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "--seed", "1"])
-    assert plain["rouge1"] == 0 and json.loads(capsys.readouterr().out)["rouge1"] == 1
-
-
-def test_classification_takes_text_and_whole_numbers(tmp_path, capsys):
-    references, predictions = [0, 1, 1, 2], ["0", 1, 2, 7]
-    rows = [{"prediction": p, "reference": r} for p, r in zip(predictions, references, strict=True)]
-    metrics.main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
-    result = json.loads(capsys.readouterr().out)
-    scores = f1_score(references, [0, 1, 2, 7], labels=[0, 1, 2], average=None)
-    names = ["accuracy", *metrics.CLASS_METRICS]
-    assert list(result) == ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
-    assert result["accuracy"] == 0.5
-    assert result["macro_f1"] == pytest.approx(scores.mean())
-    assert result["weighted_f1"] == pytest.approx(scores @ [1, 2, 1] / 4)
-
-
-ROW = b'{"prediction": "a", "reference": "b"}\n'
-
-
-@pytest.mark.parametrize(
-    ("task", "content", "message"),
-    [
-        ("qa", None, "`input_file` rows.jsonl cannot be read (No such file or directory): give a jsonl file."),
-        ("qa", b"", "`input_file` rows.jsonl has no rows: "),
-        ("qa", b"\n \n", "`input_file` rows.jsonl has no rows: "),
-        ("qa", ROW + b"\n{broken\n", "`input_file` rows.jsonl, line 3, is not JSON (Expecting property name"),
-        ("qa", ROW + b"\xff\n", "`input_file` rows.jsonl is not UTF-8 (byte 38): "),
-        ("qa", ROW + b'{"prediction": "a", "label": 1}', "line 2, has no `reference`, only ['label', 'prediction']: "),
-        ("qa", b"[1]", "line 1, has no `prediction`, only list: "),
-        ("qa", b'{"prediction": null, "reference": "b"}', "line 1, has a `prediction` of type NoneType: write str."),
-        ("summarization", b'{"prediction": "a", "reference": 3}', "line 1, has a `reference` of type int: write str."),
-        ("qa", b'{"prediction": "a", "reference": " "}', "line 1, has an empty `reference`: "),
-        ("classification", b'{"prediction": 1.5, "reference": 1}', "of type float: write str or int."),
-        ("translation", ROW, "`task`: invalid choice: 'translation'"),
-    ],
-)
-def test_mistakes_exit_with_2_and_one_line_that_names_file_line_and_key(
-    task, content, message, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    if content is not None:
-        Path("rows.jsonl").write_bytes(content)
-    with pytest.raises(SystemExit) as stop:
-        metrics.main(["--task", task, "--input_file", "rows.jsonl"])
-    out, err = capsys.readouterr()
-    assert stop.value.code == 2
-    assert out == ""
-    assert err.startswith("error: ") and err.count("\n") == 1
-    assert message in err
-
-
-def test_a_missing_flag_is_named(capsys):
-    with pytest.raises(SystemExit):
-        metrics.main(["--task", "qa"])
-    assert "--input_file" in capsys.readouterr().err

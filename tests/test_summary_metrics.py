@@ -1,11 +1,26 @@
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sacrebleu
+import torch
+from conftest import ROOT
+from transformers import AutoModel, AutoTokenizer
 
 from utils import metrics
-from utils.summary_metrics import summary_baselines, summary_statistics
+from utils.arguments import UserError
+from utils.summary_metrics import (
+    BERTSCORE_LAYERS,
+    bert_scores,
+    bert_statistics,
+    check_bertscore_model,
+    summary_baselines,
+    summary_statistics,
+)
+
+MINILM = ROOT / "quickstart/models/all-minilm-l6-v2"
 
 WORDS = ["pain", "fever", "the", "of", "5", "0.5 mg", "no", "drug-induced", "é", "\n", "I"]
 
@@ -69,3 +84,95 @@ def test_the_lead_is_as_long_as_training_summaries_on_average_and_keeps_line_bre
     baselines = summary_baselines(sources, ["a b c d e", "a b c"])
     assert baselines == {"lead": ["  Doctor: Any pain?\nPatient:", "one", "", "a b c d"], "copy": sources}
     assert summary_baselines(["a b"], [""])["lead"] == ["a"]
+
+
+# made by the package bert-score 0.3.13, layer 5 of all-MiniLM-L6-v2: precision, recall, F1
+PUBLISHED = {
+    (" HIV+  ", "H.I.V"): [0.352032, 0.393075, 0.371423],
+    ("no", "No."): [0.987058, 0.879140, 0.929978],
+    ("chest pain denied", "The patient has no chest pain."): [0.739991, 0.656695, 0.695859],
+}
+
+
+@pytest.mark.skipif(not MINILM.is_dir(), reason="made by `python -m utils.quickstart`")
+def test_bertscore_equals_the_package_bert_score():
+    predictions, references = zip(*PUBLISHED, strict=True)
+    scores = bert_scores(predictions, references, str(MINILM), 5, "cpu", batch_size=2)
+    assert scores == pytest.approx(np.array(list(PUBLISHED.values())), abs=2e-6)
+
+
+def slow_bertscore(prediction: str, reference: str, folder: Path, layer: int) -> list[float]:
+    """The definition in Zhang et al. 2020, token by token; [CLS] and [SEP] may be matched but have no weight."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    vectors = []
+    for text in (prediction, reference):
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+        vectors.append([vector / vector.norm() for vector in states[layer][0]])
+    means = []
+    for ours, theirs in (vectors, vectors[::-1]):
+        best = [max(float(vector @ other) for other in theirs) for vector in ours[1:-1]]
+        means.append(sum(best) / len(best))
+    precision, recall = means
+    return [precision, recall, 2 * precision * recall / (precision + recall)]
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_bertscore_is_the_greedy_match_of_token_vectors_in_any_batch(tiny_bert, layer):
+    rng = random.Random(layer)
+    words = ["heart", "murmur", "angina", "fever", "kidney", "stone", "unknown"]
+    predictions, references = ([" ".join(rng.choices(words, k=rng.randint(1, 30))) for _ in range(12)] for _ in "ab")
+    expected = [slow_bertscore(p, r, tiny_bert, layer) for p, r in zip(predictions, references, strict=True)]
+    for batch_size in (1, 5, 64):
+        scores = bert_scores(predictions, references, str(tiny_bert), layer, "cpu", batch_size)
+        assert scores == pytest.approx(np.array(expected), abs=1e-5)
+    swapped = bert_scores(references, predictions, str(tiny_bert), layer, "cpu", 4)
+    assert swapped == pytest.approx(np.array(expected)[:, [1, 0, 2]], abs=1e-5)
+    statistics = bert_statistics(scores)
+    assert value(statistics, "bertscore_f1") == pytest.approx(scores[:, 2].mean())
+    assert list(statistics) == ["bertscore_precision", "bertscore_recall", "bertscore_f1"]
+
+
+def test_bertscore_keeps_the_order_of_more_rows_than_fit_at_once(tiny_bert):
+    rng = random.Random(0)
+    references = [
+        " ".join(rng.choices(["heart", "murmur", "angina", "fever"], k=rng.randint(1, 6))) for _ in range(300)
+    ]
+    predictions = [text if i % 3 else "" for i, text in enumerate(references)]
+    scores = bert_scores(predictions, references, str(tiny_bert), 1, "cpu", 64)
+    assert scores == pytest.approx(np.array([[float(i % 3 > 0)] * 3 for i in range(300)]), abs=1e-5)
+
+
+def test_texts_longer_than_the_model_takes_are_cut(tiny_bert):
+    scores = bert_scores(["heart " * 600, "heart"], ["heart " * 510 + "fever " * 90, " "], str(tiny_bert), 1, "cpu", 2)
+    assert scores == pytest.approx(np.array([[1, 1, 1], [0, 0, 0]]), abs=1e-5)
+
+
+def test_the_layer_of_known_models_need_not_be_given(monkeypatch, tiny_bert):
+    assert check_bertscore_model(str(tiny_bert), 2) == (2, "tiny-bert layer 2")
+    monkeypatch.setitem(BERTSCORE_LAYERS, str(tiny_bert), 1)
+    assert check_bertscore_model(str(tiny_bert), None) == (1, "tiny-bert layer 1")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            None,
+            "`bertscore_layer` is None: for .*tiny-bert give 1 to 2; it is known for microsoft/deberta",
+        ),
+        (3, "`bertscore_layer` is 3: for .*tiny-bert give 1 to 2; "),
+        (-1, "`bertscore_layer` is -1: for .*tiny-bert give 1 to 2; "),
+    ],
+)
+def test_an_unknown_layer_is_refused(tiny_bert, layer, message):
+    with pytest.raises(UserError, match=message):
+        check_bertscore_model(str(tiny_bert), layer)
+
+
+def test_what_is_no_encoder_is_refused(tmp_path):
+    for text, message in (('{"model_type": "t5"}', "(t5) is no encoder: name a BERT."), ("", "cannot be loaded (")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match=re.escape(message)) as error:
+            check_bertscore_model(str(tmp_path), 1)
+        assert "\n" not in str(error.value)

@@ -7,13 +7,10 @@ matrix on two systems gives the interval of their difference. A statistic is a f
     python -m utils.metrics --task qa --input_file predictions.jsonl
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
@@ -21,7 +18,7 @@ from sacrebleu.metrics import BLEU
 from scipy.sparse import csr_array, hstack
 from scipy.stats import binomtest
 
-from utils.arguments import UserError, parse_recipe, user_errors
+from utils.arguments import UserError
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 INTERVAL = (0.025, 0.975)
@@ -261,61 +258,7 @@ def _repetition(text: str) -> float:
     return 1 - len(grams) / grams.total() if grams else 0.0
 
 
-@dataclass
-class MetricsArguments:
-    """What to score, and how."""
-
-    task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Which metrics."})
-    input_file: str = field(metadata={"help": "jsonl with `prediction` and `reference`."})
-    use_stemmer: bool = field(default=False, metadata={"help": "Porter stemming in ROUGE."})
-    seed: int = field(default=42, metadata={"help": "Seed of the bootstrap."})
-
-
-def _read_rows(path: str, task: str) -> list[dict[str, Any]]:
-    """Errors name the file, line and key, never a value: the rows may be about patients."""
-    try:
-        text = Path(path).read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except OSError as error:
-        raise UserError(f"`input_file` {path} cannot be read ({error.strerror}): give a jsonl file.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"`input_file` {path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-    types = (str, int) if task == "classification" else (str,)
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028
-        where = f"`input_file` {path}, line {number},"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where} is not JSON ({str(error).split(': line')[0]}): write one object.") from error
-        for key in ("prediction", "reference"):
-            if not isinstance(row, dict) or key not in row:
-                keys = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise UserError(f"{where} has no `{key}`, only {keys}: write `prediction` and `reference`.")
-            if not isinstance(row[key], types):
-                allowed = " or ".join(t.__name__ for t in types)
-                raise UserError(f"{where} has a `{key}` of type {type(row[key]).__name__}: write {allowed}.")
-        if not str(row["reference"]).strip():
-            raise UserError(f"{where} has an empty `reference`: nothing can be scored against it, delete the line.")
-        rows.append(row)
-    if not rows:
-        raise UserError(f"`input_file` {path} has no rows: write one object with `prediction`, `reference` a line.")
-    return rows
-
-
-def main(argv: list[str] | None = None) -> None:
-    with user_errors():
-        args, _ = parse_recipe((MetricsArguments,), argv, description="Score a jsonl of predictions and references.")
-        rows = _read_rows(args.input_file, args.task)
-    predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
-    if args.task == "classification":
-        statistics = classification_statistics(predictions, references, sorted(set(references)))
-    else:
-        statistics = text_statistics(predictions, references, args.use_stemmer)
-    results = {"rows": len(rows)} | evaluate_statistics(statistics, resampling_weights(len(rows), args.seed))
-    print(json.dumps(results))
-
-
 if __name__ == "__main__":
+    from utils.score_file import main  # which imports this module
+
     main()

@@ -150,7 +150,7 @@ def _length_bins(words: np.ndarray) -> list[np.ndarray]:
 
 
 def _percentiles(texts: Sequence[str]) -> list[float]:
-    return np.percentile([len(text.split()) for text in texts], range(101)).tolist()
+    return np.percentile([len(text.split()) for text in texts], range(101), method="inverted_cdf").tolist()
 
 
 def _spearman(words: np.ndarray, statistic: np.ndarray) -> float | None:

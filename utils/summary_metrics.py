@@ -130,8 +130,8 @@ def bert_scores(
 
     Each token's vector is matched with the most similar one of the other text, by cosine; precision is the mean over
     the prediction's tokens, recall over the reference's. [CLS] and [SEP] may be matched but do not count. Equal to the
-    package bert-score 0.3.13, whose last release (2023) fails on an empty text with this transformers version. Numbers
-    of different models or layers cannot be compared.
+    package bert-score 0.3.13 (2023) asked row by row; that fails on an empty text with this transformers version, and
+    in a batch its padding hides negative similarities. Numbers of different models or layers cannot be compared.
 
     Args:
         predictions, references: one text a row. A text is encoded once for neighbouring rows with it: ask for several

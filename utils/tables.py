@@ -14,10 +14,19 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON in one step, so that no reader ever sees half a file. JSON has no NaN and no infinity:
     they become null."""
     path = Path(path)
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def finite(value: Any) -> Any:
+    """A copy in which numbers that JSON does not have, NaN and infinity, are None."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -173,14 +182,6 @@ def summary(results: dict[str, Any]) -> str:
         text += f". Its summaries lack {with_interval(results, 'test_omission')} of the references' content; "
         text += f"{with_interval(results, 'test_any_invention')} of them say something that their source does not"
     return f"{text}. Brackets are 95 % intervals."
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_number(value: Any, sign: str = "") -> str:
