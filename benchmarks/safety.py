@@ -1,0 +1,223 @@
+"""How much the safety checks find, how often they are wrong, how long they take.
+
+    python benchmarks/safety.py --medquad_file ../shared/data/medquad/medquad.jsonl
+
+Positives: the phrasings of benchmarks/safety_phrasings.json with every interacting pair (generic and brand names) and
+every dose row of the tables, and emergencies, harmful requests and promises written by hand. Negatives: the same with
+negations, hypotheticals, history and other people, and 1,000 questions and answers of MedQuAD, whose alarms were all
+read (`judged`). The held-out phrasings were written before the checks and were not used to develop them, by the same
+authors though: other people will find phrasings that fail.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from utils.doses import find_doses
+from utils.drugs import class_members, interaction
+from utils.phrases import read_table
+from utils.safety import check_question, check_response, risk_level
+
+PHRASINGS = json.loads(Path(__file__).with_name("safety_phrasings.json").read_text(encoding="utf-8"))
+SERIOUS = 3  # an alarm is a finding of this severity or above
+SAMPLE, SEED = 1000, 42
+
+
+def share(count: int, total: int) -> dict[str, Any]:
+    """A share with its Wilson 95 % interval."""
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return {"count": count, "of": total, "share": count / total, "ci95": [interval.low, interval.high]}
+
+
+def table_pairs() -> list[tuple[str, str, str]]:
+    """(rule, drug, drug) of every pair of two single drugs that interactions.csv makes; a class word counts as one."""
+    pairs = {}
+    for row in read_table("interactions"):
+        for a, b in itertools.product(sorted(class_members()[row["a"]]), sorted(class_members()[row["b"]])):
+            if a != b:
+                pairs.setdefault((row["rule"], *sorted((a, b))), (row["rule"], a, b))
+    return list(pairs.values())
+
+
+def names_of(generic: str) -> list[str]:
+    return [row["name"] for row in read_table("drugs") if row["generic"] == generic]
+
+
+def has_pair(text: str, a: str, b: str) -> bool:
+    """Whether the pair is found as a caution or more, at most one level below its row."""
+    lowest = max(2, int(interaction(a, b)[0]["severity"]) - 1)
+    findings = [f for f in check_response(text) if f["kind"] == "interaction" and f["severity"] >= lowest]
+    return any({a, b} == set(f["message"].split(":")[0].split(" with ")) for f in findings)
+
+
+def interactions(part: str, failures: list[str]) -> dict[str, Any]:
+    """Every pair in every phrasing, in both orders by turns, half of the names brands or synonyms (drawn, seeded)."""
+    rng = random.Random(SEED)
+    found, alarms = [], []
+    by_pair: dict[tuple, int] = {}
+    for rule, a, b in table_pairs():
+        by_pair[rule, a, b] = 0
+        for i, phrasing in enumerate(PHRASINGS[part]["interaction"]):
+            first, second = (a, b) if i % 2 else (b, a)
+            texts = [rng.choice(names_of(d)) if rng.random() < 0.5 else d for d in (first, second)]
+            text = phrasing.format(a=texts[0], b=texts[1])
+            found.append((rule, has_pair(text, a, b)))
+            by_pair[rule, a, b] += found[-1][1]
+            if not found[-1][1]:
+                failures.append(f"missed {rule}: {text}")
+        for phrasing in PHRASINGS[part]["no_interaction"]:
+            text = phrasing.format(a=a, b=rng.choice(names_of(b)))
+            alarms.append(risk_level(check_response(text)) >= SERIOUS)
+            if alarms[-1]:
+                failures.append(f"alarm {rule}: {text}")
+    onc = sorted({rule for rule, _ in found if rule.startswith("onc_")}, key=lambda rule: int(rule[4:]))
+    return {
+        "pairs": len(by_pair),
+        "recall": share(sum(hit for _, hit in found), len(found)),
+        "pairs_found_in_three_phrasings": share(sum(n >= 3 for n in by_pair.values()), len(by_pair)),
+        "recall_by_onc_class": {rule: statistics.mean(hit for r, hit in found if r == rule) for rule in onc},
+        "false_alarms": share(sum(alarms), len(alarms)),
+    }
+
+
+def doses(part: str, failures: list[str]) -> dict[str, Any]:
+    """Each ceiling of severity 3 for adults: a regimen of 1.5 to 3 times the ceiling, one at or below it, and the
+    excess in sentences that do not advise it."""
+    over, under, alarms = [], [], []
+    for row in read_table("doses"):
+        adult = float(row["min_age"]) <= 40 < float(row["max_age"] or "inf")
+        if not adult or row["per_kg"] or row["severity"] != "3" or row["form"] == "er":
+            continue
+        limit = float(row["max_daily"])
+        for phrasing in PHRASINGS[part]["dose"]:
+            for factor, results in ((2.0, over), (0.99, under)):
+                single = limit * factor / 4  # four times a day
+                text = phrasing.format(
+                    drug=row["drug"], n=2, mg=f"{single / 2:.6g}", single=f"{single:.6g}", h=6, times=4, latin="q.i.d.",
+                    total=f"{limit * factor:.6g}",
+                )  # fmt: skip
+                assert find_doses(text), text
+                hit = any(f["kind"] == "dose" and f["severity"] >= SERIOUS for f in check_response(text))
+                results.append(hit)
+                if hit != (factor > 1):
+                    failures.append(f"{'missed' if factor > 1 else 'alarm'} dose: {text}")
+        for phrasing in PHRASINGS[part]["no_dose"]:
+            text = phrasing.format(drug=row["drug"], total=f"{limit * 2:.6g}")
+            alarms.append(risk_level(check_response(text)) >= SERIOUS)
+            if alarms[-1]:
+                failures.append(f"alarm dose: {text}")
+    return {
+        "recall": share(sum(over), len(over)),
+        "false_alarms_below_the_ceiling": share(sum(under), len(under)),
+        "false_alarms": share(sum(alarms), len(alarms)),
+    }
+
+
+def by_hand(part: str, kind: str, is_question: bool, lowest: int, failures: list[str]) -> dict[str, Any]:
+    """Sentences written by hand: found at `lowest` or above, against those that must not be."""
+    check = check_question if is_question else check_response
+    results = {}
+    for name, wanted in ((kind, True), (f"no_{kind}", False)):
+        hits = []
+        for text in PHRASINGS[part][name]:
+            kinds = {"harmful": "harmful_request"}.get(kind, kind)
+            findings = [
+                f for f in check(text) if f["kind"] == kinds or (kind == "harmful" and f["kind"] == "emergency")
+            ]
+            hits.append(risk_level(findings) >= lowest)
+            if hits[-1] != wanted:
+                failures.append(f"{'missed' if wanted else 'alarm'} {kind}: {text}")
+        results["recall" if wanted else "false_alarms"] = share(sum(hits), len(hits))
+    return results
+
+
+def precision(results: dict[str, Any]) -> dict[str, Any]:
+    """Of the constructed texts with an alarm, the share that should have one."""
+    true = sum(r["recall"]["count"] for r in results.values())
+    false = sum(
+        value["count"] for r in results.values() for name, value in r.items() if name.startswith("false_alarms")
+    )
+    return share(true, true + false)
+
+
+def medquad(path: Path, show: bool) -> dict[str, Any]:
+    """Alarms on a seeded sample of questions and answers that were written by institutes to inform."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = random.Random(SEED).sample(rows, SAMPLE)
+    alarms = {"questions": 0, "answers": 0}
+    for row in rows:
+        found = {
+            "questions": check_question(row["question"]),
+            "answers": check_response(row["answer"], row["question"]),
+        }
+        for name, findings in found.items():
+            alarms[name] += risk_level(findings) >= SERIOUS
+            for finding in findings if show else []:
+                if finding["severity"] >= SERIOUS:
+                    text = row["question"] if name == "questions" else row["answer"]
+                    start, end = finding["span"]
+                    print(name, finding["rule"], "|", " ".join(text[max(0, start - 150) : end + 120].split())[:500])
+    return {name: share(count, SAMPLE) for name, count in alarms.items()} | {
+        "questions_or_answers": share(sum(alarms.values()), 2 * SAMPLE)
+    }
+
+
+def latency(path: Path) -> dict[str, Any]:
+    """Milliseconds of one check of a text of 200 words, tables loaded."""
+    words = " ".join(
+        json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()[:1500]
+    ).split()
+    texts = [" ".join(words[i : i + 200]) for i in range(0, 200 * 1000, 200)]
+    milliseconds = []
+    for text in texts:
+        start = time.perf_counter()
+        check_response(text)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    milliseconds.sort()
+    return {
+        "texts": len(texts),
+        "p50_ms": milliseconds[len(texts) // 2],
+        "p95_ms": milliseconds[len(texts) * 95 // 100],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--medquad_file", type=Path, default=Path("../shared/data/medquad/medquad.jsonl"))
+    parser.add_argument("--parts", nargs="+", choices=["develop", "held_out"], default=["develop", "held_out"])
+    parser.add_argument("--show", action="store_true", help="print failures and alarms; write no result file")
+    args = parser.parse_args()
+    if not args.medquad_file.is_file():
+        sys.exit(f"error: `medquad_file` {args.medquad_file} is not there: give the path of MedQuAD as jsonl.")
+    results: dict[str, Any] = {}
+    for part in args.parts:
+        failures: list[str] = []
+        results[part] = {
+            "interactions": interactions(part, failures),
+            "doses": doses(part, failures),
+            "emergencies": by_hand(part, "emergency", True, 4, failures),
+            "harmful_requests": by_hand(part, "harmful", True, SERIOUS, failures),
+            "certainty": by_hand(part, "certainty", False, 2, failures),
+        }
+        results[part]["precision"] = precision(results[part])
+        if args.show:
+            print(*random.Random(0).sample(failures, min(60, len(failures))), sep="\n")
+    results |= {"medquad": medquad(args.medquad_file, args.show), "latency_200_words": latency(args.medquad_file)}
+    results |= {"python": platform.python_version(), "command": "python benchmarks/safety.py"}
+    print(json.dumps(results, indent=2))
+    if not args.show:
+        Path("benchmarks/results/safety.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Who does what, and is it meant: negation, conditions, history, other people in advice about drugs.
+
+The idea of NegEx and ConText (Chapman et al. 2001, Harkema et al. 2009), a trigger phrase with a scope that ends at a
+clause, for advice instead of findings: `do not take A with B` forbids, `if you take A` says what is already taken,
+`my father took A` is a story. The triggers are `utils/safety_tables/cues.csv`.
+"""
+
+import functools
+from typing import NamedTuple
+
+from utils.drugs import drug_phrases
+from utils.phrases import Mark, Phrases, Token, compile_phrases, find_phrases, read_table, split_sentences
+
+_CONTRASTS = {"but", "however", "although", "though", "whereas", "yet"}
+_IMPERATIVES = {"take", "use", "give", "start", "begin", "continue", "add", "try", "have", "swallow", "keep", "go"}
+_BEFORE_IMPERATIVE = {"and", "then", "or", "you", "can", "should", "may", "also", "just", "please", "so", ",", "could"}
+_CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
+_SUBJECTS = {"i", "i'm", "i've", "my", "he", "she", "his", "her", "we", "they", "now", "there's"}
+_LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
+
+
+class Sentence(NamedTuple):
+    """A sentence, the phrases in it, and the number of the clause that each token stands in."""
+
+    tokens: list[Token]
+    marks: list[Mark]
+    clauses: list[int]
+    is_question: bool
+
+    def has(self, *kinds: str) -> bool:
+        return any(mark.kind in kinds for mark in self.marks)
+
+
+@functools.cache
+def _phrases() -> Phrases:
+    flags = [(row["phrase"], f"{row['rule']}:flag", row["rule"]) for row in read_table("red_flags")]
+    requests = [(row["phrase"], "request", row["rule"]) for row in read_table("harmful_requests")]
+    cues = [(row["phrase"], row["kind"], "") for row in read_table("cues")]
+    return compile_phrases([*drug_phrases(), *flags, *requests, *cues])
+
+
+def read_sentences(text: str) -> list[Sentence]:
+    """Sentences of a text with drugs, red flags, harmful requests and cues marked."""
+    sentences = []
+    for tokens in split_sentences(text):
+        marks = find_phrases(_phrases(), tokens)
+        sentences.append(Sentence(tokens, marks, _clauses(tokens, marks), tokens[-1].word == "?"))
+    return sentences
+
+
+def _clauses(tokens: list[Token], marks: list[Mark]) -> list[int]:
+    """A clause ends at a semicolon, before a contrast, before a further instruction (`, and take ...`), and at the
+    comma after a condition."""
+    conditions = {mark.first for mark in marks if mark.kind in ("if", "taken")}
+    clauses, clause, is_condition = [], 0, False
+    for i, token in enumerate(tokens):
+        is_condition = is_condition or i in conditions
+        starts = token.word == ";" or token.word in _CONTRASTS
+        if token.word in (",", "and", "then", "so"):
+            ahead = i
+            while ahead < min(i + 5, len(tokens)) and tokens[ahead].word in _BEFORE_IMPERATIVE:
+                ahead += 1
+            starts = ahead < len(tokens) and tokens[ahead].word in _IMPERATIVES
+            starts = starts or (token.word == "," and is_condition)
+        if starts and i:
+            clause, is_condition = clause + 1, i in conditions
+        clauses.append(clause)
+    return clauses
+
+
+def drug_statuses(sentence: Sentence) -> list[tuple[Mark, str]]:
+    """Each drug of a sentence with what the sentence does with it.
+
+    "advised": the reader is told to take it, or that it is fine; "taken": the reader takes it already; "conditional":
+    it stands in a condition or a question; "forbidden": is advised against or warned of; "story": history, a study, a
+    case, somebody else; "mentioned": none of these.
+    """
+    drugs = [mark for mark in sentence.marks if mark.kind == "drug"]
+    if not drugs:
+        return []
+    if sentence.has("hypothetical", "history", "study", "somebody"):
+        return [(drug, "story") for drug in drugs]
+    if sentence.has("warn"):
+        return [(drug, "forbidden") for drug in drugs]
+    return [(drug, _status(drug, sentence)) for drug in drugs]
+
+
+def _status(drug: Mark, sentence: Sentence) -> str:
+    clause = [mark for mark in sentence.marks if sentence.clauses[mark.first] == sentence.clauses[drug.first]]
+    for mark in clause:
+        if mark.kind == "prohibit_both" or (mark.kind == "prohibit_forward" and mark.last < drug.first):
+            return "forbidden"
+    for mark in reversed(clause):
+        if mark.kind in ("if", "taken") and mark.first < drug.first:
+            between = {token.word for token in sentence.tokens[mark.last + 1 : drug.first]}
+            if not between & _CONDITION_ENDS:
+                return "taken" if mark.kind == "taken" else "conditional"
+    if sentence.is_question:
+        return "conditional"
+    drugs = [mark for mark in clause if mark.kind == "drug"]
+    for mark in clause:  # `alcoholic drink` is no advice to drink
+        if mark.kind in ("advise", "reassure") and not any(d.first <= mark.first <= d.last for d in drugs):
+            return "advised"
+    return "mentioned"
+
+
+def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
+    """Whether two drugs of a sentence stand for each other: `A or B`, `A instead of B`, `such as A and B`."""
+    between = range(first.last + 1, second.first)
+    swaps = [mark for mark in sentence.marks if mark.kind == "switch"]
+    if any(mark.first in between for mark in swaps):
+        return True
+    covered = {i for mark in sentence.marks if mark.kind == "drug" for i in range(mark.first, mark.last + 1)}
+    end = second.last + 1  # of the list that the two stand in
+    while end < len(sentence.tokens) and (end in covered or sentence.tokens[end].word in _LIST_WORDS):
+        end += 1
+    is_list = all(i in covered or sentence.tokens[i].word in _LIST_WORDS for i in between)
+    has_or = any(sentence.tokens[i].word == "or" for i in range(first.last + 1, end))
+    return is_list and (has_or or any(mark.last < first.first for mark in swaps))
+
+
+def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
+    """Whether a red flag is negated: a denial (or a cue of one of `kinds`) before it in its clause that is no part of
+    it (`cannot breathe`), with no new subject between (`I have no fever and my chest hurts`)."""
+    clause = sentence.clauses[flag.first]
+    for mark in sentence.marks:
+        if mark.kind in ("no", *kinds) and mark.last < flag.first and sentence.clauses[mark.first] == clause:
+            between = {token.word for token in sentence.tokens[mark.last + 1 : flag.first]}
+            if not between & _SUBJECTS:
+                return True
+    return False

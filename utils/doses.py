@@ -1,0 +1,166 @@
+"""Dose arithmetic: `two 500 mg tablets every 6 hours` is 4,000 mg a day.
+
+No number is read where it is no amount of a drug a day: a volume without a strength (5 mL), a strength (160 mg/5 mL),
+a laboratory value (90 mg/dL), units of insulin.
+"""
+
+import re
+from typing import NamedTuple
+
+_WORDS = {
+    "half": 0.5, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20, "\u00bd": 0.5, "once": 1, "twice": 2, "thrice": 3,
+    "fifteen": 15, "thirty": 30, "forty": 40, "fifty": 50,
+}  # fmt: skip
+_MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|\u00bd)"
+_COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in _WORDS if len(word) > 2)})\b)"
+MOST_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
+_TO = r"\s*(?:-|\u2013|to|or)\s*"
+_UNIT = r"(?:milligrams?|micrograms?|grams?|mcg|\u00b5g|\u03bcg|ug|mg|gm|g)\b"
+_PIECE = r"(?:tablets?|tabs?|pills?|capsules?|caps?|caplets?|gelcaps?|softgels?|doses?|lozenges?)\b"
+_RANGE = rf"(?P<low>{_COUNT})(?:{_TO}(?P<high>{_COUNT}))?"
+_DAY = r"(?:day\b|24[\s-]*(?:hours?|hrs?|h)\b)"
+
+# "/kg" is read, "/mL" and "/dL" are not amounts; "/day" is a frequency
+_AMOUNT = re.compile(
+    rf"(?P<low>{_NUMBER})\s*(?:{_UNIT})?(?:{_TO}(?P<high>{_NUMBER}))?[\s-]*(?P<unit>{_UNIT})"
+    r"(?P<kg>\s*(?:/|per)\s*kg)?(?!\s*(?:/|per)\s*(?:\d|m?l\b|dl\b|l\b|litre|liter|millil|squ|m2))",
+    re.IGNORECASE,
+)
+# How many: `2 tablets of ibuprofen `, `2 x `, `two ` before `500 mg tablets`; `, two tablets` after it
+_COUNT_BEFORE = [
+    re.compile(rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?{_PIECE}(?:\s*\(?[\w'-]+){{0,5}}?\s*\(?\s*$", re.IGNORECASE),
+    re.compile(rf"\b{_RANGE}\s*[x\u00d7]\s*$", re.IGNORECASE),
+]
+_COUNT_BARE = re.compile(rf"\b{_RANGE}\s+(?:(?:a|an|of|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE)
+_COUNT_AFTER = re.compile(rf"\b{_RANGE}\s+(?:\w+\s+)?{_PIECE}", re.IGNORECASE)
+_PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECASE)
+
+# Pattern with a number n -> times a day: `hours` 24 / n, `day` n, `week` n / 7, `days` 1 / n, a number as it is
+_HOURS, _WEEK = r"(?:hours?|hrs?|h)\b", r"(?:week|weekly|wk)\b"
+_TIMES = r"\s*(?:x|times?|doses?)?\s*"
+_A = rf"{_TIMES}(?:a|per|each|every|/|in a|in|over)\s*"  # without it `5 days` would be five times a day
+_FREQUENCIES = [
+    (rf"(?:every|\bq\.?)\s*{_RANGE}\s*-?\s*{_HOURS}", "hours"),
+    (r"\b(?:every|each|per|an) hour\b|\bhourly\b", 24),
+    (rf"{_RANGE}(?:{_A}{_WEEK}|{_TIMES}weekly\b)", "week"),
+    (rf"{_RANGE}(?:{_A}{_DAY}|{_TIMES}daily\b)", "day"),
+    (rf"every\s+{_RANGE}\s+days\b", "days"),
+    (r"every other day|on alternate days|every second day", 0.5),
+    (rf"\bweekly\b|(?:\b(?:a|per|each|every) |/\s*){_WEEK}", 1 / 7),
+    (r"\b(?:a|per|each|every) month\b|\bmonthly\b", 1 / 30),
+    (r"\bb\.?i\.?d\b|morning and (?:one )?(?:at )?(?:night|bedtime|evening)", 2),
+    (r"\bt\.?i\.?d\b|(?:with|at|before|after) (?:each|every) meal|(?:with|before|after) meals", 3),
+    (r"\bq\.?i\.?d\b", 4),
+    (
+        r"\bdaily\b|\b(?:a|per|each|every|in a|in one|any|that) day\b|/\s*(?:day|d)\b|\bq\.?d\b|\bo\.?d\b|\bq\.?h\.?s\b",
+        1,
+    ),
+    (rf"\b(?:in|per|every|within|over)\s+(?:any\s+)?24[\s-]*{_HOURS}", 1),
+    (r"\bnightly\b|\bevery (?:night|morning|evening)\b|\bat (?:night|bedtime)\b", 1),
+]
+_COMPILED = [(re.compile(pattern, re.IGNORECASE), times) for pattern, times in _FREQUENCIES]
+_LIMIT = re.compile(
+    r"(?:no more than|not? (?:\w+ )?more than|not(?: to)? exceed(?:ing)?|never exceed|"
+    r"maximum(?: (?:\w+ ){0,3}(?:is|of|:))?|max\.?(?: of|:| is)?|up to|at most|"
+    r"limit(?: is| of|ed to| to)?|as much as)\s*(?:a total of |about )?$",
+    re.IGNORECASE,
+)
+_PIECE_LIMIT = re.compile(
+    rf"(?:more than|exceed|maximum of|at most|limit of|up to)\s+(?P<low>{_COUNT})\s+(?:\w+\s+)?{_PIECE}[^.;]{{0,20}}?"
+    rf"(?:{_DAY}|daily)",
+    re.IGNORECASE,
+)
+_ABOVE = re.compile(r"(?:more than|over|above|exceeding|exceeds?|greater than|>)\s*$", re.IGNORECASE)
+
+
+class Dose(NamedTuple):
+    """An amount of a drug in a sentence. `low` and `high` are mg a day, per kg of body weight where `per_kg`; where
+    no frequency is given (`times` is None) the dose is taken to be one a day."""
+
+    low: float
+    high: float
+    per_kg: bool
+    times: float | None
+    is_limit: bool
+    start: int
+    end: int
+
+
+def find_frequency(text: str) -> tuple[float, float, int, int] | None:
+    """(fewest times a day, most times a day, start, end) of the first frequency in a text, None without one. Of those
+    that begin at one place the longest counts: `twice a week` is not `twice a day`."""
+    found = []
+    for pattern, times in _COMPILED:
+        if match := pattern.search(text):
+            number = match.groupdict().get("low") and _number(match["low"])
+            most = match.groupdict().get("high") and _number(match["high"])
+            if number != 0 and most != 0:
+                ends = [_times(times, n) for n in (number or 1.0, most or number or 1.0)]
+                found.append((match.start(), -match.end(), min(ends), max(ends)))
+    if not found:
+        return None
+    start, end, fewest, most = min(found)
+    return fewest, most, start, -end
+
+
+def _times(times: str | float, n: float) -> float:
+    by_word = {"hours": 24 / n, "day": n, "week": n / 7, "days": 1 / n}
+    return by_word[times] if isinstance(times, str) else float(times)
+
+
+def find_doses(sentence: str) -> list[Dose]:
+    """Amounts of a sentence as mg a day, in order. A range gives low and high; `as needed` changes nothing, since the
+    most that the advice allows is what counts; a limit on the day (`not more than 4 g a day`) caps the dose before it.
+    `more than 4 g` is no dose."""
+    amounts = list(_AMOUNT.finditer(sentence))
+    doses: list[Dose] = []
+    for i, amount in enumerate(amounts):
+        begin = amounts[i - 1].end() if i else 0
+        end = amounts[i + 1].start() if i + 1 < len(amounts) else len(sentence)
+        before, after = sentence[max(begin, amount.start() - 80) : amount.start()], sentence[amount.end() : end]
+        count_low, count_high, start = _count(before, after, amount.start())
+        is_limit = bool(_LIMIT.search(sentence[max(0, start - 40) : start]))
+        if not is_limit and _ABOVE.search(sentence[max(0, start - 20) : start]):
+            continue
+        frequency = find_frequency(after[:120])
+        last = amount.end() + frequency[3] if frequency else amount.end()
+        if frequency is None and i == 0 and (frequency := find_frequency(before)):
+            start = min(start, amount.start() - len(before) + frequency[2])
+        fewest, most = frequency[:2] if frequency else (1.0, 1.0)
+        unit = _MG[amount["unit"].lower().rstrip("s").replace("\u00b5", "u").replace("\u03bc", "u")]
+        low = _number(amount["low"]) * unit
+        high = max(low, _number(amount["high"]) * unit) if amount["high"] else low
+        dose = Dose(
+            low * count_low * fewest, high * count_high * most, bool(amount["kg"]),
+            most if frequency else None, is_limit, start, last,
+        )  # fmt: skip
+        if is_limit and doses and doses[-1].times and not doses[-1].is_limit and dose.per_kg == doses[-1].per_kg:
+            doses[-1] = doses[-1]._replace(high=min(doses[-1].high, dose.high), low=min(doses[-1].low, dose.high))
+        doses.append(dose)
+        cap = _PIECE_LIMIT.search(after) if frequency and not is_limit else None
+        if cap:  # `not more than 8 tablets in 24 hours`
+            strength = doses[-1].high / (count_high * most)
+            doses[-1] = doses[-1]._replace(high=min(doses[-1].high, strength * _number(cap["low"])))
+    return doses
+
+
+def _count(before: str, after: str, at: int) -> tuple[float, float, int]:
+    """Pieces of an amount (`two 500 mg tablets`, `2 tablets of 500 mg`, `500 mg, two tablets`), where they begin."""
+    match = _COUNT_BEFORE[0].search(before) or _COUNT_BEFORE[1].search(before)
+    if not match and _PIECE_NEXT.search(after):
+        match = _COUNT_BARE.search(before)
+    start = at - len(before) + match.start() if match else at
+    if not match:
+        match = _COUNT_AFTER.search(after[:40])
+        match = match if match and _number(match["low"]) <= MOST_PIECES else None
+    if not match:
+        return 1.0, 1.0, at
+    low = _number(match["low"])
+    return low, max(low, _number(match["high"])) if match["high"] else low, start
+
+
+def _number(text: str) -> float:
+    text = text.lower()
+    return float(_WORDS[text]) if text in _WORDS else float(text.replace(",", ""))
