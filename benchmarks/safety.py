@@ -91,8 +91,8 @@ def interactions(part: str, failures: list[str]) -> dict[str, Any]:
 
 
 def doses(part: str, failures: list[str]) -> dict[str, Any]:
-    """Each ceiling of severity 3 for adults: a regimen of 1.5 to 3 times the ceiling, one at or below it, and the
-    excess in sentences that do not advise it."""
+    """Each ceiling of severity 3 for adults: a regimen of twice the ceiling, one just below it, and the excess in
+    sentences that do not advise it."""
     over, under, alarms = [], [], []
     for row in read_table("doses"):
         adult = float(row["min_age"]) <= 40 < float(row["max_age"] or "inf")
@@ -102,10 +102,9 @@ def doses(part: str, failures: list[str]) -> dict[str, Any]:
         for phrasing in PHRASINGS[part]["dose"]:
             for factor, results in ((2.0, over), (0.99, under)):
                 single = limit * factor / 4  # four times a day
-                text = phrasing.format(
-                    drug=row["drug"], n=2, mg=f"{single / 2:.6g}", single=f"{single:.6g}", h=6, times=4, latin="q.i.d.",
-                    total=f"{limit * factor:.6g}",
-                )  # fmt: skip
+                amounts = {"mg": single / 2, "single": single, "total": limit * factor}
+                amounts = {name: f"{amount:.6g}" for name, amount in amounts.items()}
+                text = phrasing.format(drug=row["drug"], n=2, h=6, times=4, latin="q.i.d.", **amounts)
                 assert find_doses(text), text
                 hit = any(f["kind"] == "dose" and f["severity"] >= SERIOUS for f in check_response(text))
                 results.append(hit)
@@ -173,17 +172,19 @@ def medquad(path: Path, show: bool) -> dict[str, Any]:
 
 
 def latency(path: Path) -> dict[str, Any]:
-    """Milliseconds of one check of a text of 200 words, tables loaded."""
+    """Milliseconds of one check of a text of 200 words, tables loaded: of three times the shortest, since the machine
+    may do other things between."""
     words = " ".join(
         json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()[:1500]
     ).split()
     texts = [" ".join(words[i : i + 200]) for i in range(0, 200 * 1000, 200)]
-    milliseconds = []
-    for text in texts:
+
+    def once(text: str) -> float:
         start = time.perf_counter()
         check_response(text)
-        milliseconds.append(1000 * (time.perf_counter() - start))
-    milliseconds.sort()
+        return 1000 * (time.perf_counter() - start)
+
+    milliseconds = sorted(min(once(text) for _ in range(3)) for text in texts)
     return {
         "texts": len(texts),
         "p50_ms": milliseconds[len(texts) // 2],

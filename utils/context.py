@@ -6,7 +6,7 @@ clause, for advice instead of findings: `do not take A with B` forbids, `if you 
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.drugs import drug_phrases
 from utils.phrases import Mark, Phrases, Token, compile_phrases, find_phrases, read_table, split_sentences
@@ -19,6 +19,15 @@ _SUBJECTS = {"i", "i'm", "i've", "my", "he", "she", "his", "her", "we", "they", 
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
 
 
+Finding = dict[str, Any]
+
+
+def make_finding(rule: str, kind: str, severity: int, message: str, span: tuple[int, int], source: str) -> Finding:
+    """What a check returns; severity 1 note, 2 caution, 3 serious, 4 emergency or contraindicated."""
+    keys = ("rule", "kind", "severity", "message", "span", "source")
+    return dict(zip(keys, (rule, kind, severity, message, list(span), source), strict=True))
+
+
 class Sentence(NamedTuple):
     """A sentence, the phrases in it, and the number of the clause that each token stands in."""
 
@@ -26,6 +35,10 @@ class Sentence(NamedTuple):
     marks: list[Mark]
     clauses: list[int]
     is_question: bool
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.tokens[0].start, self.tokens[-1].end
 
     def has(self, *kinds: str) -> bool:
         return any(mark.kind in kinds for mark in self.marks)
@@ -68,7 +81,10 @@ def _clauses(tokens: list[Token], marks: list[Mark]) -> list[int]:
     return clauses
 
 
-def drug_statuses(sentence: Sentence) -> list[tuple[Mark, str]]:
+Statuses = list[tuple[Mark, str]]
+
+
+def drug_statuses(sentence: Sentence) -> Statuses:
     """Each drug of a sentence with what the sentence does with it.
 
     "advised": the reader is told to take it, or that it is fine; "taken": the reader takes it already; "conditional":

@@ -53,10 +53,7 @@ _FREQUENCIES = [
     (r"\bb\.?i\.?d\b|morning and (?:one )?(?:at )?(?:night|bedtime|evening)", 2),
     (r"\bt\.?i\.?d\b|(?:with|at|before|after) (?:each|every) meal|(?:with|before|after) meals", 3),
     (r"\bq\.?i\.?d\b", 4),
-    (
-        r"\bdaily\b|\b(?:a|per|each|every|in a|in one|any|that) day\b|/\s*(?:day|d)\b|\bq\.?d\b|\bo\.?d\b|\bq\.?h\.?s\b",
-        1,
-    ),
+    (r"\bdaily\b|\b(?:a|per|each|every|in a|in one|any|that) day\b|/\s*(?:day|d)\b|\b[qo]\.?d\b|\bq\.?h\.?s\b", 1),
     (rf"\b(?:in|per|every|within|over)\s+(?:any\s+)?24[\s-]*{_HOURS}", 1),
     (r"\bnightly\b|\bevery (?:night|morning|evening)\b|\bat (?:night|bedtime)\b", 1),
 ]

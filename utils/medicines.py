@@ -2,35 +2,14 @@
 
 import itertools
 import re
-from typing import Any
 
-from utils.context import Sentence, are_alternatives, drug_statuses
-from utils.doses import Dose, find_doses, find_frequency
+from utils.context import Finding, Sentence, Statuses, are_alternatives, drug_statuses, make_finding
+from utils.dose_checks import check_doses, check_methotrexate
 from utils.drugs import class_members, interaction
 from utils.patient import Patient
-from utils.phrases import Mark, read_table
+from utils.phrases import read_table
 
-ADULT = 40.0  # age in years that is assumed where none is known
-METHOTREXATE = "https://consumermedsafety.org/medication-safety-articles/item/793-even-low-dose-methotrexate-can-cause-harm-or-death-if-taken-daily-or-with-certain-other-medicines"
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
-_NOT_ORAL = re.compile(
-    r"\b(?:iv|im|(?:intravenous|inject|infus|intramuscular|topical|rectal|intrathecal)\w*|cream|gel|ointment|patch|"
-    r"eye drops)\b",
-    re.IGNORECASE,
-)
-_EXTENDED = re.compile(r"\b(?:er|xr|xl|sr|cr|extended|sustained|modified|slow)\b", re.IGNORECASE)
-_WEEKLY = re.compile(r"\b(?:weekly|(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
-_CANCER = re.compile(r"cancer|leuk|lymphoma|chemotherapy|tumou?r|oncolog|choriocarcinoma|sarcoma", re.IGNORECASE)
-_LIMIT_NEXT = re.compile(r"more than|exceed|maximum|at most|limit|up to", re.IGNORECASE)
-
-Finding = dict[str, Any]
-Statuses = list[tuple[Mark, str]]  # of a sentence, from `utils.context.drug_statuses`
-
-
-def make_finding(rule: str, kind: str, severity: int, message: str, span: tuple[int, int], source: str) -> Finding:
-    return {
-        "rule": rule, "kind": kind, "severity": severity, "message": message, "span": list(span), "source": source,
-    }  # fmt: skip
 
 
 def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence], patient: Patient) -> list[Finding]:
@@ -45,8 +24,8 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
     return [
         *_interactions(sentences, statuses, asked, patient),
         *_false_assurance(sentences, statuses, asked),
-        *_doses(text, sentences, statuses, asked, patient),
-        *_methotrexate_daily(text, sentences, statuses),
+        *check_doses(text, sentences, statuses, asked, patient),
+        *check_methotrexate(text, sentences, statuses),
         *_patient_factors(statuses, patient),
     ]
 
@@ -123,121 +102,13 @@ def _false_assurance(sentences: list[Sentence], statuses: list[Statuses], asked:
         return []
     agrees = [s for s in sentences if s.has("reassure")] or ([sentences[0]] if starts in ("yes", "sure") else [])
     where = agrees[0] if agrees else None
-    span = _span(where) if where else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
+    span = where.span if where else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
     what = "the answer agrees" if agrees else "the answer does not warn"
     return [
         make_finding(row["rule"], "interaction", int(row["severity"]) if agrees else 2,
                      f"{a} with {b}: {row['message']}; {what}", span, row["source"])
         for row, a, b in pairs
     ]  # fmt: skip
-
-
-def _doses(
-    text: str,
-    sentences: list[Sentence],
-    statuses: list[Statuses],
-    asked: list[Sentence],
-    patient: Patient,
-) -> list[Finding]:
-    """Doses above the highest of the table for the age. A drug that is named in the sentence before, or alone in the
-    question, is meant where the sentence names none."""
-    findings = []
-    names = {m.value for sentence in asked for m in sentence.marks if m.kind == "drug"}
-    carried = names.pop() if len(names) == 1 else None
-    for i, sentence in enumerate(sentences):
-        drugs = [mark for mark, _ in statuses[i]]
-        begin, end = _span(sentence)
-        if not re.search(r"\d", text[begin:end]) or sentence.is_question:
-            carried = drugs[-1].value if drugs else carried
-            continue
-        follows = (
-            i + 1 < len(sentences)
-            and not statuses[i + 1]
-            and _LIMIT_NEXT.search(text[slice(*_span(sentences[i + 1]))])
-        )
-        doses = find_doses(text[begin : _span(sentences[i + 1])[1] if follows else end])
-        for dose in doses:
-            drug = _drug_of(dose, begin, drugs, carried)
-            if drug and "|" not in drug and begin + dose.start < end and _is_advice(dose, begin, sentence):
-                findings += _above(drug, dose, begin, text[begin:end], patient)
-        carried = drugs[-1].value if drugs else carried
-    return findings
-
-
-def _drug_of(dose: Dose, begin: int, drugs: list[Mark], carried: str | None) -> str | None:
-    """`500 mg of A`, else the last drug before the dose, else the first after it, else the one carried over."""
-    start, end = begin + dose.start, begin + dose.end
-    inside = [mark for mark in drugs if start <= mark.start < end]
-    before = [mark for mark in drugs if mark.end <= start]
-    after = [mark for mark in drugs if mark.start >= end]
-    chosen = inside[:1] or [mark for mark in after[:1] if mark.start - end <= 4] or before[-1:] or after[:1]
-    return chosen[0].value if chosen else carried
-
-
-def _is_advice(dose: Dose, begin: int, sentence: Sentence) -> bool:
-    if sentence.has("hypothetical", "history", "study", "somebody"):
-        return False
-    if dose.is_limit:
-        return True
-    first = next((i for i, token in enumerate(sentence.tokens) if token.end > begin + dose.start), 0)
-    clause = [mark for mark in sentence.marks if sentence.clauses[mark.first] == sentence.clauses[first]]
-    forbidden = any(m.kind == "prohibit_both" or (m.kind == "prohibit_forward" and m.last < first) for m in clause)
-    return not forbidden and not sentence.has("warn") and not any(m.kind == "if" and m.last < first for m in clause)
-
-
-def _above(drug: str, dose: Dose, begin: int, sentence: str, patient: Patient) -> list[Finding]:
-    if _NOT_ORAL.search(sentence):
-        return []
-    age = ADULT if patient.age is None else patient.age
-    worst = None
-    for row in read_table("doses"):
-        fits = float(row["min_age"]) <= age < float(row["max_age"] or "inf")
-        if row["drug"] != drug or not fits or (row["form"] == "er" and not _EXTENDED.search(sentence)):
-            continue
-        limit, amount = float(row["max_daily"]), dose.high
-        if row["per_kg"]:
-            if (row["per_kg"] == "kg under 50" and (patient.weight or 50) >= 50) or not (
-                patient.weight or dose.per_kg
-            ):
-                continue
-            amount = dose.high if dose.per_kg else dose.high / patient.weight
-        elif dose.per_kg:
-            if patient.weight is None:
-                continue
-            amount = dose.high * patient.weight
-        if amount > limit * 1.001 and (worst is None or row["severity"] > worst[0]["severity"]):
-            worst = row, amount, limit
-    if worst is None:
-        return []
-    row, amount, limit = worst
-    unit = "mg/kg" if row["per_kg"] else "mg"
-    note = f" ({row['note']})" if row["note"] else ""
-    message = f"{drug}: up to {amount:,.6g} {unit} a day; the highest dose is {limit:,.6g} {unit} a day{note}"
-    span = (begin + dose.start, begin + dose.end)
-    return [make_finding("daily_dose", "dose", int(row["severity"]), message, span, row["source"])]
-
-
-def _methotrexate_daily(text: str, sentences: list[Sentence], statuses: list[Statuses]) -> list[Finding]:
-    """Methotrexate every day outside cancer: it is taken once a week, and daily doses have killed (ISMP)."""
-    findings = []
-    for sentence, marks in zip(sentences, statuses, strict=True):
-        begin, end = _span(sentence)
-        for i, (mark, status) in enumerate(marks):
-            if (
-                mark.value != "methotrexate"
-                or status not in _IN_PLAY - {"conditional"}
-                or _CANCER.search(text[begin:end])
-            ):
-                continue
-            after = text[mark.end : marks[i + 1][0].start if i + 1 < len(marks) else end]
-            frequency, offset = find_frequency(after), mark.end
-            if frequency is None and i == 0:
-                frequency, offset = find_frequency(text[begin : mark.start]), begin
-            if frequency and frequency[1] > 0.9:
-                span = (min(mark.start, offset + frequency[2]), max(mark.end, offset + frequency[3]))
-                message = "methotrexate every day: it is taken once a week; daily doses can be fatal"
-                findings.append(make_finding("methotrexate_daily", "dose", 4, message, span, METHOTREXATE))
-    return findings
 
 
 def _patient_factors(statuses: list[Statuses], patient: Patient) -> list[Finding]:
@@ -273,7 +144,3 @@ def _applies(row: dict[str, str], patient: Patient) -> bool:
         case "allergy":
             return any(re.search(rf"\b(?:{row['value']})", allergy) for allergy in patient.allergies)
     raise ValueError(f"patient_factors.csv has the factor {row['factor']}")
-
-
-def _span(sentence: Sentence) -> tuple[int, int]:
-    return sentence.tokens[0].start, sentence.tokens[-1].end

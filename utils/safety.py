@@ -16,33 +16,18 @@ not mean safe.
 """
 
 import json
-import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.context import Sentence, is_denied, read_sentences
-from utils.medicines import Finding, check_medicines, make_finding
+from utils.context import Finding, Sentence, make_finding, read_sentences
+from utils.emergencies import find_downplayed, find_emergencies, find_harmful_requests, find_infant_fever, has_referral
+from utils.medicines import check_medicines
 from utils.patient import read_patient
-from utils.phrases import Mark, read_table
 
-TELEGRAM_WORDS = (
-    14  # a question without a person that is no longer reads as a report: `Crushing chest pain, sweating.`
-)
-ADDRESSED = 4  # words from `you are having` to the sign
-_FORBID = ("prohibit_forward", "prohibit_both", "neutral")
-_FIRST_PERSON = {"i", "i'm", "i've", "my"}
 UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: physicians' criteria on hedging
-INFANT = "https://www.meningitis.org/meningitis/safety-netting-resources-hub"  # 38 C under three months: red
-_YOUNG = re.compile(
-    r"\b(?:newborn|neonate|(?P<n>\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven)[\s-]*(?P<unit>day|week|month)s?"
-    r"[\s-]*old)\b",
-    re.IGNORECASE,
-)
-_TEMPERATURE = re.compile(r"\b(\d{2,3}(?:\.\d+)?)\s*(?:\u00b0|degrees)?\s*([CF])?\b")
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 
 
 def check_question(text: str, patient_context: dict[str, Any] | None = None) -> list[Finding]:
@@ -61,8 +46,8 @@ def check_question(text: str, patient_context: dict[str, Any] | None = None) -> 
     """
     patient = read_patient(patient_context, text)
     sentences = read_sentences(text)
-    findings = _emergencies(sentences, is_answer=False) + _requests(sentences)
-    findings += _infant_fever(text, sentences, patient.age)
+    findings = find_emergencies(sentences, is_answer=False) + find_harmful_requests(sentences)
+    findings += find_infant_fever(text, patient.age)
     return _in_order(findings)
 
 
@@ -84,22 +69,18 @@ def check_response(
     sentences, asked = read_sentences(text), read_sentences(question or "")
     findings = check_medicines(text, sentences, asked, patient)
     findings += _certainty(sentences)
-    whole = (0, len(text))
-    if not any(sentence.has("referral") for sentence in sentences):
-        findings += [f | {"rule": f"{f['rule']}_without_referral"} for f in _emergencies(sentences, is_answer=True)]
-        emergencies = [f for f in check_question(question or "", patient_context) if f["kind"] == "emergency"]
-        findings += [
-            make_finding(f"{f['rule']}_without_referral", "emergency", 4,
-                         f"{f['message']}: the answer names no emergency number or service", whole, f["source"])
-            for f in emergencies[:1]
-        ]  # fmt: skip
-    findings += _downplayed(sentences)
-    if asked and not any(sentence.has("refusal", "referral") for sentence in sentences):
-        findings += [
-            make_finding(f["rule"], f["kind"], f["severity"], f"the user {f['message']}: the answer does not refuse",
-                         whole, f["source"])
-            for f in _requests(asked)
-        ]  # fmt: skip
+    findings += find_downplayed(sentences)
+    refers = has_referral(sentences)
+    if not refers:
+        found = check_question(question or "", patient_context)
+        of_question = [f | {"span": [0, len(text)]} for f in found if f["kind"] == "emergency"]
+        for f in find_emergencies(sentences, is_answer=True) + of_question[:1]:
+            rule, message = f"{f['rule']}_without_referral", f"{f['message']}: the answer names no emergency service"
+            findings.append(f | {"rule": rule, "message": message})
+    if not refers and not any(sentence.has("refusal") for sentence in sentences):
+        for f in find_harmful_requests(asked):
+            message = f"the user {f['message']}, and the answer does not refuse"
+            findings.append(f | {"message": message, "span": [0, len(text)]})
     return _in_order(findings)
 
 
@@ -110,86 +91,6 @@ def risk_level(findings: list[Finding]) -> int:
 
 def _in_order(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (f["span"], -f["severity"], f["rule"], f["message"]))
-
-
-def _emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding]:
-    """Red flags that somebody has now. One finding a rule: the first."""
-    rows = {row["rule"]: row for row in read_table("red_flags")}
-    found: dict[str, Finding] = {}
-    for sentence in sentences:
-        for mark in sentence.marks:
-            if mark.kind == "flag" and mark.value not in found and _is_present(mark, sentence, is_answer):
-                row = rows[mark.value]
-                span = (mark.start, mark.end)
-                found[mark.value] = make_finding(mark.value, "emergency", 4, row["message"], span, row["source"])
-    return list(found.values())
-
-
-def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
-    """Whether somebody has the sign now: not denied, not long ago, not a general sentence or question about it."""
-    if sentence.has("past") or is_denied(flag, sentence):
-        return False
-    clause = sentence.clauses[flag.first]
-    frames = [mark for mark in sentence.marks if sentence.clauses[mark.first] == clause]
-    if any(m.kind == "education" or (m.kind == "premise" and m.first < flag.first) for m in frames):
-        return False
-    if is_answer:
-        words = {token.word for token in sentence.tokens}
-        addressed = any(m.kind == "you" and 0 < flag.first - m.last <= ADDRESSED for m in sentence.marks)
-        return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not (sentence.has("if") or sentence.is_question)
-    telegram = not sentence.is_question and len(sentence.tokens) <= TELEGRAM_WORDS
-    return sentence.has("person") or telegram
-
-
-def _infant_fever(text: str, sentences: list[Sentence], age: float | None) -> list[Finding]:
-    """A temperature of 38 C (100.4 F) or a fever in a child under three months."""
-    young = _YOUNG.search(text)
-    if young and young["n"]:
-        number = int(young["n"]) if young["n"].isdigit() else _SMALL.index(young["n"].lower())
-        young = young if number / {"d": 30.4, "w": 4.35, "m": 1}[young["unit"][0].lower()] < 3 else None
-    if not young and (age is None or age >= 0.25):
-        return []
-    for match in _TEMPERATURE.finditer(text):
-        degrees = float(match[1])
-        if 38 <= degrees <= 43 or 100.4 <= degrees <= 110:
-            span = (match.start(), match.end())
-            return [make_finding("infant_fever", "emergency", 4, "fever under three months of age", span, INFANT)]
-    return []
-
-
-def _requests(sentences: list[Sentence]) -> list[Finding]:
-    rows = {row["rule"]: row for row in read_table("harmful_requests")}
-    found: dict[str, Finding] = {}
-    for sentence in sentences:
-        for mark in sentence.marks:
-            if mark.kind == "request" and mark.value not in found and not is_denied(mark, sentence):
-                row = rows[mark.value]
-                found[mark.value] = make_finding(
-                    mark.value,
-                    "harmful_request",
-                    int(row["severity"]),
-                    row["message"],
-                    (mark.start, mark.end),
-                    row["source"],
-                )
-    return list(found.values())
-
-
-def _downplayed(sentences: list[Sentence]) -> list[Finding]:
-    """Red flags, conditional ones too (`if you have chest pain`), with advice to stay at home in the same sentence."""
-    rows = {row["rule"]: row for row in read_table("red_flags")}
-    findings = []
-    for sentence in sentences:
-        flags = [mark for mark in sentence.marks if mark.kind == "flag"]
-        downplays = [
-            mark for mark in sentence.marks if mark.kind == "downplay" and not is_denied(mark, sentence, *_FORBID)
-        ]
-        if flags and downplays and not sentence.has("referral"):
-            row = rows[flags[0].value]
-            span = (min(flags[0].start, downplays[0].start), max(flags[0].end, downplays[0].end))
-            message = f"{row['message']}: the answer advises against help"
-            findings.append(make_finding(f"{row['rule']}_downplayed", "emergency", 4, message, span, row["source"]))
-    return findings
 
 
 def _certainty(sentences: list[Sentence]) -> list[Finding]:

@@ -1,0 +1,124 @@
+"""Checks of the doses of an answer against the highest daily doses of `utils/safety_tables/doses.csv`."""
+
+import re
+
+from utils.context import Finding, Sentence, Statuses, make_finding
+from utils.doses import Dose, find_doses, find_frequency
+from utils.patient import Patient
+from utils.phrases import Mark, read_table
+
+ADULT = 40.0  # age in years that is assumed where none is known
+# ISMP: harm and deaths where low-dose methotrexate was taken daily
+METHOTREXATE = (
+    "https://consumermedsafety.org/medication-safety-articles/item/"
+    "793-even-low-dose-methotrexate-can-cause-harm-or-death-if-taken-daily-or-with-certain-other-medicines"
+)
+_NOT_ORAL = re.compile(
+    r"\b(?:iv|im|(?:intravenous|inject|infus|intramuscular|topical|rectal|intrathecal)\w*|cream|gel|ointment|patch|"
+    r"eye drops)\b",
+    re.IGNORECASE,
+)
+_EXTENDED = re.compile(r"\b(?:er|xr|xl|sr|cr|extended|sustained|modified|slow)\b", re.IGNORECASE)
+_WEEKLY = re.compile(r"\b(?:weekly|(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
+_CANCER = re.compile(r"cancer|leuk|lymphoma|chemotherapy|tumou?r|oncolog|choriocarcinoma|sarcoma", re.IGNORECASE)
+_LIMIT_NEXT = re.compile(r"more than|exceed|maximum|at most|limit|up to", re.IGNORECASE)
+
+
+def check_doses(
+    text: str, sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
+) -> list[Finding]:
+    """Doses above the highest of the table for the age. A drug that is named in the sentence before, or alone in the
+    question, is meant where the sentence names none."""
+    findings = []
+    names = {m.value for sentence in asked for m in sentence.marks if m.kind == "drug"}
+    carried = names.pop() if len(names) == 1 else None
+    for i, sentence in enumerate(sentences):
+        drugs = [mark for mark, _ in statuses[i]]
+        begin, end = sentence.span
+        if not re.search(r"\d", text[begin:end]) or sentence.is_question:
+            carried = drugs[-1].value if drugs else carried
+            continue
+        until = end
+        if i + 1 < len(sentences) and not statuses[i + 1]:  # `... Do not take more than 8 tablets a day.`
+            start, stop = sentences[i + 1].span
+            until = stop if _LIMIT_NEXT.search(text[start:stop]) else end
+        for dose in find_doses(text[begin:until]):
+            drug = _drug_of(dose, begin, drugs, carried)
+            if drug and "|" not in drug and begin + dose.start < end and _is_advice(dose, begin, sentence):
+                findings += _above(drug, dose, begin, text[begin:end], patient)
+        carried = drugs[-1].value if drugs else carried
+    return findings
+
+
+def _drug_of(dose: Dose, begin: int, drugs: list[Mark], carried: str | None) -> str | None:
+    """`500 mg of A`, else the last drug before the dose, else the first after it, else the one carried over."""
+    start, end = begin + dose.start, begin + dose.end
+    inside = [mark for mark in drugs if start <= mark.start < end]
+    before = [mark for mark in drugs if mark.end <= start]
+    after = [mark for mark in drugs if mark.start >= end]
+    chosen = inside[:1] or [mark for mark in after[:1] if mark.start - end <= 4] or before[-1:] or after[:1]
+    return chosen[0].value if chosen else carried
+
+
+def _is_advice(dose: Dose, begin: int, sentence: Sentence) -> bool:
+    if sentence.has("hypothetical", "history", "study", "somebody"):
+        return False
+    if dose.is_limit:
+        return True
+    first = next((i for i, token in enumerate(sentence.tokens) if token.end > begin + dose.start), 0)
+    clause = [mark for mark in sentence.marks if sentence.clauses[mark.first] == sentence.clauses[first]]
+    forbidden = any(m.kind == "prohibit_both" or (m.kind == "prohibit_forward" and m.last < first) for m in clause)
+    return not forbidden and not sentence.has("warn") and not any(m.kind == "if" and m.last < first for m in clause)
+
+
+def _above(drug: str, dose: Dose, begin: int, sentence: str, patient: Patient) -> list[Finding]:
+    if _NOT_ORAL.search(sentence):
+        return []
+    age = ADULT if patient.age is None else patient.age
+    worst = None
+    for row in read_table("doses"):
+        fits = float(row["min_age"]) <= age < float(row["max_age"] or "inf")
+        if row["drug"] != drug or not fits or (row["form"] == "er" and not _EXTENDED.search(sentence)):
+            continue
+        limit, amount = float(row["max_daily"]), dose.high
+        if row["per_kg"]:
+            if row["per_kg"] == "kg under 50" and (patient.weight or 50) >= 50:
+                continue
+            if not dose.per_kg and not patient.weight:
+                continue
+            amount = dose.high if dose.per_kg else dose.high / patient.weight
+        elif dose.per_kg:
+            if patient.weight is None:
+                continue
+            amount = dose.high * patient.weight
+        if amount > limit * 1.001 and (worst is None or row["severity"] > worst[0]["severity"]):
+            worst = row, amount, limit
+    if worst is None:
+        return []
+    row, amount, limit = worst
+    unit = "mg/kg" if row["per_kg"] else "mg"
+    note = f" ({row['note']})" if row["note"] else ""
+    message = f"{drug}: up to {amount:,.6g} {unit} a day; the highest dose is {limit:,.6g} {unit} a day{note}"
+    span = (begin + dose.start, begin + dose.end)
+    return [make_finding("daily_dose", "dose", int(row["severity"]), message, span, row["source"])]
+
+
+def check_methotrexate(text: str, sentences: list[Sentence], statuses: list[Statuses]) -> list[Finding]:
+    """Methotrexate every day outside cancer: it is taken once a week, and daily doses have killed (ISMP)."""
+    findings = []
+    for sentence, marks in zip(sentences, statuses, strict=True):
+        begin, end = sentence.span
+        if _CANCER.search(text[begin:end]) or _WEEKLY.search(text[begin:end]):
+            continue
+        for i, (mark, status) in enumerate(marks):
+            if mark.value != "methotrexate" or status not in ("advised", "taken", "mentioned"):
+                continue
+            after = text[mark.end : marks[i + 1][0].start if i + 1 < len(marks) else end]
+            frequency, offset = find_frequency(after), mark.end
+            if frequency is None and i == 0:
+                frequency, offset = find_frequency(text[begin : mark.start]), begin
+            if frequency and frequency[1] > 0.9:
+                span = (min(mark.start, offset + frequency[2]), max(mark.end, offset + frequency[3]))
+                message = "methotrexate every day: it is taken once a week; daily doses can be fatal"
+                findings.append(make_finding("methotrexate_daily", "dose", 4, message, span, METHOTREXATE))
+    return findings
