@@ -213,7 +213,8 @@ def _difference(results: dict[str, Any], key: str) -> str:
 
 def _share_of_split(results: dict[str, Any], key: str) -> str:
     match = re.fullmatch(r"data_(train|validation|test)_cut_(?:texts|sources)", key)
-    return f" ({results[key] / results[f'{match[1]}_rows']:.1%})" if match else ""
+    rows = match and results.get(f"{match[1]}_rows")
+    return f" ({results[key] / rows:.1%})" if rows else ""
 
 
 def _p_value(p: float | None) -> str:
