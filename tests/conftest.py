@@ -312,10 +312,16 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     config = T5Config(
-        d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False, dropout_rate=0.0, decoder_start_token_id=0, initializer_factor=0.2,
+        vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, dropout_rate=0.0,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
     )  # fmt: skip
-    return save_model(tmp_path_factory.mktemp("models") / "tiny-t5", T5ForConditionalGeneration, config, tokenizer)
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight = torch.nn.Parameter(0.2 * torch.randn(len(tokenizer), 64))  # a head of its own, as FLAN-T5
+    folder = tmp_path_factory.mktemp("models") / "tiny-t5"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
