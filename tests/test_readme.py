@@ -14,7 +14,7 @@ import run_hierarchical
 import run_qa_sft
 from utils.arguments import DataArguments, parse_recipe
 from utils.data import ColumnArguments
-from utils.metrics import MetricsArguments
+from utils.score_file import MetricsArguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -68,7 +68,8 @@ TABLE_ONLY = ("loss", "length_ratio", "ended", "coverage", "compression", *NOVEL
 NOTES = {
     "omission": "Omission is the share of the reference's content words and numbers that the text lacks, invention "
     "the share of its own that the source lacks; both by rules and word lists, which see no misplaced fact.",
-    "any_invention": "ROUGE does not see an invented dose: read the inventions first.",
+    "any_invention": "A text with an invention has a number, drug, finding, negation, person or side that its source "
+    "does not have. ROUGE does not see an invented dose: read this first.",
 }
 BASELINES = {
     "nearest_question": "the answer of the most similar training question (TF-IDF)",
