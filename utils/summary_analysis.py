@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from utils.metrics import evaluate_statistics, reduce_sums
+from utils.metrics import evaluate_statistics, four_grams, reduce_sums
 from utils.summary_metrics import LONGEST_NGRAM, source_statistics
 
 LENGTH_BINS = 8
+REPEATED = 5  # 4-grams: "500 mg q.d." for two drugs repeats three, and is no loop
 ROWS_A_BIN = 10  # at least: the interval of a mean over fewer says little
 CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures
 PATTERN_ADVICE = {
-    "omission": "Raise `max_new_tokens` and `length_penalty`; look at `cut_source`: what is not read cannot be said.",
+    "omission": "Look at `cut_source` and `too_short` first: what is not read cannot be said; then train longer.",
     "invention": "Have an expert read these first. Lower `num_train_epochs`, and leave out training summaries that "
     "say what their source does not.",
     "negation_flip": "Have an expert read these first: a denied finding is said to be there, or the reverse.",
     "wrong_number": "Have an expert check doses, ages and dates against the source; overlap metrics hardly see them.",
     "wrong_person": "Have an expert check who has it, and on which side; keep the speakers' names in the source.",
-    "too_long": "Lower `max_new_tokens` or `length_penalty`: the model gives back the length it has seen.",
-    "too_short": "Raise `length_penalty`, and check how many training summaries `max_target_length` cuts.",
+    "too_long": "Lower `max_new_tokens`, or with beams `length_penalty`: the model gives back the length it has seen.",
+    "too_short": "Check how many training summaries `max_target_length` cuts; with beams raise `length_penalty`.",
     "repetition": "Set `no_repeat_ngram_size: 3`, and look for duplicates in the training data.",
     "cut_source": "Raise `max_source_length`, or set `long_texts: windows`.",
     "empty": "Check that training summaries are not empty, and train longer.",
@@ -48,10 +49,10 @@ def summary_error_patterns(
     omission: lacks a drug, finding or number of the reference. invention: names a drug or finding that the source does
     not. wrong_number: has a number that the source does not have. negation_flip: denies what source or reference
     affirm, or the reverse. wrong_person: gives a finding to another person or side of the body. too_long: over 2 times
-    the reference's words and over 10 more. too_short: under half of them. repetition: over a fifth of its 4-grams
-    were there before. cut_source: the model did not see all of the source. copies_source: over half of its 4-grams
-    stand in the source, and not so for the reference. cut_off: did not end by itself. empty: no word; such a row shows
-    none of the others but cut_source and cut_off.
+    the reference's words and over 10 more. too_short: under half of them. repetition: over a fifth of its 4-grams, and
+    at least 5, were there before. cut_source: the model did not see all of the source. copies_source: over half of
+    its 4-grams stand in the source, and not so for the reference. cut_off: did not end by itself. empty: no word; such
+    a row shows none of the others but cut_source and cut_off.
 
     Args:
         predictions, references, sources: one text a row.
@@ -65,16 +66,17 @@ def summary_error_patterns(
     found: dict[str, list[int]] = {name: [] for name in PATTERN_ADVICE}
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         words, reference_words = len(prediction.split()), len(reference.split())
+        grams = four_grams(prediction)
         invented, omitted = _kinds(inventions[i]), _kinds(omissions[i])
         shown = {
             "omission": not omitted.isdisjoint(CONTENT),
             "invention": not invented.isdisjoint(("drug", "finding")),
             "negation_flip": "negation" in invented | omitted,
             "wrong_number": "number" in invented,
-            "wrong_person": not (invented | omitted).isdisjoint(("person", "laterality")),
+            "wrong_person": "person" in invented | omitted or "laterality" in invented,
             "too_long": words > 2 * reference_words and words > reference_words + 10,
             "too_short": words < reference_words / 2,
-            "repetition": statistics["repetition"][i, 0] > 0.2,
+            "repetition": statistics["repetition"][i, 0] > 0.2 and grams.total() - len(grams) >= REPEATED,
             "copies_source": copied[i] and not reference_copied[i],
         }
         shown = shown if words else {"empty": True}
