@@ -5,7 +5,8 @@
 - systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `blend`; the
   chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
 - losses and adapters: one epoch of 12,800 rows, the encoder alone, validation beside test.
-- memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the process's peak in training.
+- memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the base model's weights, and the
+  process's peak in training, which on a CPU hardly shows them: Python, torch and the data take more.
 - time: seconds for the same 100 steps, hierarchical and flat in turn, three times each; on an idle machine.
 
 A seed each. Needs `make quickstart` (data and model); more than an hour on 2 cores; runs that have ended are not run
@@ -19,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, BertConfig, BertModel
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
+from trl import ModelConfig
 
 from utils.files import read_rows
 from utils.hierarchy import LabelTree
 from utils.hierarchy_metrics import hierarchy_statistics
 from utils.metrics import evaluate_statistics, paired_difference, resampling_weights
+from utils.modeling import get_quantization_config, load_base_model
 from utils.tables import read_json, write_json
 
 HIERARCHICAL = ["run_hierarchical.py", "recipes/quickstart/hierarchical.yaml"]
@@ -77,7 +81,7 @@ def compare_systems() -> list[dict[str, Any]]:
     found = {name: run(script, keys, name) for name, (script, keys) in SYSTEMS.items()}
     tree = LabelTree.from_dict(read_json(OUTPUTS / "hierarchical" / "task.json")["tree"])
     ids, predicted, labels = read_paths("hierarchical", tree)
-    weights = resampling_weights(len(labels), seed=42)
+    weights = resampling_weights(len(labels), 42, [code[:3] for code in ids])  # whole categories, as they were split
     first, rows = hierarchy_statistics(predicted, labels, tree), []
     for name, results in found.items():
         same_ids, predicted, _ = read_paths(name, tree)
@@ -96,7 +100,7 @@ def compare_systems() -> list[dict[str, Any]]:
 def compare_small() -> list[dict[str, Any]]:
     rows = []
     for name, keys in ABLATION.items():
-        results = run(HIERARCHICAL, keys, name.replace(",", "").replace(" ", "-").lower())
+        results = run(HIERARCHICAL, keys, f"small-{name.replace(',', '').replace(' ', '-').lower()}")
         row = {"what": name}
         for split in ("eval", "test"):
             row |= {f"{split}_{metric}": results[f"{split}_{metric}"] for metric in SHOWN}
@@ -120,7 +124,14 @@ def measure_memory() -> list[dict[str, Any]]:
     }.items():
         results = run(HIERARCHICAL, short | keys, f"memory-{name.replace(' ', '-').lower()}")
         kept = ("train_peak_memory_gb", "trainable_parameters", "total_parameters")
-        rows.append({"what": name} | {key: results[key] for key in kept})
+        args = ModelConfig(
+            model_name_or_path=str(folder), dtype=keys.get("dtype", "float32"), load_in_4bit="load_in_4bit" in keys
+        )
+        device, labels = torch.device("cpu"), [str(i) for i in range(307)]
+        quantization = get_quantization_config(args, device, skip_modules=["classifier"])
+        load = (args, AutoModelForSequenceClassification, quantization, device, False, labels)
+        weights = {"weights_gb": load_base_model(*load).get_memory_footprint() / 1e9}
+        rows.append({"what": name} | weights | {key: results[key] for key in kept})
     return rows
 
 

@@ -32,7 +32,7 @@ GENERAL, FOLDS, SEED = "general pathological conditions", 5, 42
 OUTPUTS = Path("outputs/medical-abstracts")
 KEYS = {
     "model_name_or_path": "quickstart/models/all-minilm-l6-v2", "attn_implementation": "eager", "use_peft": "false",
-    "pooling": "mean", "dropout": 0.0, "parent_column": "parent", "child_column": "label", "group_column": "cluster",
+    "pooling": "mean", "dropout": 0.0, "parent_column": "parent", "child_column": "label", "group_column": "group",
     "max_length": 192, "long_texts": "head", "use_cpu": "true", "bf16": "true", "num_train_epochs": 4,
     "per_device_train_batch_size": 16, "train_sampling_strategy": "group_by_length", "learning_rate": 2e-4,
     "head_learning_rate": 2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.06, "blend": "linear",
@@ -41,11 +41,11 @@ KEYS = {
 
 
 def read_abstracts(path: str) -> list[dict[str, str]]:
-    """Rows with `id`, `text`, `label`, `parent` and the `cluster` of near-duplicates, which no fold cuts."""
+    """Rows with `id`, `text`, `label`, `parent` and the `group` of near-duplicates, which no fold cuts."""
     rows = [row for _, row in read_rows(path)]
     clusters = near_duplicate_clusters([row["text"] for row in rows], 0.8, SEED)
     return [
-        {"id": str(i), "text": row["text"], "label": row["label"], "cluster": str(cluster)}
+        {"id": str(i), "text": row["text"], "label": row["label"], "group": str(cluster)}
         | {"parent": row["label"] if row["label"] == GENERAL else "specific disease"}
         for i, (row, cluster) in enumerate(zip(rows, clusters, strict=True))
     ]
@@ -72,7 +72,7 @@ def main() -> None:
     tree = LabelTree.from_paths([(row["parent"], row["label"]) for row in rows])
     place = {leaf: i for i, leaf in enumerate(tree.leaves)}
     labels, texts = np.array([place[row["label"]] for row in rows]), [row["text"] for row in rows]
-    clusters = [row["cluster"] for row in rows]
+    clusters = [row["group"] for row in rows]
 
     tuned, svm, folds = np.full(len(rows), -1), np.full(len(rows), -1), []
     cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED).split(texts, labels, clusters)

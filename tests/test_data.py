@@ -109,6 +109,7 @@ def test_options_come_from_one_list_or_from_several_columns(tmp_path):
         ({}, {"keep_columns": ["anser"]}, ["`anser`", "did you mean `answer`"]),
         ({"target_column": "question"}, {}, ["`question`", "one part"]),
         ({"target_column": "id"}, {}, ["`id`"]),
+        ({}, {"group_column": "cluster"}, ["`cluster` cannot be used here"]),
     ],
 )
 def test_a_column_that_cannot_be_used_is_named_with_the_nearest(tmp_path, columns, arguments, says):

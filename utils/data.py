@@ -75,7 +75,9 @@ def load_splits(
     given = _check(args)
     parts = [input_column, target_column, *optional_columns, *list_columns, index_column]
     parts = [name for name in parts if name]
-    if twice := [name for name, count in Counter(parts).items() if count > 1 or name in ("id", "cluster")]:
+    twice = [name for name, count in Counter(parts).items() if count > 1 or name in ("id", "cluster")]
+    twice += [name for name in (args.group_column, *(args.keep_columns or ()), *kept_columns) if name == "cluster"]
+    if twice:
         raise UserError(
             f"column `{twice[0]}` cannot be used here: give each column one part, and none to id, cluster."
         )
