@@ -96,7 +96,7 @@ def drug_statuses(sentence: Sentence) -> Statuses:
         return []
     if sentence.has("hypothetical", "history", "study", "somebody"):
         return [(drug, "story") for drug in drugs]
-    if sentence.has("warn"):
+    if sentence.has("warn") and not sentence.has("reassure"):
         return [(drug, "forbidden") for drug in drugs]
     return [(drug, _status(drug, sentence)) for drug in drugs]
 
@@ -132,7 +132,7 @@ def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
         end += 1
     is_list = all(i in covered or sentence.tokens[i].word in _LIST_WORDS for i in between)
     has_or = any(sentence.tokens[i].word == "or" for i in range(first.last + 1, end))
-    return is_list and (has_or or any(mark.last < first.first for mark in swaps))
+    return is_list and (has_or or not between or any(mark.last < first.first for mark in swaps))
 
 
 def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:

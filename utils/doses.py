@@ -33,7 +33,7 @@ _COUNT_BEFORE = [
     re.compile(rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?{_PIECE}(?:\s*\(?[\w'-]+){{0,5}}?\s*\(?\s*$", re.IGNORECASE),
     re.compile(rf"\b{_RANGE}\s*[x\u00d7]\s*$", re.IGNORECASE),
 ]
-_COUNT_BARE = re.compile(rf"\b{_RANGE}\s+(?:(?:a|an|of|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE)
+_COUNT_BARE = re.compile(rf"\b{_RANGE}\s+(?:(?:a|an|of|the|those|these|your|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE)
 _COUNT_AFTER = re.compile(rf"\b{_RANGE}\s+(?:\w+\s+)?{_PIECE}", re.IGNORECASE)
 _PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECASE)
 

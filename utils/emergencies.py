@@ -16,7 +16,7 @@ _YOUNG = re.compile(
     re.IGNORECASE,
 )
 _UNIT_IN_MONTHS = {"d": 30.4, "w": 4.35, "m": 1.0}
-_TEMPERATURE = re.compile(r"\b(?:fever|temperature|temp)\b", re.IGNORECASE)
+_TEMPERATURE = re.compile(r"\b(?:fever|temperature|temp|thermometer)\b", re.IGNORECASE)
 _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 
 

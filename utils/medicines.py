@@ -9,6 +9,7 @@ from utils.drugs import class_members, interaction
 from utils.patient import Patient
 from utils.phrases import read_table
 
+_QUALIFIED = ("supervised", "consult", "care", "warn")  # one level lower: `if your doctor agrees`, `but be careful`
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
 
 
@@ -34,13 +35,13 @@ def _interactions(
     sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
 ) -> list[Finding]:
     """Pairs within a sentence, then what a sentence advises with what the patient takes, what the question says that
-    the person takes, and what other sentences advise. A pair that is only named together is a note."""
+    the person takes, and what other sentences advise. A pair that is named together without advice or warning is a caution."""
     found: dict[tuple[str, frozenset[str]], Finding] = {}
 
     def add(first: str, second: str, lowered: int, span: tuple[int, int]) -> None:
         if hit := interaction(first, second):
             row, a, b = hit
-            severity = 1 if lowered < 0 else max(1, int(row["severity"]) - lowered)
+            severity = min(2, int(row["severity"])) if lowered < 0 else max(1, int(row["severity"]) - lowered)
             message = f"{a} with {b}: {row['message']}"
             key = (row["rule"], frozenset((a, b)))
             if key not in found or found[key]["severity"] < severity:
@@ -48,7 +49,7 @@ def _interactions(
 
     known = dict.fromkeys(patient.medications, -1) | dict.fromkeys(_drugs_of_the_asker(asked), -1)
     for i, marks in enumerate(statuses):
-        lowered = int(sentences[i].has("supervised", "consult"))
+        lowered = int(sentences[i].has(*_QUALIFIED))
         for (first, ours), (second, theirs) in itertools.combinations(_distinct(marks), 2):
             if not {ours, theirs} <= _IN_PLAY or are_alternatives(first, second, sentences[i]):
                 continue
@@ -64,7 +65,7 @@ def _interactions(
                 if status in ("advised", "taken") and mark.value not in known:
                     known[mark.value] = i
     for i, marks in enumerate(statuses):
-        lowered = int(sentences[i].has("supervised", "consult"))
+        lowered = int(sentences[i].has(*_QUALIFIED))
         for mark, status in marks:
             if status == "advised" and (known.get(mark.value, i) >= 0):
                 for name, where in known.items():

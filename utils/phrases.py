@@ -4,7 +4,7 @@ A phrase is words with a small language on top, so that a clinician can read and
 
     chest pain                    these words in this order, case and hyphens do not matter
     pain|pressure in my chest     one of several words
-    pain * chest                  up to three words between, within one clause
+    pain * chest                  up to four words between, within one clause
     severe? chest pain            a word that may be missing
     in #year                      a year from 1900 to 2099
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TABLES = Path(__file__).parent / "safety_tables"
-LONGEST_GAP = 3  # words that a `*` may skip
+LONGEST_GAP = 4  # words that a `*` may skip
 # Numbers, words with apostrophes, line breaks before a blank line or a list item, single marks
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\n\s*?(?=\n|[-*\u2022]|\d+[.)])|[^\w\s]")
 _APOSTROPHES = {
