@@ -124,9 +124,8 @@ def measure_memory() -> list[dict[str, Any]]:
     }.items():
         results = run(HIERARCHICAL, short | keys, f"memory-{name.replace(' ', '-').lower()}")
         kept = ("train_peak_memory_gb", "trainable_parameters", "total_parameters")
-        args = ModelConfig(
-            model_name_or_path=str(folder), dtype=keys.get("dtype", "float32"), load_in_4bit="load_in_4bit" in keys
-        )
+        args = ModelConfig(model_name_or_path=str(folder), dtype=keys.get("dtype", "float32"), use_peft=True)
+        args.load_in_4bit = "load_in_4bit" in keys
         device, labels = torch.device("cpu"), [str(i) for i in range(307)]
         quantization = get_quantization_config(args, device, skip_modules=["classifier"])
         load = (args, AutoModelForSequenceClassification, quantization, device, False, labels)
