@@ -7,13 +7,15 @@ answer ("Any chest pain?" "No."), and "she" in a patient's turn about the mother
 """
 
 import re
+from bisect import bisect_left
 from typing import NamedTuple
 
 # Deny what follows.
 DENIES = (
-    r"no|not|never|none of|denie[sd]|deny|denying|without|negative(?! test| pregnancy)|absence of|free of|free from|lack of|lacks"
-    r"|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing|declined?|declines|cannot|ruled out"
-    r"|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
+    r"no|not|never|none of|denie[sd]|deny|denying|without|negative(?! test| pregnancy)|absence of|free of|free from"
+    r"|lack of|lacks|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing|declined?|declines|cannot"
+    r"|ruled out|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
+    r"|non(?=-(?:smok|drink|cigarette|tobacco|etoh|alcohol|diabetic))"
 )
 # Deny what stands before.
 DENIED = (
@@ -38,7 +40,7 @@ CLOSES = (
 )
 RELATIVE = (
     r"(?:step|half|grand)?-?(?:mother|father|brother|sister|sibling|son|daughter|parent|child|uncle|aunt)s?|moms?|mums?"
-    r"|dads?|cousins?|niece|nephew|grandma|grandpa|wife|husband|relatives?|family"
+    r"|dads?|cousins?|niece|nephew|grandma|grandpa|wife|husband|relatives?|family|familial"
 )
 # The family's findings stand after these ...
 OF_FAMILY = rf"(?:{RELATIVE})(?:'s)?(?: history)?"
@@ -53,7 +55,7 @@ NOT_OF_FAMILY = (
 )
 # The patient, or the reader's "you"; not "I think", "I'm sorry to hear that", which say nothing about who has it.
 PATIENT = (
-    r"the patient|patient (?:has|is|was|had)|myself|you|your|you're|you've|i've|i'd"
+    r"the patient|patient (?:has|is|was|had)|myself|you(?! know| remember)|your|you're|you've|i've|i'd"
     r"|(?:i|i'm)(?! (?:am )?(?:\w+ )?(?:sorry|think|know|believe|guess|see|remember|mean|not sure|don't)\b)"
 )
 PRONOUN = r"he|she|they|his|her|their|him"
@@ -145,18 +147,30 @@ def _places(pattern: str, flat: str, sentence: Sentence) -> list[Span]:
     return [match.span() for match in found]
 
 
+def _before(closes: list[int], place: int, default: int) -> int:
+    """Return the last of the sorted places that lies before this one."""
+    i = bisect_left(closes, place)
+    return closes[i - 1] if i else default
+
+
+def _from(closes: list[int], place: int, default: int) -> int:
+    """Return the first of the sorted places that lies here or after."""
+    i = bisect_left(closes, place)
+    return closes[i] if i < len(closes) else default
+
+
 def _opened_spans(flat: str, sentence: Sentence, triggers: list[Span]) -> list[Span]:
     closes = [start for start, _ in _places(CLOSES, flat, sentence)]
-    return [(end, min([place for place in closes if place >= end], default=sentence.end)) for _, end in triggers]
+    return [(end, _from(closes, end, sentence.end)) for _, end in triggers]
 
 
 def _denied_spans(flat: str, sentence: Sentence) -> list[Span]:
     # "No, I have a cough": an answer, which denies nothing that follows
     ignored = _places(NOT_DENYING, flat, sentence) + _places(rf"{FILLER}(?:no|nope|nah)(?=,)", flat, sentence)
-    closes = [start for start, _ in _places(CLOSES, flat, sentence)]
     spans = _opened_spans(flat, sentence, _outside(ignored, _places(DENIES, flat, sentence)))
+    closes = [start for start, _ in _places(CLOSES, flat, sentence)]
     for start, _ in _outside(ignored, _places(DENIED, flat, sentence)):
-        spans.append((max([place for place in closes if place < start], default=sentence.start), start))
+        spans.append((_before(closes, start, sentence.start), start))
     return spans
 
 
@@ -165,9 +179,9 @@ def _family_spans(flat: str, sentence: Sentence) -> list[Span]:
     patient = [start for start, _ in _places(PATIENT, flat, sentence)]
     spans = []
     for start, end in _outside(ignored, _places(OF_FAMILY, flat, sentence)):
-        spans.append((start, min([place for place in patient if place >= end], default=sentence.end)))
+        spans.append((start, _from(patient, end, sentence.end)))
     for start, _ in _outside(ignored, _places(IN_FAMILY, flat, sentence)):
-        spans.append((max([place for place in patient if place < start], default=sentence.start), start))
+        spans.append((_before(patient, start, sentence.start), start))
     return spans
 
 

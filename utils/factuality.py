@@ -54,13 +54,13 @@ BODY_PARTS = frozenset(
 
 
 class Facts(NamedTuple):
-    """What a text holds: words, terms, numbers, scopes of negation and family, (side, stem of body part, place)."""
+    """What a text holds: words, terms, (status, person) of each term, numbers, (side, body part, place)."""
 
     text: str
     words: list[Word]
     terms: list[Term]
+    assertions: list[tuple[str, str]]
     quantities: list[Quantity]
-    scopes: dict[str, list[Span]]
     sides: list[tuple[str, str, Span]]
 
 
@@ -117,10 +117,12 @@ def factuality_statistics(
 
 def _read(text: str) -> Facts:
     words = split_words(text)
-    return Facts(text, words, find_terms(text), find_quantities(text), find_scopes(text), _find_sides(text, words))
+    terms, scopes = find_terms(text), find_scopes(text)
+    assertions = [assertion_at(scopes, term.start) for term in terms]
+    return Facts(text, words, terms, assertions, find_quantities(text), _find_sides(words))
 
 
-def _find_sides(text: str, words: list[Word]) -> list[tuple[str, str, Span]]:
+def _find_sides(words: list[Word]) -> list[tuple[str, str, Span]]:
     """Find sides with the body part that they belong to: the first one within three words after, or before."""
     sides = []
     for i, word in enumerate(words):
@@ -135,26 +137,27 @@ def _find_sides(text: str, words: list[Word]) -> list[tuple[str, str, Span]]:
 
 
 def _differences(claims: Facts, known: Facts, where: str) -> list[dict[str, Any]]:
+    numbers = list({quantity[:3]: quantity for quantity in known.quantities}.values())  # each value once
     found = [
         ("number", (quantity.start, quantity.end), f"{where} has no such number")
         for quantity in claims.quantities
-        if quantity.is_claim and not is_supported(quantity, known.quantities)
+        if quantity.is_claim and not is_supported(quantity, numbers)
     ]
     stems = {word.stem for word in known.words}
-    for term in claims.terms:
+    said: dict[str, set[tuple[str, str]]] = {}
+    for term, assertion in zip(known.terms, known.assertions, strict=True):
+        said.setdefault(term.concept, set()).add(assertion)
+    for term, (status, person) in zip(claims.terms, claims.assertions, strict=True):
         span = (term.start, term.end)
-        same = [other for other in known.terms if is_kind_of(other.concept, term.concept)]
-        if not same and not set(term.stems) <= stems:
+        if not set(term.stems) <= stems and not any(is_kind_of(concept, term.concept) for concept in said):
             found.append((term.kind, span, f"{where} does not name it"))
-        exact = [assertion_at(known.scopes, other.start) for other in same if other.concept == term.concept]
-        status, person = assertion_at(claims.scopes, term.start)
-        if exact:
-            if {status} | {s for s, _ in exact} == {"present", "absent"} and status not in {s for s, _ in exact}:
-                has = "denied" if status == "present" else "affirmed"
-                found.append(("negation", span, f"{has} in {where}"))
-            if person != "unknown" and not {person, "unknown"} & {p for _, p in exact}:
-                has = "the patient" if person == "family" else "the family"
-                found.append(("person", span, f"of {has} in {where}"))
+        statuses, people = zip(*said[term.concept], strict=True) if term.concept in said else ((), ())
+        if {status, *statuses} == {"present", "absent"} and status not in statuses:
+            has = "denied" if status == "present" else "affirmed"
+            found.append(("negation", span, f"{has} in {where}"))
+        if people and person != "unknown" and not {person, "unknown"} & set(people):
+            has = "the patient" if person == "family" else "the family"
+            found.append(("person", span, f"of {has} in {where}"))
     for side, part, span in claims.sides:
         known_sides = {s for s, p, _ in known.sides if p == part}
         if "both" in known_sides or {"left", "right"} <= known_sides:
@@ -171,17 +174,15 @@ def _differences(claims: Facts, known: Facts, where: str) -> list[dict[str, Any]
 
 def _missing_share(claims: Facts, known: Facts, differences: list[dict[str, Any]], supported: int = 0) -> float:
     """Share of a text's content that another does not hold, as if `supported` more words were held; 0 without any."""
-    numbers = [(quantity.start, quantity.end) for quantity in claims.quantities]
+    in_numbers = {place for quantity in claims.quantities for place in range(quantity.start, quantity.end)}
     words = {
         word.stem
         for word in claims.words
-        if word.lower not in STOP_WORDS
-        and not word.lower.isdigit()
-        and not any(first <= word.start < last for first, last in numbers)
+        if word.lower not in STOP_WORDS and not word.lower.isdigit() and word.start not in in_numbers
     }
-    stems = {word.stem for word in known.words}
+    stems, concepts = {word.stem for word in known.words}, {term.concept for term in known.terms}
     for term in claims.terms:
-        if any(is_kind_of(other.concept, term.concept) for other in known.terms):
+        if any(is_kind_of(concept, term.concept) for concept in concepts):
             stems |= set(term.stems)
     claimed = {(quantity.start, quantity.end) for quantity in claims.quantities if quantity.is_claim}
     claimed |= {(term.start, term.end) for term in claims.terms} | {span for *_, span in claims.sides}

@@ -68,6 +68,7 @@ MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b", re.IGNORECASE)
 WRITTEN_UNIT = "|".join([*sorted(map(re.escape, UNITS), key=len, reverse=True), "M C G", "M G", "M L", "C C"])
 UNIT = re.compile(rf"[\s-]*({WRITTEN_UNIT})(?![a-z])(?:[ -]old)?", re.IGNORECASE)
 TWICE = re.compile(r"\btwice\b", re.IGNORECASE)
+A_WEEK = re.compile(r"\ban? (day|week|month|year|hour)\b", re.IGNORECASE)
 
 
 class Quantity(NamedTuple):
@@ -88,21 +89,23 @@ def find_quantities(text: str) -> list[Quantity]:
     A date has its month, day and year as readings, and each of them is there as a number that claims nothing.
     """
     found = []
-    taken = [match.span(1) for match in LIST_MARK.finditer(text)]
+    taken = {match.start(1) for match in LIST_MARK.finditer(text)}
     for pattern, times in FREQUENCIES.items():
         for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text, flags=re.IGNORECASE):
             found.append(Quantity((times,), "a day", 1, *match.span(), True))
-            taken.append(match.span())
+            taken.update(range(*match.span()))
     for match in DATE.finditer(text):
         parts = tuple(float(part) for part in match.groups())
         found.append(Quantity(parts, "date", 1, *match.span(), True))
         found += [Quantity((part, *_as_year(part)), None, 1, *match.span(), False) for part in parts]
-        taken.append(match.span())
+        taken.update(range(*match.span()))
     for match in MONTH.finditer(text):
         found.append(Quantity((MONTHS.index(match[0].lower()) + 1,), None, 1, *match.span(), False))
+    for match in A_WEEK.finditer(text):
+        found.append(Quantity((1,), *UNITS[match[1].lower()], *match.span(), False))
     for match in [*RUN.finditer(text), *DIGITS.finditer(text), *TWICE.finditer(text)]:
         readings = _readings(match[0].lower())
-        if readings and not any(first <= match.start() < last for first, last in taken):
+        if readings and match.start() not in taken:
             unit = UNIT.match(text, match.end())
             measure, factor = UNITS[unit[1].lower().replace(" ", "")] if unit else (None, 1)
             end = unit.end() if unit else match.end()

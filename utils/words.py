@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from nltk.stem.snowball import SnowballStemmer
+import Stemmer
 
 # What patients say and what doctors write: rows of names of one finding, and of words of one meaning. A name in
 # capitals is an abbreviation and counts only in capitals.
 LAY_TERMS = Path(__file__).with_name("lay_terms.csv")
 
+STEMMER = Stemmer.Stemmer("english")
 # letters with inner apostrophes, or a number; letters spelt out ("M G", "E K G") are one word
 WORD = re.compile(r"\b[A-Z](?: [A-Z])+\b|[^\W_]+(?:['\u2019][^\W\d_]+)*")
 
@@ -45,13 +46,8 @@ def stem(word: str) -> str:
     return _same_meaning().get(_porter(word), _porter(word))
 
 
-@functools.cache
-def _stemmer() -> SnowballStemmer:
-    return SnowballStemmer("english")
-
-
 def _porter(word: str) -> str:
-    return word if word.endswith("itis") else _stemmer().stem(word)
+    return word if word.endswith("itis") else STEMMER.stemWord(word)
 
 
 @functools.cache
