@@ -1,0 +1,162 @@
+"""Answers to questions with what serving needs beside the text: settings of a request, the text while it is written,
+how sure the model is, and the safety checks before and after the model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
+
+from utils.generation import generate_answers, score_answers
+from utils.inference import Predictor
+from utils.prompts import build_prompt, encode, fit
+from utils.safety import check_question, check_response
+from utils.seq2seq import position_limit
+
+# Numbers of services: EU 112, North America 911; 988 Suicide and Crisis Lifeline, 116 123 emotional support (EU, UK)
+EMERGENCY = (
+    "This may be an emergency ({}). Call your local emergency number now: 112 in Europe, 911 in North America. "
+    "In thoughts of suicide also: 988 in North America, 116 123 in the UK and much of Europe. "
+    "No model was asked, and this is no diagnosis."
+)
+REFUSAL = (
+    "This is not answered: the question {}. If somebody may come to harm, call your local emergency number: 112 in "
+    "Europe, 911 in North America; a crisis line is 988 in North America, 116 123 in the UK and much of Europe."
+)
+# From the mean probability of a token, in words. It is about the wording: a model can be sure of a wrong fact.
+CONFIDENCE_WORDS = ((0.7, "sure of its wording"), (0.4, "fairly sure of its wording"), (0.0, "unsure of its wording"))
+
+
+class Question(NamedTuple):
+    """A question and what was asked with it.
+
+    temperature: None, as in the evaluation; 0, the likeliest words; more, a random draw.
+    max_length: most tokens of the answer; None, as in the evaluation.
+    on_text: is called with the answer so far whenever it grows.
+    """
+
+    text: str
+    temperature: float | None = None
+    max_length: int | None = None
+    on_text: Callable[[str], None] | None = None
+
+
+# ----- Safety
+
+
+def check_before(question: str, patient_context: dict[str, Any] | None) -> tuple[list[dict[str, Any]], str | None]:
+    """Findings about a question, and what to say in place of an answer: an emergency waits for no model, and a harmful
+    request gets none.
+
+    Raises:
+        UserError: for a `patient_context` that is not understood.
+    """
+    findings = [finding | {"where": "question"} for finding in check_question(question, patient_context)]
+    if not findings:
+        return [], None
+    emergencies = [finding["message"] for finding in findings if finding["kind"] == "emergency"]
+    if emergencies:
+        return findings, EMERGENCY.format("; ".join(emergencies))
+    return findings, REFUSAL.format("; ".join(finding["message"] for finding in findings))
+
+
+def check_after(response: str, question: str, patient_context: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Findings about an answer, with spans in it."""
+    found = check_response(response, question, patient_context)
+    return [finding | {"where": "response"} for finding in found]
+
+
+def confidence_words(confidence: float) -> str:
+    """A mean token probability as a sentence that promises no more than it says."""
+    words = next(words for least, words in CONFIDENCE_WORDS if confidence >= least)
+    return f"The model was {words} (mean probability of a token {confidence:.2f}), which does not make it right."
+
+
+# ----- The model at hand
+
+
+def answer_here(predictor: Predictor, questions: list[Question], batch_size: int) -> list[dict[str, Any]]:
+    """Answer questions with the model of a predictor, those with equal settings together.
+
+    Args:
+        predictor: of task qa; `max_time` among its generation settings ends an answer that takes longer (seconds).
+        questions: of several clients.
+        batch_size: rows a batch.
+
+    Returns:
+        one dict a question: `response`; `ended`, by itself; `cut`, the model saw the end of the question alone;
+        `confidence`, the geometric mean of the probabilities that the model gave the answer's tokens.
+    """
+    model, tokenizer, task = predictor.model, predictor.tokenizer, predictor.task
+    prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
+    whole, _ = encode(tokenizer, prompts, None, task["chat"])
+    ids, _, _ = fit(whole, None, task["max_length"])
+    most = position_limit(model.config, tokenizer, "decoder")
+    texts, ended = [""] * len(questions), [False] * len(questions)
+    for settings, rows in _alike(questions):
+        generation, asked = generation_settings(task, settings), [ids[row] for row in rows]
+        if most:  # positions of the model: the prompt takes some
+            generation["max_new_tokens"] = min(generation["max_new_tokens"], most - max(map(len, asked)))
+        if settings.on_text and generation.get("num_beams", 1) == 1:  # beams have no text until they are done
+            found = [_stream(predictor, asked[0], generation, settings.on_text)]
+        else:
+            found = zip(
+                *generate_answers(model, tokenizer, asked, task["stop"], generation, batch_size, None), strict=True
+            )
+        for row, (text, end) in zip(rows, found, strict=True):
+            texts[row], ended[row] = text, end
+    _, answers = encode(tokenizer, prompts, texts, task["chat"])
+    answers = [a if end or len(a) == 1 else a[:-1] for a, end in zip(answers, ended, strict=True)]  # less the stop
+    nll, tokens = score_answers(model, ids, answers, tokenizer.pad_token_id, batch_size, None)
+    return [
+        {"response": text, "ended": end, "cut": len(row) < len(row_whole), "confidence": p}
+        for text, end, row, row_whole, p in zip(texts, ended, ids, whole, np.exp(-nll / tokens).tolist(), strict=True)
+    ]
+
+
+def generation_settings(task: dict[str, Any], question: Question) -> dict[str, Any]:
+    """The training's generation settings with what a question asks for in their place."""
+    settings = dict(task["generation"])
+    if question.max_length is not None:
+        settings["max_new_tokens"] = question.max_length
+    if question.temperature is not None:
+        settings["do_sample"] = question.temperature > 0
+        settings |= {"temperature": question.temperature} if question.temperature > 0 else {}
+    return settings
+
+
+def _alike(questions: list[Question]) -> list[tuple[Question, list[int]]]:
+    """Rows by equal settings; a row that is streamed has its own `on_text`, and so stands alone."""
+    groups: dict[tuple, list[int]] = {}
+    for row, question in enumerate(questions):
+        groups.setdefault(question[1:], []).append(row)
+    return [(questions[rows[0]], rows) for rows in groups.values()]
+
+
+class _Streamer(TextStreamer):
+    """Hands on the text so far, in place of printing its pieces."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.text, self.on_text = "", on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.text += text
+        self.on_text(self.text.strip())
+
+
+@torch.inference_mode()
+def _stream(
+    predictor: Predictor, prompt: list[int], generation: dict[str, Any], on_text: Callable[[str], None]
+) -> tuple[str, bool]:
+    """`generate_answers` for one prompt, whose text is handed on while it grows."""
+    tokenizer, stop = predictor.tokenizer, predictor.task["stop"]
+    stop_ids = {tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id} - {None}
+    config = GenerationConfig(**generation, eos_token_id=sorted(stop_ids), pad_token_id=tokenizer.pad_token_id)
+    ids = torch.tensor([prompt], device=predictor.model.device)
+    streamer = _Streamer(tokenizer, on_text)
+    output = predictor.model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=streamer
+    )[0, len(prompt) :].tolist()
+    return tokenizer.decode(output, skip_special_tokens=True).strip(), output[-1] in stop_ids

@@ -1,0 +1,162 @@
+"""What every request passes: token, size, headers, metrics, a log without texts; and the socket it comes through."""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import ipaddress
+import json
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from utils.arguments import UserError
+from utils.serving import Metrics
+
+logger = logging.getLogger("app")
+
+DISCLAIMER = "Not a medical device. Answers may be wrong; for research and teaching only."
+# Of every answer. The policy keeps fonts, scripts and pictures of other sites out of the page.
+HEADERS = {
+    "X-Notice": DISCLAIMER,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
+    ),
+}
+
+
+class Guard:
+    """ASGI middleware around everything: the token, the size of the body, headers, metrics, a line in the log with
+    route, status and time, and for a defect an answer 500 whose log says where it happened and not what was sent.
+
+    Args:
+        app: the application.
+        metrics: of the application.
+        routes: paths that have a metric of their own; all others count as the page.
+        token: that `Authorization: Bearer` must hold, or the password of `Authorization: Basic`, which is what a
+            browser asks for; None lets everybody in.
+        most_bytes: of a request's body.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: tuple[str, ...], token: str | None, most_bytes: int
+    ) -> None:
+        self.app, self.metrics, self.routes, self.most_bytes = app, metrics, routes, most_bytes
+        self.token = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # there are no web sockets here
+            return await send({"type": "websocket.close", "code": 1008})
+        start, status, received = time.perf_counter(), 0, 0
+        headers = dict(scope["headers"])
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                kept = {name for name, _ in message["headers"]} & {b"cache-control"}
+                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in kept)]
+            await send(message)
+
+        async def receive_on() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.most_bytes:
+                raise HTTPException(413, f"the body is larger than {self.most_bytes} bytes")
+            return message
+
+        try:
+            length = headers.get(b"content-length", b"0")
+            if not self._may_enter(scope["path"], headers.get(b"authorization", b"")):
+                challenge = [(b"www-authenticate", b'Bearer, Basic realm="password: the token", charset="UTF-8"')]
+                await _refuse(send_on, 401, "a valid token is needed: Authorization: Bearer TOKEN", challenge)
+            elif length.isdigit() and int(length) > self.most_bytes:
+                await _refuse(send_on, 413, f"the body is larger than {self.most_bytes} bytes")
+            else:
+                await self.app(scope, receive_on, send_on)
+        except Exception as error:
+            log_defect(error)
+            if not status:
+                await _refuse(send_on, 500, "internal error")
+        finally:
+            seconds = time.perf_counter() - start
+            route = scope["path"] if scope["path"] in self.routes else "page"
+            self.metrics.requests.labels(route, status).inc()
+            self.metrics.seconds.labels(route).observe(seconds)
+            if route != "page":
+                logger.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
+
+    def _may_enter(self, path: str, authorization: bytes) -> bool:
+        if self.token is None or path == "/health":
+            return True
+        scheme, _, given = authorization.partition(b" ")
+        if scheme.lower() == b"basic":
+            try:
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return False
+        elif scheme.lower() != b"bearer":
+            return False
+        return hmac.compare_digest(given, self.token)
+
+
+def log_defect(error: BaseException) -> None:
+    """Log the type of an exception and where it was raised; its message may hold what a user sent."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s at %s:%s in %s", type(error).__name__, last.filename, last.lineno, last.name)
+
+
+async def _refuse(send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    body = json.dumps({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+# ----- The socket
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port; who connects before the models are loaded waits.
+
+    Raises:
+        UserError: it is taken, or the address is none of this machine.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such address"
+        raise UserError(f"cannot listen on `host` {host}, `port` {port} ({reason}): give others.") from error
+
+
+class Server(uvicorn.Server):
+    """uvicorn waits for open connections before it ends; browsers keep one to the page open until `stop` is set."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self.stop = stop
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.stop.set()
+        super().handle_exit(sig, frame)

@@ -1,0 +1,102 @@
+"""Answers by a server that speaks OpenAI's protocol, such as vLLM, which holds base model and adapter."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError
+
+from utils.answering import Question, generation_settings
+from utils.arguments import UserError
+from utils.prompts import fill_template
+
+
+class Unavailable(Exception):
+    """The server that generates does not answer, or refuses. The message holds nothing of a question."""
+
+
+def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
+    """A client of the server at `base_url`, such as http://127.0.0.1:8000/v1.
+
+    Raises:
+        UserError: `base_url` is none.
+    """
+    try:
+        # two seconds to connect: a server that is down is told at once
+        return OpenAI(
+            base_url=base_url, api_key=api_key or "none", timeout=httpx.Timeout(seconds, connect=2.0), max_retries=0
+        )
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, OpenAIError) as error:
+        raise UserError(f"`base_url` {base_url} is no address: write http://HOST:PORT/v1.") from error
+
+
+def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Question) -> dict[str, Any]:
+    """Answer a question with the model `name` of a server; as `answer_here`, with the server's own chat template.
+
+    Raises:
+        Unavailable: the server is down, has no such model or fails.
+        UserError: the server refuses the question, for its length most likely.
+    """
+    user = fill_template(task["prompt_template"], task["columns"], {task["columns"]["question"]: question.text})
+    settings = generation_settings(task, question)
+    asked = {
+        "model": name,
+        "max_tokens": settings["max_new_tokens"],
+        "temperature": settings.get("temperature", 1.0) if settings["do_sample"] else 0.0,
+        "stream": True,
+        "extra_body": {"repetition_penalty": settings.get("repetition_penalty", 1.0)},
+    }
+    text, ended, log_p = "", False, []
+    try:
+        if task["chat"]:
+            system = [{"role": "system", "content": task["system_prompt"]}] if task["system_prompt"] else []
+            messages = [*system, {"role": "user", "content": user}]
+            stream = client.chat.completions.create(messages=messages, logprobs=True, **asked)
+        else:
+            stream = client.completions.create(prompt=user, logprobs=1, **asked)
+        for choice in (chunk.choices[0] for chunk in stream if chunk.choices):
+            text += (choice.delta.content if task["chat"] else choice.text) or ""
+            if choice.logprobs and task["chat"]:
+                log_p += [token.logprob for token in choice.logprobs.content or []]
+            elif choice.logprobs:
+                log_p += choice.logprobs.token_logprobs or []
+            ended = ended or choice.finish_reason == "stop"
+            if question.on_text:
+                question.on_text(text.strip())
+    except BadRequestError as error:
+        raise UserError(f"the server refuses this question (status {error.status_code}): shorten it.") from error
+    except APIStatusError as error:
+        raise Unavailable(f"the server at `base_url` answers {error.status_code} to model {name}") from error
+    except (OpenAIError, httpx.HTTPError, ValueError) as error:
+        raise Unavailable("the server at `base_url` does not answer") from error
+    confidence = float(np.exp(np.mean(log_p))) if log_p else None
+    return {"response": text.strip(), "ended": ended, "cut": False, "confidence": confidence}
+
+
+def read_task(model: str) -> dict[str, Any]:
+    """The `task.json` of a run's folder or Hub repository, without its weights.
+
+    Raises:
+        UserError: it has none.
+    """
+    try:
+        path = Path(model, "task.json") if Path(model).is_dir() else Path(hf_hub_download(model, "task.json"))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise UserError(
+            f"`model` {model} has no task.json that can be read: give the `output_dir` of a run that has ended, or "
+            "its Hub repository."
+        ) from error
+
+
+def state_of(client: OpenAI, name: str) -> str:
+    """`ok`, or what is wrong with the server, for `GET /health`."""
+    try:
+        known = {model.id for model in client.with_options(timeout=2.0).models.list()}
+    except (OpenAIError, httpx.HTTPError, ValueError):
+        return "the server at `base_url` does not answer"
+    return "ok" if name in known else f"the server at `base_url` has no model {name}"

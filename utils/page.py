@@ -1,0 +1,193 @@
+"""The web page: a tab for each model that is loaded, nothing from other sites, nothing kept."""
+
+import asyncio
+import os
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout  # the built-in one from Python 3.11 on
+from html import escape
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr
+import plotly.graph_objects as go
+from fastapi import FastAPI
+
+from utils.answering import Question, check_after, check_before
+from utils.arguments import UserError
+from utils.guard import DISCLAIMER, log_defect
+from utils.marking import (
+    CSS,
+    banner,
+    describe_classes,
+    list_findings,
+    mark_covered,
+    mark_spans,
+    notes_on,
+    plot_classes,
+)
+from utils.openai_backend import Unavailable
+from utils.serving import Busy
+
+TITLE = "Models fine-tuned on medical text"
+TABS = {"qa": "Ask", "classification": "Classify", "hierarchical": "Classify in a tree", "summarization": "Summarize"}
+EXAMPLES = {
+    "qa": ["What is ataxia?", "Can I take ibuprofen while I am on warfarin?", "I have crushing chest pain right now."],
+    "classification": [
+        "A hole in the wall between the two upper chambers of the heart.",
+        "Loss of hearing in old age.",
+    ],
+    "hierarchical": ["Acute inflammation of the middle ear, right side", "Broken wrist after a fall, first visit"],
+    "summarization": [
+        "Doctor: What brings you in today?\nPatient: My left knee has hurt for two weeks, since I fell.\n"
+        "Doctor: Any fever?\nPatient: No.\nDoctor: Do you take anything for it?\n"
+        "Patient: Ibuprofen, 400 mg, twice a day.\nDoctor: Keep to that for another week and rest the knee."
+    ],
+}
+Ask = Callable[[list[Any]], Future]
+
+
+def make_page(models: dict[str, tuple[dict[str, Any], Ask]], seconds: float, most_characters: int) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        models: task name -> its `task.json` and what puts rows in its queue.
+        seconds: longest wait for an answer.
+        most_characters: of a text.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}\n**{DISCLAIMER}** In an emergency call your local emergency number.")
+        for name, (task, ask) in models.items():
+            with gr.Tab(TABS[name]):
+                if name == "qa":
+                    _question_tab(task, ask, seconds, most_characters)
+                elif name == "summarization":
+                    _summary_tab(ask, seconds, most_characters)
+                else:
+                    _class_tab(name, task, ask, seconds, most_characters)
+    # one event of the page holds one thread; the models' own queues decide what waits
+    return page.queue(max_size=64, default_concurrency_limit=16, api_open=False)
+
+
+def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
+    """Put the page at `/`, with the fonts of the reader's system; no run is kept in the browser.
+
+    Returns:
+        what ends the connections that browsers keep open, when set.
+    """
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    gr.mount_gradio_app(
+        app, page, path="/", css=CSS, theme=theme, footer_links=[], run_history=False, show_error=True,
+        ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
+    )  # fmt: skip
+    return app.routes[-1].app.stop_event
+
+
+# ----- Tabs
+
+
+def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
+    box = gr.Textbox(label="Question", lines=2, max_length=most)
+    with gr.Accordion("About the patient, for the safety checks", open=False), gr.Row():
+        age = gr.Number(label="Age in years", value=None, minimum=0, maximum=130)
+        pregnant = gr.Checkbox(label="Pregnant")
+        listed = [
+            gr.Textbox(label=f"{kind}, with commas", max_length=500)
+            for kind in ("Medications", "Allergies", "Conditions")
+        ]
+    with gr.Accordion("Settings", open=False), gr.Row():
+        temperature = gr.Slider(0, 2, value=0, step=0.1, label="Temperature: 0 takes the likeliest words")
+        longest = gr.Slider(1, task["max_length"], value=task["generation"]["max_new_tokens"], step=1,
+                            label="Longest answer in tokens")  # fmt: skip
+    button = gr.Button("Ask", variant="primary")
+    answer, findings = gr.HTML(label="Answer"), gr.HTML(label="Safety checks")
+
+    def run(
+        text: str, age: float | None, pregnant: bool, drugs: str, allergies: str, conditions: str,
+        temperature: float, longest: float,
+    ) -> Iterator[tuple[str, str]]:  # fmt: skip
+        _check_text(text, most)
+        patient = {"age": age, "pregnancy": pregnant or None, "medications": drugs, "allergies": allergies}
+        patient = {key: value for key, value in (patient | {"conditions": conditions}).items() if value}
+        try:
+            found, instead = check_before(text, patient)
+            if instead:
+                yield banner(instead), list_findings(found)
+                return
+            texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+            future = ask([Question(text, temperature, int(longest), texts.put)])
+            future.add_done_callback(lambda _: texts.put(None))
+            for so_far in iter(lambda: texts.get(timeout=seconds), None):
+                yield f'<div class="text">{escape(so_far)}</div>', ""
+            (done,) = future.result()
+            found = check_after(done["response"], text, patient)
+        except Exception as error:
+            raise _told(error) from None
+        marked = mark_spans(done["response"], found, lambda f: f"level{f['severity']}")
+        yield f'<div class="text">{marked}</div>', notes_on(done) + list_findings(found)
+
+    inputs = [box, age, pregnant, *listed, temperature, longest]
+    _on_ask([button.click, box.submit], run, inputs, [answer, findings])
+    gr.Examples([[text] for text in EXAMPLES["qa"]], box, preload=False, api_visibility="private")
+
+
+def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
+    box = gr.Textbox(label="Text", lines=4, max_length=most)
+    button = gr.Button("Classify", variant="primary")
+    verdict, plot = gr.HTML(label="Class"), gr.Plot(label="Probabilities")
+
+    def run(text: str) -> tuple[str, go.Figure]:
+        _check_text(text, most)
+        try:
+            (found,) = ask([text]).result(timeout=seconds)
+        except Exception as error:
+            raise _told(error) from None
+        return describe_classes(found, task), plot_classes(found, task)
+
+    _on_ask([button.click], run, [box], [verdict, plot])
+    gr.Examples([[text] for text in EXAMPLES[name]], box, preload=False, api_visibility="private")
+
+
+def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
+    box = gr.Textbox(label="Dialogue or note", lines=8, max_length=most)
+    button = gr.Button("Summarize", variant="primary")
+    summary = gr.HTML(label="Summary: orange is not in the text")
+    source = gr.HTML(label="The text: green is in the summary")
+
+    def run(text: str) -> tuple[str, str]:
+        _check_text(text, most)
+        try:
+            (found,) = ask([text]).result(timeout=seconds)
+        except Exception as error:
+            raise _told(error) from None
+        marked = mark_spans(found["prediction"], found["inventions"], lambda _: "invented")
+        listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in found["inventions"])
+        notes = notes_on(found) + (f"<ul>{listed}</ul>" if listed else "")
+        return f'<div class="text">{marked}</div>{notes}', mark_covered(text, found["prediction"])
+
+    _on_ask([button.click], run, [box], [summary, source])
+    gr.Examples([[text] for text in EXAMPLES["summarization"]], box, preload=False, api_visibility="private")
+
+
+def _on_ask(events: list[Callable], run: Callable, inputs: list, outputs: list) -> None:
+    for event in events:
+        event(run, inputs, outputs, api_visibility="private", show_progress="minimal")
+
+
+def _check_text(text: str, most: int) -> None:
+    if not text or not text.strip():
+        raise gr.Error("Write a text.", print_exception=False)
+    if len(text) > most:
+        raise gr.Error(f"The text has more than {most} characters.", print_exception=False)
+
+
+def _told(error: Exception) -> gr.Error:
+    """What the reader is told: of a defect nothing but that there is one."""
+    if isinstance(error, Busy | Unavailable | UserError):
+        return gr.Error(str(error), print_exception=False)
+    if isinstance(error, FutureTimeout | queue.Empty):
+        return gr.Error("This took too long. Try again later.", print_exception=False)
+    log_defect(error)
+    return gr.Error("Internal error.", print_exception=False)
