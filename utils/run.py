@@ -29,7 +29,8 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes"
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
     "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size", "blend",
-    "max_risk", "top_k",
+    "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer", "bertscore_model",
+    "bertscore_layer",
 }  # fmt: skip
 
 
