@@ -9,11 +9,23 @@ import functools
 from typing import Any, NamedTuple
 
 from utils.drugs import drug_phrases
-from utils.phrases import Mark, Phrases, Token, compile_phrases, find_phrases, read_table, split_sentences
+from utils.phrases import (
+    Groups,
+    Mark,
+    Phrases,
+    Token,
+    compile_groups,
+    compile_phrases,
+    find_groups,
+    find_phrases,
+    read_table,
+    split_sentences,
+)
 
 _CONTRASTS = {"but", "however", "although", "though", "whereas", "yet"}
 _IMPERATIVES = {"take", "use", "give", "start", "begin", "continue", "add", "try", "have", "swallow", "keep", "go"}
 _BEFORE_IMPERATIVE = {"and", "then", "or", "you", "can", "should", "may", "also", "just", "please", "so", ",", "could"}
+_SENTENCE_STARTS = {"i", "i'll", "i'd", "you", "we", "let's", "it", "this", "that", "there", "he", "she", "they"}
 _CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
 _SUBJECTS = {"i", "i'm", "i've", "my", "he", "she", "his", "her", "we", "they", "now", "there's"}
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
@@ -47,16 +59,22 @@ class Sentence(NamedTuple):
 @functools.cache
 def _phrases() -> Phrases:
     flags = [(row["phrase"], f"{row['rule']}:flag", row["rule"]) for row in read_table("red_flags")]
+    flags = [flag for flag in flags if " + " not in flag[0]]
     requests = [(row["phrase"], "request", row["rule"]) for row in read_table("harmful_requests")]
     cues = [(row["phrase"], row["kind"], "") for row in read_table("cues")]
     return compile_phrases([*drug_phrases(), *flags, *requests, *cues])
+
+
+@functools.cache
+def _signs() -> Groups:
+    return compile_groups((row["phrase"], row["rule"]) for row in read_table("red_flags") if " + " in row["phrase"])
 
 
 def read_sentences(text: str) -> list[Sentence]:
     """Sentences of a text with drugs, red flags, harmful requests and cues marked."""
     sentences = []
     for tokens in split_sentences(text):
-        marks = find_phrases(_phrases(), tokens)
+        marks = find_phrases(_phrases(), tokens) + find_groups(_signs(), tokens, "sign")
         sentences.append(Sentence(tokens, marks, _clauses(tokens, marks), tokens[-1].word == "?"))
     return sentences
 
@@ -70,11 +88,12 @@ def _clauses(tokens: list[Token], marks: list[Mark]) -> list[int]:
         is_condition = is_condition or i in conditions
         starts = token.word == ";" or token.word in _CONTRASTS
         if token.word in (",", "and", "then", "so"):
+            subject = token.word == "," and i + 1 < len(tokens) and tokens[i + 1].word in _SENTENCE_STARTS
             ahead = i
             while ahead < min(i + 5, len(tokens)) and tokens[ahead].word in _BEFORE_IMPERATIVE:
                 ahead += 1
             starts = ahead < len(tokens) and tokens[ahead].word in _IMPERATIVES
-            starts = starts or (token.word == "," and is_condition)
+            starts = starts or subject or (token.word == "," and is_condition)
         if starts and i:
             clause, is_condition = clause + 1, i in conditions
         clauses.append(clause)
@@ -132,7 +151,12 @@ def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
         end += 1
     is_list = all(i in covered or sentence.tokens[i].word in _LIST_WORDS for i in between)
     has_or = any(sentence.tokens[i].word == "or" for i in range(first.last + 1, end))
-    return is_list and (has_or or not between or any(mark.last < first.first for mark in swaps))
+    if is_list and (has_or or not between):
+        return True
+    advice = [mark.first for mark in sentence.marks if mark.kind in ("advise", "reassure")]
+    return any(
+        swap.last < first.first and not any(swap.last < place < second.first for place in advice) for swap in swaps
+    )
 
 
 def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
@@ -140,7 +164,8 @@ def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
     it (`cannot breathe`), with no new subject between (`I have no fever and my chest hurts`)."""
     clause = sentence.clauses[flag.first]
     for mark in sentence.marks:
-        if mark.kind in ("no", *kinds) and mark.last < flag.first and sentence.clauses[mark.first] == clause:
+        until = flag.last if flag.kind == "sign" else flag.first  # `my chest does not hurt`
+        if mark.kind in ("no", *kinds) and mark.last < until and sentence.clauses[mark.first] == clause:
             between = {token.word for token in sentence.tokens[mark.last + 1 : flag.first]}
             if not between & _SUBJECTS:
                 return True

@@ -16,7 +16,7 @@ _YOUNG = re.compile(
     re.IGNORECASE,
 )
 _UNIT_IN_MONTHS = {"d": 30.4, "w": 4.35, "m": 1.0}
-_TEMPERATURE = re.compile(r"\b(?:fever|temperature|temp|thermometer)\b", re.IGNORECASE)
+_TEMPERATURE = re.compile(r"\b(?:fever|temperature|temp|thermometer|burning up|feels hot)\b", re.IGNORECASE)
 _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 
 
@@ -26,7 +26,7 @@ def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding
     found: dict[str, Finding] = {}
     for sentence in sentences:
         for mark in sentence.marks:
-            if mark.kind == "flag" and mark.value not in found and _is_present(mark, sentence, is_answer):
+            if mark.kind in ("flag", "sign") and mark.value not in found and _is_present(mark, sentence, is_answer):
                 row = rows[mark.value]
                 span = (mark.start, mark.end)
                 found[mark.value] = make_finding(mark.value, "emergency", 4, row["message"], span, row["source"])
@@ -97,7 +97,7 @@ def find_downplayed(sentences: list[Sentence]) -> list[Finding]:
     rows = {row["rule"]: row for row in read_table("red_flags")}
     findings = []
     for sentence in sentences:
-        flags = [mark for mark in sentence.marks if mark.kind == "flag"]
+        flags = [mark for mark in sentence.marks if mark.kind in ("flag", "sign")]
         downplays = [
             mark for mark in sentence.marks if mark.kind == "downplay" and not is_denied(mark, sentence, *_FORBID)
         ]

@@ -7,6 +7,7 @@ A phrase is words with a small language on top, so that a clinician can read and
     pain * chest                  up to four words between, within one clause
     severe? chest pain            a word that may be missing
     in #year                      a year from 1900 to 2099
+    neck + stiff + fever|rash     one word of each group, anywhere in one sentence
 """
 
 import csv
@@ -53,6 +54,7 @@ class Mark(NamedTuple):
 
 
 Phrases = dict[str, list[tuple[tuple, str, str]]]  # first word -> pattern, kind, value
+Groups = dict[str, list[tuple[tuple[frozenset[str], ...], str]]]  # word of the first group -> groups, value
 
 
 @functools.cache
@@ -125,6 +127,31 @@ def find_phrases(phrases: Phrases, tokens: list[Token]) -> list[Mark]:
             marks.append(Mark(kind.partition(":")[2] or kind, value, i, end - 1, tokens[i].start, tokens[end - 1].end))
             free[group] = end
     return marks
+
+
+def compile_groups(rows: Iterable[tuple[str, str]]) -> Groups:
+    """Index (`a|b + c|d`, value) by the words of the first group."""
+    index: Groups = {}
+    for phrase, value in rows:
+        groups = tuple(frozenset(group.split("|")) for group in phrase.lower().split(" + "))
+        for word in groups[0]:
+            index.setdefault(word, []).append((groups, value))
+    return index
+
+
+def find_groups(index: Groups, tokens: list[Token], kind: str) -> list[Mark]:
+    """Groups whose words all stand in a sentence, marked from the first to the last of them; one mark a value."""
+    first: dict[str, int] = {}
+    for i, token in enumerate(tokens):
+        first.setdefault(token.word, i)
+    found: dict[str, Mark] = {}
+    for word in first:
+        for groups, value in index.get(word, ()):
+            places = [min((first[w] for w in group if w in first), default=-1) for group in groups]
+            if value not in found and min(places) >= 0:
+                a, b = min(places), max(places)
+                found[value] = Mark(kind, value, a, b, tokens[a].start, tokens[b].end)
+    return list(found.values())
 
 
 def _match(pattern: tuple, at: int, words: list[str], i: int) -> int:
