@@ -70,6 +70,8 @@ NO = (
     rf"{FILLER}(?:no|nope|nah|naw|none|not|never|negative|neither|nothing|nobody|denie[sd]"
     r"|i (?:don't|do not|haven't|have not|didn't|did not|am not))\b"
 )
+# "ALLERGIES: none."
+NOTHING = r"(?:none|no|negative|denie[sd])\W*$"
 # Questions that take what they name as given: "How long have you had this pain?"
 OPEN_QUESTION = rf"{FILLER}(?:and )?(?:how|what|when|where|why|which|who)(?!'?s? about| else)\b"
 
@@ -112,6 +114,8 @@ def find_scopes(text: str) -> dict[str, list[Span]]:
     for i, sentence in enumerate(sentences):
         scopes["absent"] += _denied_spans(flat, sentence)
         scopes["unknown"] += _opened_spans(flat, sentence, _places(ASKS, flat, sentence))
+        if flat[sentence.start - 1 : sentence.start] == ":" and _matches(NOTHING, flat, sentence):
+            scopes["absent"].append((sentence.start - 1 - len(sentence.speaker), sentence.start))
         family = _family_spans(flat, sentence)
         scopes["family"] += family
         if family or not sentence.speaker or _places(PATIENT, flat, sentence):

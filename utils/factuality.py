@@ -92,7 +92,7 @@ def factuality_statistics(
 
     Returns:
         omission: share of the reference's content that the summary lacks or turns round, in 0..1. Content is the
-            distinct words that are no stop words, and each number, term and side once more, since they matter most.
+            distinct words that are no stop words, and each number and term once more, since they matter most.
         invention: the same share of the summary's content against the source, with `SUPPORTED_WORDS`.
         invented_numbers, invented_drugs, invented_findings, negation_flips, wrong_person, wrong_laterality,
         omitted_numbers, omitted_drugs, omitted_findings: how many a summary.
@@ -184,7 +184,8 @@ def _missing_share(claims: Facts, known: Facts, differences: list[dict[str, Any]
     for term in claims.terms:
         if any(is_kind_of(concept, term.concept) for concept in concepts):
             stems |= set(term.stems)
+    wrong = {tuple(difference["span"]) for difference in differences}
     claimed = {(quantity.start, quantity.end) for quantity in claims.quantities if quantity.is_claim}
-    claimed |= {(term.start, term.end) for term in claims.terms} | {span for *_, span in claims.sides}
-    missing = len(words - stems) + len({tuple(difference["span"]) for difference in differences})
+    claimed |= {(term.start, term.end) for term in claims.terms} | wrong  # a side counts only where it is wrong
+    missing = len(words - stems) + len(wrong)
     return missing / (len(words) + len(claimed) + supported) if missing else 0.0
