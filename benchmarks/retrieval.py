@@ -1,0 +1,233 @@
+"""How often BM25 finds the right document of MedQuAD, how often support for an answer is a mistake, and what passages
+do to the answers of a small model.
+
+    python benchmarks/retrieval.py --medquad_file ../shared/data/medquad/medquad.jsonl
+    python benchmarks/retrieval.py --medquad_file ../shared/data/medquad/medquad.jsonl --answers 50
+
+- search: the corpus are the answers of all 6,076 rows, without their questions; a question has to find the document
+  that its answer stands in. The settings are compared on a half of the documents' questions, the numbers that count
+  are of the other half. What is easy: a question names its disease in nearly all rows, and so does the document, in
+  its title too. What is hard: several institutes write about one disease, and only one of their documents counts as
+  right; `same_focus` counts all whose title is the same.
+- support: sentences that are wrong for a question, put in the place of its answer, and how many of them a passage of
+  the first three is said to support. `other`: of another document. `renamed`: of another document, with that one's
+  disease replaced by the question's, so that they read as right. No paraphrases of MedQuAD are at hand, so how many
+  right sentences are missed is not measured.
+- answers (with `--answers N`): SmolLM2-135M-Instruct as it is, N questions of the second half, without passages and
+  with three, and the best passage itself in place of an answer. The corpus holds the reference answers themselves.
+
+MedQuAD (Ben Abacha and Demner-Fushman 2019, CC BY 4.0) is not part of this repository; the model comes from
+`make quickstart`. Writes results/retrieval.json.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from utils.files import read_rows
+from utils.inference import Predictor
+from utils.metrics import (
+    accuracy_statistics,
+    evaluate_statistics,
+    paired_difference,
+    resampling_weights,
+    text_statistics,
+)
+from utils.prompts import answer_frame, build_prompt
+from utils.retrieval import MIN_OVERLAP, PASSAGE_WORDS, Passage, Retriever, build_question, cite, find_support
+from utils.tables import read_json, write_json
+
+RESULTS = Path("benchmarks/results/retrieval.json")
+MODEL = Path("quickstart/models/smollm2-135m-instruct")
+DEPTH = 50  # passages that are looked through for the rank
+SHOWN = 3  # passages in a prompt
+
+
+def write_corpus(rows: list[dict[str, Any]], path: Path, titles: bool) -> None:
+    """Answers as a corpus; the id is the row's number."""
+    with path.open("w", encoding="utf-8") as stream:
+        for number, row in enumerate(rows):
+            passage = {"id": str(number), "title": row["focus"] if titles else "", "source": row["source"]}
+            stream.write(json.dumps(passage | {"text": row["answer"]}) + "\n")
+
+
+def index(rows: list[dict[str, Any]], titles: bool, passage_words: int) -> tuple[Retriever, float]:
+    """A retriever and the seconds that it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "corpus.jsonl")
+        write_corpus(rows, path, titles)
+        start = time.perf_counter()
+        retriever = Retriever.from_file(path, passage_words)
+        return retriever, time.perf_counter() - start
+
+
+def rank(found: list[Passage], right: set[int]) -> float:
+    """1 / the place of the first passage of one of the right rows, 0 if there is none."""
+    places = [place for place, passage in enumerate(found, 1) if int(passage.id) in right]
+    return 1 / places[0] if places else 0.0
+
+
+def search_statistics(
+    retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Row statistics of the search for some rows' questions, and the milliseconds of each."""
+    groups: dict[str, dict[str, set[int]]] = {"document": {}, "same_focus": {}, "answer": {}}
+    for number, row in enumerate(rows):
+        groups["document"].setdefault(row["document_id"], set()).add(number)
+        groups["same_focus"].setdefault(row["focus"].lower(), set()).add(number)
+        groups["answer"].setdefault(row["answer"], set()).add(number)
+    reciprocal: dict[str, list[float]] = {name: [] for name in groups}
+    milliseconds = []
+    for number in asked:
+        row = rows[number]
+        start = time.perf_counter()
+        found = retriever.search(row["question"], DEPTH)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+        keys = {"document": row["document_id"], "same_focus": row["focus"].lower(), "answer": row["answer"]}
+        for name, key in keys.items():
+            reciprocal[name].append(rank(found, groups[name][key]))
+    found_statistics = {}
+    for name, values in reciprocal.items():
+        for k in (1, 5):
+            found_statistics |= accuracy_statistics([v >= 1 / k for v in values], f"{name}_recall_at_{k}")
+        found_statistics |= accuracy_statistics(values, f"{name}_mrr")
+    return found_statistics, milliseconds
+
+
+def false_support(
+    retriever: Retriever, rows: list[dict[str, Any]], asked: list[int], rng: random.Random
+) -> dict[str, Any]:
+    """Share of wrong sentences, the first of another document's answer, that a passage is said to support."""
+    supported: dict[str, list[bool]] = {"other": [], "renamed": []}
+    for number in asked:
+        row, other = rows[number], rows[rng.randrange(len(rows))]
+        if other["focus"].lower() == row["focus"].lower():
+            continue
+        passages = retriever.search(row["question"], SHOWN)
+        wrong = {"other": other["answer"]}
+        if other["focus"] in other["answer"]:
+            wrong["renamed"] = other["answer"].replace(other["focus"], row["focus"])
+        for name, answer in wrong.items():
+            plain, claims = find_support(answer[:1000], passages)
+            named = [c for c in claims if name == "other" or row["focus"] in plain[c.start : c.end]]
+            supported[name] += [named[0].passage is not None] if named else []
+    results = {"min_overlap": MIN_OVERLAP}
+    for name, values in supported.items():
+        weights = resampling_weights(len(values), 42)
+        results |= {f"{name}_sentences": len(values)}
+        results |= evaluate_statistics(accuracy_statistics(values, f"{name}_supported"), weights)
+    return results
+
+
+def ask_model(retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]) -> dict[str, Any]:
+    """Answers of the small model with and without passages, against the reference."""
+    if not MODEL.is_dir():
+        sys.exit(f"error: {MODEL} is not there: run `make quickstart` first.")
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    task = {
+        "task": "qa",
+        "columns": {"question": "question", "context": None, "options": None},
+        "chat": True,
+        "system_prompt": None,
+        "prompt_template": "{question}",
+        "stop": answer_frame(tokenizer, True)[1],
+        "max_length": 1024,
+        "generation": {"max_new_tokens": 96, "do_sample": False, "repetition_penalty": 1.1},
+    }
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    predictor = Predictor(model.eval(), tokenizer, task)
+
+    def fits(text: str) -> bool:
+        return len(tokenizer(build_prompt(tokenizer, task, {"question": text}))["input_ids"]) < task["max_length"]
+
+    questions, references = zip(*((rows[n]["question"], " ".join(rows[n]["answer"].split())) for n in asked))
+    found = [retriever.search(question, SHOWN) for question in questions]
+    prompts, shown = zip(*(build_question(q, p, fits) for q, p in zip(questions, found, strict=True)), strict=True)
+    answers = {
+        "without": [answer["prediction"] for answer in predictor(list(questions), 4)],
+        "with_passages": [answer["prediction"] for answer in predictor(list(prompts), 4)],
+        "best_passage": [passages[0].text if passages else "" for passages in found],
+    }
+    weights = resampling_weights(len(asked), 42, [rows[n]["document_id"] for n in asked])
+    scores = {name: text_statistics(texts, references) for name, texts in answers.items()}
+    kept = ("rouge1", "rouge2", "rougeL")
+    scores = {name: {key: own[key] for key in kept} for name, own in scores.items()}
+    results = {"questions": len(asked), "passages_shown": statistics.mean(map(len, shown)), "max_new_tokens": 96}
+    for name, own in scores.items():
+        results |= evaluate_statistics(own, weights, name)
+    results |= paired_difference(scores["with_passages"], scores["without"], weights, "delta_with_passages")
+    for name in ("without", "with_passages"):
+        checked = [cite(answer, passages) for answer, passages in zip(answers[name], found, strict=True)]
+        shares = [one["supported"] or 0.0 for one in checked]
+        results |= evaluate_statistics(accuracy_statistics(shares, "supported"), weights, name)
+        results[f"{name}_answers_that_cite"] = sum("[" in answer for answer in answers[name])
+        results[f"{name}_wrong_citations"] = sum(one["wrong_citations"] for one in checked)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--medquad_file", type=Path, default=Path("../shared/data/medquad/medquad.jsonl"))
+    parser.add_argument("--answers", type=int, help="Only this part, with so many questions; adds to the result file.")
+    args = parser.parse_args()
+    if not args.medquad_file.is_file():
+        sys.exit(f"error: `medquad_file` {args.medquad_file} is not there: give the path of MedQuAD as jsonl.")
+    rows = [row for _, row in read_rows(args.medquad_file)]
+    rng = random.Random(42)
+    documents = sorted({row["document_id"] for row in rows})
+    first_half = set(rng.sample(documents, len(documents) // 2))
+    halves = ([n for n, r in enumerate(rows) if r["document_id"] in first_half],
+              [n for n, r in enumerate(rows) if r["document_id"] not in first_half])  # fmt: skip
+    retriever, seconds = index(rows, True, PASSAGE_WORDS)
+    if args.answers:
+        answers = ask_model(retriever, rows, sorted(rng.sample(halves[1], args.answers)))
+        write_json(RESULTS, read_json(RESULTS) | {"answers": answers})
+        return
+
+    settings = []
+    sample = sorted(rng.sample(halves[0], 600))
+    weights = resampling_weights(len(sample), 42, [rows[n]["document_id"] for n in sample])
+    for titles, words in ((True, 75), (True, 150), (True, 300), (False, 150)):
+        own = retriever if titles and words == PASSAGE_WORDS else index(rows, titles, words)[0]
+        found, _ = search_statistics(own, rows, sample)
+        kept = {name: found[name] for name in ("document_recall_at_1", "document_mrr", "answer_mrr")}
+        settings.append({"titles": titles, "passage_words": words} | evaluate_statistics(kept, weights))
+
+    test = halves[1]
+    found, milliseconds = search_statistics(retriever, rows, test)
+    weights = resampling_weights(len(test), 42, [rows[n]["document_id"] for n in test])
+    named = [rows[n]["focus"].lower() in rows[n]["question"].lower() for n in test]
+    results = {
+        "settings_on_first_half": settings,
+        "search": {
+            "questions": len(test),
+            "documents": len(documents),
+            "passages": len(retriever.passages),
+            "passage_words": PASSAGE_WORDS,
+            "titles": True,
+            "questions_that_name_the_title": statistics.mean(named),
+        }
+        | evaluate_statistics(found, weights),
+        "time": {
+            "index_seconds": seconds,
+            "search_ms_median": statistics.median(milliseconds),
+            "search_ms_p95": statistics.quantiles(milliseconds, n=20)[-1],
+        },
+        "support": false_support(retriever, rows, sorted(rng.sample(test, 400)), rng),
+        "command": "python benchmarks/retrieval.py --medquad_file medquad.jsonl",
+    }
+    write_json(RESULTS, results)
+
+
+if __name__ == "__main__":
+    main()
