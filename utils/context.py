@@ -25,6 +25,11 @@ from utils.phrases import (
 _CONTRASTS = {"but", "however", "although", "though", "whereas", "yet"}
 _IMPERATIVES = {"take", "use", "give", "start", "begin", "continue", "add", "try", "have", "swallow", "keep", "go"}
 _BEFORE_IMPERATIVE = {"and", "then", "or", "you", "can", "should", "may", "also", "just", "please", "so", ",", "could"}
+_BEFORE_DIRECTIVE = {
+    "you", "can", "should", "may", "must", "could", "might", "and", "then", "please", ",", ";", ":", "just", "also",
+    "simply", "safely", "let's", "i'd", "would", "him", "her", "them", "so", "or", "always", "to", "*",
+    "\u2022", ".", "now",
+}  # fmt: skip
 _SENTENCE_STARTS = {"i", "i'll", "i'd", "you", "we", "let's", "it", "this", "that", "there", "he", "she", "they"}
 _CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
 _SUBJECTS = {"i", "i'm", "i've", "my", "he", "she", "his", "her", "we", "they", "now", "there's"}
@@ -134,9 +139,15 @@ def _status(drug: Mark, sentence: Sentence) -> str:
         return "conditional"
     drugs = [mark for mark in clause if mark.kind == "drug"]
     for mark in clause:  # `alcoholic drink` is no advice to drink
-        if mark.kind in ("advise", "reassure") and not any(d.first <= mark.first <= d.last for d in drugs):
+        directs = mark.kind in ("advise", "reassure") or (mark.kind == "verb" and _is_directive(mark, sentence))
+        if directs and not any(d.first <= mark.first <= d.last for d in drugs):
             return "advised"
     return "mentioned"
+
+
+def _is_directive(verb: Mark, sentence: Sentence) -> bool:
+    """Whether a verb speaks to the reader: `take ...`, `you can take ...`, not `people take ...`."""
+    return verb.first == 0 or sentence.tokens[verb.first - 1].word in _BEFORE_DIRECTIVE
 
 
 def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
@@ -153,7 +164,7 @@ def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
     has_or = any(sentence.tokens[i].word == "or" for i in range(first.last + 1, end))
     if is_list and (has_or or not between):
         return True
-    advice = [mark.first for mark in sentence.marks if mark.kind in ("advise", "reassure")]
+    advice = [mark.first for mark in sentence.marks if mark.kind in ("advise", "verb", "reassure")]
     return any(
         swap.last < first.first and not any(swap.last < place < second.first for place in advice) for swap in swaps
     )

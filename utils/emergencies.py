@@ -16,7 +16,9 @@ _YOUNG = re.compile(
     re.IGNORECASE,
 )
 _UNIT_IN_MONTHS = {"d": 30.4, "w": 4.35, "m": 1.0}
-_TEMPERATURE = re.compile(r"\b(?:fever|temperature|temp|thermometer|burning up|feels hot)\b", re.IGNORECASE)
+_TEMPERATURE = re.compile(
+    r"\b(?:fever|temperature|temp|thermometer|burning up|feels hot|(?:38|39|4[012])\.\d)\b", re.IGNORECASE
+)
 _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 
 
@@ -44,14 +46,14 @@ def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
     if is_answer:
         words = {token.word for token in sentence.tokens}
         addressed = any(m.kind == "you" and 0 < flag.first - m.last <= ADDRESSED for m in sentence.marks)
-        general = sentence.has("if") or sentence.is_question
+        general = sentence.has("if", "somebody", "hypothetical", "history", "study") or sentence.is_question
         return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not general
     telegram = not sentence.is_question and len(sentence.tokens) <= TELEGRAM_WORDS
     return sentence.has("person") or telegram
 
 
 def find_infant_fever(text: str, age: float | None) -> list[Finding]:
-    """A temperature of 38 C (100.4 F) or more in a child under three months, whose age the text or `age` (years) says."""
+    """A temperature of 38 C (100.4 F) or more in a child under three months; the text or `age`, in years, says so."""
     words, young = _TEMPERATURE.search(text), _YOUNG.search(text)
     if young and young["n"]:
         number = int(young["n"]) if young["n"].isdigit() else _SMALL.index(young["n"].lower())
