@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Build the image, push it to Artifact Registry and bring it into a GKE cluster, which has to be there with a node pool
+# that has a GPU, and with network policies turned on.
+#
+#   PROJECT=... REGION=... CLUSTER=... BASE_MODEL=... ADAPTER=... APP_TOKEN=... VLLM_API_KEY=... \
+#       deployment/scripts/deploy_gcp.sh
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+: "${PROJECT:?set PROJECT to the id of the Google Cloud project}"
+: "${REGION:?set REGION, for example europe-west4}"
+: "${CLUSTER:?set CLUSTER to the name of the GKE cluster}"
+: "${BASE_MODEL:?}" "${ADAPTER:?}" "${APP_TOKEN:?}" "${VLLM_API_KEY:?}" # of rollout.sh, before minutes of building
+for tool in docker gcloud git kubectl; do
+    command -v "$tool" > /dev/null || { echo "error: $tool is not installed" >&2; exit 2; }
+done
+
+where=(--project "$PROJECT" --location "$REGION")
+registry() { gcloud artifacts repositories describe medical-text "${where[@]}" --format 'value(registryUri)'; }
+registry > /dev/null 2>&1 ||
+    gcloud artifacts repositories create medical-text "${where[@]}" --repository-format docker
+name=$(registry)
+image=$name/medical-text-app:$(git rev-parse --short HEAD)
+gcloud auth configure-docker "${name%%/*}" --quiet
+docker build --platform linux/amd64 -f deployment/Dockerfile -t "$image" .
+docker push "$image"
+gcloud container clusters get-credentials "$CLUSTER" "${where[@]}"
+deployment/scripts/rollout.sh "$image"
