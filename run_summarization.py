@@ -168,23 +168,18 @@ def make_task(
 
 
 def row_statistics(
-    written: dict[str, list[str]],
-    references: list[str],
-    sources: list[str],
-    args: SummarizationArguments,
-    device: Any,
-    batch_size: int,
+    written: dict[str, list[str]], test: dict[str, list], args: SummarizationArguments, device: Any, batch_size: int
 ) -> dict[str, dict[str, Any]]:
     """Row statistics of what each system has written: overlap, length, facts, and BERTScore if the recipe asks."""
+    given = (test["references"], test["texts"])
     statistics = {
-        name: summary_statistics(texts, references, sources, args.use_stemmer)
-        | factuality_statistics(texts, references, sources)
+        name: summary_statistics(texts, *given, args.use_stemmer) | factuality_statistics(texts, *given)
         for name, texts in written.items()
     }
     if args.bertscore_model:
         every = [text for texts in written.values() for text in texts]
         model = (args.bertscore_model, args.bertscore_layer, device, batch_size)
-        scores = bert_scores(every, references * len(written), *model)
+        scores = bert_scores(every, test["references"] * len(written), *model)
         for name, own in zip(written, np.split(scores, len(written)), strict=True):
             statistics[name] |= bert_statistics(own)
     return statistics
@@ -226,10 +221,9 @@ def main(
         results |= {f"data_{name}_{key}": value for key, value in counts.items()}
     train, validation, test = (pairs[name] for name in ("train", "validation", "test"))
     if (longer := results["data_train_longer_summaries"]) > len(train["texts"]) / 2:
-        columns = ", ".join(task["columns"].values())
         logger.warning(
-            "%d of %d training summaries are longer than their text: are `text_column` and `summary_column` (%s) the "
-            "wrong way round?", longer, len(train["texts"]), columns,
+            "%d of %d training summaries are longer than their text: are `text_column: %s` and `summary_column: %s` "
+            "the wrong way round?", longer, len(train["texts"]), summary_args.text_column, summary_args.summary_column,
         )  # fmt: skip
 
     # ----- 3. Model
@@ -296,7 +290,7 @@ def main(
     baselines["nearest_source"] = nearest_answers(train["texts"], train["references"], sources)
     written = {"test": predictions, "base_test": base_predictions}
     written |= {f"baseline_{name}_test": texts for name, texts in baselines.items()}
-    statistics = row_statistics(written, references, sources, summary_args, device, batch_size)
+    statistics = row_statistics(written, test, summary_args, device, batch_size)
     statistics["test"] |= tuned
     statistics["base_test"] |= base
     if summary_args.bertscore_model:
@@ -315,12 +309,10 @@ def main(
     results |= {f"errors_{name}": len(rows) for name, rows in patterns.items()}
     results |= peak_memory()
     analysis = analyse_summaries(predictions, references, sources, test["cut"], *found, weights)
-    columns_of_rows = {
-        "id": splits["test"]["id"], "source": sources, "prediction": predictions, "reference": references,
-        "base_prediction": base_predictions, "ended": ended, "cut": test["cut"], "inventions": inventions,
-        "omissions": omissions,
-    }  # fmt: skip
-    rows = [dict(zip(columns_of_rows, values, strict=True)) for values in zip(*columns_of_rows.values(), strict=True)]
+    shown = {"id": splits["test"]["id"], "source": sources, "prediction": predictions, "reference": references}
+    shown |= {"base_prediction": base_predictions, "ended": ended, "cut": test["cut"]}
+    shown |= {"inventions": inventions, "omissions": omissions}
+    rows = [dict(zip(shown, values, strict=True)) for values in zip(*shown.values(), strict=True)]
     if trainer.is_world_process_zero():
         write_json(output_dir / "analysis.json", analysis)
 

@@ -63,12 +63,12 @@ def summary_run(tiny_t5, data, tmp_path_factory) -> Run:
     recipe = {
         "model_name_or_path": str(tiny_t5), "use_peft": False, "train_file": str(data.dialogues),
         "text_column": "dialogue", "summary_column": "note", "text_template": "Write a note: {text}",
-        "validation_fraction": 0.1, "test_fraction": 0.2, "near_duplicate_threshold": 1.0, "max_source_length": 256,
+        "validation_fraction": 0.1, "test_fraction": 0.2, "near_duplicate_threshold": 1.0, "max_source_length": 160,
         "max_steps": 5, "per_device_train_batch_size": 8, "learning_rate": 0.01, "use_cpu": True,
         "train_sampling_strategy": "group_by_length", "max_new_tokens": 48, "report_to": "none", "logging_steps": 10,
         "save_strategy": "no", "per_device_eval_batch_size": 5, "output_dir": str(folder / "run"),
     }  # fmt: skip
-    argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--max_steps", "60"]
+    argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--max_steps", "50"]
     done = run_script("run_summarization.py", [*argv, "--output_dir", str(folder / "run")])
     assert done.code == 0, done.stderr[-3000:]
     return done
@@ -382,7 +382,7 @@ def test_empty_texts_are_dropped_and_counted_and_swapped_columns_are_suspected(t
     swapped = {"text_column": "note", "summary_column": "dialogue"}
     run = run_main(tiny_t5, tmp_path / "run", train_file=path, **swapped)
     assert run.results["data_dropped_missing"] == 2 and run.results["data_train_longer_summaries"] > 50
-    assert "`text_column` and `summary_column` (note, dialogue) the wrong way round?" in caplog.text
+    assert "`text_column: note` and `summary_column: dialogue` the wrong way round?" in caplog.text
 
 
 # ----- Two processes
