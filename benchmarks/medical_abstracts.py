@@ -3,11 +3,12 @@
     python benchmarks/medical_abstracts.py --data medical_abstracts.jsonl
 
 Each fold is trained by `run_hierarchical.py` and tested on abstracts of which it has seen no near-duplicate: in this
-corpus the same text stands under several labels. The encoder is the MiniLM of `make quickstart-hierarchical`, which has
-learnt chapters and blocks of ICD-10-CM: 1,600 abstracts are few for one that has never seen medicine. Beside it, on the same folds, a linear SVM on
-TF-IDF with all training rows of the fold (the encoder's validation rows too). Intervals and differences are over the
-test rows of all folds. The file is Medical-Abstracts-TC-Corpus (CC BY-SA 3.0): `text`, `label`. Folds that have ended
-are not run again. Writes results/medical_abstracts.json.
+corpus the same text stands under several labels. The encoder is the MiniLM of `make quickstart-hierarchical`, which
+has learnt chapters and blocks of ICD-10-CM: 1,600 abstracts are few for one that has never seen medicine. Beside it,
+on the same folds, a linear SVM on TF-IDF with all training rows of the fold (the encoder's validation rows too).
+Intervals and differences are over the test rows of all folds.
+
+The file is Medical-Abstracts-TC-Corpus (CC BY-SA 3.0): `text`, `label`. Folds that have ended are not run again. Writes results/medical_abstracts.json.
 """
 
 import argparse
