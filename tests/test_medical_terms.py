@@ -54,7 +54,7 @@ def test_no_lay_word_has_two_meanings():
     ]
     assert len(words) == len(set(words)) > 40
     kinds = {kind for kind, _ in read_lay_terms()}
-    assert kinds == {"finding", "word"}
+    assert kinds == {"finding", "word", "drug"}
 
 
 # ----- Names
@@ -74,6 +74,7 @@ def test_names_of_a_finding_have_one_meaning():
 def test_names_of_a_drug_have_one_meaning():
     assert only_concept("Tylenol") == only_concept("acetaminophen") == only_concept("paracetamol")
     assert only_concept("COUMADIN") == only_concept("warfarin")
+    assert only_concept("Vicodin") == only_concept("hydrocodone")
     assert only_concept("Tylenol") != only_concept("warfarin")
 
 
@@ -204,6 +205,9 @@ def test_another_number_is_not_supported(claim, known):
         ("He doesn\u2019t have pain.", "pain"),
         ("Negative for melena.", "melena"),
         ("FEVER: none.", "FEVER"),
+        ("As for gout there is none.", "gout"),
+        ("She quit smoking.", "smoking"),
+        ("Doctor: Do you have any cough or fever.\nPatient: No.", "fever"),
         ("He is a non-cigarette smoker.", "smoker"),
         ("Doctor: Any chest pain?\nPatient: No.", "chest pain"),
         ("Doctor: Any chest pain? Patient: Um, nope. Doctor: Okay.", "chest pain"),
@@ -255,10 +259,14 @@ def test_only_asked(text, name):
         ("Diabetes in her father.", "Diabetes", "family"),
         ("My mom has gout, but I have asthma.", "gout", "family"),
         ("My mom has gout, but I have asthma.", "asthma", "patient"),
+        ("The mother of the patient had gout.", "gout", "family"),
+        ("Remarkable for gout.", "gout", "unknown"),
+        ("Patient has gout.", "gout", "patient"),
+        ("The parents deny any vomiting in him.", "vomiting", "patient"),
         ("Lives with his wife and has gout.", "gout", "patient"),
         ("Brought in by his mother with fever.", "fever", "patient"),
         ("My mother says I have asthma.", "asthma", "patient"),
-        ("Mother has gout. Has a cough.", "cough", "patient"),
+        ("Mother has gout. Has a cough.", "cough", "unknown"),
         ("Doctor: How did your mother die?\nPatient: She had lung cancer.", "lung cancer", "family"),
         ("Doctor: Anything in the family?\nPatient: No.\nDoctor: Any stroke?", "stroke", "unknown"),
         ("Doctor: Anything in the family?\nPatient: No.\nDoctor: Have you had a stroke?", "stroke", "patient"),

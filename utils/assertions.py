@@ -13,22 +13,23 @@ from typing import NamedTuple
 # Deny what follows.
 DENIES = (
     r"no|not|never|none of|denie[sd]|deny|denying|without|negative(?! test| pregnancy)|absence of|free of|free from"
-    r"|lack of|lacks|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing|declined?|declines|cannot"
-    r"|ruled out|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
+    r"|quit|stopped|discontinued|former|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing"
+    r"|declined?|declines|cannot|ruled out|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
     r"|non(?=-(?:smok|drink|cigarette|tobacco|etoh|alcohol|diabetic))"
 )
 # Deny what stands before.
 DENIED = (
     r"(?:is|was|are|were|been) (?:ruled out|absent|denied|negative|unlikely|not (?:present|seen|noted|found))"
-    r"| ?[:-] ?(?:none|no|negative|denied|denies)(?= ?(?:[.,;\n]|$))|(?<=\w)[- ]free(?= ?(?:[.,;\n]|$))"
+    r"|there (?:is|are|was|were) none| ?[:-] ?(?:none|no|negative|denied|denies)(?= ?(?:[.,;\n]|$))"
+    r"|(?<=\w)[- ]free(?= ?(?:[.,;\n]|$))"
 )
 # Look like the above, and deny nothing.
 NOT_DENYING = (
     r"no (?:significant |interval |definite )?(?:change|increase)s?|not (?:only|necessarily|sure|certain|just)"
     r"|no (?:doubt|wonder)|gram negative|without (?:any )?(?:difficulty|complications?|problems?)"
-    r"|can't (?:stand|take|wait)"
-    r"|(?:not|can't|cannot) (?:be |been )?ruled? out|(?:wo|do)n't (?:worry|know|mind)|not (?:know|improv\w+|getting)"
-    r"|not (?:gone|go away|going away)|(?:does|did|is|has)n't (?:improve\w*|gotten|getting|gone|go away|going|help\w*)"
+    r"|can't (?:stand|take|wait)|(?:not|can't|cannot) (?:be |been )?ruled? out|(?:wo|do)n't (?:worry|know|mind)"
+    r"|not (?:know|improv\w+|getting|gone|go away|going away)"
+    r"|(?:does|did|is|has)n't (?:improve\w*|gotten|getting|gone|go away|going|help\w*)"
 )
 # Leave open what follows.
 ASKS = r"(?:to )?rule out|r/o|evaluat(?:e|ion) for|if (?:you|i|he|she|they|there|it|the patient|any|either)|in case of"
@@ -50,17 +51,17 @@ IN_FAMILY = rf"(?:in|on|for|by) (?:(?:his|her|my|your|the|their|both) )?(?:{RELA
 NOT_OF_FAMILY = (
     rf"(?:live[sd]?|living|here|came|comes|stays?|along|married) (?:\w+ ){{0,4}}(?:{RELATIVE})"
     rf"|(?:brought|accompanied|seen) (?:in )?by (?:\w+ )?(?:{RELATIVE})"
-    rf"|(?:{RELATIVE}) (?:says?|said|states?|stated|reports?|reported|noticed|thinks?|is worried|brought)"
-    r"|family (?:doctor|physician|practi\w+|medicine)"
+    rf"|(?:{RELATIVE}) (?:also )?(?:says?|said|states?|stated|reports?|reported|noticed|thinks?|den(?:y|ies|ied))"
+    rf"|(?:{RELATIVE}) (?:is worried|brought)|family (?:doctor|physician|practi\w+|medicine)"
 )
 # The patient, or the reader's "you"; not "I think", "I'm sorry to hear that", which say nothing about who has it.
 PATIENT = (
-    r"the patient|patient (?:has|is|was|had)|myself|you(?! know| remember)|your|you're|you've|i've|i'd"
-    r"|(?:i|i'm)(?! (?:am )?(?:\w+ )?(?:sorry|think|know|believe|guess|see|remember|mean|not sure|don't)\b)"
+    r"(?<!of )the patient|(?<!of the )patient (?:has|is|was|had)|myself|you(?! know| remember)|your|you're|you've"
+    r"|i've|i'd|(?:i|i'm)(?! (?:am )?(?:\w+ )?(?:sorry|think|know|believe|guess|see|remember|mean|not sure|don't)\b)"
 )
 PRONOUN = r"he|she|they|his|her|their|him"
 
-FILLER = r"(?:(?:um+|uh+|oh|ah|well|hm+|mm+|okay|so|doctor|doc|actually)[ ,.]*)*"
+FILLER = r"(?:(?:um+|uh+|oh|ah|well|hm+|mm+|okay|so|doctor|doc|actually)\b[ ,.]*)*"
 YES = (
     rf"{FILLER}(?:yes|yeah|yep|yup|sure|correct|right|exactly|definitely|mhm|uh-huh|of course|that's right"
     r"|unfortunately|i (?:do|have|did|am|was)\b(?! not)|it (?:is|does|was)|sometimes|occasionally|just a|a little"
@@ -72,6 +73,8 @@ NO = (
 )
 # "ALLERGIES: none."
 NOTHING = r"(?:none|no|negative|denie[sd])\W*$"
+# A question that a transcript ends with a full stop.
+QUESTION = rf"{FILLER}(?:(?:do|does|did|have|has|had|are|is|was|were) (?:you|your|she|he|they|there|it|any\w*)|any)\b"
 # Questions that take what they name as given: "How long have you had this pain?"
 OPEN_QUESTION = rf"{FILLER}(?:and )?(?:how|what|when|where|why|which|who)(?!'?s? about| else)\b"
 
@@ -118,13 +121,19 @@ def find_scopes(text: str) -> dict[str, list[Span]]:
             scopes["absent"].append((sentence.start - 1 - len(sentence.speaker), sentence.start))
         family = _family_spans(flat, sentence)
         scopes["family"] += family
-        if family or not sentence.speaker or _places(PATIENT, flat, sentence):
+        if family or _places(PATIENT, flat, sentence):
             is_about_family = bool(family)
+        elif not sentence.speaker:  # a note that names nobody: "Remarkable for stroke." may be the family's history
+            is_about_family = False
+            if not _places(rf"{PRONOUN}|patient", flat, sentence):
+                scopes["someone"].append((sentence.start, sentence.end))
         elif is_about_family:  # a dialogue goes on: "She had lung cancer." is still the mother, "Any stroke?" may be
             is_hers = _places(PRONOUN, flat, sentence) and sentence.speaker.startswith(("patient", "pt"))
             scopes["family" if is_hers else "someone"].append((sentence.start, sentence.end))
-        if flat[sentence.start : sentence.end].endswith("?") and not _matches(OPEN_QUESTION, flat, sentence):
-            answer = next((s for s in sentences[i + 1 :] if not _is_also_asked(flat, sentence, s)), None)
+        if _is_question(flat, sentence) and not _matches(OPEN_QUESTION, flat, sentence):
+            answer = next(
+                (s for s in sentences[i + 1 :] if s.turn != sentence.turn or not _is_question(flat, s)), None
+            )
             if answer is None or not _matches(YES, flat, answer):
                 denied = answer is not None and _matches(NO, flat, answer)
                 scopes["absent" if denied else "unknown"].append((sentence.start, sentence.end))
@@ -138,8 +147,9 @@ def assertion_at(scopes: dict[str, list[Span]], start: int) -> tuple[str, str]:
     return status, "family" if inside["family"] else "unknown" if inside["someone"] else "patient"
 
 
-def _is_also_asked(flat: str, question: Sentence, following: Sentence) -> bool:
-    return following.turn == question.turn and flat[following.start : following.end].endswith("?")
+def _is_question(flat: str, sentence: Sentence) -> bool:
+    asked = sentence.speaker and _matches(QUESTION, flat, sentence)
+    return bool(asked) or flat[sentence.start : sentence.end].endswith("?")
 
 
 def _matches(pattern: str, flat: str, sentence: Sentence) -> bool:
@@ -170,7 +180,8 @@ def _opened_spans(flat: str, sentence: Sentence, triggers: list[Span]) -> list[S
 
 def _denied_spans(flat: str, sentence: Sentence) -> list[Span]:
     # "No, I have a cough": an answer, which denies nothing that follows
-    ignored = _places(NOT_DENYING, flat, sentence) + _places(rf"{FILLER}(?:no|nope|nah)(?=,)", flat, sentence)
+    answer = re.compile(rf"\s*{FILLER}(?:no|nope|nah),").match(flat, sentence.start, sentence.end)
+    ignored = _places(NOT_DENYING, flat, sentence) + ([answer.span()] if answer else [])
     spans = _opened_spans(flat, sentence, _outside(ignored, _places(DENIES, flat, sentence)))
     closes = [start for start, _ in _places(CLOSES, flat, sentence)]
     for start, _ in _outside(ignored, _places(DENIED, flat, sentence)):

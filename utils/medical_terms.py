@@ -124,6 +124,9 @@ def load_terms() -> tuple[Names, Names, dict[str, list[str]]]:
             named = len(key) > 1 or (key and re.fullmatch("[a-z]{4,}", key[0]))
             if named and len(key) <= LONGEST and key[0] not in NOT_DRUGS:
                 drugs.setdefault(key, known[0] if known else ("drug", row[0].lower()))
+    for kind, same in read_lay_terms():
+        if kind == "drug":
+            drugs |= {tuple(name.split()): drugs[(same[0],)] for name in same}
     return findings, drugs, parents
 
 
