@@ -63,7 +63,7 @@ def summary_run(tiny_t5, data, tmp_path_factory) -> Run:
     recipe = {
         "model_name_or_path": str(tiny_t5), "use_peft": False, "train_file": str(data.dialogues),
         "text_column": "dialogue", "summary_column": "note", "text_template": "Write a note: {text}",
-        "validation_fraction": 0.1, "test_fraction": 0.2, "near_duplicate_threshold": 1.0, "max_source_length": 160,
+        "validation_fraction": 0.1, "test_fraction": 0.2, "near_duplicate_threshold": 1.0, "max_source_length": 256,
         "max_steps": 5, "per_device_train_batch_size": 8, "learning_rate": 0.01, "use_cpu": True,
         "train_sampling_strategy": "group_by_length", "max_new_tokens": 48, "report_to": "none", "logging_steps": 10,
         "save_strategy": "no", "per_device_eval_batch_size": 5, "output_dir": str(folder / "run"),
