@@ -12,6 +12,7 @@ import predict
 import run_classification
 import run_hierarchical
 import run_qa_sft
+import run_summarization
 from utils.arguments import DataArguments, parse_recipe
 from utils.data import ColumnArguments
 from utils.score_file import MetricsArguments
@@ -24,6 +25,7 @@ ARGUMENTS = {
     "run_qa_sft.py": run_qa_sft.ARGUMENTS,
     "run_classification.py": run_classification.ARGUMENTS,
     "run_hierarchical.py": run_hierarchical.ARGUMENTS,
+    "run_summarization.py": run_summarization.ARGUMENTS,
     "predict.py": (predict.PredictArguments,),
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),
