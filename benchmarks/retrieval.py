@@ -1,8 +1,8 @@
 """How often BM25 finds the right document of MedQuAD, how often support for an answer is a mistake, and what passages
 do to the answers of a small model.
 
-    python benchmarks/retrieval.py --medquad_file ../shared/data/medquad/medquad.jsonl
-    python benchmarks/retrieval.py --medquad_file ../shared/data/medquad/medquad.jsonl --answers 50
+    python -m benchmarks.retrieval --medquad_file ../shared/data/medquad/medquad.jsonl
+    python -m benchmarks.retrieval --medquad_file ../shared/data/medquad/medquad.jsonl --answers 50
 
 - search: the corpus are the answers of all 6,076 rows, without their questions; a question has to find the document
   that its answer stands in. The settings are compared on a half of the documents' questions, the numbers that count
@@ -43,8 +43,8 @@ from utils.metrics import (
     resampling_weights,
     text_statistics,
 )
-from utils.prompts import answer_frame, build_prompt
-from utils.retrieval import MIN_OVERLAP, PASSAGE_WORDS, Passage, Retriever, build_question, cite, find_support
+from utils.prompts import answer_frame
+from utils.retrieval import MIN_OVERLAP, PASSAGE_WORDS, Passage, Retriever, add_passages, cite, find_support
 from utils.tables import read_json, write_json
 
 RESULTS = Path("benchmarks/results/retrieval.json")
@@ -147,22 +147,19 @@ def ask_model(retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     predictor = Predictor(model.eval(), tokenizer, task)
 
-    def fits(text: str) -> bool:
-        return len(tokenizer(build_prompt(tokenizer, task, {"question": text}))["input_ids"]) < task["max_length"]
-
-    questions, references = zip(*((rows[n]["question"], " ".join(rows[n]["answer"].split())) for n in asked))
-    found = [retriever.search(question, SHOWN) for question in questions]
-    prompts, shown = zip(*(build_question(q, p, fits) for q, p in zip(questions, found, strict=True)), strict=True)
+    questions = [rows[number]["question"] for number in asked]
+    references = [" ".join(rows[number]["answer"].split()) for number in asked]
+    prompts, found = add_passages([{"question": q} for q in questions], retriever, SHOWN, tokenizer, task)
     answers = {
-        "without": [answer["prediction"] for answer in predictor(list(questions), 4)],
-        "with_passages": [answer["prediction"] for answer in predictor(list(prompts), 4)],
+        "without": [answer["prediction"] for answer in predictor(questions, 4)],
+        "with_passages": [answer["prediction"] for answer in predictor(prompts, 4)],
         "best_passage": [passages[0].text if passages else "" for passages in found],
     }
     weights = resampling_weights(len(asked), 42, [rows[n]["document_id"] for n in asked])
     scores = {name: text_statistics(texts, references) for name, texts in answers.items()}
     kept = ("rouge1", "rouge2", "rougeL")
     scores = {name: {key: own[key] for key in kept} for name, own in scores.items()}
-    results = {"questions": len(asked), "passages_shown": statistics.mean(map(len, shown)), "max_new_tokens": 96}
+    results = {"questions": len(asked), "passages_shown": statistics.mean(map(len, found)), "max_new_tokens": 96}
     for name, own in scores.items():
         results |= evaluate_statistics(own, weights, name)
     results |= paired_difference(scores["with_passages"], scores["without"], weights, "delta_with_passages")
@@ -224,7 +221,7 @@ def main() -> None:
             "search_ms_p95": statistics.quantiles(milliseconds, n=20)[-1],
         },
         "support": false_support(retriever, rows, sorted(rng.sample(test, 400)), rng),
-        "command": "python benchmarks/retrieval.py --medquad_file medquad.jsonl",
+        "command": "python -m benchmarks.retrieval --medquad_file medquad.jsonl",
     }
     write_json(RESULTS, results)
 

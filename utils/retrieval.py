@@ -7,18 +7,21 @@ small model cites at random.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import bm25s
 import numpy as np
 from bm25s.stopwords import STOPWORDS_EN_PLUS
+from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.assertions import SENTENCE
 from utils.factuality import find_inventions
 from utils.files import read_rows
+from utils.prompts import build_prompt, encode
 from utils.words import split_words
 
 # Words without content. Not the single letters of bm25s's list (of "I'd", "it's"), but those that are words: vitamin D
@@ -140,6 +143,34 @@ def build_question(
     return text, shown
 
 
+def add_passages(
+    rows: Sequence[Mapping[str, Any]],
+    retriever: Retriever,
+    k: int,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], list[list[Passage]]]:
+    """Put up to `k` passages in front of the question of each row.
+
+    Args:
+        rows: with the columns of the training.
+        retriever: of the corpus.
+        k: most passages a question.
+        tokenizer, task: of the model that is asked; a prompt stays within the task's `max_length` tokens.
+
+    Returns:
+        the rows with their new questions, and the passages in each.
+    """
+    column = task["columns"]["question"]
+    new_rows, shown = [], []
+    for row in rows:
+        fits = partial(_fits, row=row, tokenizer=tokenizer, task=task)
+        text, passages = build_question(row[column], retriever.search(row[column], k), fits)
+        new_rows.append({**row, column: text})
+        shown.append(passages)
+    return new_rows, shown
+
+
 def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Claim]]:
     """Find which passage supports each sentence of an answer.
 
@@ -196,6 +227,11 @@ def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
         "wrong_citations": sum(number != claim.passage for claim in claims for number in claim.cited),
         "passages": [passage._asdict() for passage in passages],
     }
+
+
+def _fits(text: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]) -> bool:
+    prompt = build_prompt(tokenizer, task, {**row, task["columns"]["question"]: text})
+    return len(encode(tokenizer, [prompt], None, task["chat"])[0][0]) < task["max_length"]
 
 
 def _terms(text: str) -> list[str]:
