@@ -1,14 +1,15 @@
 """Answers by a server that speaks OpenAI's protocol, such as vLLM, which holds base model and adapter."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError
+from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError, Timeout
 
 from utils.answering import Question, generation_settings
 from utils.arguments import UserError
@@ -26,12 +27,15 @@ def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
         UserError: `base_url` is none.
     """
     try:
-        # two seconds to connect: a server that is down is told at once
-        return OpenAI(
-            base_url=base_url, api_key=api_key or "none", timeout=httpx.Timeout(seconds, connect=2.0), max_retries=0
-        )
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, OpenAIError) as error:
-        raise UserError(f"`base_url` {base_url} is no address: write http://HOST:PORT/v1.") from error
+        url = urlsplit(base_url)
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0  # a bad port raises
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise UserError(f"`base_url` {base_url} is no address: write http://HOST:PORT/v1.")
+    # two seconds to connect: a server that is down is told at once
+    timeout = Timeout(seconds, connect=2.0)
+    return OpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout, max_retries=0)
 
 
 def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Question) -> dict[str, Any]:
@@ -48,9 +52,11 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
         "max_tokens": settings["max_new_tokens"],
         "temperature": settings.get("temperature", 1.0) if settings["do_sample"] else 0.0,
         "stream": True,
-        "extra_body": {"repetition_penalty": settings.get("repetition_penalty", 1.0)},
     }
-    text, ended, log_p = "", False, []
+    if settings.get("repetition_penalty", 1.0) != 1.0:  # vLLM knows it, OpenAI does not
+        asked["extra_body"] = {"repetition_penalty": settings["repetition_penalty"]}
+    start = time.monotonic()
+    text, finish, log_p = "", None, []
     try:
         if task["chat"]:
             system = [{"role": "system", "content": task["system_prompt"]}] if task["system_prompt"] else []
@@ -64,17 +70,23 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
                 log_p += [token.logprob for token in choice.logprobs.content or []]
             elif choice.logprobs:
                 log_p += choice.logprobs.token_logprobs or []
-            ended = ended or choice.finish_reason == "stop"
+            finish = choice.finish_reason or finish
+            if time.monotonic() - start > client.timeout.read:
+                raise Unavailable("the server at `base_url` takes too long")
             if question.on_text:
                 question.on_text(text.strip())
     except BadRequestError as error:
-        raise UserError(f"the server refuses this question (status {error.status_code}): shorten it.") from error
+        raise UserError(
+            f"the server refuses this question (status {error.status_code}); it may be too long."
+        ) from error
     except APIStatusError as error:
         raise Unavailable(f"the server at `base_url` answers {error.status_code} to model {name}") from error
-    except (OpenAIError, httpx.HTTPError, ValueError) as error:
+    except (OpenAIError, ValueError) as error:
         raise Unavailable("the server at `base_url` does not answer") from error
+    if finish is None:
+        raise Unavailable("the server at `base_url` broke off in the middle of its answer")
     confidence = float(np.exp(np.mean(log_p))) if log_p else None
-    return {"response": text.strip(), "ended": ended, "cut": False, "confidence": confidence}
+    return {"response": text.strip(), "ended": finish == "stop", "cut": False, "confidence": confidence}
 
 
 def read_task(model: str) -> dict[str, Any]:
@@ -97,6 +109,6 @@ def state_of(client: OpenAI, name: str) -> str:
     """`ok`, or what is wrong with the server, for `GET /health`."""
     try:
         known = {model.id for model in client.with_options(timeout=2.0).models.list()}
-    except (OpenAIError, httpx.HTTPError, ValueError):
+    except (OpenAIError, ValueError):
         return "the server at `base_url` does not answer"
     return "ok" if name in known else f"the server at `base_url` has no model {name}"

@@ -1,0 +1,444 @@
+"""The REST API on real, tiny models: it answers as `Predictor` does, within its limits, and never with a 5xx."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from conftest import ROOT, qa_flags, run_here, write_rows
+from fastapi.testclient import TestClient
+from test_run_classification import class_flags
+from test_run_hierarchical import tree_flags, tree_rows
+from test_run_summarization import summary_flags
+
+import app as served_app
+import run_classification
+import run_hierarchical
+import run_qa_sft
+import run_summarization
+from utils.arguments import parse_recipe
+from utils.guard import DISCLAIMER
+from utils.inference import Predictor
+from utils.schemas import MOST_CHARACTERS, MOST_TEXTS
+from utils.serving import make_metrics
+
+ATTACK = "I have crushing chest pain right now."
+
+
+@pytest.fixture(scope="session")
+def runs(tiny_llama, tiny_bert, tiny_t5, data, tmp_path_factory) -> dict[str, str]:
+    """Task -> folder of a short run."""
+    folder = tmp_path_factory.mktemp("served")
+    tree = write_rows(folder / "tree.csv", tree_rows())
+    few = {"max_eval_samples": 8, "max_predict_samples": 8}
+    asked = {
+        "qa": (run_qa_sft, qa_flags(tiny_llama, folder / "qa", train_file=data.qa, answer_column="answer", **few)),
+        "classification": (run_classification, class_flags(tiny_bert, folder / "classes", train_file=data.notes)),
+        "hierarchical": (run_hierarchical, tree_flags(tiny_bert, folder / "tree", train_file=tree)),
+        "summarization": (run_summarization, summary_flags(tiny_t5, folder / "notes", train_file=data.dialogues)),
+    }
+    folders = {}
+    for name, (script, argv) in asked.items():
+        done = run_here(script.main, script.ARGUMENTS, argv)
+        assert done.code == 0, done.stderr
+        folders[name] = str(done.folder)
+    return folders
+
+
+def make_client(folders: list[str], token: str | None = None, **limits) -> TestClient:
+    """The whole application on real models; use it as a context, which ends its threads."""
+    argv = ["--model", *folders, *(text for key, value in limits.items() for text in (f"--{key}", str(value)))]
+    args, _ = parse_recipe((served_app.AppArguments,), argv)
+    metrics = make_metrics()
+    models = {}
+    for folder in folders:
+        served = served_app.load(folder, args, metrics)
+        models[served.task["task"]] = served
+    client = TestClient(served_app.make_app(models, args, metrics, token), base_url="http://127.0.0.1")
+    client.models = models
+    return client
+
+
+@pytest.fixture(scope="module")
+def client(runs):
+    with make_client(list(runs.values())) as client:
+        yield client
+
+
+def post(client, path: str, **body):
+    return client.post(path, json=body)
+
+
+# ----- Answers
+
+
+def test_generate_answers_as_the_predictor_does(client, runs):
+    questions = ["What is cardiitis?", "What is hepatosis and how does it begin?", "What is otalgia?"]
+    expected = Predictor.from_pretrained(runs["qa"])(questions)
+    for question, answer in zip(questions, expected, strict=True):
+        body = post(client, "/generate", question=question).json()
+        assert set(body) == {
+            "response", "safety_report", "inference_time_ms", "ended", "cut", "confidence",
+        }  # fmt: skip
+        assert body["response"] == answer["prediction"] and body["ended"] == answer["ended"] and not body["cut"]
+        assert body["inference_time_ms"] > 0 and 0 < body["confidence"] < 1
+        assert set(body["safety_report"]) == {"risk_level", "warnings"}
+
+
+def test_classify_answers_as_the_predictor_does(client, runs):
+    texts = ["Patient 1: heart murmur.", "Patient 2: kidney stone and urine.", "pollen " * 60]
+    for name in ("classification", "hierarchical"):
+        expected = Predictor.from_pretrained(runs[name])(texts)
+        body = post(client, "/classify", texts=texts, top_k=2, task=name).json()
+        assert set(body) == {"results", "inference_time_ms"}
+        for found, wanted in zip(body["results"], expected, strict=True):
+            levels = wanted["probabilities"] if name == "hierarchical" else [wanted["probabilities"]]
+            first = [dict(list(level.items())[:2]) for level in levels]
+            rounded = pytest.approx(wanted["confidence"], abs=1e-5)
+            assert found["confidence"] == rounded and found["prediction"] == wanted["prediction"]
+            shown = found["probabilities"] if name == "hierarchical" else [found["probabilities"]]
+            assert [list(level) for level in shown] == [list(level) for level in first]
+            assert found["cut"] == wanted["cut"]
+        assert body["results"][-1]["cut"] and not body["results"][0]["cut"]
+
+
+def test_one_text_is_classified_by_the_flat_model_unless_asked_otherwise(client):
+    (one,) = post(client, "/classify", text="Patient 1: heart murmur.").json()["results"]
+    assert isinstance(one["prediction"], str) and len(one["probabilities"]) == 3 and "abstained" in one
+
+
+def test_summarize_answers_as_the_predictor_does(client, runs):
+    text = "Doctor: What brings you in?\nPatient: I have fever.\nDoctor: It is your liver."
+    (expected,) = Predictor.from_pretrained(runs["summarization"])([text])
+    body = post(client, "/summarize", text=text).json()
+    assert body.pop("inference_time_ms") > 0
+    assert body == {"summary": expected.pop("prediction"), **expected}
+
+
+def test_requests_at_the_same_time_get_their_own_answers(client, runs):
+    texts = [f"Patient {n}: {['heart', 'kidney stone', 'pollen'][n % 3]}" + " fever" * (n % 7) for n in range(60)]
+    expected = Predictor.from_pretrained(runs["classification"])(texts)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda text: post(client, "/classify", text=text, top_k=3), texts))
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert answer.status_code == 200
+        found = answer.json()["results"][0]["probabilities"]
+        assert found == pytest.approx(wanted["probabilities"], abs=1e-5)
+
+
+def test_questions_with_different_settings_do_not_disturb_each_other(client, runs):
+    question = "What is cardiitis?"
+    asked = [{"max_length": n, "temperature": t} for n in (1, 4, None) for t in (0, 0.0, None)] * 3
+    asked = [{key: value for key, value in settings.items() if value is not None} for settings in asked]
+    alone = [post(client, "/generate", question=question, **settings).json()["response"] for settings in asked]
+    with ThreadPoolExecutor(9) as pool:
+        together = list(pool.map(lambda s: post(client, "/generate", question=question, **s).json(), asked))
+    assert [answer["response"] for answer in together] == alone
+    assert len(alone[0]) < len(alone[8]) and not together[0]["ended"]
+
+
+def test_a_temperature_draws_and_zero_does_not(client):
+    def answers(temperature: float) -> set[str]:
+        body = {"question": "What is cardiitis?", "temperature": temperature, "max_length": 30}
+        return {post(client, "/generate", **body).json()["response"] for _ in range(4)}
+
+    assert len(answers(0)) == 1 and len(answers(2)) > 1
+
+
+def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
+    body = post(client, "/generate", question="What is cardiitis and " * 200).json()
+    assert body["cut"] and isinstance(body["response"], str)
+
+
+def test_a_model_that_is_not_loaded_is_named(runs):
+    with make_client([runs["classification"]]) as client:
+        for path, body in (("/generate", {"question": "What?"}), ("/summarize", {"text": "Doctor: hello."})):
+            answer = post(client, path, **body)
+            assert answer.status_code == 404 and "no model of task" in answer.json()["detail"]
+        assert post(client, "/classify", text="x", task="hierarchical").status_code == 404
+        assert post(client, "/classify", text="x").status_code == 200
+
+
+# ----- Safety
+
+
+def test_an_emergency_is_met_with_where_to_call_and_no_model_is_asked(client):
+    before = rows_asked(client)
+    body = post(client, "/generate", question=ATTACK).json()
+    assert "112" in body["response"] and body["safety_report"]["risk_level"] == 4 and body["confidence"] is None
+    (warning,) = body["safety_report"]["warnings"]
+    start, end = warning.pop("span")
+    assert "chest" in ATTACK[start:end]
+    assert set(warning) == {"rule", "kind", "severity", "message", "source", "where"}
+    assert rows_asked(client) == before > 0
+
+
+def rows_asked(client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith('app_batch_rows_sum{task="qa"}')]
+    return float(line.split()[-1])
+
+
+def test_without_the_checks_the_report_is_null_and_not_a_clean_one(client):
+    body = post(client, "/generate", question=ATTACK, use_safety=False).json()
+    assert body["safety_report"] is None and "112" not in body["response"]
+
+
+@pytest.mark.parametrize(
+    "patient",
+    [
+        {"age": 70, "medications": ["warfarin"], "pregnancy": False, "kidney": 45.0, "conditions": "gout, asthma"},
+        {"kidney": "dialysis", "weight": 70, "pregnancy": "no", "allergies": ["penicillin"]},
+        {},
+    ],
+)
+def test_a_patient_takes_part(client, patient):
+    assert post(client, "/generate", question="What is cardiitis?", patient_context=patient).status_code == 200
+
+
+def test_an_infants_age_from_the_context_makes_a_fever_an_emergency(client):
+    def risk(age: float) -> int:
+        answer = post(client, "/generate", question="My baby has a fever of 39.", patient_context={"age": age})
+        return answer.json()["safety_report"]["risk_level"]
+
+    assert risk(0.1) == 4 > risk(2)
+
+
+# ----- Bad input
+
+SECRET = "Jane Doe 1970"
+BAD = [
+    ("/generate", {}),
+    ("/generate", {"question": ""}),
+    ("/generate", {"question": " \n\t "}),
+    ("/generate", {"question": 7}),
+    ("/generate", {"question": [SECRET]}),
+    ("/generate", {"question": None}),
+    ("/generate", {"question": "x" * (MOST_CHARACTERS + 1)}),
+    ("/generate", {"question": "What?", "patient": SECRET}),
+    ("/generate", {"question": "What?", "temperature": -0.1}),
+    ("/generate", {"question": "What?", "temperature": 2.1}),
+    ("/generate", {"question": "What?", "temperature": "0.5"}),
+    ("/generate", {"question": "What?", "max_length": 0}),
+    ("/generate", {"question": "What?", "max_length": 4097}),
+    ("/generate", {"question": "What?", "max_length": 1.5}),
+    ("/generate", {"question": "What?", "use_safety": "yes"}),
+    ("/generate", {"question": "What?", "patient_context": SECRET}),
+    ("/generate", {"question": "What?", "patient_context": {"age": -1}}),
+    ("/generate", {"question": "What?", "patient_context": {"age": 131}}),
+    ("/generate", {"question": "What?", "patient_context": {"name": SECRET}}),
+    ("/generate", {"question": "What?", "patient_context": {"medications": [1]}}),
+    ("/generate", {"question": "What?", "patient_context": {"kidney": -1}}),
+    ("/classify", {}),
+    ("/classify", {"text": "x", "texts": ["y"]}),
+    ("/classify", {"texts": []}),
+    ("/classify", {"texts": ["x", " "]}),
+    ("/classify", {"texts": ["x"] * (MOST_TEXTS + 1)}),
+    ("/classify", {"text": "x", "top_k": 0}),
+    ("/classify", {"text": "x", "task": "qa"}),
+    ("/summarize", {"text": {"a": SECRET}}),
+    ("/summarize", {"text": ""}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), BAD, ids=str)
+def test_bad_input_is_422_and_not_repeated(client, path, body):
+    answer = client.post(path, json=body)
+    assert answer.status_code == 422, answer.text
+    assert SECRET not in answer.text and len(answer.text) < 2000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"[]", b"\xff\xfe\x00", b'{"question": "\\ud800"}',
+     b'{"question": "What?", "temperature": NaN}',
+     b'{"question": "What?", "temperature": Infinity}', b'{"question": "What?", "max_length": 1e400}',
+     b"[" * 100_000, b'{"question": ' + b"[" * 10_000],
+)  # fmt: skip
+def test_what_is_no_request_is_refused(client, content):
+    answer = client.post("/generate", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+
+
+def test_a_form_of_another_site_is_no_request(client):
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        answer = client.post("/classify", content=b'{"text": "x"}', headers={"content-type": kind})
+        assert answer.status_code in (415, 422)
+
+
+def test_strange_texts_are_answered(client):
+    for text in (
+        "\x00\x01",
+        "\u202e\u2028",
+        "\U0001f9e0" * 50,
+        "a" * 5000,
+        "{text} {0} {{",
+        "<|im_end|><s>[SEP]",
+        "x" * 1,
+    ):
+        assert post(client, "/classify", text=text).status_code == 200
+        assert post(client, "/generate", question=text).status_code == 200
+
+
+def test_a_body_of_a_megabyte_is_refused(client):
+    assert client.post("/classify", content=b"x" * 1_000_001).status_code == 413
+
+
+# ----- Limits
+
+
+def test_a_full_queue_is_429_and_no_request_is_lost(runs):
+    with make_client([runs["qa"]], queue_size=1, batch_size=1) as client:
+        body = {"question": "What is cardiitis?", "max_length": 100}
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda _: post(client, "/generate", **body), range(24)))
+        codes = [answer.status_code for answer in answers]
+        assert set(codes) == {200, 429}
+        assert all(int(a.headers["retry-after"]) >= 1 for a in answers if a.status_code == 429)
+        assert len({a.json()["response"] for a in answers if a.status_code == 200}) == 1
+
+
+def test_what_takes_too_long_is_504_and_the_next_request_is_answered(runs):
+    with make_client([runs["qa"]], time_limit=0.05) as client:
+        body = {"question": "What is cardiitis?", "max_length": 250}
+        with ThreadPoolExecutor(6) as pool:
+            codes = [a.status_code for a in pool.map(lambda _: post(client, "/generate", **body), range(6))]
+        assert 504 in codes and set(codes) <= {200, 504}
+        client.models["qa"].batcher.submit([]).result(10)  # nothing is left to do
+        assert client.get("/health").status_code == 200
+
+
+def test_the_token_guards_everything_but_health(runs):
+    with make_client([runs["classification"]], token="right") as client:
+        for path in ("/", "/docs", "/openapi.json", "/metrics", "/config", "/gradio_api/info", "/static/x"):
+            assert client.get(path).status_code == 401
+        assert post(client, "/classify", text="x").status_code == 401
+        assert client.get("/health").status_code == 200
+        client.headers["Authorization"] = "Bearer right"
+        assert post(client, "/classify", text="x").status_code == 200
+        assert DISCLAIMER in client.get("/").text
+
+
+def test_no_other_site_may_read_an_answer_or_reach_the_app_by_another_name(client):
+    for path in ("/health", "/config", "/"):
+        answer = client.get(path, headers={"Origin": "http://localhost:3000"})
+        assert answer.status_code == 200 and not any(name.startswith("access-control") for name in answer.headers)
+    asked = {"Origin": "http://x.example", "Access-Control-Request-Method": "POST"}
+    assert client.options("/classify", headers=asked).status_code == 400
+    assert client.get("/health", headers={"Host": "rebound.example"}).status_code == 400
+
+
+# ----- What is around the answers
+
+
+def test_health_says_what_is_loaded(client):
+    assert client.get("/health").json() == {"status": "ok", "model_loaded": True, "gpu_available": False}
+
+
+def test_the_description_and_the_page_need_no_other_site(client):
+    docs = client.get("/docs").text
+    assert "http" not in docs.replace("http://www.w3.org", "")
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
+    api = client.get("/openapi.json").json()
+    assert api["info"]["description"] == DISCLAIMER
+    assert {"/generate", "/classify", "/summarize", "/health"} <= set(api["paths"])
+    assert client.get("/config").json()["analytics_enabled"] is False
+
+
+def test_metrics_count_requests_by_status(client):
+    post(client, "/classify", text="x")
+    post(client, "/classify")
+    text = client.get("/metrics").text
+    for status in (200, 422):
+        assert f'app_requests_total{{route="/classify",status="{status}"}}' in text
+    assert 'app_queue_length{task="qa"} 0.0' in text and "app_request_seconds_bucket" in text
+
+
+# ----- The command
+
+
+def refused(capsys, *argv: str, **environment: str) -> str:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        served_app.main(list(argv))
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert end.value.code == 2 and len(errors) == 1
+    return errors[0]
+
+
+def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
+    qa = runs["qa"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"`port` {port}" in refused(capsys, "--model", qa, "--port", port)
+    assert "`model` is not given" in refused(capsys)
+    assert "`model` is not given" in refused(capsys, APP_MODEL=" ")
+    assert "no task.json" in refused(capsys, "--model", str(tiny_llama), "--port", "0")
+    assert "no task.json" in refused(capsys, "--model", str(tmp_path / "nothing"), "--port", "0")
+    assert "second one of task qa" in refused(capsys, "--model", qa, "--model", qa, "--port", "0")
+    assert "`port` is 70000" in refused(capsys, "--model", qa, "--port", "70000")
+    assert "`backend`" in refused(capsys, "--model", qa, "--backend", "vllm")
+    assert "belong together" in refused(capsys, "--model", qa, "--backend", "openai")
+    assert "belong together" in refused(capsys, "--model", qa, "--base_url", "http://127.0.0.1:1/v1")
+    assert "`base_url`" in refused(
+        capsys, "--model", qa, "--backend", "openai", "--base_url", "no address", "--port", "0"
+    )
+    assert "`APP_TOKEN` is empty" in refused(capsys, "--model", qa, APP_TOKEN=" ")
+    for key, value in (("batch_size", "0"), ("queue_size", "0"), ("batch_wait_ms", "-1"), ("time_limit", "0")):
+        assert f"`{key}` is" in refused(capsys, "--model", qa, f"--{key}", value)
+
+
+def test_a_run_that_needs_more_than_a_text_is_refused(capsys, runs, tmp_path):
+    folder = shutil.copytree(runs["classification"], tmp_path / "run")
+    task = json.loads((folder / "task.json").read_text()) | {"text_template": "{age} {text}"}
+    (folder / "task.json").write_text(json.dumps(task))
+    assert "{age}" in refused(capsys, "--model", str(folder), "--port", "0")
+
+
+def test_models_may_be_given_one_by_one_or_together():
+    expected = ["--port", "1", "--model", "a", "b", "c"]
+    assert served_app.join_models(["--model", "a", "--port", "1", "--model=b", "--model", "c"]) == expected
+    assert served_app.join_models(["--help"]) == ["--help"]
+
+
+def test_the_server_ends_after_it_has_answered(runs):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    argv = [sys.executable, "app.py", "--model", runs["qa"], "--port", str(port)]
+    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        assert _get(f"{url}/health").json()["status"] == "ok"
+        with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=60):  # a browser that stays
+            asked = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            body = json.dumps({"question": "What is cardiitis?", "max_length": 250})
+            asked.request("POST", "/generate", body, {"Content-Type": "application/json"})
+            while 'app_batch_rows_count{task="qa"} 1.0' not in httpx.get(f"{url}/metrics").text:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            answer = asked.getresponse()
+            assert answer.status == 200 and json.load(answer)["response"]
+            assert process.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+    log = process.stderr.read()
+    assert "cardiitis" not in log and "Traceback" not in log and "POST /generate 200" in log
+
+
+def _get(url: str) -> httpx.Response:
+    until = time.time() + 120
+    while True:
+        try:
+            return httpx.get(url, timeout=120)
+        except httpx.ConnectError:
+            assert time.time() < until
+            time.sleep(0.2)

@@ -1,0 +1,120 @@
+"""What the page shows of an answer: marks at the right place, and nothing that a browser would run."""
+
+import re
+
+import pytest
+
+from utils.answering import CONFIDENCE_WORDS, confidence_words
+from utils.marking import describe_classes, list_findings, mark_covered, mark_spans, notes_on, plot_classes
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+FLAT = {
+    "prediction": EVIL, "confidence": 0.9, "abstained": False, "cut": False,
+    "probabilities": {EVIL: 0.9, "lung " * 40: 0.06, "lung " * 41: 0.04},
+}  # fmt: skip
+FLAT_TASK = {"abstention": {"max_risk": 0.05, "threshold": 0.8}}
+PATH = {
+    "prediction": ["heart", "valve"], "confidence": [0.9, 0.4], "shown": 1, "cut": True,
+    "probabilities": [{"heart": 0.9, "lung": 0.1}, {"valve": 0.4, "wall": 0.35, "lobe": 0.25}],
+}  # fmt: skip
+PATH_TASK = {"abstention": {"max_risk": 0.05, "thresholds": [0.6, None]}}
+
+
+def finding(start: int, end: int, **values) -> dict:
+    return {
+        "span": [start, end],
+        "severity": 3,
+        "message": "m",
+        "kind": "dose",
+        "source": "https://a.example",
+    } | values
+
+
+def marked(html: str) -> list[str]:
+    return re.findall(r"<mark[^>]*>(.*?)</mark>", html)
+
+
+def text_of(html: str) -> str:
+    return re.sub(r"<[^>]*>", "", html)
+
+
+def test_spans_are_marked_where_they_are():
+    html = mark_spans("take 500 mg now", [finding(5, 11)], lambda f: f"level{f['severity']}")
+    assert html == 'take <mark class="level3" title="m">500 mg</mark> now'
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([(0, 15), (5, 8)], ["500"]),  # the whole text says nothing of a place
+        ([(0, 8), (5, 15)], ["take 500"]),
+        ([(5, 8), (9, 11)], ["500", "mg"]),
+        ([(0, 15)], ["take 500 mg now"]),
+        ([], []),
+    ],
+)
+def test_of_overlapping_spans_the_shorter_is_marked_and_no_text_is_lost(spans, expected):
+    html = mark_spans("take 500 mg now", [finding(*span) for span in spans], lambda _: "x")
+    assert marked(html) == expected and text_of(html) == "take 500 mg now"
+
+
+def test_what_a_model_or_a_user_wrote_is_escaped_everywhere():
+    html = [
+        mark_spans(EVIL, [finding(3, 9, message=EVIL)], lambda _: "x"),
+        mark_covered(EVIL, EVIL),
+        list_findings([finding(0, 1, message=EVIL, kind=EVIL, source='" onclick="x')]),
+        describe_classes(FLAT, FLAT_TASK),
+    ]
+    for text in html:
+        assert "<script" not in text and "<img" not in text and 'onclick="x' not in text
+
+
+def test_the_words_that_a_summary_uses_are_marked_in_its_source_and_stop_words_are_not():
+    html = mark_covered("The knee hurts, and the fever is gone.", "The patient has knee pain that hurts.")
+    assert marked(html) == ["knee", "hurts"] and text_of(html) == "The knee hurts, and the fever is gone."
+
+
+def test_findings_are_listed_gravest_first_with_their_source():
+    html = list_findings([finding(0, 1, severity=2, message="two"), finding(0, 1, severity=4, message="four")])
+    assert html.index("four") < html.index("two") and html.count('href="https://a.example"') == 2
+    assert "does not mean" in list_findings([])
+
+
+def test_what_is_cut_or_not_ended_is_told():
+    assert notes_on({"cut": False, "ended": True}) == ""
+    html = notes_on({"cut": True, "ended": False, "confidence": 0.5})
+    assert "saw a part" in html and "not finished" in html and "0.50" in html
+
+
+@pytest.mark.parametrize(("confidence", "words"), [(1.0, 0), (0.7, 0), (0.69, 1), (0.4, 1), (0.39, 2), (0.0, 2)])
+def test_confidence_in_words_follows_the_number_and_never_promises(confidence, words):
+    sentence = confidence_words(confidence)
+    assert f"was {CONFIDENCE_WORDS[words][1]} " in sentence and "does not make it right" in sentence
+
+
+def test_a_class_that_is_sure_is_shown_with_what_its_probability_means():
+    html = describe_classes(FLAT | {"prediction": "heart"}, FLAT_TASK)
+    assert "<b>heart</b>" in html and "about 90 are right" in html and "For a person" not in html
+
+
+def test_a_class_that_is_unsure_is_for_a_person():
+    html = describe_classes(FLAT | {"prediction": "heart", "abstained": True}, FLAT_TASK)
+    assert "<b>heart</b>" not in html and "For a person" in html and "5%" in html
+
+
+def test_a_path_is_shown_down_to_where_it_is_sure():
+    html = describe_classes(PATH, PATH_TASK)
+    assert "<b>heart</b>" in html and "<b>valve</b>" not in html and "For a person" in html and "saw a part" in html
+
+
+def test_the_figure_has_a_row_a_level_with_the_likeliest_on_top():
+    figure = plot_classes(PATH, PATH_TASK)
+    assert [list(bar.x) for bar in figure.data] == [[0.1, 0.9], [0.25, 0.35, 0.4]]
+    assert list(figure.layout.yaxis2.ticktext) == ["lobe", "wall", "valve"]
+    assert [line.x0 for line in figure.layout.shapes] == [0.6]  # the second level has no threshold
+
+
+def test_long_names_that_begin_alike_keep_bars_of_their_own():
+    figure = plot_classes(FLAT, FLAT_TASK)
+    assert list(figure.data[0].x) == [0.04, 0.06, 0.9] and len(figure.layout.yaxis.ticktext) == 3
+    assert all(len(name) <= 60 for name in figure.layout.yaxis.ticktext)
