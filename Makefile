@@ -4,7 +4,8 @@ BIN := .venv/bin
 REQUIREMENTS := requirements.txt tests/requirements.txt recipes/quickstart/requirements.txt
 LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
 
-.PHONY: install quickstart quickstart-classification quickstart-hierarchical results test quality style
+.PHONY: install quickstart quickstart-classification quickstart-hierarchical quickstart-summarization results test \
+	quality style
 
 install: .venv/installed
 
@@ -31,11 +32,17 @@ quickstart-hierarchical: .venv/installed
 	$(LAUNCH) run_hierarchical.py recipes/quickstart/hierarchical.yaml --output_dir outputs/quickstart-hierarchical
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-hierarchical
 
-results: quickstart quickstart-classification quickstart-hierarchical  # the numbers in the README
+quickstart-summarization: .venv/installed
+	$(BIN)/python -m utils.quickstart
+	$(LAUNCH) run_summarization.py recipes/quickstart/summarization.yaml --output_dir outputs/quickstart-summarization
+	$(BIN)/python -m utils.quickstart --show outputs/quickstart-summarization
+
+results: quickstart quickstart-classification quickstart-hierarchical quickstart-summarization  # the numbers in the README
 	mkdir -p benchmarks/results
 	cp outputs/quickstart-qa/all_results.json benchmarks/results/quickstart_qa.json
 	cp outputs/quickstart-classification/all_results.json benchmarks/results/quickstart_classification.json
 	cp outputs/quickstart-hierarchical/all_results.json benchmarks/results/quickstart_hierarchical.json
+	cp outputs/quickstart-summarization/all_results.json benchmarks/results/quickstart_summarization.json
 
 test: .venv/installed
 	$(BIN)/python -m pytest

