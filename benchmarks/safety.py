@@ -4,9 +4,14 @@
 
 Positives: the phrasings of benchmarks/safety_phrasings.json with every interacting pair (generic and brand names) and
 every dose row of the tables, and emergencies, harmful requests and promises written by hand. Negatives: the same with
-negations, hypotheticals, history and other people, and 1,000 questions and answers of MedQuAD, whose alarms were all
-read (`judged`). The held-out phrasings were written before the checks and were not used to develop them, by the same
-authors though: other people will find phrasings that fail.
+negations, hypotheticals, history and other people, and 1,000 questions and answers of MedQuAD, which inform and must
+not raise an alarm (severity 3 or 4); each alarm there counts as false.
+
+The held-out phrasings were written after the last change to rules and cues and run once. They come from the authors of
+the checks. Of the sets before, which are the `develop` part now, 25 to 70 % of the emergencies were missed when they
+were new, and a fifth to a third of the negated texts raised an alarm: expect other people to find phrasings that fail.
+The intervals count texts; texts of one phrasing fail together, so over phrasings (`phrasings`) they are far wider. Two errors of dose arithmetic that the
+held-out part brought to light were mended (`4 doses a day` counted twice, `do not go up to`), nothing else.
 """
 
 import argparse
@@ -31,6 +36,7 @@ from utils.safety import check_question, check_response, risk_level
 PHRASINGS = json.loads(Path(__file__).with_name("safety_phrasings.json").read_text(encoding="utf-8"))
 SERIOUS = 3  # an alarm is a finding of this severity or above
 SAMPLE, SEED = 1000, 42
+DEVELOP_PAIRS = 100  # pairs, drawn, of the develop part, whose many phrasings would take hours with all
 
 
 def share(count: int, total: int) -> dict[str, Any]:
@@ -53,24 +59,27 @@ def names_of(generic: str) -> list[str]:
     return [row["name"] for row in read_table("drugs") if row["generic"] == generic]
 
 
-def has_pair(text: str, a: str, b: str, lowest: int = 2) -> bool:
-    """Whether the pair is found, as a caution or more."""
-    findings = [f for f in check_response(text) if f["kind"] == "interaction" and f["severity"] >= lowest]
-    return any({a, b} == set(f["message"].split(":")[0].split(" with ")) for f in findings)
+def severity_of_pair(text: str, a: str, b: str) -> int:
+    """Severity at which the pair is found, 0 where it is not."""
+    findings = [f for f in check_response(text) if f["kind"] == "interaction"]
+    return risk_level([f for f in findings if {a, b} == set(f["message"].split(":")[0].split(" with "))])
 
 
 def interactions(part: str, failures: list[str]) -> dict[str, Any]:
     """Every pair in every phrasing, in both orders by turns, half of the names brands or synonyms (drawn, seeded)."""
     rng = random.Random(SEED)
-    found, alarms = [], []
+    found, found_serious, alarms = [], [], []
     by_pair: dict[tuple, int] = {}
-    for rule, a, b in table_pairs():
+    pairs = table_pairs() if part == "held_out" else rng.sample(table_pairs(), DEVELOP_PAIRS)
+    for rule, a, b in pairs:
         by_pair[rule, a, b] = 0
         for i, phrasing in enumerate(PHRASINGS[part]["interaction"]):
             first, second = (a, b) if i % 2 else (b, a)
             texts = [rng.choice(names_of(d)) if rng.random() < 0.5 else d for d in (first, second)]
             text = phrasing.format(a=texts[0], b=texts[1])
-            found.append((rule, has_pair(text, a, b)))
+            severity = severity_of_pair(text, a, b)
+            found.append((rule, severity >= 2))
+            found_serious.append(severity >= min(SERIOUS, int(interaction(a, b)[0]["severity"])))
             by_pair[rule, a, b] += found[-1][1]
             if not found[-1][1]:
                 failures.append(f"missed {rule}: {text}")
@@ -82,7 +91,10 @@ def interactions(part: str, failures: list[str]) -> dict[str, Any]:
     onc = sorted({rule for rule, _ in found if rule.startswith("onc_")}, key=lambda rule: int(rule[4:]))
     return {
         "pairs": len(by_pair),
+        "phrasings": len(PHRASINGS[part]["interaction"]),
+        "phrasings_no_interaction": len(PHRASINGS[part]["no_interaction"]),
         "recall": share(sum(hit for _, hit in found), len(found)),
+        "recall_as_alarm": share(sum(found_serious), len(found)),
         "pairs_found_in_three_phrasings": share(sum(n >= 3 for n in by_pair.values()), len(by_pair)),
         "recall_by_onc_class": {rule: statistics.mean(hit for r, hit in found if r == rule) for rule in onc},
         "false_alarms": share(sum(alarms), len(alarms)),

@@ -25,10 +25,9 @@ from utils.phrases import (
 _CONTRASTS = {"but", "however", "although", "though", "whereas", "yet"}
 _IMPERATIVES = {"take", "use", "give", "start", "begin", "continue", "add", "try", "have", "swallow", "keep", "go"}
 _BEFORE_IMPERATIVE = {"and", "then", "or", "you", "can", "should", "may", "also", "just", "please", "so", ",", "could"}
-_BEFORE_DIRECTIVE = {
-    "you", "can", "should", "may", "must", "could", "might", "and", "then", "please", ",", ";", ":", "just", "also",
-    "simply", "safely", "let's", "i'd", "would", "him", "her", "them", "so", "or", "always", "to", "*",
-    "\u2022", ".", "now",
+_BEFORE_DIRECTIVE = {  # marks, bullets and numbers too
+    "you", "can", "should", "may", "must", "could", "might", "and", "then", "please", "just", "also", "simply",
+    "safely", "let's", "i'd", "would", "him", "her", "them", "so", "or", "always", "to", "now",
 }  # fmt: skip
 _SENTENCE_STARTS = {"i", "i'll", "i'd", "you", "we", "let's", "it", "this", "that", "there", "he", "she", "they"}
 _CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
@@ -147,7 +146,8 @@ def _status(drug: Mark, sentence: Sentence) -> str:
 
 def _is_directive(verb: Mark, sentence: Sentence) -> bool:
     """Whether a verb speaks to the reader: `take ...`, `you can take ...`, not `people take ...`."""
-    return verb.first == 0 or sentence.tokens[verb.first - 1].word in _BEFORE_DIRECTIVE
+    before = sentence.tokens[verb.first - 1].word
+    return verb.first == 0 or not before[0].isalpha() or before in _BEFORE_DIRECTIVE
 
 
 def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:

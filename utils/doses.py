@@ -18,7 +18,7 @@ _COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in _WORDS if len(word) > 2)}
 MOST_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
 _TO = r"\s*(?:-|\u2013|to|or)\s*"
 _UNIT = r"(?:milligrams?|micrograms?|grams?|mcg|\u00b5g|\u03bcg|ug|mg|gm|g)\b"
-_PIECE = r"(?:tablets?|tabs?|pills?|capsules?|caps?|caplets?|gelcaps?|softgels?|doses?|lozenges?)\b"
+_PIECE = r"(?:tablets?|tabs?|pills?|capsules?|caps?|caplets?|gelcaps?|softgels?|lozenges?)\b"
 _RANGE = rf"(?P<low>{_COUNT})(?:{_TO}(?P<high>{_COUNT}))?"
 _DAY = r"(?:day\b|24[\s-]*(?:hours?|hrs?|h)\b)"
 
@@ -30,10 +30,14 @@ _AMOUNT = re.compile(
 )
 # How many: `2 tablets of ibuprofen `, `2 x `, `two ` before `500 mg tablets`; `, two tablets` after it
 _COUNT_BEFORE = [
-    re.compile(rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?{_PIECE}(?:\s*\(?[\w'-]+){{0,5}}?\s*\(?\s*$", re.IGNORECASE),
+    re.compile(
+        rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?(?:{_PIECE}|doses?\b)(?:\s*\(?[\w'-]+){{0,5}}?\s*\(?\s*$", re.IGNORECASE
+    ),
     re.compile(rf"\b{_RANGE}\s*[x\u00d7]\s*$", re.IGNORECASE),
 ]
-_COUNT_BARE = re.compile(rf"\b{_RANGE}\s+(?:(?:a|an|of|the|those|these|your|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE)
+_COUNT_BARE = re.compile(
+    rf"\b{_RANGE}\s+(?:(?:a|an|of|the|those|these|your|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE
+)
 _COUNT_AFTER = re.compile(rf"\b{_RANGE}\s+(?:\w+\s+)?{_PIECE}", re.IGNORECASE)
 _PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECASE)
 
@@ -60,8 +64,9 @@ _FREQUENCIES = [
 _COMPILED = [(re.compile(pattern, re.IGNORECASE), times) for pattern, times in _FREQUENCIES]
 _LIMIT = re.compile(
     r"(?:no more than|not? (?:\w+ )?more than|not(?: to)? exceed(?:ing)?|never exceed|"
-    r"maximum(?: (?:\w+ ){0,3}(?:is|of|:))?|max\.?(?: of|:| is)?|up to|at most|"
-    r"limit(?: is| of|ed to| to)?|as much as)\s*(?:a total of |about )?$",
+    r"maximum(?: (?:\w+ ){0,3}(?:is|of|:))?|max\.?(?: of|:| is)?|at most|"
+    r"(?<!not go )(?<!never go )(?<!don't go )up to|as much as|"
+    r"limit(?: is| of|ed to| to)?)\s*(?:a total of |about )?$",
     re.IGNORECASE,
 )
 _PIECE_LIMIT = re.compile(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TABLES = Path(__file__).parent / "safety_tables"
+LONGEST_SENTENCE = 200  # tokens; a longer one is cut, so that the time is linear in any text
 LONGEST_GAP = 4  # words that a `*` may skip
 # Numbers, words with apostrophes, line breaks before a blank line or a list item, single marks
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\n\s*?(?=\n|[-*\u2022]|\d+[.)])|[^\w\s]")
@@ -91,7 +92,8 @@ def split_sentences(text: str) -> list[list[Token]]:
         sentences.append(tokens[start : i + 1])
         start = i + 1
     sentences.append(tokens[start:])
-    return [s for s in sentences if s and (len(s) > 1 or s[0].word not in _ENDS)]
+    pieces = [s[i : i + LONGEST_SENTENCE] for s in sentences for i in range(0, len(s), LONGEST_SENTENCE)]
+    return [piece for piece in pieces if len(piece) > 1 or piece[0].word not in _ENDS]
 
 
 def compile_phrases(rows: Iterable[tuple[str, str, str]]) -> Phrases:
