@@ -204,6 +204,17 @@ def test_a_sentence_that_says_something_else_is_not_supported(sentence: str):
     assert cite(sentence, PASSAGES)["prediction"] == f"{sentence[:-1]} [{NO_SUPPORT}]."
 
 
+def test_the_words_of_a_title_claim_nothing():
+    passage = GOUT._replace(title="Lesch-Nyhan syndrome of newborn boys")
+    (claim,) = find_support("Lesch-Nyhan syndrome of newborn boys shows in crystals.", [passage])[1]
+    assert claim.passage is None and claim.overlap == 0.0
+
+
+def test_a_question_in_an_answer_is_no_claim():
+    plain, claims = find_support("What causes gout? Uric acid causes gout.", PASSAGES)
+    assert [plain[c.start : c.end] for c in claims] == ["Uric acid causes gout."]
+
+
 def test_citations_are_read_before_and_after_the_full_stop():
     answer = (
         "Uric acid causes gout [2]. Hay fever is an allergy to pollen. [1, 3] It comes from a lack of vitamin C[3]"

@@ -175,16 +175,16 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
     """Find which passage supports each sentence of an answer.
 
     A passage supports a sentence if it holds at least `MIN_OVERLAP` of its words (stems, lay words and clinical words
-    of one meaning alike) and `utils.factuality.find_inventions` finds nothing in the sentence that the passage lacks:
-    number, drug, finding, negation, side. A cited passage goes before others. That the words stand in another relation
-    there is not seen.
+    of one meaning alike), those of the passage's title left out, since they are the topic and claim nothing; and if
+    `utils.factuality.find_inventions` finds nothing in the sentence that the passage lacks: number, drug, finding,
+    negation, side. A cited passage goes before others. That the words stand in another relation there is not seen.
 
     Args:
         answer: with or without citations such as [1] or [1, 2].
         passages: those that the model was shown, in that order.
 
     Returns:
-        the answer without its citations, and a claim for each sentence in it that has words of its own.
+        the answer without its citations, and a claim for each sentence in it that has words and is no question.
     """
     plain, cited, last = "", [], 0
     for match in CITATION.finditer(answer):
@@ -192,14 +192,15 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
         cited += [(len(plain), int(number)) for number in re.findall(r"\d+", match[1])]
         last = match.end()
     plain += answer[last:]
-    known = [set(_terms(f"{passage.title} {passage.text}")) for passage in passages]
+    known = [(set(_terms(passage.title)), set(_terms(passage.text))) for passage in passages]
     claims = []
     for match in SENTENCE.finditer(plain):
         words = set(_terms(match[0]))
-        if not words or match[0].strip(" .").lower() == NO_SUPPORT:
+        if not words or match[0].rstrip().endswith("?") or match[0].strip(" .").lower() == NO_SUPPORT:
             continue
         own = tuple(number for place, number in cited if match.start() < place <= match.end())
-        shares = [len(words & terms) / len(words) for terms in known]
+        wanted = [words - title or words for title, _ in known]
+        shares = [len(own & terms) / len(own) for own, (_, terms) in zip(wanted, known, strict=True)]
         enough = [i for i, share in enumerate(shares) if share >= MIN_OVERLAP]
         enough.sort(key=lambda i: (i + 1 not in own, -shares[i]))
         support = next((i + 1 for i in enough if not find_inventions(_headed(passages[i]), match[0])), None)
