@@ -2,6 +2,7 @@
 
 A brand is its generic names (Percocet: oxycodone and acetaminophen); a class that is named as such (`NSAIDs`) is a
 member of its class. Interactions between two classes hold for each drug of the one with each of the other.
+Names with the certainty `read` were found in public dictionaries of drug names, the others are known from labels.
 """
 
 import functools

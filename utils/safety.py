@@ -8,11 +8,13 @@ interactions of drugs, doses, what speaks against a drug for the patient, emerge
 requests that were answered, certainty without a source. `benchmarks/safety.py` measures what they find and what they
 find wrongly.
 
-Not a medical device. The tables (`utils/safety_tables/*.csv`: each row with its source, and whether that source was
-read or the row is known to be on the label) are short lists for English text, and a clinician must review them before
-anybody relies on them. Not covered: drugs, pairs and doses outside the tables; foods; doses by injection; kidney and
-liver adjustments of a dose; durations; allergies across classes; misspelt names; a wrong diagnosis. No finding does
-not mean safe.
+Not a medical device. The tables (`utils/safety_tables/*.csv`) are short lists for English text, and a clinician must
+review them before anybody relies on them. Each row has a source and a certainty: `read` means that the statement was
+read at the source, which may be a copy or a secondary page; `label` that it is known from the regulator's label or the
+named service and was not read again.
+
+Not covered: drugs, pairs and doses outside the tables; foods; doses by injection; kidney and liver adjustments of a
+dose; durations; allergies across classes; misspelt names; a wrong diagnosis. No finding does not mean safe.
 """
 
 import json
