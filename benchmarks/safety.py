@@ -7,12 +7,12 @@ every dose row of the tables, and emergencies, harmful requests and promises wri
 negations, hypotheticals, history and other people, and 1,000 questions and answers of MedQuAD, which inform and must
 not raise an alarm (severity 3 or 4); each alarm there counts as false.
 
-The held-out phrasings were written after the last change to rules and cues and run once. They come from the authors of
-the checks. Of the sets before, which are the `develop` part now, 25 to 70 % of the emergencies were missed when they
-were new, and a fifth to a third of the negated texts raised an alarm: expect other people to find phrasings that fail.
-The intervals count texts; texts of one phrasing fail together, so over phrasings (`phrasings`) they are far wider. Two
-errors of dose arithmetic that the held-out part brought to light were mended (`4 doses a day` counted twice, `do not
-go up to`), nothing else.
+The held-out phrasings were written after the rules and cues, by the same authors. Of the sets before, which are the
+`develop` part now, 25 to 70 % of the emergencies were missed when they were new, and a fifth to a third of the negated
+texts raised an alarm: expect other people to find phrasings that fail. The intervals count texts; texts of one
+phrasing fail together, so over phrasings (`phrasings`) they are far wider. After they were first run two errors of
+dose arithmetic were mended (`4 doses a day` counted twice, `do not go up to`) and a verb after a bracket became
+advice; the counts of pairs, emergencies and requests did not change.
 """
 
 import argparse
