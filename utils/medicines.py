@@ -35,7 +35,7 @@ def _interactions(
     sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
 ) -> list[Finding]:
     """Pairs within a sentence, then what a sentence advises with what the patient takes, what the question says that
-    the person takes, and what other sentences advise. A pair that is named together without advice or warning is a caution."""
+    the person takes, and what other sentences advise. A pair named together without advice or warning is a caution."""
     found: dict[tuple[str, frozenset[str]], Finding] = {}
 
     def add(first: str, second: str, lowered: int, span: tuple[int, int]) -> None:
