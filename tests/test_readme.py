@@ -45,6 +45,10 @@ TABLES = {
         {"chapter macro F1": "parent_macro_f1", "block macro F1": "child_macro_f1"},
         ("test_", "baseline_tfidf_svm_test_", "baseline_tfidf_svm_per_node_test_"),
     ),
+    "quickstart_summarization.json": (
+        {"ROUGE-1": "rouge1", "left out": "omission", "invented": "invention"},
+        ("test_", "baseline_lead_test_", "baseline_nearest_source_test_"),
+    ),
 }
 
 
@@ -101,6 +105,15 @@ def test_the_speed_in_the_readme_is_that_of_the_result_file():
     ).groups()
     assert float(training) == pytest.approx(results["train_ours_over_official"], abs=0.051)
     assert float(predicting) == pytest.approx(results["predict_ours_over_pipeline"], abs=0.051)
+
+
+def test_the_factuality_in_the_readme_is_that_of_the_result_file():
+    results = json.loads((RESULTS / "factuality.json").read_text(encoding="utf-8"))
+    omission, invention = re.search(
+        r"omission rate by (0\.\d+) .*?hallucination rate by (0\.\d+)", README, re.DOTALL
+    ).groups()
+    assert float(omission) == pytest.approx(results["r_omission_OmissionRate_held_out"], abs=0.0051)
+    assert float(invention) == pytest.approx(results["r_invention_HallucinationRate_held_out"], abs=0.0051)
 
 
 def test_the_tree_of_the_readme_names_every_module():
