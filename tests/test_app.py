@@ -1,5 +1,6 @@
 """The REST API on real, tiny models: it answers as `Predictor` does, within its limits, and never with a 5xx."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -8,11 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import uvicorn
 from conftest import ROOT, qa_flags, run_here, write_rows
 from fastapi.testclient import TestClient
 from test_run_classification import class_flags
@@ -25,7 +29,7 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import parse_recipe
-from utils.guard import DISCLAIMER
+from utils.guard import DISCLAIMER, Server, listen
 from utils.inference import Predictor
 from utils.schemas import MOST_CHARACTERS, MOST_TEXTS
 from utils.serving import make_metrics
@@ -33,9 +37,14 @@ from utils.serving import make_metrics
 ATTACK = "I have crushing chest pain right now."
 
 
+FOLDERS: dict[str, str] = {}  # several test files take `runs` from here, and each has a fixture of its own then
+
+
 @pytest.fixture(scope="session")
 def runs(tiny_llama, tiny_bert, tiny_t5, data, tmp_path_factory) -> dict[str, str]:
     """Task -> folder of a short run."""
+    if FOLDERS:
+        return FOLDERS
     folder = tmp_path_factory.mktemp("served")
     tree = write_rows(folder / "tree.csv", tree_rows())
     few = {"max_eval_samples": 8, "max_predict_samples": 8}
@@ -45,12 +54,11 @@ def runs(tiny_llama, tiny_bert, tiny_t5, data, tmp_path_factory) -> dict[str, st
         "hierarchical": (run_hierarchical, tree_flags(tiny_bert, folder / "tree", train_file=tree)),
         "summarization": (run_summarization, summary_flags(tiny_t5, folder / "notes", train_file=data.dialogues)),
     }
-    folders = {}
     for name, (script, argv) in asked.items():
         done = run_here(script.main, script.ARGUMENTS, argv)
         assert done.code == 0, done.stderr
-        folders[name] = str(done.folder)
-    return folders
+        FOLDERS[name] = str(done.folder)
+    return FOLDERS
 
 
 def make_client(folders: list[str], token: str | None = None, **limits) -> TestClient:
@@ -150,7 +158,7 @@ def test_a_temperature_draws_and_zero_does_not(client):
         body = {"question": "What is cardiitis?", "temperature": temperature, "max_length": 30}
         return {post(client, "/generate", **body).json()["response"] for _ in range(4)}
 
-    assert len(answers(0)) == 1 and len(answers(2)) > 1
+    assert answers(0) == answers(1e-300) and len(answers(0)) == 1 and len(answers(2)) > 1
 
 
 def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
@@ -432,6 +440,24 @@ def test_the_server_ends_after_it_has_answered(runs):
         process.kill()
     log = process.stderr.read()
     assert "cardiitis" not in log and "Traceback" not in log and "POST /generate 200" in log
+
+
+@contextlib.contextmanager
+def serving(folders: list[str]) -> Iterator[str]:
+    """The address of a server with these models, in a thread."""
+    client, listener = make_client(folders), listen("127.0.0.1", 0)
+    server = Server(
+        uvicorn.Config(client.app, log_level="warning", timeout_graceful_shutdown=1), client.app.state.stop
+    )
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def _get(url: str) -> httpx.Response:

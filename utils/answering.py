@@ -26,12 +26,13 @@ REFUSAL = (
 )
 # From the mean probability of a token, in words. It is about the wording: a model can be sure of a wrong fact.
 CONFIDENCE_WORDS = ((0.7, "sure of its wording"), (0.4, "fairly sure of its wording"), (0.0, "unsure of its wording"))
+LEAST_TEMPERATURE = 0.01  # logits divided by less overflow; the likeliest words then
 
 
 class Question(NamedTuple):
     """A question and what was asked with it.
 
-    temperature: None, as in the evaluation; 0, the likeliest words; more, a random draw.
+    temperature: None, as in the evaluation; below `LEAST_TEMPERATURE`, the likeliest words; more, a random draw.
     max_length: most tokens of the answer; None, as in the evaluation.
     on_text: is called with the answer so far whenever it grows.
     """
@@ -70,7 +71,7 @@ def check_after(response: str, question: str, patient_context: dict[str, Any] | 
 def confidence_words(confidence: float) -> str:
     """A mean token probability as a sentence that promises no more than it says."""
     words = next(words for least, words in CONFIDENCE_WORDS if confidence >= least)
-    return f"The model was {words} (mean probability of a token {confidence:.2f}), which does not make it right."
+    return f"The model was {words} (mean probability of a token {confidence:.2f}), which says nothing of the facts."
 
 
 # ----- The model at hand
@@ -121,8 +122,8 @@ def generation_settings(task: dict[str, Any], question: Question) -> dict[str, A
     if question.max_length is not None:
         settings["max_new_tokens"] = question.max_length
     if question.temperature is not None:
-        settings["do_sample"] = question.temperature > 0
-        settings |= {"temperature": question.temperature} if question.temperature > 0 else {}
+        settings["do_sample"] = question.temperature >= LEAST_TEMPERATURE
+        settings |= {"temperature": question.temperature} if settings["do_sample"] else {}
     return settings
 
 

@@ -33,11 +33,16 @@ HEADERS = {
         "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
     ),
 }
+# What a browser needs of Gradio's own interface: the rest would take files, fetch other sites' or run functions
+PAGE_PATHS = tuple(
+    f"/gradio_api/{name}" for name in ("queue/join", "queue/data", "heartbeat/", "info", "startup-events", "cancel")
+)
 
 
 class Guard:
-    """ASGI middleware around everything: the token, the size of the body, headers, metrics, a line in the log with
-    route, status and time, and for a defect an answer 500 whose log says where it happened and not what was sent.
+    """ASGI middleware around everything: the token, the size of the body, what of Gradio's own interface is open,
+    headers, metrics, a line in the log with route, status and time. A defect is answered with 500, and the log says
+    where it happened and not what was sent.
 
     Args:
         app: the application.
@@ -84,6 +89,8 @@ class Guard:
             if not self._may_enter(scope["path"], headers.get(b"authorization", b"")):
                 challenge = [(b"www-authenticate", b'Bearer, Basic realm="password: the token", charset="UTF-8"')]
                 await _refuse(send_on, 401, "a valid token is needed: Authorization: Bearer TOKEN", challenge)
+            elif scope["path"].startswith("/gradio_api") and not scope["path"].startswith(PAGE_PATHS):
+                await _refuse(send_on, 404, "Not Found")
             elif length.isdigit() and int(length) > self.most_bytes:
                 await _refuse(send_on, 413, f"the body is larger than {self.most_bytes} bytes")
             else:

@@ -91,7 +91,7 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
 def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
     box = gr.Textbox(label="Question", lines=2, max_length=most)
     with gr.Accordion("About the patient, for the safety checks", open=False), gr.Row():
-        age = gr.Number(label="Age in years", value=None, minimum=0, maximum=130)
+        age = gr.Number(label="Age in years", value=None)
         pregnant = gr.Checkbox(label="Pregnant")
         listed = [
             gr.Textbox(label=f"{kind}, with commas", max_length=500)
@@ -102,7 +102,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         longest = gr.Slider(1, task["max_length"], value=task["generation"]["max_new_tokens"], step=1,
                             label="Longest answer in tokens")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
-    answer, findings = gr.HTML(label="Answer"), gr.HTML(label="Safety checks")
+    answer, findings = _result("Answer"), _result("How sure, and the safety checks")
 
     def run(
         text: str, age: float | None, pregnant: bool, drugs: str, allergies: str, conditions: str,
@@ -136,7 +136,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
 def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
     box = gr.Textbox(label="Text", lines=4, max_length=most)
     button = gr.Button("Classify", variant="primary")
-    verdict, plot = gr.HTML(label="Class"), gr.Plot(label="Probabilities")
+    verdict, plot = _result("Class"), gr.Plot(show_label=False)
 
     def run(text: str) -> tuple[str, go.Figure]:
         _check_text(text, most)
@@ -153,8 +153,7 @@ def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, most: 
 def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
     box = gr.Textbox(label="Dialogue or note", lines=8, max_length=most)
     button = gr.Button("Summarize", variant="primary")
-    summary = gr.HTML(label="Summary: orange is not in the text")
-    source = gr.HTML(label="The text: green is in the summary")
+    summary, source = _result("Summary: orange is not in the text"), _result("The text: green is in the summary")
 
     def run(text: str) -> tuple[str, str]:
         _check_text(text, most)
@@ -169,6 +168,10 @@ def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
 
     _on_ask([button.click], run, [box], [summary, source])
     gr.Examples([[text] for text in EXAMPLES["summarization"]], box, preload=False, api_visibility="private")
+
+
+def _result(label: str) -> gr.HTML:
+    return gr.HTML(label=label, show_label=True, container=True)
 
 
 def _on_ask(events: list[Callable], run: Callable, inputs: list, outputs: list) -> None:
