@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, main
+from run_summarization import ARGUMENTS as SUMMARIZATION
 from utils.arguments import UserError
 from utils.run import FREE_KEYS, newest_checkpoint, peak_memory, start_run
 
@@ -109,7 +110,11 @@ def test_keys_that_change_no_weight_may_differ_on_a_restart(tmp_path):
 
 
 def test_keys_that_may_differ_are_keys():
-    known = {field for arguments in (*ARGUMENTS, *CLASSIFICATION) for field in arguments.__dataclass_fields__}
+    known = {
+        field
+        for arguments in (*ARGUMENTS, *CLASSIFICATION, *SUMMARIZATION)
+        for field in arguments.__dataclass_fields__
+    }
     assert FREE_KEYS <= known
 
 
