@@ -3,7 +3,7 @@
 BM25 (Robertson et al. 1994) by bm25s (Lu 2024): words and how rare they are, no model, nothing to train, nothing that
 leaves the machine. What an answer says is then held against the passages sentence by sentence, and the citations that
 it shows are the ones found so, not the ones that the model wrote ("post-hoc", Gao et al. 2023, arXiv:2305.14627): a
-small model cites at random.
+small model writes none (SmolLM2-135M in 50 answers, benchmarks/retrieval.py).
 """
 
 import re
