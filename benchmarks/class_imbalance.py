@@ -1,6 +1,6 @@
 """Which way to treat rare classes wins on validation: each value of `class_imbalance` on the quickstart's recipe.
 
-    python benchmarks/class_imbalance.py
+    python -m benchmarks.class_imbalance
 
 Three epochs each, a seed each. Chosen on validation by macro F1 with the rule of one standard error (Breiman et al.
 1984): the first in the order of `CLASS_IMBALANCE`, none before all others, that is within one standard error of the
@@ -48,7 +48,7 @@ def main() -> None:
             "chosen": chosen,
             "rows": rows,
             "versions": read_json(output_dir / "task.json")["versions"],
-            "command": "python benchmarks/class_imbalance.py",
+            "command": "python -m benchmarks.class_imbalance",
         },
     )
     print("best on validation:", best["class_imbalance"], "chosen:", chosen)

@@ -1,6 +1,6 @@
 """Texts per second: `run_classification.py` against the ways that it replaces, in turn on the same machine.
 
-    python benchmarks/classification_speed.py
+    python -m benchmarks.classification_speed
 
 Training, on the quickstart's data and model at the recipe's batch size, with transformers' `Trainer` each: official,
 as transformers' `run_classification.py` does it (float32, every text padded to 128 tokens, random order); long, the
@@ -156,7 +156,7 @@ def main() -> None:
         "cpu": torch.cpu.get_capabilities()["cpu_name"],
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "command": "python benchmarks/classification_speed.py",
+        "command": "python -m benchmarks.classification_speed",
     }
     write_json(Path("benchmarks/results/classification_speed.json"), results)
     print(results)

@@ -1,6 +1,6 @@
 """What the tree, the focal loss and LoRA are worth on the quickstart's ICD-10-CM titles.
 
-    python benchmarks/hierarchy.py
+    python -m benchmarks.hierarchy
 
 - systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `blend`; the
   chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
@@ -151,7 +151,7 @@ def main() -> None:
         "losses_and_adapters": compare_small(),
         "memory": measure_memory(),
         "versions": read_json(OUTPUTS / "hierarchical" / "task.json")["versions"],
-        "command": "python benchmarks/hierarchy.py",
+        "command": "python -m benchmarks.hierarchy",
     }
     write_json(Path("benchmarks/results/hierarchy.json"), results)
 

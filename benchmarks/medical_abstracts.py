@@ -1,6 +1,6 @@
 """001's tree on real abstracts: five classes under "general" and "specific disease", cross-validated in groups.
 
-    python benchmarks/medical_abstracts.py --data medical_abstracts.jsonl
+    python -m benchmarks.medical_abstracts --data medical_abstracts.jsonl
 
 Each fold is trained by `run_hierarchical.py` and tested on abstracts of which it has seen no near-duplicate: in this
 corpus the same text stands under several labels. The encoder is the MiniLM of `make quickstart-hierarchical`, which
@@ -115,7 +115,7 @@ def main() -> None:
     results |= paired_difference(found["fine_tuned"], found["svm"], weights, "delta_svm")
     results["mcnemar_svm_p"] = mcnemar((tuned == labels)[kept], (svm == labels)[kept])
     results["versions"] = read_json(OUTPUTS / "0" / "run" / "task.json")["versions"]
-    results |= {"keys": KEYS, "command": "python benchmarks/medical_abstracts.py --data medical_abstracts.jsonl"}
+    results |= {"keys": KEYS, "command": "python -m benchmarks.medical_abstracts --data medical_abstracts.jsonl"}
     write_json(Path("benchmarks/results/medical_abstracts.json"), results)
     shown = ("fine_tuned_child_macro_f1", "svm_child_macro_f1", "delta_svm_child_macro_f1", "mcnemar_svm_p")
     print({key: results[key] for name in shown for key in (name, f"{name}_ci95") if key in results})

@@ -1,6 +1,6 @@
 """How far a small encoder-decoder gets on real dialogues: the quickstart's model, fine-tuned on MTS-Dialog.
 
-    python benchmarks/mts_dialog.py [--data ../shared/data/mts_dialog] [--model outputs/quickstart-summarization]
+    python -m benchmarks.mts_dialog [--data ../shared/data/mts_dialog] [--model outputs/quickstart-summarization]
 
 `run_summarization.py` writes the note's section from its header and the dialogue: trained on the training set (a
 twentieth kept for validation), tested on the 100 dialogues of the validation set. The model is the quickstart's after
@@ -50,7 +50,7 @@ def main() -> None:
     kept |= {key: results[key] for key in ("train_rows", "validation_rows", "test_rows", "train_runtime")}
     keys = {key: value for key, value in keys.items() if key not in (*files, "output_dir")}
     versions = read_json(OUTPUT_DIR / "task.json")["versions"]
-    command = "python benchmarks/mts_dialog.py"
+    command = "python -m benchmarks.mts_dialog"
     write_json(
         Path("benchmarks/results/mts_dialog.json"), {"command": command, "keys": keys, "versions": versions} | kept
     )

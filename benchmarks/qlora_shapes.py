@@ -1,7 +1,7 @@
 """Peak memory and tokens/s of the QLoRA recipes at the real shapes of their models, with random weights.
 
-    python benchmarks/qlora_shapes.py                  on a GPU: all layers
-    python benchmarks/qlora_shapes.py --num_layers 2   on a CPU
+    python -m benchmarks.qlora_shapes                  on a GPU: all layers
+    python -m benchmarks.qlora_shapes --num_layers 2   on a CPU
 
 Speed and memory depend on the shapes and not on the values, so this needs no download: each model is made from its
 config, and the rows from the quickstart's definitions, joined until a row fills 1,024 tokens. Writes

@@ -1,6 +1,6 @@
 """How much the safety checks find, how often they are wrong, how long they take.
 
-    python benchmarks/safety.py --medquad_file ../shared/data/medquad/medquad.jsonl
+    python -m benchmarks.safety --medquad_file ../shared/data/medquad/medquad.jsonl
 
 Positives: the phrasings of benchmarks/safety_phrasings.json with every interacting pair (generic and brand names) and
 every dose row of the tables, and emergencies, harmful requests and promises written by hand. Negatives: the same with
@@ -28,7 +28,6 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from utils.doses import find_doses
 from utils.drugs import class_members, interaction
 from utils.phrases import read_table
@@ -226,7 +225,7 @@ def main() -> None:
         if args.show:
             print(*random.Random(0).sample(failures, min(60, len(failures))), sep="\n")
     results |= {"medquad": medquad(args.medquad_file, args.show), "latency_200_words": latency(args.medquad_file)}
-    results |= {"python": platform.python_version(), "command": "python benchmarks/safety.py"}
+    results |= {"python": platform.python_version(), "command": "python -m benchmarks.safety"}
     print(json.dumps(results, indent=2))
     if not args.show:
         Path("benchmarks/results/safety.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
