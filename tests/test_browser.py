@@ -46,6 +46,11 @@ def test_a_question_is_answered(page, tmp_path):
     page.screenshot(path=tmp_path / "ask.png")
 
 
+def test_an_example_is_filled_in(page):
+    page.get_by_text("What is ataxia?").click()
+    playwright.expect(page.get_by_label("Question")).to_have_value("What is ataxia?")
+
+
 def test_an_emergency_is_a_red_banner(page, tmp_path):
     page.get_by_label("Question").fill(ATTACK)
     page.get_by_role("button", name="Ask", exact=True).click()

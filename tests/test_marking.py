@@ -104,7 +104,12 @@ def test_a_class_that_is_unsure_is_for_a_person():
 
 def test_a_path_is_shown_down_to_where_it_is_sure():
     html = describe_classes(PATH, PATH_TASK)
-    assert "<b>heart</b>" in html and "<b>valve</b>" not in html and "For a person" in html and "saw a part" in html
+    assert (
+        "<b>heart</b>" in html
+        and "<b>valve</b>" not in html
+        and "finer class is for a person" in html
+        and "saw a part" in html
+    )
 
 
 def test_the_figure_has_a_row_a_level_with_the_likeliest_on_top():

@@ -18,7 +18,7 @@ BARS = 5  # likeliest classes of a level
 LABEL_LENGTH = 60  # characters of a class beside its bar
 CSS = """
 .text { white-space: pre-wrap; line-height: 1.6; }
-.text mark { border-radius: 3px; padding: 0 2px; color: inherit; }
+.text mark, p mark { border-radius: 3px; padding: 0 2px; color: inherit; }
 mark.level1, mark.covered { background: #d5e8d4aa; } mark.level2 { background: #ffe08acc; }
 mark.level3, mark.invented { background: #f8a978cc; } mark.level4 { background: #f08080cc; }
 .banner { border-left: 5px solid #c0392b; padding: 8px 12px; margin-bottom: 8px; }
@@ -87,7 +87,8 @@ def describe_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
         lines.append(f"<p>{name} ({chance})</p>")
     if shown < len(path):
         risk = task["abstention"]["max_risk"]
-        lines.append(banner(f"For a person: the model is too unsure for an error rate of {risk:.0%}."))
+        what = "The finer class is for a person" if shown else "For a person"
+        lines.append(banner(f"{what}: the model is too unsure for an error rate of {risk:.0%}."))
     cut = "<p>The text was longer than the model takes: it saw a part.</p>" if found["cut"] else ""
     return "".join([*lines, cut])
 

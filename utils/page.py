@@ -46,6 +46,8 @@ EXAMPLES = {
         "Patient: Ibuprofen, 400 mg, twice a day.\nDoctor: Keep to that for another week and rest the knee."
     ],
 }
+SUMMARY = '<p><b>Summary</b>; what the text does not say is <mark class="invented">marked</mark></p>'
+SOURCE = '<p><b>Text</b>; words that the summary uses are <mark class="covered">marked</mark></p>'
 Ask = Callable[[list[Any]], Future]
 
 
@@ -102,7 +104,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         longest = gr.Slider(1, task["max_length"], value=task["generation"]["max_new_tokens"], step=1,
                             label="Longest answer in tokens")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
-    answer, findings = _result("Answer"), _result("How sure, and the safety checks")
+    answer, findings = gr.HTML(), gr.HTML()
 
     def run(
         text: str, age: float | None, pregnant: bool, drugs: str, allergies: str, conditions: str,
@@ -130,13 +132,13 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
 
     inputs = [box, age, pregnant, *listed, temperature, longest]
     _on_ask([button.click, box.submit], run, inputs, [answer, findings])
-    gr.Examples([[text] for text in EXAMPLES["qa"]], box, preload=False, api_visibility="private")
+    _examples("qa", box)
 
 
 def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
     box = gr.Textbox(label="Text", lines=4, max_length=most)
     button = gr.Button("Classify", variant="primary")
-    verdict, plot = _result("Class"), gr.Plot(show_label=False)
+    verdict, plot = gr.HTML(), gr.Plot(show_label=False)
 
     def run(text: str) -> tuple[str, go.Figure]:
         _check_text(text, most)
@@ -147,13 +149,13 @@ def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, most: 
         return describe_classes(found, task), plot_classes(found, task)
 
     _on_ask([button.click], run, [box], [verdict, plot])
-    gr.Examples([[text] for text in EXAMPLES[name]], box, preload=False, api_visibility="private")
+    _examples(name, box)
 
 
 def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
     box = gr.Textbox(label="Dialogue or note", lines=8, max_length=most)
     button = gr.Button("Summarize", variant="primary")
-    summary, source = _result("Summary: orange is not in the text"), _result("The text: green is in the summary")
+    summary, source = gr.HTML(), gr.HTML()
 
     def run(text: str) -> tuple[str, str]:
         _check_text(text, most)
@@ -164,19 +166,22 @@ def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
         marked = mark_spans(found["prediction"], found["inventions"], lambda _: "invented")
         listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in found["inventions"])
         notes = notes_on(found) + (f"<ul>{listed}</ul>" if listed else "")
-        return f'<div class="text">{marked}</div>{notes}', mark_covered(text, found["prediction"])
+        covered = mark_covered(text, found["prediction"])
+        return f'{SUMMARY}<div class="text">{marked}</div>{notes}', SOURCE + covered
 
     _on_ask([button.click], run, [box], [summary, source])
-    gr.Examples([[text] for text in EXAMPLES["summarization"]], box, preload=False, api_visibility="private")
-
-
-def _result(label: str) -> gr.HTML:
-    return gr.HTML(label=label, show_label=True, container=True)
+    _examples("summarization", box)
 
 
 def _on_ask(events: list[Callable], run: Callable, inputs: list, outputs: list) -> None:
     for event in events:
         event(run, inputs, outputs, api_visibility="private", show_progress="minimal")
+
+
+def _examples(name: str, box: gr.Textbox) -> None:
+    """Texts to click on; not `gr.Examples`, whose clicks go around the queue by a path that is closed here."""
+    texts = gr.Dataset(label="Examples", components=[box], samples=[[text] for text in EXAMPLES[name]])
+    texts.click(lambda row: row[0], texts, box, api_visibility="private", show_progress="hidden")
 
 
 def _check_text(text: str, most: int) -> None:
