@@ -37,19 +37,20 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from utils.answering import (
+from utils.arguments import UserError, parse_recipe, user_errors
+from utils.inference import Predictor
+from utils.safety import risk_level
+from utils.serving.answering import (
     Question,
     answer_here,
     check_after,
     check_before,
 )
-from utils.arguments import UserError, parse_recipe, user_errors
-from utils.guard import DISCLAIMER, Guard, Server, is_loopback, listen
-from utils.inference import Predictor
-from utils.openai_backend import Unavailable, answer_there, connect, read_task, state_of
-from utils.page import TITLE, make_page, mount_page
-from utils.safety import risk_level
-from utils.schemas import (
+from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
+from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
+from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, state_of
+from utils.serving.page import TITLE, make_page, mount_page
+from utils.serving.schemas import (
     MOST_CHARACTERS,
     ClassifyAnswer,
     ClassifyRequest,
@@ -60,7 +61,6 @@ from utils.schemas import (
     SummarizeAnswer,
     SummarizeRequest,
 )
-from utils.serving import Batcher, Busy, Metrics, make_metrics
 
 logger = logging.getLogger("app")
 ROUTES = ("/generate", "/classify", "/summarize", "/health", "/metrics", "/docs", "/openapi.json")

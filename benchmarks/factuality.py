@@ -10,8 +10,8 @@ dialogues. wrong facts: 1 - FactualPrecision, since experts call a wrong age an 
 planted: in the experts' own notes one number, drug, finding, side or negation is turned wrong at a time; how many of
 these errors are found against the dialogue.
 negation: the NegEx test kit (Chapman et al. 2001; github.com/chapmanbe/negex), sentences with a marked finding. The
-tables of `utils/assertions.py` were written before it was run, and then mended after reading its errors: F1 rose from
-0.958 to what is given here.
+tables of `utils/factuality/assertions.py` were written before it was run, and then mended after reading its errors: F1
+rose from 0.958 to what is given here.
 
 Writes results/factuality.json, numbers only.
 """
@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
-from utils.assertions import assertion_at, find_scopes
 from utils.factuality import STOP_WORDS, factuality_statistics, find_inventions
-from utils.medical_terms import find_terms, load_terms
+from utils.factuality.assertions import assertion_at, find_scopes
+from utils.factuality.medical_terms import find_terms, load_terms
+from utils.factuality.quantities import find_quantities
+from utils.factuality.words import split_words
 from utils.metrics import INTERVAL, resampling_weights
-from utils.quantities import find_quantities
 from utils.tables import write_json
-from utils.words import split_words
 
 PLANTED_DRUGS = ("warfarin", "metformin", "sertraline", "amoxicillin")
 PLANTED_FINDINGS = ("pneumonia", "glaucoma", "gout", "psoriasis")

@@ -28,10 +28,10 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from utils.doses import find_doses
-from utils.drugs import class_members, interaction
-from utils.phrases import read_table
 from utils.safety import check_question, check_response, risk_level
+from utils.safety.doses import find_doses
+from utils.safety.drugs import class_members, interaction
+from utils.safety.phrases import read_table
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_phrasings.json").read_text(encoding="utf-8"))
 SERIOUS = 3  # an alarm is a finding of this severity or above

@@ -29,10 +29,10 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import parse_recipe
-from utils.guard import DISCLAIMER, Server, listen
 from utils.inference import Predictor
-from utils.schemas import MOST_CHARACTERS, MOST_TEXTS
-from utils.serving import make_metrics
+from utils.serving.batching import make_metrics
+from utils.serving.guard import DISCLAIMER, Server, listen
+from utils.serving.schemas import MOST_CHARACTERS, MOST_TEXTS
 
 ATTACK = "I have crushing chest pain right now."
 

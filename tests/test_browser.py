@@ -5,7 +5,7 @@ import shutil
 import pytest
 from test_app import ATTACK, runs, serving  # noqa: F401  a fixture
 
-from utils.guard import DISCLAIMER
+from utils.serving.guard import DISCLAIMER
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")

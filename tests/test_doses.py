@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from utils.doses import find_doses, find_frequency
 from utils.safety import check_response
+from utils.safety.doses import find_doses, find_frequency
 
 # text -> lowest and highest mg a day, worked out by hand
 EXAMPLES = {

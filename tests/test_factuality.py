@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.factuality import KINDS, OMITTED, factuality_statistics, find_inventions, find_omissions
-from utils.medical_terms import PACKAGES, load_terms
+from utils.factuality.medical_terms import PACKAGES, load_terms
 from utils.metrics import evaluate_statistics, resampling_weights
 
 pytestmark = pytest.mark.skipif(

@@ -10,8 +10,8 @@ from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
 from utils.arguments import UserError
-from utils.guard import DISCLAIMER, Guard, is_loopback, listen
-from utils.serving import make_metrics
+from utils.serving.batching import make_metrics
+from utils.serving.guard import DISCLAIMER, Guard, is_loopback, listen
 
 TOKEN = "s3cret-tök€n"
 

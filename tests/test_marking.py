@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from utils.answering import CONFIDENCE_WORDS, confidence_words
-from utils.marking import describe_classes, list_findings, mark_covered, mark_spans, notes_on, plot_classes
+from utils.serving.answering import CONFIDENCE_WORDS, confidence_words
+from utils.serving.marking import describe_classes, list_findings, mark_covered, mark_spans, notes_on, plot_classes
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 FLAT = {

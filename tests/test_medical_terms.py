@@ -1,17 +1,16 @@
-"""Words, names and numbers of a text, and what is said about them: `utils.words`, `utils.medical_terms`,
-`utils.quantities`, `utils.assertions`."""
+"""Words, names and numbers of a text, and what is said about them: the parts of `utils.factuality`."""
 
 import importlib.util
 import time
 
 import pytest
 
-from utils import medical_terms
 from utils.arguments import UserError
-from utils.assertions import assertion_at, find_scopes, split_sentences
-from utils.medical_terms import find_terms, is_kind_of, load_terms
-from utils.quantities import find_quantities, is_supported
-from utils.words import read_lay_terms, split_words, stem
+from utils.factuality import medical_terms
+from utils.factuality.assertions import assertion_at, find_scopes, split_sentences
+from utils.factuality.medical_terms import find_terms, is_kind_of, load_terms
+from utils.factuality.quantities import find_quantities, is_supported
+from utils.factuality.words import read_lay_terms, split_words, stem
 
 needs_lists = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in medical_terms.PACKAGES), reason="packages are not installed"

@@ -12,9 +12,9 @@ from conftest import qa_flags, run_here
 from test_app import make_client, post
 
 import run_qa_sft
-from utils.answering import Question
 from utils.arguments import UserError
-from utils.openai_backend import Unavailable, answer_there, connect, read_task, state_of
+from utils.serving.answering import Question
+from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, state_of
 
 WORDS = ["A ", "disease", " of the", " heart."]
 

@@ -7,7 +7,7 @@ import pytest
 from test_app import ATTACK, make_client, runs  # noqa: F401  a fixture
 
 from utils.inference import Predictor
-from utils.page import EXAMPLES, TABS
+from utils.serving.page import EXAMPLES, TABS
 
 
 @pytest.fixture(scope="module")

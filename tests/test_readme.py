@@ -117,5 +117,5 @@ def test_the_factuality_in_the_readme_is_that_of_the_result_file():
 
 
 def test_the_tree_of_the_readme_names_every_module():
-    for path in (ROOT / "utils").glob("*.py"):
+    for path in (ROOT / "utils").rglob("*.py"):
         assert path.name in README or path.name == "__init__.py"

@@ -15,11 +15,20 @@ import pytest
 from conftest import ROOT
 
 from utils.arguments import UserError
-from utils.context import read_sentences
-from utils.drugs import class_members, drugs_in, interaction, interactions
-from utils.patient import read_patient
-from utils.phrases import TABLES, compile_groups, compile_phrases, find_groups, find_phrases, split_sentences, tokenize
-from utils.safety import check_line, check_question, check_response, main, risk_level
+from utils.safety import check_question, check_response, risk_level
+from utils.safety.__main__ import check_line, main
+from utils.safety.context import read_sentences
+from utils.safety.drugs import class_members, drugs_in, interaction, interactions
+from utils.safety.patient import read_patient
+from utils.safety.phrases import (
+    TABLES,
+    compile_groups,
+    compile_phrases,
+    find_groups,
+    find_phrases,
+    split_sentences,
+    tokenize,
+)
 
 REAL_DATA = ROOT.parent / "shared" / "data"
 PHRASINGS = json.loads((ROOT / "benchmarks" / "safety_phrasings.json").read_text(encoding="utf-8"))

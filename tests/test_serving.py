@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client import generate_latest
 
-from utils.serving import Batcher, Busy, make_metrics
+from utils.serving.batching import Batcher, Busy, make_metrics
 
 
 class Doubler:

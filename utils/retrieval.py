@@ -18,11 +18,11 @@ from bm25s.stopwords import STOPWORDS_EN_PLUS
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.assertions import SENTENCE
 from utils.factuality import find_inventions
+from utils.factuality.assertions import SENTENCE
+from utils.factuality.words import split_words
 from utils.files import read_rows
 from utils.prompts import build_prompt, encode
-from utils.words import split_words
 
 # Words without content. Not the single letters of bm25s's list (of "I'd", "it's"), but those that are words: vitamin D
 STOP_WORDS = {word for word in STOPWORDS_EN_PLUS if len(word) > 1} | {"a", "i"}

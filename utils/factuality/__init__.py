@@ -3,7 +3,7 @@
 ROUGE does not see an invented dose. Here numbers, drugs, findings and diagnoses of two texts are compared, and for
 what stands in both: whether it is affirmed or denied, of the patient or of the family, on which side. No model takes
 part: every finding can be checked by eye. What it does not see: claims without a number or a name from the lists
-(`utils/medical_terms.py`), and words that are both there and put together wrongly.
+(`utils/factuality/medical_terms.py`), and words that are both there and put together wrongly.
 """
 
 import re
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from utils.assertions import Span, assertion_at, find_scopes
-from utils.medical_terms import Term, find_terms, is_kind_of
-from utils.quantities import Quantity, find_quantities, is_supported
-from utils.words import Word, split_words, stem
+from utils.factuality.assertions import Span, assertion_at, find_scopes
+from utils.factuality.medical_terms import Term, find_terms, is_kind_of
+from utils.factuality.quantities import Quantity, find_quantities, is_supported
+from utils.factuality.words import Word, split_words, stem
 
 KINDS = ("number", "drug", "finding", "negation", "person", "laterality")
 

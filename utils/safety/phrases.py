@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-TABLES = Path(__file__).parent / "safety_tables"
+TABLES = Path(__file__).parent / "tables"
 LONGEST_SENTENCE = 200  # tokens; a longer one is cut, so that the time is linear in any text
 LONGEST_GAP = 4  # words that a `*` may skip
 # Numbers, words with apostrophes, line breaks before a blank line or a list item, single marks
@@ -60,7 +60,7 @@ Groups = dict[str, list[tuple[tuple[frozenset[str], ...], str]]]  # word of the 
 
 @functools.cache
 def read_table(name: str) -> list[dict[str, str]]:
-    """Rows of `utils/safety_tables/<name>.csv`. Read once; callers must not change them."""
+    """Rows of `utils/safety/tables/<name>.csv`. Read once; callers must not change them."""
     with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 

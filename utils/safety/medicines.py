@@ -3,11 +3,11 @@
 import itertools
 import re
 
-from utils.context import Finding, Sentence, Statuses, are_alternatives, drug_statuses, make_finding
-from utils.dose_checks import check_doses, check_methotrexate
-from utils.drugs import class_members, interaction
-from utils.patient import Patient
-from utils.phrases import read_table
+from utils.safety.context import Finding, Sentence, Statuses, are_alternatives, drug_statuses, make_finding
+from utils.safety.dose_checks import check_doses, check_methotrexate
+from utils.safety.drugs import class_members, interaction
+from utils.safety.patient import Patient
+from utils.safety.phrases import read_table
 
 _QUALIFIED = ("supervised", "consult", "care", "warn")  # one level lower: `if your doctor agrees`, `but be careful`
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
@@ -17,7 +17,7 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
     """Findings about the drugs of an answer.
 
     Args:
-        text, sentences: the answer, and `utils.context.read_sentences` of it.
+        text, sentences: the answer, and `utils.safety.context.read_sentences` of it.
         asked: sentences of the question, or none.
         patient: what is known of the patient.
     """

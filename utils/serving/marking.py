@@ -10,9 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from utils.answering import confidence_words
 from utils.factuality import STOP_WORDS
-from utils.words import split_words, stem
+from utils.factuality.words import split_words, stem
+from utils.serving.answering import confidence_words
 
 BARS = 5  # likeliest classes of a level
 LABEL_LENGTH = 60  # characters of a class beside its bar

@@ -2,8 +2,8 @@
 
 import re
 
-from utils.context import Finding, Sentence, is_denied, make_finding
-from utils.phrases import Mark, read_table
+from utils.safety.context import Finding, Sentence, is_denied, make_finding
+from utils.safety.phrases import Mark, read_table
 
 TELEGRAM_WORDS = 14  # a text without a person that is no longer is read as a report: `Crushing chest pain, sweating.`
 ADDRESSED = 4  # words from `you are having` to the sign

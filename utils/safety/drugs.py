@@ -1,4 +1,4 @@
-"""Names of drugs -> generic names, classes and interacting pairs, all from `utils/safety_tables`.
+"""Names of drugs -> generic names, classes and interacting pairs, all from `utils/safety/tables`.
 
 A brand is its generic names (Percocet: oxycodone and acetaminophen); a class that is named as such (`NSAIDs`) is a
 member of its class. Interactions between two classes hold for each drug of the one with each of the other.
@@ -8,12 +8,12 @@ Names with the certainty `read` were found in public dictionaries of drug names,
 import functools
 import itertools
 
-from utils.phrases import Phrases, compile_phrases, find_phrases, read_table, tokenize
+from utils.safety.phrases import Phrases, compile_phrases, find_phrases, read_table, tokenize
 
 
 @functools.cache
 def drug_phrases() -> list[tuple[str, str, str]]:
-    """(name, "drug", generic names joined by `|`) for `utils.phrases.compile_phrases`."""
+    """(name, "drug", generic names joined by `|`) for `utils.safety.phrases.compile_phrases`."""
     return [(row["name"], "drug", row["generic"]) for row in read_table("drugs")]
 
 

@@ -15,10 +15,11 @@ import gradio as gr
 import plotly.graph_objects as go
 from fastapi import FastAPI
 
-from utils.answering import Question, check_after, check_before
 from utils.arguments import UserError
-from utils.guard import DISCLAIMER, log_defect
-from utils.marking import (
+from utils.serving.answering import Question, check_after, check_before
+from utils.serving.batching import Busy
+from utils.serving.guard import DISCLAIMER, log_defect
+from utils.serving.marking import (
     CSS,
     banner,
     describe_classes,
@@ -28,8 +29,7 @@ from utils.marking import (
     notes_on,
     plot_classes,
 )
-from utils.openai_backend import Unavailable
-from utils.serving import Busy
+from utils.serving.openai_backend import Unavailable
 
 TITLE = "Models fine-tuned on medical text"
 TABS = {"qa": "Ask", "classification": "Classify", "hierarchical": "Classify in a tree", "summarization": "Summarize"}

@@ -2,14 +2,14 @@
 
 The idea of NegEx and ConText (Chapman et al. 2001, Harkema et al. 2009), a trigger phrase with a scope that ends at a
 clause, for advice instead of findings: `do not take A with B` forbids, `if you take A` says what is already taken,
-`my father took A` is a story. The triggers are `utils/safety_tables/cues.csv`.
+`my father took A` is a story. The triggers are `utils/safety/tables/cues.csv`.
 """
 
 import functools
 from typing import Any, NamedTuple
 
-from utils.drugs import drug_phrases
-from utils.phrases import (
+from utils.safety.drugs import drug_phrases
+from utils.safety.phrases import (
     Groups,
     Mark,
     Phrases,

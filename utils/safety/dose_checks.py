@@ -1,11 +1,11 @@
-"""Checks of the doses of an answer against the highest daily doses of `utils/safety_tables/doses.csv`."""
+"""Checks of the doses of an answer against the highest daily doses of `utils/safety/tables/doses.csv`."""
 
 import re
 
-from utils.context import Finding, Sentence, Statuses, make_finding
-from utils.doses import Dose, find_doses, find_frequency
-from utils.patient import Patient
-from utils.phrases import Mark, read_table
+from utils.safety.context import Finding, Sentence, Statuses, make_finding
+from utils.safety.doses import Dose, find_doses, find_frequency
+from utils.safety.patient import Patient
+from utils.safety.phrases import Mark, read_table
 
 ADULT = 40.0  # age in years that is assumed where none is known
 # ISMP: harm and deaths where low-dose methotrexate was taken daily

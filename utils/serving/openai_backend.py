@@ -11,9 +11,9 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError, Timeout
 
-from utils.answering import Question, generation_settings
 from utils.arguments import UserError
 from utils.prompts import fill_template
+from utils.serving.answering import Question, generation_settings
 
 
 class Unavailable(Exception):
