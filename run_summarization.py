@@ -293,6 +293,7 @@ def main(
     statistics = row_statistics(written, test, summary_args, device, batch_size)
     statistics["test"] |= tuned
     statistics["base_test"] |= base
+    results["use_stemmer"] = summary_args.use_stemmer
     if summary_args.bertscore_model:
         results["bertscore_model"] = bertscore_name
     weights = resampling_weights(len(sources), seed, splits["test"]["cluster"])

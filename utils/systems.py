@@ -115,6 +115,8 @@ def baselines_line(results: dict[str, Any]) -> str:
 def notes_line(results: dict[str, Any]) -> str:
     """What has to be known to read some of the metrics."""
     notes = [note for metric, note in NOTES.items() if is_number(results.get(f"test_{metric}"))]
+    if is_number(results.get("test_rouge1")):
+        notes.append(f"ROUGE is F1 with{'' if results.get('use_stemmer') else 'out'} Porter stemming (rouge-score).")
     if results.get("bertscore_model"):
         notes.append(f"BERTScore is that of {results['bertscore_model']}, without idf weights and rescaling: numbers "
                      "of another model or layer cannot be compared.")  # fmt: skip
