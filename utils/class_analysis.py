@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, pearsonr, spearmanr
 
+from utils.error_analysis import length_bins
 from utils.labels import frequency_groups
 from utils.metrics import INTERVAL
 from utils.splits import near_duplicate_clusters
@@ -20,8 +21,6 @@ from utils.tables import write_json
 
 CONFIDENT = 0.9
 PAIRS = 20
-LENGTH_BINS = 8
-ROWS_A_BIN = 10  # at least: with 10 rows the interval of an error rate of 0.5 is 0.24 to 0.76
 PATTERN_ADVICE = {
     "confident": "Review the labels of these rows first; if they are right, set `max_risk` to a risk you can bear.",
     "second_choice": "Show the two likeliest classes and let a person choose, or abstain with `max_risk`.",
@@ -108,7 +107,7 @@ def analyse_classes(
         "classes": classes,
         "confusion": confusion,
         "confused_pairs": pairs,
-        "length": {"bins": _length_bins(np.asarray(words), wrong), "spearman": length, "spearman_p": length_p},
+        "length": {"bins": _error_rates(np.asarray(words), wrong), "spearman": length, "spearman_p": length_p},
         "training": {"pearson": linear, "spearman": ranks, "spearman_p": ranks_p},
     }
 
@@ -203,14 +202,11 @@ def _f1_intervals(references: np.ndarray, predictions: np.ndarray, n: int, weigh
     return intervals
 
 
-def _length_bins(words: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
-    bins = int(np.clip(len(words) // ROWS_A_BIN, 1, LENGTH_BINS))
-    edges = np.quantile(words, np.arange(1, bins) / bins)
-    bin_of_row = np.searchsorted(edges, words)
+def _error_rates(words: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
+    """The error rate of each group of like length, with its Wilson interval."""
     result = []
-    for number in np.unique(bin_of_row):  # rows of one length share a bin: some may be empty
-        inside = bin_of_row == number
-        errors, rows = int(wrong[inside].sum()), int(inside.sum())
+    for inside in length_bins(words):
+        errors, rows = int(wrong[inside].sum()), len(inside)
         result.append(
             {
                 "low": int(words[inside].min()),

@@ -13,7 +13,7 @@ from matplotlib.path import Path as Curve
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
-from utils.plots import COLORS, RED
+from utils.plots import COLORS, RED, plain
 from utils.tables import format_number
 
 MOST = 15  # classes of the confusion matrix that fit a page, with names and numbers
@@ -87,7 +87,7 @@ def plot_reliability(analysis: dict[str, Any], path: Path) -> bool:
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     bottom.set(xlabel="confidence: the probability of the prediction", ylabel="rows")
     for axes in (top, bottom):
-        _plain(axes)
+        plain(axes)
     figure.savefig(path, dpi=150)
     return True
 
@@ -114,7 +114,7 @@ def plot_risk_coverage(analysis: dict[str, Any], path: Path) -> bool:
              ylabel="risk: share of answers that are wrong", title="Risk against coverage")  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
-    _plain(axes)
+    plain(axes)
     figure.savefig(path, dpi=150)
     return True
 
@@ -137,7 +137,7 @@ def plot_error_by_length(analysis: dict[str, Any], path: Path) -> bool:
     title = f"Error rate by length of the text (Spearman {format_number(length['spearman'], '+')})"
     axes.set(ylim=(0, None), xlim=(-0.6, len(bins) - 0.4), xlabel="words", ylabel="error rate", title=title)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _plain(axes)
+    plain(axes)
     axes.grid(False, axis="x")
     figure.savefig(path, dpi=150)
     return True
@@ -167,7 +167,7 @@ def plot_error_by_training_rows(analysis: dict[str, Any], path: Path) -> bool:
     axes.set(xlabel="training rows of the class (log scale)", ylabel="error rate (1 - recall)", title=title)
     axes.set(xlim=limits, ylim=(-0.05, 1.08))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _plain(axes)
+    plain(axes)
     worst = sorted(range(len(classes)), key=lambda i: (-y[i], -classes[i]["support"]))[:8]
     _name_points(figure, axes, np.column_stack([x, y]), np.sqrt(sizes) / 2, [(i, classes[i]["label"]) for i in worst])
     figure.savefig(path)
@@ -281,12 +281,6 @@ def _name_points(
 def _whiskers(values: list[float], intervals: list[list[float]]) -> np.ndarray:
     """Distances to both ends of the intervals [2, values], as `errorbar` wants them."""
     return np.abs(np.array(intervals) - np.array(values)[:, None]).T
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(label: str, width: int = 38) -> str:

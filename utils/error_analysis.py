@@ -13,6 +13,8 @@ from utils.metrics import four_grams, text_statistics
 
 # 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
 NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
+LENGTH_BINS = 8
+ROWS_A_BIN = 10  # at least: with 10 rows the interval of an error rate of 0.5 is 0.24 to 0.76
 PATTERN_ADVICE = {
     "verbose": "Lower `max_new_tokens`, and train on shorter answers: the model gives back the length it has seen.",
     "too_short": "Check how many training answers `max_length` cuts, and raise it or `num_train_epochs`.",
@@ -23,6 +25,13 @@ PATTERN_ADVICE = {
     "low_overlap": "Read these rows first: wrong topic or another wording; more training data on the topic helps.",
     "wrong_numbers": "Have an expert check doses, ages and dates; overlap metrics hardly see a wrong number.",
 }
+
+
+def length_bins(words: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of up to `LENGTH_BINS` groups of like length; rows of one length share a group."""
+    bins = int(np.clip(len(words) // ROWS_A_BIN, 1, LENGTH_BINS))
+    bin_of_row = np.searchsorted(np.quantile(words, np.arange(1, bins) / bins), words)
+    return [np.flatnonzero(bin_of_row == number) for number in np.unique(bin_of_row)]
 
 
 def error_patterns(

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from utils.error_analysis import length_bins
 from utils.metrics import evaluate_statistics, four_grams, reduce_sums
 from utils.summary_metrics import LONGEST_NGRAM, source_statistics
 
-LENGTH_BINS = 8
 REPEATED = 5  # 4-grams: "500 mg q.d." for two drugs repeats three, and is no loop
-ROWS_A_BIN = 10  # at least: the interval of a mean over fewer says little
 CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures
 PATTERN_ADVICE = {
     "omission": "Look at `cut_source` and `too_short` first: what is not read cannot be said; then train longer.",
@@ -114,7 +113,7 @@ def analyse_summaries(
     words = np.array([len(source.split()) for source in sources])
     metrics = [name for name in ("rougeL", "omission", "invention") if name in statistics]
     bins = []
-    for rows in _length_bins(words):
+    for rows in length_bins(words):
         shown = {name: statistics[name][rows] for name in metrics}
         counts = {"rows": len(rows), "cut": int(np.asarray(cut, dtype=bool)[rows].sum())}
         span = {"low": int(words[rows].min()), "high": int(words[rows].max())}
@@ -142,13 +141,6 @@ def _copied(statistics: dict[str, np.ndarray]) -> np.ndarray:
     """Share of each summary's longest n-grams that stand in the source; 0 for a summary without any."""
     novel, grams = statistics[f"novel_{LONGEST_NGRAM}gram"].T
     return (grams - novel) / np.maximum(grams, 1)
-
-
-def _length_bins(words: np.ndarray) -> list[np.ndarray]:
-    """Row numbers of up to `LENGTH_BINS` groups of like length; rows of one length share a group."""
-    bins = int(np.clip(len(words) // ROWS_A_BIN, 1, LENGTH_BINS))
-    bin_of_row = np.searchsorted(np.quantile(words, np.arange(1, bins) / bins), words)
-    return [np.flatnonzero(bin_of_row == number) for number in np.unique(bin_of_row)]
 
 
 def _percentiles(texts: Sequence[str]) -> list[float]:
