@@ -4,6 +4,10 @@
     python predict.py --model outputs/quickstart-classification --text "A hole in the wall between the atria."
     python predict.py --model outputs/flan-t5-lora --input_file visits.csv --output_file notes.jsonl
     python predict.py --model outputs/quickstart-qa --input_file questions.csv --output_file answers.jsonl
+    python predict.py --model outputs/quickstart-qa --text "What is ataxia?" --corpus_file leaflets.csv
+
+With `--corpus_file` a question is asked together with the passages of your own texts that share its words, and each
+sentence of the answer cites the passage that supports it, or says that none does.
 
 Not a medical device: answers may be wrong and are for research only.
 """
@@ -17,6 +21,7 @@ from typing import Any
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.files import read_rows
 from utils.inference import Predictor
+from utils.retrieval import MOST_PASSAGES, add_passages, cite, read_corpus
 from utils.seq2seq import position_limit
 
 
@@ -31,6 +36,10 @@ class PredictArguments:
     )
     output_file: str | None = field(
         default=None, metadata={"help": "Where to write the lines; standard output if not given."}
+    )
+    corpus_file: str | None = field(
+        default=None,
+        metadata={"help": "Your own texts, to answer from and to cite: column `text`; `title`, `source` if there."},
     )
     batch_size: int = field(default=8, metadata={"help": "Rows a batch."})
     max_new_tokens: int | None = field(
@@ -80,12 +89,18 @@ def main(args: PredictArguments) -> None:
         if predictor.model.config.is_encoder_decoder and limit and args.max_new_tokens > limit:
             raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: this model writes up to {limit} tokens.")
         predictor.task["generation"]["max_new_tokens"] = args.max_new_tokens
+    retriever = read_corpus(args.corpus_file, predictor.task) if args.corpus_file is not None else None
     rows = read_inputs(args, predictor.task["columns"])
+    asked, passages = rows, [[] for _ in rows]
+    if retriever:
+        asked, passages = add_passages(rows, retriever, MOST_PASSAGES, predictor.tokenizer, predictor.task)
     try:
         output = Path(args.output_file).open("w", encoding="utf-8") if args.output_file else sys.stdout
     except OSError as error:
         raise UserError(f"`output_file` {args.output_file} cannot be written ({error.strerror}).") from error
-    for row, answer in zip(rows, predictor(rows, args.batch_size), strict=True):
+    for row, answer, own in zip(rows, predictor(asked, args.batch_size), passages, strict=True):
+        if retriever:
+            answer |= cite(answer["prediction"], own)
         if isinstance(answer.get("probabilities"), dict):
             answer["probabilities"] = first(answer["probabilities"], args.top_k)
         elif "shown" in answer:

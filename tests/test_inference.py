@@ -3,13 +3,14 @@ import shutil
 
 import pytest
 import torch
-from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_script, write_rows
+from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_script, toy_rows, write_rows
 
 import predict
 from run_qa_sft import ARGUMENTS, main
 from tests.hub_server import serve_hub
 from utils.hub import PUBLISHED
 from utils.inference import Predictor
+from utils.retrieval import NO_SUPPORT, Retriever, add_passages, cite
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,56 @@ def test_a_run_that_trained_every_weight_is_served_without_its_base_model(tiny_l
     rows = done.predictions
     answers = Predictor.from_pretrained(str(done.folder))([row["source"] for row in rows])
     assert [a["prediction"] for a in answers] == [row["prediction"] for row in rows]
+
+
+# ----- Passages
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    rows = [{"id": r["id"], "title": "Leaflet", "source": "Toy", "text": r["answer"]} for r in toy_rows()]
+    return write_rows(tmp_path_factory.mktemp("corpus") / "corpus.csv", rows)
+
+
+def test_a_question_is_asked_with_the_passages_that_share_its_words(run, corpus):
+    predictor = Predictor.from_pretrained(str(run.folder))
+    rows = [{"question": "What is cardiitis?"}, {"question": "zzyzx"}]
+    asked, passages = add_passages(rows, Retriever.from_file(corpus, 32), 3, predictor.tokenizer, predictor.task)
+    assert len(passages[0]) == 1 and passages[0][0].text.startswith("Cardiitis") and passages[1] == []
+    for row, wanted, own in zip(rows, predictor(asked), passages, strict=True):
+        done = run_predict(run.folder, text=row["question"], corpus_file=corpus)
+        assert json.loads(done.stdout) == wanted | cite(wanted["prediction"], own), done.stderr
+
+
+def test_an_answer_that_a_passage_holds_cites_it_and_another_says_that_none_does(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    task = json.loads((folder / "task.json").read_text()) | {"prompt_template": "What is it?"}
+    (folder / "task.json").write_text(json.dumps(task))  # the answer is the same, whatever the passages
+    (answer,) = Predictor.from_pretrained(str(folder))(["cardiitis"])
+    texts = ["Cardiitis of the elbow.", f"Cardiitis. {answer['prediction']}"]
+    corpus = write_rows(tmp_path / "corpus.jsonl", [{"text": text, "source": "Toy"} for text in texts])
+    asked = write_rows(tmp_path / "in.jsonl", [{"id": 7, "question": "elbow cardiitis"}, {"id": 8, "question": 12}])
+    done = run_predict(folder, input_file=asked, corpus_file=corpus)
+    found, other = map(json.loads, done.stdout.splitlines())
+    assert found["id"] == 7 and found["supported"] == 1.0 and "[2]" in found["prediction"]
+    assert [(p["number"], p["cited"], p["source"]) for p in found["passages"]] == [(1, False, "Toy"), (2, True, "Toy")]
+    assert other["passages"] == [] and other["supported"] == 0.0 and f"[{NO_SUPPORT}]" in other["prediction"]
+
+
+def test_a_corpus_that_is_none_is_refused(run, tmp_path):
+    path = write_rows(tmp_path / "corpus.jsonl", [{"body": "Jane Doe"}])
+    error = refused(run.folder, text="What is it?", corpus_file=path)
+    assert "`text` is no column" in error and "Jane" not in error
+    assert "does not exist" in refused(run.folder, text="What is it?", corpus_file="no_such.csv")
+    assert "is a folder" in refused(run.folder, text="What is it?", corpus_file="")
+
+
+def test_a_corpus_is_for_models_that_write_answers(run, corpus, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    task = json.loads((folder / "task.json").read_text())
+    task["columns"]["options"] = "options"
+    (folder / "task.json").write_text(json.dumps(task))
+    assert "`corpus_file`" in refused(folder, text="What is it?", corpus_file=corpus)
 
 
 # ----- Mistakes

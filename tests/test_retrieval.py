@@ -16,10 +16,12 @@ from utils.retrieval import (
     Passage,
     Retriever,
     add_passages,
+    blank_citations,
     build_question,
     cite,
     cut_passages,
     find_support,
+    read_corpus,
 )
 
 REAL_DATA = Path(__file__).parents[2] / "shared/data/medquad/medquad.jsonl"
@@ -228,7 +230,9 @@ def test_wrong_citations_are_counted_and_put_right():
     done = cite("Uric acid causes gout [1]. Hay fever is an allergy to pollen [1][9].", PASSAGES)
     assert done["prediction"] == "Uric acid causes gout [2]. Hay fever is an allergy to pollen [1]."
     assert done["wrong_citations"] == 2 and done["supported"] == 1.0
-    assert done["passages"] == [passage._asdict() for passage in PASSAGES]
+    assert [p["number"] for p in done["passages"]] == [1, 2, 3]
+    assert [p["cited"] for p in done["passages"]] == [True, True, False]
+    assert [p["text"] for p in done["passages"]] == [passage.text for passage in PASSAGES]
     json.dumps(done)
 
 
@@ -252,6 +256,37 @@ def test_an_answer_that_claims_nothing_has_no_support_to_count(answer: str):
 
 def test_without_passages_nothing_is_supported():
     assert cite("Gout hurts.", [])["prediction"] == f"Gout hurts [{NO_SUPPORT}]."
+
+
+def test_citations_can_be_blanked_and_nothing_else_moves():
+    cited = cite("Uric acid causes gout. Bones break [in old age].", PASSAGES)["prediction"]
+    blank = blank_citations(cited)
+    assert len(blank) == len(cited) and NO_SUPPORT not in blank and "[2]" not in blank and "[in old age]" in blank
+    assert blank.index("Bones") == cited.index("Bones")
+
+
+# ----- For a model
+
+QA = {"task": "qa", "columns": {"question": "question", "options": None}, "max_length": 256}
+
+
+@pytest.mark.parametrize(("max_length", "longest"), [(256, 32), (4096, PASSAGE_WORDS), (4, 1)])
+def test_passages_are_as_short_as_the_models_input_asks_for(tmp_path: Path, max_length: int, longest: int):
+    path = write_rows(tmp_path / "c.jsonl", [{"text": " ".join(f"word{i}" for i in range(1000))}])
+    passages = read_corpus(path, QA | {"max_length": max_length}).passages
+    assert max(len(p.text.split()) for p in passages) == longest
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (QA | {"task": "summarization"}, "is of task summarization"),
+        (QA | {"columns": {"question": "question", "options": "options"}}, "chooses among options"),
+    ],
+)
+def test_a_model_that_writes_no_answers_takes_no_corpus(corpus: Path, task: dict, said: str):
+    with pytest.raises(UserError, match="`corpus_file`.*" + said):
+        read_corpus(corpus, task)
 
 
 @pytest.mark.real_data

@@ -29,8 +29,10 @@ STOP_WORDS = {word for word in STOPWORDS_EN_PLUS if len(word) > 1} | {"a", "i"}
 PASSAGE_WORDS = 150  # longest passage; 75 and 300 are compared with it in benchmarks/retrieval.py
 # Of a sentence's distinct words, how many a passage has to hold to support it (benchmarks/retrieval.py)
 MIN_OVERLAP = 0.7
+MOST_PASSAGES = 3  # in a prompt
 CITATION = re.compile(r"\s*\[(\d+(?:\s*[,;]\s*\d+)*)\]")
 NO_SUPPORT = "no passage supports this"
+MARK = re.compile(rf" \[(?:\d+|{NO_SUPPORT})\]")  # what `cite` writes
 PROMPT = (
     "{passages}\n\nAnswer from these passages alone and cite them by number, like [1]. If none of them holds the "
     f"answer, say: {NO_SUPPORT}.\n\n{{question}}"
@@ -103,6 +105,21 @@ class Retriever:
         return [self.passages[i]._replace(score=float(scores[i])) for i in best if scores[i] > 0]
 
 
+def read_corpus(path: str | Path, task: Mapping[str, Any]) -> Retriever:
+    """Read a corpus for a model that answers questions.
+
+    Its passages are as short as the model's input asks for. With as many words as an eighth of its tokens,
+    `MOST_PASSAGES` leave room for their titles and a question (English has about 1.4 tokens a word, names more).
+
+    Raises:
+        UserError: the model answers no questions, or chooses among options; or as `Retriever.from_file`.
+    """
+    if task["task"] != "qa" or task["columns"]["options"]:
+        what = "chooses among options" if task["task"] == "qa" else f"is of task {task['task']}"
+        raise UserError(f"`corpus_file` is for models that write answers, and `model` {what}: leave it out.")
+    return Retriever.from_file(path, max(1, min(PASSAGE_WORDS, task["max_length"] // 8)))
+
+
 def cut_passages(text: str, passage_words: int = PASSAGE_WORDS) -> list[str]:
     """Cut a text into passages of whole sentences, each of at most `passage_words` words; a longer sentence is cut.
 
@@ -165,7 +182,8 @@ def add_passages(
     new_rows, shown = [], []
     for row in rows:
         fits = partial(_fits, row=row, tokenizer=tokenizer, task=task)
-        text, passages = build_question(row[column], retriever.search(row[column], k), fits)
+        question = str(row[column])  # a file may hold numbers
+        text, passages = build_question(question, retriever.search(question, k), fits)
         new_rows.append({**row, column: text})
         shown.append(passages)
     return new_rows, shown
@@ -215,9 +233,11 @@ def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
     Returns:
         `prediction`, where a sentence ends in [1] or in [no passage supports this]; `supported`, the share of its
         sentences that a passage supports, None where it claims nothing; `wrong_citations`, how many of the model's own
-        named a passage that does not support the sentence; `passages`, as dicts.
+        named a passage that does not support the sentence; `passages`, as dicts, each with its `number` and whether it
+        is `cited`.
     """
     plain, claims = find_support(answer, passages)
+    cited = {claim.passage for claim in claims}
     for claim in reversed(claims):
         mark = f" [{claim.passage or NO_SUPPORT}]"
         end = claim.start + len(plain[claim.start : claim.end].rstrip(" .?!"))
@@ -226,8 +246,14 @@ def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
         "prediction": plain.strip(),
         "supported": sum(claim.passage is not None for claim in claims) / len(claims) if claims else None,
         "wrong_citations": sum(number != claim.passage for claim in claims for number in claim.cited),
-        "passages": [passage._asdict() for passage in passages],
+        "passages": [{"number": n, "cited": n in cited, **p._asdict()} for n, p in enumerate(passages, start=1)],
     }
+
+
+def blank_citations(answer: str) -> str:
+    """An answer of `cite` with spaces in place of its citations: every other character keeps its place, and what reads
+    the answer for its meaning does not take the "no" of [no passage supports this] for a negation."""
+    return MARK.sub(lambda match: " " * len(match[0]), answer)
 
 
 def _fits(text: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]) -> bool:
