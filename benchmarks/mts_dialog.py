@@ -6,7 +6,8 @@
 twentieth kept for validation), tested on the 100 dialogues of the validation set. The model is the quickstart's after
 its own training (MiniLM's weights, definitions to names). MTS-Dialog: github.com/abachaa/MTS-Dialog, CC BY 4.0;
 `train.csv`, `validation.csv` with `section_header`, `dialogue`, `section_text`. ROUGE without stemming.
-Writes results/mts_dialog.json, numbers only.
+Read by eye: the form of a note, with wrong ages, dates and sexes in the longer ones; 24 million weights and 1,100
+dialogues teach no facts. Twelve minutes on 2 cores. Writes results/mts_dialog.json, numbers only.
 """
 
 import argparse
@@ -21,7 +22,7 @@ KEYS = {
     "attn_implementation": "eager", "use_peft": "false", "text_column": "dialogue", "summary_column": "section_text",
     "keep_columns": "section_header", "text_template": "{section_header}: {text}", "validation_fraction": 0.05,
     "min_input_words": 1, "max_source_length": 256, "max_target_length": 128, "use_cpu": "true", "bf16": "true",
-    "num_train_epochs": 6, "per_device_train_batch_size": 16, "train_sampling_strategy": "group_by_length",
+    "num_train_epochs": 10, "per_device_train_batch_size": 16, "train_sampling_strategy": "group_by_length",
     "learning_rate": 5e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.06, "logging_steps": 25,
     "save_strategy": "no", "eval_strategy": "no", "report_to": "none", "per_device_eval_batch_size": 32,
     "max_new_tokens": 128, "no_repeat_ngram_size": 3,
@@ -34,11 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/mts_dialog"))
     parser.add_argument("--model", default="outputs/quickstart-summarization")
-    parser.add_argument("--num_train_epochs", type=int, default=KEYS["num_train_epochs"])
     args = parser.parse_args()
     files = {"train_file": args.data / "train.csv", "test_file": args.data / "validation.csv"}
     keys = KEYS | files | {"model_name_or_path": args.model, "output_dir": OUTPUT_DIR}
-    keys["num_train_epochs"] = args.num_train_epochs
     command = [sys.executable, "run_summarization.py"]
     command += [word for key, value in keys.items() for word in (f"--{key}", str(value))]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
