@@ -2,12 +2,14 @@
 
     python app.py --model outputs/quickstart-qa
     python app.py --model outputs/quickstart-qa --model outputs/quickstart-classification --port 8080
+    python app.py --model outputs/quickstart-qa --corpus_file leaflets.csv
     python app.py --model outputs/phi3-qlora --backend openai --base_url http://127.0.0.1:8000/v1
 
 The page is at `/`, the description of the API at `/docs`, numbers for Prometheus at `/metrics`. With the environment
 variable APP_TOKEN set, everything but `/health` asks for it: `Authorization: Bearer TOKEN`, or in the browser as the
-password. With `--backend openai` questions go to a server such as vLLM, which holds base model and adapter; it is told
-its models' names with `--lora-modules NAME=DIR`, and NAME is the last part of `--model` or `--served_model`.
+password. With `--corpus_file` a question is asked together with passages of your own texts, and its answer cites them.
+With `--backend openai` questions go to a server such as vLLM, which holds base model and adapter; it is told its
+models' names with `--lora-modules NAME=DIR`, and NAME is the last part of `--model` or `--served_model`.
 
 As a Hugging Face Space (Gradio or Docker) it runs as it stands: set the Space's variable APP_MODEL to the repository
 of an adapter. A Space sets GRADIO_SERVER_NAME itself, which is the default of `host`.
@@ -24,6 +26,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,16 +42,18 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.inference import Predictor
+from utils.retrieval import read_corpus
 from utils.safety import risk_level
 from utils.serving.answering import (
     Question,
+    answer_from_passages,
     answer_here,
     check_after,
     check_before,
 )
 from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
 from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
-from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, state_of
+from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, read_tokenizer, state_of
 from utils.serving.page import TITLE, make_page, mount_page
 from utils.serving.schemas import (
     MOST_CHARACTERS,
@@ -89,6 +94,10 @@ class AppArguments:
     served_model: str | None = field(
         default=None, metadata={"help": "The model's name on that server; default: the last part of `model`."}
     )
+    corpus_file: str | None = field(
+        default=None,
+        metadata={"help": "Your own texts, to answer from and to cite: column `text`; `title`, `source` if there."},
+    )
     batch_size: int = field(default=32, metadata={"help": "Rows a batch, of as many requests as wait."})
     batch_wait_ms: float = field(default=2.0, metadata={"help": "How long an incomplete batch waits for more."})
     queue_size: int = field(default=256, metadata={"help": "Requests that may wait for a model; one more gets 429."})
@@ -122,16 +131,24 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
     """Load a model, or find out what a server has to be asked for it.
 
     Raises:
-        UserError: it is no run's folder, or takes more than a text.
+        UserError: it is no run's folder, or takes more than a text; or the corpus cannot be used.
     """
     task = read_task(model)
+    retriever = None
+    if task["task"] == "qa" and args.corpus_file is not None:
+        retriever = read_corpus(args.corpus_file, task)
     limits = {"batch_wait_ms": args.batch_wait_ms, "queue_size": args.queue_size}
     if task["task"] == "qa" and args.base_url is not None:
         name = args.served_model or Path(model).name
         client = connect(args.base_url, os.environ.get("OPENAI_API_KEY"), args.time_limit)
+
+        def ask(rows: list[Question]) -> list[dict[str, Any]]:
+            return [answer_there(client, name, task, row) for row in rows]
+
+        if retriever:
+            ask = partial(answer_from_passages, ask, retriever, read_tokenizer(model), task)
         # the server makes its own batches: each question goes there at once
-        batcher = Batcher("qa", lambda rows: [answer_there(client, name, task, row) for row in rows], metrics,
-                          batch_size=1, threads=args.batch_size, **limits)  # fmt: skip
+        batcher = Batcher("qa", ask, metrics, batch_size=1, threads=args.batch_size, **limits)
         return Served(task, batcher, lambda: state_of(client, name))
     predictor = Predictor.from_pretrained(model)
     task = predictor.task
@@ -143,6 +160,8 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
             return answer_here(predictor, rows, args.batch_size)
         return predictor(rows, args.batch_size)
 
+    if retriever:
+        answer = partial(answer_from_passages, answer, retriever, predictor.tokenizer, task)
     answer([Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"])  # the first call is slow
     batcher = Batcher(task["task"], answer, metrics, batch_size=args.batch_size, **limits)
     return Served(task, batcher, batcher.state)
@@ -275,13 +294,16 @@ def main(argv: list[str] | None = None) -> None:
         if token is not None and not token.strip():
             raise UserError("`APP_TOKEN` is empty: give a token, or unset the variable.")
         listener = listen(args.host, args.port)  # before minutes of loading
-        metrics, models = make_metrics(), {}
+        metrics = make_metrics()
+        folders: dict[str, str] = {}
         for model in args.model:
-            served = load(model, args, metrics)
-            name = served.task["task"]
-            if name in models:
+            name = read_task(model)["task"]
+            if name in folders:
                 raise UserError(f"`model` {model} is the second one of task {name}: give one a task.")
-            models[name] = served
+            folders[name] = model
+        if args.corpus_file is not None and "qa" not in folders:
+            raise UserError("`corpus_file` is for questions, and no `model` is of task qa: leave it out, or give one.")
+        models = {name: load(model, args, metrics) for name, model in folders.items()}
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if token is None and not is_loopback(args.host):

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import uvicorn
-from conftest import ROOT, qa_flags, run_here, write_rows
+from conftest import ROOT, qa_flags, run_here, toy_rows, write_rows
 from fastapi.testclient import TestClient
 from test_run_classification import class_flags
 from test_run_hierarchical import tree_flags, tree_rows
@@ -30,6 +30,8 @@ import run_qa_sft
 import run_summarization
 from utils.arguments import parse_recipe
 from utils.inference import Predictor
+from utils.retrieval import NO_SUPPORT, add_passages, cite, read_corpus
+from utils.serving.answering import check_after
 from utils.serving.batching import make_metrics
 from utils.serving.guard import DISCLAIMER, Server, listen
 from utils.serving.schemas import MOST_CHARACTERS, MOST_TEXTS
@@ -94,8 +96,10 @@ def test_generate_answers_as_the_predictor_does(client, runs):
     for question, answer in zip(questions, expected, strict=True):
         body = post(client, "/generate", question=question).json()
         assert set(body) == {
-            "response", "safety_report", "inference_time_ms", "ended", "cut", "confidence",
+            "response", "safety_report", "inference_time_ms", "ended", "cut", "confidence", "passages", "supported",
+            "wrong_citations",
         }  # fmt: skip
+        assert body["passages"] is body["supported"] is body["wrong_citations"] is None  # there is no corpus
         assert body["response"] == answer["prediction"] and body["ended"] == answer["ended"] and not body["cut"]
         assert body["inference_time_ms"] > 0 and 0 < body["confidence"] < 1
         assert set(body["safety_report"]) == {"risk_level", "warnings"}
@@ -173,6 +177,44 @@ def test_a_model_that_is_not_loaded_is_named(runs):
             assert answer.status_code == 404 and "no model of task" in answer.json()["detail"]
         assert post(client, "/classify", text="x", task="hierarchical").status_code == 404
         assert post(client, "/classify", text="x").status_code == 200
+
+
+# ----- Passages
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> str:
+    rows = [{"id": r["id"], "source": "Toy leaflets", "text": r["answer"]} for r in toy_rows()]
+    return str(write_rows(tmp_path_factory.mktemp("corpus") / "corpus.jsonl", rows))
+
+
+def test_answers_come_with_the_passages_that_the_model_was_shown(runs, corpus):
+    questions = ["What is cardiitis?", "What is hepatosis and how does it begin?", "zzyzx"] * 4
+    predictor = Predictor.from_pretrained(runs["qa"])
+    retriever = read_corpus(corpus, predictor.task)
+    rows = [{"question": question} for question in questions]
+    asked, passages = add_passages(rows, retriever, 3, predictor.tokenizer, predictor.task)
+    plain = [answer["prediction"] for answer in predictor(asked)]
+    with make_client([runs["qa"]], corpus_file=corpus) as client, ThreadPoolExecutor(6) as pool:
+        bodies = list(pool.map(lambda question: post(client, "/generate", question=question).json(), questions))
+        harmful = post(client, "/generate", question=ATTACK).json()
+    for body, text, own in zip(bodies, plain, passages, strict=True):
+        expected = cite(text, own)
+        assert body["response"] == expected.pop("prediction")
+        assert {key: body[key] for key in expected} == expected
+    assert bodies[0]["passages"][0]["source"] == "Toy leaflets" and bodies[2]["passages"] == []
+    assert NO_SUPPORT in bodies[2]["response"] and bodies[2]["supported"] == 0.0
+    assert harmful["passages"] is None and "112" in harmful["response"]
+
+
+def test_the_safety_checks_read_an_answer_without_its_citations():
+    answer = cite("You can take warfarin together with ibuprofen. Drink water.", [])["prediction"]
+    plain = answer.replace(f" [{NO_SUPPORT}]", "")
+    found, expected = check_after(answer, "", None), check_after(plain, "", None)
+    assert [f["rule"] for f in found] == [f["rule"] for f in expected] != []
+    for one, other in zip(found, expected, strict=True):
+        words = [text[slice(*f["span"])] for text, f in ((answer, one), (plain, other))]
+        assert words[0].replace(f" [{NO_SUPPORT}]", "") == words[1]
 
 
 # ----- Safety
@@ -399,6 +441,10 @@ def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
     assert "belong together" in refused(capsys, "--model", qa, "--base_url", "http://127.0.0.1:1/v1")
     assert "`base_url`" in refused(
         capsys, "--model", qa, "--backend", "openai", "--base_url", "no address", "--port", "0"
+    )
+    assert "does not exist" in refused(capsys, "--model", qa, "--corpus_file", "no_such.csv", "--port", "0")
+    assert "no `model` is of task qa" in refused(
+        capsys, "--model", runs["classification"], "--corpus_file", "no_such.csv", "--port", "0"
     )
     assert "`APP_TOKEN` is empty" in refused(capsys, "--model", qa, APP_TOKEN=" ")
     for key, value in (("batch_size", "0"), ("queue_size", "0"), ("batch_wait_ms", "-1"), ("time_limit", "0")):

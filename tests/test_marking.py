@@ -5,7 +5,15 @@ import re
 import pytest
 
 from utils.serving.answering import CONFIDENCE_WORDS, confidence_words
-from utils.serving.marking import describe_classes, list_findings, mark_covered, mark_spans, notes_on, plot_classes
+from utils.serving.marking import (
+    describe_classes,
+    list_findings,
+    list_passages,
+    mark_covered,
+    mark_spans,
+    notes_on,
+    plot_classes,
+)
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 FLAT = {
@@ -78,6 +86,14 @@ def test_findings_are_listed_gravest_first_with_their_source():
     html = list_findings([finding(0, 1, severity=2, message="two"), finding(0, 1, severity=4, message="four")])
     assert html.index("four") < html.index("two") and html.count('href="https://a.example"') == 2
     assert "does not mean" in list_findings([])
+
+
+def test_the_passages_of_an_answer_are_listed_and_the_cited_ones_marked():
+    passage = {"number": 1, "cited": False, "id": "a", "title": EVIL, "source": EVIL, "text": EVIL, "score": 1.0}
+    html = list_passages({"passages": [passage, passage | {"number": 2, "cited": True, "title": "", "source": ""}]})
+    assert marked(html) == ["[2] cited"] and html.index("[1]") < html.index("[2]")
+    assert "<script" not in html and "<img" not in html and html.count("&lt;script") == 4
+    assert "No passage" in list_passages({"passages": []}) and list_passages({}) == ""
 
 
 def test_what_is_cut_or_not_ended_is_told():

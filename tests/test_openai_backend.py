@@ -4,17 +4,19 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import qa_flags, run_here
+from conftest import qa_flags, run_here, write_rows
 from test_app import make_client, post
 
 import run_qa_sft
 from utils.arguments import UserError
 from utils.serving.answering import Question
-from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, state_of
+from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, read_tokenizer, state_of
 
 WORDS = ["A ", "disease", " of the", " heart."]
 
@@ -152,6 +154,29 @@ def test_the_app_puts_the_same_checks_around_it(server, folder):
         assert body["safety_report"]["risk_level"] == 4 and len(server.bodies) == 1
         assert post(client, "/generate", question="too long").status_code == 422
         assert post(client, "/generate", question="broken").status_code == 503
+
+
+def test_passages_go_to_the_server_and_their_citations_come_back(server, folder, tmp_path):
+    texts = ["The heart, a disease.", "Ataxia is a disease of the heart and of more."]
+    path = write_rows(tmp_path / "corpus.jsonl", [{"text": text, "title": "Ataxia"} for text in texts])
+    with make_client([folder], backend="openai", base_url=url_of(server), corpus_file=path) as client:
+        body = post(client, "/generate", question="What is ataxia?").json()
+        with ThreadPoolExecutor(8) as pool:
+            together = list(
+                pool.map(lambda _: post(client, "/generate", question="What is ataxia?").json(), range(16))
+            )
+    content = server.bodies[0]["messages"][1]["content"]
+    assert all(text in content for text in texts) and content.endswith("What is ataxia?")
+    assert body["response"] in ("A disease of the heart [1].", "A disease of the heart [2].")
+    assert body["supported"] == 1.0 and sum(p["cited"] for p in body["passages"]) == 1 < len(body["passages"])
+    assert all(one | {"inference_time_ms": 0} == body | {"inference_time_ms": 0} for one in together)
+
+
+def test_a_corpus_needs_the_tokenizer_of_the_run(folder, tmp_path):
+    (tmp_path / "task.json").write_text(Path(folder, "task.json").read_text())
+    assert read_tokenizer(folder)("x")["input_ids"]
+    with pytest.raises(UserError, match="has no tokenizer"):
+        read_tokenizer(str(tmp_path))
 
 
 def test_a_server_that_is_down_is_503_and_health_says_so(folder):

@@ -4,7 +4,7 @@ import json
 import uuid
 
 import pytest
-from test_app import ATTACK, make_client, runs  # noqa: F401  a fixture
+from test_app import ATTACK, corpus, make_client, runs  # noqa: F401  fixtures
 
 from utils.inference import Predictor
 from utils.serving.page import EXAMPLES, TABS
@@ -59,6 +59,14 @@ def test_an_answer_is_streamed_and_is_that_of_the_predictor(client, runs):  # no
     assert len([m for m in messages if m["msg"] == "process_generating"]) >= 2
     answer, findings = outcome(messages)
     assert expected["prediction"].split()[0] in answer and "mean probability" in findings
+
+
+def test_passages_are_shown_below_the_answer(runs, corpus):  # noqa: F811
+    with make_client([runs["qa"]], corpus_file=corpus) as client:
+        _, below = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, 0, 6))
+        assert "[1]" in below and "Toy leaflets" in below and "Cardiitis is a disease" in below
+        _, below = outcome(press(client, "Ask", "zzyzx", *PATIENT, 0, 6))
+        assert "No passage" in below
 
 
 def test_an_emergency_is_a_banner(client):

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 from utils.generation import generate_answers, score_answers
 from utils.inference import Predictor
 from utils.prompts import build_prompt, encode, fit
+from utils.retrieval import MOST_PASSAGES, Retriever, add_passages, blank_citations, cite
 from utils.safety import check_question, check_response
 from utils.seq2seq import position_limit
 
@@ -63,8 +64,8 @@ def check_before(question: str, patient_context: dict[str, Any] | None) -> tuple
 
 
 def check_after(response: str, question: str, patient_context: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Findings about an answer, with spans in it."""
-    found = check_response(response, question, patient_context)
+    """Findings about an answer, with spans in it, citations or not."""
+    found = check_response(blank_citations(response), question, patient_context)
     return [finding | {"where": "response"} for finding in found]
 
 
@@ -72,6 +73,39 @@ def confidence_words(confidence: float) -> str:
     """A mean token probability as a sentence that promises no more than it says."""
     words = next(words for least, words in CONFIDENCE_WORDS if confidence >= least)
     return f"The model was {words} (mean probability of a token {confidence:.2f}), which says nothing of the facts."
+
+
+# ----- Passages
+
+
+def answer_from_passages(
+    answer: Callable[[list[Question]], list[dict[str, Any]]],
+    retriever: Retriever,
+    tokenizer: PreTrainedTokenizerBase,
+    task: dict[str, Any],
+    questions: list[Question],
+) -> list[dict[str, Any]]:
+    """Answer questions together with the passages of a corpus that share their words.
+
+    Args:
+        answer: `answer_here`, or `answer_there` for each question, of a model.
+        retriever: of the corpus; threads may share it.
+        tokenizer, task: of the model, also where a server holds it: passages stay within its `max_length`.
+        questions: of several clients.
+
+    Returns:
+        what `answer` returns, with the citations of `cite` in `response`, and its `supported`, `wrong_citations` and
+        `passages`.
+    """
+    column = task["columns"]["question"]
+    rows = [{column: question.text} for question in questions]
+    rows, shown = add_passages(rows, retriever, MOST_PASSAGES, tokenizer, task)
+    asked = [question._replace(text=row[column]) for question, row in zip(questions, rows, strict=True)]
+    results = []
+    for found, passages in zip(answer(asked), shown, strict=True):
+        cited = cite(found["response"], passages)
+        results.append(found | {"response": cited.pop("prediction")} | cited)
+    return results
 
 
 # ----- The model at hand

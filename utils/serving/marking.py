@@ -21,6 +21,7 @@ CSS = """
 .text mark, p mark { border-radius: 3px; padding: 0 2px; color: inherit; }
 mark.level1, mark.covered { background: #d5e8d4aa; } mark.level2 { background: #ffe08acc; }
 mark.level3, mark.invented { background: #f8a978cc; } mark.level4 { background: #f08080cc; }
+.passages { list-style: none; padding-left: 0; } .passages li { margin: 6px 0; }
 .banner { border-left: 5px solid #c0392b; padding: 8px 12px; margin-bottom: 8px; }
 """
 
@@ -60,6 +61,21 @@ def list_findings(findings: list[dict[str, Any]]) -> str:
         text = f"{escape(finding['kind'])}: {escape(finding['message'])}"
         rows.append(f'<li><mark class="level{finding["severity"]}">{text}</mark> ({link})</li>')
     return f"<p>Safety checks:</p><ul>{''.join(rows)}</ul>"
+
+
+def list_passages(answer: dict[str, Any]) -> str:
+    """HTML of the passages that an answer was given with, the cited ones marked; nothing without a corpus."""
+    if "passages" not in answer:
+        return ""
+    if not answer["passages"]:
+        return "<p>No passage of your texts shares words with the question, or none fits beside it.</p>"
+    rows = []
+    for passage in answer["passages"]:
+        head = " &middot; ".join(escape(text) for text in (passage["title"], passage["source"]) if text)
+        number = f"[{passage['number']}]"
+        number = f'<mark class="covered">{number} cited</mark>' if passage["cited"] else number
+        rows.append(f"<li>{number} {f'<b>{head}</b>: ' if head else ''}{escape(passage['text'])}</li>")
+    return f'<p>Passages of your texts:</p><ul class="passages">{"".join(rows)}</ul>'
 
 
 def banner(text: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError, Timeout
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.prompts import fill_template
@@ -103,6 +104,18 @@ def read_task(model: str) -> dict[str, Any]:
             f"`model` {model} has no task.json that can be read: give the `output_dir` of a run that has ended, or "
             "its Hub repository."
         ) from error
+
+
+def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a run's folder or Hub repository: it measures how many passages a question may bring along.
+
+    Raises:
+        UserError: it has none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise UserError(f"`model` {model} has no tokenizer, which `corpus_file` needs: give a run's.") from error
 
 
 def state_of(client: OpenAI, name: str) -> str:

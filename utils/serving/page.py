@@ -24,6 +24,7 @@ from utils.serving.marking import (
     banner,
     describe_classes,
     list_findings,
+    list_passages,
     mark_covered,
     mark_spans,
     notes_on,
@@ -128,7 +129,8 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         except Exception as error:
             raise _told(error) from None
         marked = mark_spans(done["response"], found, lambda f: f"level{f['severity']}")
-        yield f'<div class="text">{marked}</div>', notes_on(done) + list_findings(found)
+        notes = notes_on(done) + list_passages(done) + list_findings(found)
+        yield f'<div class="text">{marked}</div>', notes
 
     inputs = [box, age, pregnant, *listed, temperature, longest]
     _on_ask([button.click, box.submit], run, inputs, [answer, findings])

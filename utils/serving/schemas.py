@@ -51,13 +51,30 @@ class SafetyReport(BaseModel):
     warnings: list[Finding]
 
 
+class CitedPassage(BaseModel):
+    number: int = Field(description="as the answer cites it")
+    cited: bool = Field(description="a sentence of the answer cites it")
+    id: str
+    title: str
+    source: str
+    text: str
+    score: float = Field(description="of BM25 for the question: above 0, without a top")
+
+
 class GenerateAnswer(BaseModel):
-    response: str
+    response: str = Field(description="with a corpus each sentence ends in [1] or in [no passage supports this]")
     safety_report: SafetyReport | None = Field(description="null where `use_safety` was false: nothing was checked")
     inference_time_ms: float
     ended: bool = Field(description="the answer ended by itself")
     cut: bool = Field(description="the model saw a part of the question")
     confidence: float | None = Field(description="mean probability of a token; says nothing of being right")
+    passages: list[CitedPassage] | None = Field(
+        None, description="of the corpus, that the model was shown; null without a corpus, or where no model was asked"
+    )
+    supported: float | None = Field(None, description="share of the answer's sentences that a passage supports")
+    wrong_citations: int | None = Field(
+        None, description="citations that the model wrote itself and that were wrong; they are replaced"
+    )
 
 
 class ClassifyRequest(Body):
