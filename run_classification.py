@@ -75,7 +75,7 @@ from utils.modeling import (
 )
 from utils.prompts import check_adapted, fill_template
 from utils.report import write_report
-from utils.run import describe_run, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
 from utils.tables import results_table, write_json
 
@@ -245,7 +245,7 @@ def main(
     if linear and trainer.is_world_process_zero():
         save_file(linear, output_dir / "linear.safetensors")
     results |= {f"blend_{name}": weight for name, weight in task["blend"].items() if encoder_args.blend != "none"}
-    eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
+    eval_scores = linear_scores(linear, eval_texts)
     eval_logits = blend(eval_logits, eval_scores, log_prior, task["blend"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_logits, eval_labels)
     weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
@@ -254,10 +254,13 @@ def main(
     eval_confidence = softmax(eval_logits, temperature).max(axis=1)
     threshold = abstention_threshold(eval_confidence, eval_logits.argmax(axis=1) == eval_labels, encoder_args.max_risk)
     task["abstention"] = {"max_risk": encoder_args.max_risk, "threshold": threshold}
+    if not data_args.evaluate_test:
+        end_on_validation(trainer, task, results)
+        return
 
     inputs = test_dataset["input_ids"]
     encoder_logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
-    logits = blend(encoder_logits, scores, log_prior, task["blend"])
+    logits = blend(encoder_logits, linear_scores(linear, texts), log_prior, task["blend"])
     if model_args.use_peft:
         with trainer.model.disable_adapter():
             base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")

@@ -78,7 +78,7 @@ from utils.modeling import (
 )
 from utils.prompts import check_adapted, fill_template
 from utils.report import write_report
-from utils.run import describe_run, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
 from utils.tables import results_table, write_json
 
@@ -282,7 +282,7 @@ def main(
     if linear and trainer.is_world_process_zero():
         save_file(linear, output_dir / "linear.safetensors")
     results |= {f"blend_{name}": weight for name, weight in task["blend"].items() if encoder_args.blend != "none"}
-    eval_scores, scores = linear_scores(linear, eval_texts), linear_scores(linear, texts)
+    eval_scores = linear_scores(linear, eval_texts)
     eval_leaves = blend(eval_leaves, eval_scores, log_prior, task["blend"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_leaves, eval_labels)
     eval_log_p = sum_to_parents(eval_leaves / temperature, tree)
@@ -294,10 +294,13 @@ def main(
         for columns, right in zip(tree.columns, (predicted == tree.ancestors[eval_labels]).T, strict=True)
     ]
     task["abstention"] = {"max_risk": encoder_args.max_risk, "thresholds": thresholds}
+    if not data_args.evaluate_test:
+        end_on_validation(trainer, task, results)
+        return
 
     inputs = test_dataset["input_ids"]
     encoder_leaves = leaf_log_probabilities(predict_logits(trainer.model, inputs, *how, "test: tuned model"), tree)
-    leaves = blend(encoder_leaves, scores, log_prior, task["blend"])
+    leaves = blend(encoder_leaves, linear_scores(linear, texts), log_prior, task["blend"])
     if model_args.use_peft:
         with trainer.model.disable_adapter():
             base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")

@@ -46,7 +46,7 @@ from utils.modeling import (
 from utils.multiple_choice import choice_statistics
 from utils.prompts import answer_frame, check_adapted, encode, fill_template, fit, option_answers, whole_prompt
 from utils.report import write_report
-from utils.run import describe_run, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, peak_memory, start_run, train_or_take_up
 from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
@@ -277,6 +277,9 @@ def main(
     )
     weights = resampling_weights(len(validation), seed, splits["validation"]["cluster"])
     results |= evaluate_statistics(loss_statistics(nll, tokens), weights, "eval")
+    if not data_args.evaluate_test:
+        end_on_validation(trainer, task, results)
+        return
 
     prompts, answers, cut = to_tokens(test, tokenizer, task)
     users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)

@@ -49,7 +49,7 @@ from utils.modeling import (
 )
 from utils.prompts import check_adapted, fill_template
 from utils.report import write_report
-from utils.run import describe_run, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
 from utils.seq2seq import (
     check_lengths,
@@ -258,9 +258,10 @@ def main(
     if summary_args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(summary_args.early_stopping_patience))
     if training_args.train_sampling_strategy == "group_by_length":
-        lengths = [len(ids) + len(labels) for ids, labels in zip(train["input_ids"], train["labels"], strict=True)]
+        lengths, targets = ([len(ids) for ids in train[key]] for key in ("input_ids", "labels"))
         batch_size = training_args.train_batch_size * training_args.world_size
-        set_train_order(trainer, EpochSampler(lengths, batch_size, training_args.seed, grouped=True))
+        sampler = EpochSampler(lengths, batch_size, training_args.seed, grouped=True, target_lengths=targets)
+        set_train_order(trainer, sampler)
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
@@ -275,6 +276,9 @@ def main(
     weights = resampling_weights(len(validation["texts"]), seed, splits["validation"]["cluster"])
     loss = pair_losses(model, validation, tokenizer.pad_token_id, batch_size, "validation: loss")
     results |= evaluate_statistics(loss, weights, "eval")
+    if not data_args.evaluate_test:
+        end_on_validation(trainer, task, results)
+        return
 
     asked = (tokenizer, test, task, batch_size)
     predictions, ended, tuned = write_summaries(model, *asked, "tuned model")

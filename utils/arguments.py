@@ -61,6 +61,10 @@ class DataArguments:
     test_file: str | None = field(default=None, metadata={"help": "As `train_file`, for the test."})
     validation_fraction: float = field(default=0.1, metadata={"help": "Share of rows, if no validation split."})
     test_fraction: float = field(default=0.1, metadata={"help": "Share of rows, if no test split."})
+    split_seed: int | None = field(
+        default=None, metadata={"help": "Of the split and the samples, where `seed` changes; `seed` by default."}
+    )
+    evaluate_test: bool = field(default=True, metadata={"help": "false ends after validation: no test, no report."})
     group_column: str | None = field(
         default=None, metadata={"help": "Rows of one group (patient, document) stay in one split."}
     )

@@ -60,7 +60,7 @@ def load_splits(
         index_column: place of the right option, from 0; -1 drops the row as unlabelled.
         cluster_columns: which of the columns above are compared for near-duplicates.
         label_column: labels whose shares the cut splits keep.
-        seed: of the split, the samples and the MinHash.
+        seed: of the split, the samples and the MinHash, unless `args.split_seed` is given.
 
     Returns:
         the splits, with the columns `id` (the file's, or "<split>-<row number>"), the columns named above (text,
@@ -73,6 +73,7 @@ def load_splits(
         UserError: for every mistake in arguments, files, columns and rows, and for a split without rows.
     """
     given = _check(args)
+    seed = seed if args.split_seed is None else args.split_seed
     parts = [input_column, target_column, *optional_columns, *list_columns, index_column]
     parts = [name for name in parts if name]
     twice = [name for name, count in Counter(parts).items() if count > 1 or name in ("id", "cluster")]

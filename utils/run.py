@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
+from utils.tables import write_json
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
@@ -30,7 +31,7 @@ FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
     "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size", "blend",
     "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer", "bertscore_model",
-    "bertscore_layer",
+    "bertscore_layer", "evaluate_test",
 }  # fmt: skip
 
 
@@ -46,10 +47,13 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         the newest complete checkpoint in `output_dir`, or None to start from the beginning.
 
     Raises:
-        UserError: the folder cannot be written, or holds the checkpoints of a different recipe.
+        UserError: the folder cannot be written, or holds the checkpoints of a different recipe; a push of what is not
+            evaluated.
     """
     if args.learning_rate < 0:
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
+    if args.push_to_hub and not given.get("evaluate_test", True):
+        raise UserError("`push_to_hub` needs the numbers of the test: give `evaluate_test: true` with it.")
     output_dir = Path(args.output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -99,15 +103,18 @@ def has_bfloat16(device: torch.device) -> bool:
 def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
     """Train to the end, from `checkpoint` if there is one, and return the metrics with the prefix `train_`.
 
-    `Trainer.train` takes one more step when its checkpoint is that of the last one. So a run that had ended is not
-    trained: its weights are loaded (the best ones with `load_best_model_at_end`), and its metrics read back.
+    `Trainer.train` takes one more step when its checkpoint is that of the last one. So a run that had ended, or had
+    stopped early, is not trained: its weights are loaded (the best ones with `load_best_model_at_end`), and its
+    metrics read back.
 
     Raises:
         UserError: `metric_for_best_model` is none that the first evaluation finds.
     """
     output_dir = Path(trainer.args.output_dir)
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
-    if state and state.global_step >= state.max_steps:
+    control = state.stateful_callbacks.get("TrainerControl", {}) if state else {}
+    stopped_early = control.get("args", {}).get("should_training_stop", False)
+    if state and (state.global_step >= state.max_steps or stopped_early):
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(best or checkpoint)
         trainer.state = state
@@ -128,6 +135,19 @@ def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, floa
     metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
     trainer.save_metrics("train", metrics, combined=False)
     return metrics
+
+
+def end_on_validation(trainer: Trainer, task: dict[str, Any], results: dict[str, Any]) -> None:
+    """End a run with `evaluate_test: false`: write `task.json` and `all_results.json`, and no report, card or push.
+
+    The same command with `evaluate_test: true` evaluates it on the test rows without training again.
+    """
+    if trainer.is_world_process_zero():
+        output_dir = Path(trainer.args.output_dir)
+        write_json(output_dir / "task.json", task)
+        write_json(output_dir / "all_results.json", results | peak_memory())
+    trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
+    trainer.end()
 
 
 def newest_checkpoint(output_dir: Path) -> str | None:
