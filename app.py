@@ -237,8 +237,8 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
             found, instead = await asyncio.to_thread(check_before, request.question, patient)
         answer = {"response": instead, "ended": True, "cut": False, "confidence": None}
         if instead is None:
-            question = Question(request.question, request.temperature, request.max_length)
-            (answer,) = await ask("qa", [question])
+            settings = (request.temperature, request.max_length, request.num_beams, request.length_penalty)
+            (answer,) = await ask("qa", [Question(request.question, *settings)])
             if request.use_safety:
                 found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
         report = {"risk_level": risk_level(found), "warnings": found} if request.use_safety else None

@@ -165,6 +165,36 @@ def test_a_temperature_draws_and_zero_does_not(client):
     assert answers(0) == answers(1e-300) and len(answers(0)) == 1 and len(answers(2)) > 1
 
 
+def test_beams_find_a_likelier_answer_of_the_same_length(client):
+    def answer(**settings) -> dict:
+        return post(client, "/generate", question="What is cardiitis?", max_length=12, **settings).json()
+
+    greedy, beams = answer(), answer(num_beams=8)
+    assert not greedy["ended"] and not beams["ended"] and beams["confidence"] > greedy["confidence"]
+    assert answer(num_beams=1) | {"inference_time_ms": 0} == greedy | {"inference_time_ms": 0}
+
+
+def test_questions_with_beams_are_answered_beside_others(client):
+    asked = [{"num_beams": 4}, {"num_beams": 4, "length_penalty": -1.0}, {}, {"temperature": 0.0, "num_beams": 4}] * 3
+    alone = [post(client, "/generate", question="What is otalgia?", **settings).json() for settings in asked[:4]]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda s: post(client, "/generate", question="What is otalgia?", **s).json(), asked))
+    assert [answer["response"] for answer in answers] == [answer["response"] for answer in alone] * 3
+    assert alone[0]["response"] == alone[3]["response"]
+
+
+BOUNDS = [
+    {"temperature": 0}, {"temperature": 2}, {"max_length": 1}, {"max_length": 4096}, {"num_beams": 1},
+    {"num_beams": 8}, {"num_beams": 2, "length_penalty": -2}, {"num_beams": 2, "length_penalty": 2.0},
+    {"num_beams": 1, "temperature": 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", BOUNDS, ids=str)
+def test_the_bounds_of_the_settings_are_allowed(client, settings):
+    assert post(client, "/generate", question="What is cardiitis?", **settings).status_code == 200
+
+
 def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
     body = post(client, "/generate", question="What is cardiitis and " * 200).json()
     assert body["cut"] and isinstance(body["response"], str)
@@ -280,6 +310,14 @@ BAD = [
     ("/generate", {"question": "What?", "max_length": 0}),
     ("/generate", {"question": "What?", "max_length": 4097}),
     ("/generate", {"question": "What?", "max_length": 1.5}),
+    ("/generate", {"question": "What?", "num_beams": 0}),
+    ("/generate", {"question": "What?", "num_beams": 9}),
+    ("/generate", {"question": "What?", "num_beams": 2.5}),
+    ("/generate", {"question": "What?", "num_beams": 2, "temperature": 0.5}),
+    ("/generate", {"question": "What?", "num_beams": 2, "length_penalty": -2.1}),
+    ("/generate", {"question": "What?", "num_beams": 2, "length_penalty": 2.1}),
+    ("/generate", {"question": "What?", "num_beams": 1, "length_penalty": 1.0}),
+    ("/generate", {"question": "What?", "length_penalty": 1.0}),
     ("/generate", {"question": "What?", "use_safety": "yes"}),
     ("/generate", {"question": "What?", "patient_context": SECRET}),
     ("/generate", {"question": "What?", "patient_context": {"age": -1}}),

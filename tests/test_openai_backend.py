@@ -111,6 +111,12 @@ def test_settings_of_the_request_are_passed_on(server, folder):
     assert server.bodies[0]["temperature"] == 0.7 and server.bodies[0]["max_tokens"] == 99
 
 
+def test_beams_are_no_part_of_the_protocol(server, folder):
+    with pytest.raises(UserError, match="`num_beams`"):
+        ask(server, folder, num_beams=2)
+    assert server.bodies == [] and ask(server, folder, num_beams=1)["ended"]
+
+
 @pytest.mark.parametrize(("chat", "confidence"), [(True, 0.5), (False, 0.25)])
 def test_the_answer_comes_whole_and_in_pieces_with_its_confidence(server, folder, chat, confidence):
     pieces: list[str] = []

@@ -42,6 +42,7 @@ def refused(messages: list[dict]) -> str:
 
 
 PATIENT = (None, False, "", "", "")  # age, pregnant, medications, allergies, conditions
+SETTINGS = (0, 6, 1, 1)  # temperature, longest answer, beams, length penalty
 
 
 def test_there_is_a_tab_a_model(client, runs):  # noqa: F811
@@ -55,22 +56,28 @@ def test_there_is_a_tab_a_model(client, runs):  # noqa: F811
 def test_an_answer_is_streamed_and_is_that_of_the_predictor(client, runs):  # noqa: F811
     question = "What is hepatosis?"
     (expected,) = Predictor.from_pretrained(runs["qa"])([question])
-    messages = press(client, "Ask", question, *PATIENT, 0, 6)
+    messages = press(client, "Ask", question, *PATIENT, *SETTINGS)
     assert len([m for m in messages if m["msg"] == "process_generating"]) >= 2
     answer, findings = outcome(messages)
     assert expected["prediction"].split()[0] in answer and "mean probability" in findings
 
 
+def test_settings_that_contradict_each_other_are_told(client):
+    assert "give one of them" in refused(press(client, "Ask", "What is cardiitis?", *PATIENT, 0.7, 6, 4, 1))
+    answer, _ = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, 0, 6, 4, -1))
+    assert 'class="text"' in answer
+
+
 def test_passages_are_shown_below_the_answer(runs, corpus):  # noqa: F811
     with make_client([runs["qa"]], corpus_file=corpus) as client:
-        _, below = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, 0, 6))
+        _, below = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, *SETTINGS))
         assert "[1]" in below and "Toy leaflets" in below and "Cardiitis is a disease" in below
-        _, below = outcome(press(client, "Ask", "zzyzx", *PATIENT, 0, 6))
+        _, below = outcome(press(client, "Ask", "zzyzx", *PATIENT, *SETTINGS))
         assert "No passage" in below
 
 
 def test_an_emergency_is_a_banner(client):
-    answer, findings = outcome(press(client, "Ask", ATTACK, *PATIENT, 0, 6))
+    answer, findings = outcome(press(client, "Ask", ATTACK, *PATIENT, *SETTINGS))
     assert 'role="alert"' in answer and "112" in answer and "chest pain" in findings
 
 
@@ -93,7 +100,7 @@ def test_an_empty_or_huge_text_is_refused(client, text):
 
 
 def test_what_cannot_be_is_told_and_nothing_is_printed(client, capfd):
-    messages = press(client, "Ask", "What is it?", 500, *PATIENT[1:], 0, 6)
+    messages = press(client, "Ask", "What is it?", 500, *PATIENT[1:], *SETTINGS)
     assert "`age`" in refused(messages)
     assert "Traceback" not in capfd.readouterr().err
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
+from utils.arguments import UserError
 from utils.generation import generate_answers, score_answers
 from utils.inference import Predictor
 from utils.prompts import build_prompt, encode, fit
@@ -35,13 +36,27 @@ class Question(NamedTuple):
 
     temperature: None, as in the evaluation; below `LEAST_TEMPERATURE`, the likeliest words; more, a random draw.
     max_length: most tokens of the answer; None, as in the evaluation.
-    on_text: is called with the answer so far whenever it grows.
+    num_beams: answers that are followed at once to find the likeliest whole one; None, as in the evaluation.
+    length_penalty: the sum of an answer's log probabilities is divided by its length to this power before beams are
+        compared: above 0 prefers longer answers, below 0 shorter ones.
+    on_text: is called with the answer so far whenever it grows; with beams there is none before the end.
     """
 
     text: str
     temperature: float | None = None
     max_length: int | None = None
+    num_beams: int | None = None
+    length_penalty: float | None = None
     on_text: Callable[[str], None] | None = None
+
+
+def check_settings(temperature: float | None, num_beams: int | None, length_penalty: float | None) -> None:
+    """UserError for settings of a question that contradict each other."""
+    has_beams = num_beams is not None and num_beams > 1
+    if has_beams and temperature is not None and temperature >= LEAST_TEMPERATURE:
+        raise UserError("`num_beams` seeks the likeliest answer, `temperature` draws one at random: give one of them.")
+    if length_penalty is not None and not has_beams:
+        raise UserError("`length_penalty` compares beams: give `num_beams` of 2 or more with it.")
 
 
 # ----- Safety
@@ -136,8 +151,9 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
         if settings.on_text and generation.get("num_beams", 1) == 1:  # beams have no text until they are done
             found = [_stream(predictor, asked[0], generation, settings.on_text)]
         else:
+            rows_at_once = max(1, batch_size // generation.get("num_beams", 1))
             found = zip(
-                *generate_answers(model, tokenizer, asked, task["stop"], generation, batch_size, None), strict=True
+                *generate_answers(model, tokenizer, asked, task["stop"], generation, rows_at_once, None), strict=True
             )
         for row, (text, end) in zip(rows, found, strict=True):
             texts[row], ended[row] = text, end
@@ -155,9 +171,13 @@ def generation_settings(task: dict[str, Any], question: Question) -> dict[str, A
     settings = dict(task["generation"])
     if question.max_length is not None:
         settings["max_new_tokens"] = question.max_length
+    if question.num_beams is not None:
+        settings |= {"num_beams": question.num_beams, "do_sample": False}
+    if question.length_penalty is not None:
+        settings["length_penalty"] = question.length_penalty
     if question.temperature is not None:
         settings["do_sample"] = question.temperature >= LEAST_TEMPERATURE
-        settings |= {"temperature": question.temperature} if settings["do_sample"] else {}
+        settings |= {"temperature": question.temperature, "num_beams": 1} if settings["do_sample"] else {}
     return settings
 
 

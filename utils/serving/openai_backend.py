@@ -44,10 +44,15 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
 
     Raises:
         Unavailable: the server is down, has no such model or fails.
-        UserError: the server refuses the question, for its length most likely.
+        UserError: the question asks for beam search, which is no part of the protocol; or the server refuses it, for
+            its length most likely.
     """
     user = fill_template(task["prompt_template"], task["columns"], {task["columns"]["question"]: question.text})
     settings = generation_settings(task, question)
+    if settings.get("num_beams", 1) > 1:
+        raise UserError(
+            "`num_beams` is for models that this process holds: leave it out, or start without `base_url`."
+        )
     asked = {
         "model": name,
         "max_tokens": settings["max_new_tokens"],

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from fastapi import FastAPI
 
 from utils.arguments import UserError
-from utils.serving.answering import Question, check_after, check_before
+from utils.serving.answering import Question, check_after, check_before, check_settings
 from utils.serving.batching import Busy
 from utils.serving.guard import DISCLAIMER, log_defect
 from utils.serving.marking import (
@@ -31,6 +31,7 @@ from utils.serving.marking import (
     plot_classes,
 )
 from utils.serving.openai_backend import Unavailable
+from utils.serving.schemas import MOST_BEAMS
 
 TITLE = "Models fine-tuned on medical text"
 TABS = {"qa": "Ask", "classification": "Classify", "hierarchical": "Classify in a tree", "summarization": "Summarize"}
@@ -104,23 +105,29 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         temperature = gr.Slider(0, 2, value=0, step=0.1, label="Temperature: 0 takes the likeliest words")
         longest = gr.Slider(1, task["max_length"], value=task["generation"]["max_new_tokens"], step=1,
                             label="Longest answer in tokens")  # fmt: skip
+        beams = gr.Slider(1, MOST_BEAMS, value=task["generation"].get("num_beams", 1), step=1,
+                          label="Beams: more than 1 seek the likeliest whole answer, at temperature 0")  # fmt: skip
+        penalty = gr.Slider(-2, 2, value=task["generation"].get("length_penalty", 1), step=0.5,
+                            label="Length penalty of beams: below 0 prefers short answers")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
     answer, findings = gr.HTML(), gr.HTML()
 
     def run(
         text: str, age: float | None, pregnant: bool, drugs: str, allergies: str, conditions: str,
-        temperature: float, longest: float,
+        temperature: float, longest: float, beams: float, penalty: float,
     ) -> Iterator[tuple[str, str]]:  # fmt: skip
         _check_text(text, most)
         patient = {"age": age, "pregnancy": pregnant or None, "medications": drugs, "allergies": allergies}
         patient = {key: value for key, value in (patient | {"conditions": conditions}).items() if value}
+        settings = (temperature, int(longest), int(beams), penalty if beams > 1 else None)
         try:
+            check_settings(temperature, *settings[2:])
             found, instead = check_before(text, patient)
             if instead:
                 yield banner(instead), list_findings(found)
                 return
             texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-            future = ask([Question(text, temperature, int(longest), texts.put)])
+            future = ask([Question(text, *settings, texts.put)])
             future.add_done_callback(lambda _: texts.put(None))
             for so_far in iter(lambda: texts.get(timeout=seconds), None):
                 yield f'<div class="text">{escape(so_far)}</div>', ""
@@ -132,7 +139,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         notes = notes_on(done) + list_passages(done) + list_findings(found)
         yield f'<div class="text">{marked}</div>', notes
 
-    inputs = [box, age, pregnant, *listed, temperature, longest]
+    inputs = [box, age, pregnant, *listed, temperature, longest, beams, penalty]
     _on_ask([button.click, box.submit], run, inputs, [answer, findings])
     _examples("qa", box)
 

@@ -4,8 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from utils.serving.answering import check_settings
+
 MOST_CHARACTERS = 50_000  # of a text: about 10,000 tokens; what a model does not take of it the answer calls `cut`
 MOST_TEXTS = 64  # of one request
+MOST_BEAMS = 8  # each is a row of the batch
 
 Text = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS, pattern=r"\S")]
 Name = Annotated[str, Field(max_length=200)]
@@ -32,8 +35,19 @@ class GenerateRequest(Body):
     question: Text
     temperature: float | None = Field(None, ge=0, le=2, description="0: the likeliest words; default: as evaluated")
     max_length: int | None = Field(None, ge=1, le=4096, description="tokens of the answer; default: as evaluated")
+    num_beams: int | None = Field(
+        None, ge=1, le=MOST_BEAMS, description="beam search for the likeliest whole answer; default: as evaluated"
+    )
+    length_penalty: float | None = Field(
+        None, ge=-2, le=2, description="of beam search: above 0 longer answers, below 0 shorter ones"
+    )
     use_safety: bool = True
     patient_context: PatientContext | None = None
+
+    @model_validator(mode="after")
+    def settings_go_together(self) -> "GenerateRequest":
+        check_settings(self.temperature, self.num_beams, self.length_penalty)
+        return self
 
 
 class Finding(BaseModel):
