@@ -11,8 +11,9 @@ password. With `--corpus_file` a question is asked together with passages of you
 With `--backend openai` questions go to a server such as vLLM, which holds base model and adapter; it is told its
 models' names with `--lora-modules NAME=DIR`, and NAME is the last part of `--model` or `--served_model`.
 
-As a Hugging Face Space (Gradio or Docker) it runs as it stands: set the Space's variable APP_MODEL to the repository
-of an adapter. A Space sets GRADIO_SERVER_NAME itself, which is the default of `host`.
+As a Hugging Face Space: this repository, with `sdk: gradio`, `sdk_version: 6.31.0`, `python_version: 3.11` and
+`app_file: app.py` in a YAML block at the head of README.md; in the Space's settings the variables APP_MODEL (an
+adapter's repository) and GRADIO_SERVER_NAME=0.0.0.0. As the Hub's and Gradio's documentation have it; not tried on one.
 
 Not a medical device: answers may be wrong and are for research only.
 """

@@ -57,7 +57,7 @@ def list_findings(findings: list[dict[str, Any]]) -> str:
         return "<p>The safety checks found nothing. That does not mean that there is nothing.</p>"
     rows = []
     for finding in sorted(findings, key=lambda f: -f["severity"]):
-        link = f'<a href="{escape(finding["source"])}" rel="noreferrer">source</a>'
+        link = f'<a href="{escape(finding["source"])}" target="_blank" rel="noreferrer">source</a>'
         text = f"{escape(finding['kind'])}: {escape(finding['message'])}"
         rows.append(f'<li><mark class="level{finding["severity"]}">{text}</mark> ({link})</li>')
     return f"<p>Safety checks:</p><ul>{''.join(rows)}</ul>"
