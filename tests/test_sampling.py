@@ -9,9 +9,9 @@ LABELS = np.array([0] * 900 + [1] * 90 + [2] * 10)
 LENGTHS = np.random.default_rng(0).integers(1, 100, size=1000)
 
 
-def padding(order: list[int], batch_size: int = 8) -> float:
+def padding(order: list[int], batch_size: int = 8, lengths: np.ndarray = LENGTHS) -> float:
     """Share of padding in batches that are as wide as their longest row."""
-    batches = [LENGTHS[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
+    batches = [lengths[order[i : i + batch_size]] for i in range(0, len(order), batch_size)]
     return 1 - sum(batch.sum() for batch in batches) / sum(batch.max() * len(batch) for batch in batches)
 
 
@@ -26,6 +26,15 @@ def test_groups_of_like_length_need_little_padding_and_lengths_stay_mixed_over_t
     assert padding(order) < 0.1 < 0.4 < padding(list(EpochSampler(LENGTHS, 8, seed=1, grouped=False)))
     halves = LENGTHS[order[:500]].mean(), LENGTHS[order[500:]].mean()
     assert abs(halves[0] - halves[1]) < 15
+
+
+def test_pairs_are_grouped_by_both_lengths():
+    targets = np.random.default_rng(1).integers(1, 100, size=1000)
+    by_source = list(EpochSampler(LENGTHS, 8, seed=1, grouped=True))
+    by_both = list(EpochSampler(LENGTHS, 8, seed=1, grouped=True, target_lengths=targets))
+    assert sorted(by_both) == list(range(1000))
+    assert padding(by_source) < padding(by_both) < 0.2  # a little more of one, much less of the other
+    assert padding(by_both, lengths=targets) < 0.2 < 0.4 < padding(by_source, lengths=targets)
 
 
 def test_a_short_batch_comes_last_so_that_no_batch_holds_two_groups():

@@ -7,6 +7,9 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 GROUPED_BATCHES = 50  # batches that are sorted together: as in transformers, little padding and still random
+# Of pairs: slices of like target length, each sorted by the source's. On definitions and names (32 and 8 tokens) a row
+# is padded to 40 and 10 tokens; sorted by the sum to 37 and 15; in random order to 106 and 18.
+TARGET_SLICES = 5
 
 
 class EpochSampler(Sampler[int]):
@@ -20,12 +23,20 @@ class EpochSampler(Sampler[int]):
         grouped: sort by length within `GROUPED_BATCHES` batches, then shuffle the batches: less padding.
         labels: class of each row: draws rows with replacement, each class with equal probability; None takes every
             row once.
+        target_lengths: tokens of what an encoder-decoder has to write for each row, which is padded by itself.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, grouped: bool, labels: np.ndarray | None = None
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        grouped: bool,
+        labels: np.ndarray | None = None,
+        target_lengths: Sequence[int] | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
+        self.target_lengths = None if target_lengths is None else np.asarray(target_lengths)
         self.batch_size, self.seed, self.grouped, self.epoch = batch_size, seed, grouped, 0
         self.members = None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
@@ -52,7 +63,11 @@ class EpochSampler(Sampler[int]):
         batches = []
         for start in range(0, len(rows), GROUPED_BATCHES * self.batch_size):
             group = rows[start : start + GROUPED_BATCHES * self.batch_size]
-            group = group[np.argsort(-self.lengths[group], kind="stable")]
+            slices = [group]
+            if self.target_lengths is not None:
+                by_target = group[np.argsort(-self.target_lengths[group], kind="stable")]
+                slices = np.array_split(by_target, TARGET_SLICES)
+            group = np.concatenate([own[np.argsort(-self.lengths[own], kind="stable")] for own in slices])
             batches += [group[i : i + self.batch_size] for i in range(0, len(group), self.batch_size)]
         whole = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]  # a short batch would shift all others

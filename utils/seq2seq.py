@@ -202,9 +202,11 @@ def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
     """
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
-        logits = outputs.logits.float().flatten(0, 1)
-        total = nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=label_smoothing)
-        return total / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+        labels = labels.flatten()
+        kept = (labels != -100).nonzero().squeeze(1)  # padding has no loss: leave its wide rows of logits out
+        logits = outputs.logits.flatten(0, 1).index_select(0, kept).float()
+        total = nn.functional.cross_entropy(logits, labels[kept], reduction="sum", label_smoothing=label_smoothing)
+        return total / (len(kept) if num_items_in_batch is None else num_items_in_batch)
 
     return loss
 

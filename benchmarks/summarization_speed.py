@@ -1,0 +1,167 @@
+"""Rows per second: `run_summarization.py` against transformers' own example script, in turn on the same machine.
+
+    python -m benchmarks.summarization_speed
+
+Training, on the quickstart's data and model, with transformers' `Seq2SeqTrainer` each: official, as transformers'
+`run_summarization.py` has it by default (float32, batches of 8 in random order, learning rate 5e-5 falling in a line);
+official_batch, the same in batches as large as the recipe's; ours, the recipe. All weights are trained in each.
+Evaluating, with the same weights and rows: official, `Seq2SeqTrainer.predict` with `predict_with_generate` in batches
+of 8 (loss and greedy summaries of at most 128 tokens); official_batch, in batches as large as the recipe's; ours,
+`write_summaries`, the same in the order of length.
+
+Needs `make quickstart-summarization` (data, model, and the fine-tuned model that writes). Writes
+results/summarization_speed.json.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    set_seed,
+)
+
+from benchmarks.classification_speed import Clock
+from run_summarization import ARGUMENTS, make_task, to_pairs
+from utils.arguments import parse_recipe
+from utils.data import load_splits
+from utils.generation import set_generation
+from utils.metrics import text_statistics
+from utils.modeling import load_base_model, load_tokenizer
+from utils.sampling import EpochSampler, set_train_order
+from utils.seq2seq import load_seq2seq_config, token_loss, write_summaries
+from utils.tables import write_json
+
+RECIPE, MODEL = "recipes/quickstart/summarization.yaml", "outputs/quickstart-summarization"
+STEPS = {"official": 60, "official_batch": 20, "ours": 60}  # steps a round
+ROUNDS, QUALITY_ROWS, TEST_ROWS = 3, 6000, 400
+
+
+def make_trainer(way: str, parsed: tuple, model: Any, tokenizer: Any, rows: Dataset, **more: Any) -> Seq2SeqTrainer:
+    """A trainer as the way has it; `model` is changed by its training."""
+    recipe, ours = parsed[3], way == "ours"
+    batch = recipe.per_device_train_batch_size
+    eval_batch = recipe.per_device_eval_batch_size
+    args = Seq2SeqTrainingArguments(
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=ours, save_strategy="no", report_to="none", seed=recipe.seed,
+        per_device_train_batch_size=8 if way == "official" else batch, disable_tqdm=True, logging_strategy="no",
+        per_device_eval_batch_size=8 if way == "official" else eval_batch, predict_with_generate=True,
+        generation_max_length=128, learning_rate=recipe.learning_rate if ours else 5e-5,
+        lr_scheduler_type=recipe.lr_scheduler_type if ours else "linear",
+        warmup_steps=recipe.warmup_steps if ours else 0, **more,
+    )  # fmt: skip
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+        processing_class=tokenizer,
+        compute_loss_func=token_loss(0.0) if ours else None,
+    )
+    if ours:
+        lengths, targets = ([len(ids) for ids in rows[key]] for key in ("input_ids", "labels"))
+        set_train_order(trainer, EpochSampler(lengths, batch, recipe.seed, grouped=True, target_lengths=targets))
+    return trainer
+
+
+def rouge1(texts: list[str], references: list[str]) -> float:
+    return float(np.mean(text_statistics(texts, references, False)["rouge1"]))
+
+
+def main() -> None:
+    torch.set_num_threads(joblib.cpu_count())
+    transformers.utils.logging.set_verbosity_error()
+    parsed = parse_recipe(ARGUMENTS, [RECIPE])
+    model_args, data_args, summary_args, recipe = parsed[:4]
+    splits, _ = load_splits(
+        data_args, input_column="text", target_column="summary", cluster_columns=["text"], seed=recipe.seed
+    )
+    tokenizer = load_tokenizer(model_args)
+    task = make_task(summary_args, load_seq2seq_config(model_args, False), tokenizer, splits["train"])
+    pairs = {name: to_pairs(split, tokenizer, task)[0] for name, split in splits.items()}
+    test = {key: values[:TEST_ROWS] for key, values in pairs["test"].items()}
+    train = Dataset.from_dict({key: pairs["train"][key] for key in ("input_ids", "labels")}).shuffle(seed=0)
+
+    def load(way: str) -> Any:
+        set_seed(recipe.seed)
+        model_args.attn_implementation = parsed[-1]["attn_implementation"] if way == "ours" else None
+        return load_base_model(model_args, AutoModelForSeq2SeqLM, None, torch.device("cpu"))
+
+    found: dict[str, list[float]] = {way: [] for way in STEPS}
+    for number in range(ROUNDS):
+        for way, steps in STEPS.items():
+            clock = Clock()
+            trainer = make_trainer(way, parsed, load(way), tokenizer, train, max_steps=steps + 3)
+            trainer.add_callback(clock)
+            trainer.train()
+            found[way].append(trainer.args.per_device_train_batch_size * clock.steps / clock.seconds)
+            print(f"round {number}: training, {way}: {found[way][-1]:.1f} rows/s", flush=True)
+    results = summary_of("train_rows_per_second", found)
+
+    model = AutoModelForSeq2SeqLM.from_pretrained(MODEL)
+    rows = Dataset.from_dict({key: test[key] for key in ("input_ids", "labels")})
+    written: dict[str, list[str]] = {}
+    found = {way: [] for way in STEPS}
+    for number in range(ROUNDS):
+        for way in STEPS:
+            if way == "ours":
+                set_generation(model, tokenizer, task["stop"], task["generation"])
+            trainer = make_trainer(way, parsed, model, tokenizer, rows, max_steps=1)
+            start = time.perf_counter()
+            if way == "ours":
+                written[way], _, _ = write_summaries(
+                    model, tokenizer, test, task, recipe.per_device_eval_batch_size, "ours"
+                )
+            else:
+                ids = trainer.predict(rows).predictions
+                ids = np.where(ids < 0, tokenizer.pad_token_id, ids)
+                written[way] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            found[way].append(len(rows) / (time.perf_counter() - start))
+            print(f"round {number}: evaluation, {way}: {found[way][-1]:.1f} rows/s", flush=True)
+    results |= summary_of("evaluation_rows_per_second", found)
+    for way, texts in written.items():
+        results[f"evaluation_rouge1_{way}"] = rouge1(texts, test["references"])
+    results["evaluation_different_summaries"] = sum(
+        a.strip() != b.strip() for a, b in zip(written["official"], written["ours"], strict=True)
+    )
+
+    few = train.select(range(QUALITY_ROWS))
+    for way in ("official", "ours"):
+        trainer = make_trainer(way, parsed, load(way), tokenizer, few, num_train_epochs=1)
+        trainer.train()
+        set_generation(trainer.model, tokenizer, task["stop"], task["generation"])
+        texts, _, _ = write_summaries(trainer.model, tokenizer, test, task, recipe.per_device_eval_batch_size, way)
+        results[f"rouge1_{way}_one_epoch_of_{QUALITY_ROWS}"] = rouge1(texts, test["references"])
+    results |= {
+        "test_rows": TEST_ROWS,
+        "cpu": torch.cpu.get_capabilities()["cpu_name"],
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "command": "python -m benchmarks.summarization_speed",
+    }
+    write_json(Path("benchmarks/results/summarization_speed.json"), results)
+    print(results)
+
+
+def summary_of(name: str, found: dict[str, list[float]]) -> dict[str, float]:
+    """Medians of the rounds, and of the rounds' ratios."""
+    results = {f"{name}_{way}": statistics.median(values) for way, values in found.items()}
+    for way in ("official", "official_batch"):
+        ratios = [ours / other for ours, other in zip(found["ours"], found[way], strict=True)]
+        results[f"{name}_ours_over_{way}"] = statistics.median(ratios)
+    return results
+
+
+if __name__ == "__main__":
+    main()
