@@ -4,8 +4,8 @@ BIN := .venv/bin
 REQUIREMENTS := requirements.txt tests/requirements.txt recipes/quickstart/requirements.txt
 LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
 
-.PHONY: install quickstart quickstart-classification quickstart-hierarchical quickstart-summarization results test \
-	quality style
+.PHONY: install quickstart quickstart-classification quickstart-hierarchical quickstart-summarization quickstart-sweep \
+	results test quality style
 
 install: .venv/installed
 
@@ -36,6 +36,10 @@ quickstart-summarization: .venv/installed
 	$(BIN)/python -m utils.quickstart
 	$(LAUNCH) run_summarization.py recipes/quickstart/summarization.yaml --output_dir outputs/quickstart-summarization
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-summarization
+
+quickstart-sweep: .venv/installed
+	$(BIN)/python -m utils.quickstart
+	$(BIN)/python sweep.py recipes/sweeps/quickstart.yaml
 
 results: quickstart quickstart-classification quickstart-hierarchical quickstart-summarization  # the numbers in the README
 	mkdir -p benchmarks/results

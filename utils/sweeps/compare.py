@@ -1,0 +1,156 @@
+"""Finished runs of one task against each other, on the test rows that all of them have predicted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.arguments import UserError
+from utils.factuality import factuality_statistics
+from utils.files import read_rows
+from utils.hierarchy import LabelTree
+from utils.metrics import (
+    accuracy_statistics,
+    classification_statistics,
+    evaluate_statistics,
+    mcnemar,
+    paired_difference,
+    resampling_weights,
+    text_statistics,
+)
+from utils.summary_metrics import summary_statistics
+from utils.sweeps.plots import plot_differences
+from utils.sweeps.statistics import holm
+from utils.systems import METRICS, label
+from utils.tables import format_number, paragraphs, read_json, table, with_interval, write_json
+
+PREDICTIONS = Path("_private") / "predictions_test.jsonl"
+SEED = 42  # of the bootstrap
+SHOWN = {
+    "classification": ("accuracy", "macro_f1", "weighted_f1"),
+    "hierarchical": ("path_accuracy", "parent_macro_f1", "level_1_macro_f1", "level_2_macro_f1", "child_macro_f1"),
+    "qa": ("rouge1", "rouge2", "rougeL", "bleu"),
+    "summarization": ("rouge1", "rouge2", "rougeL", "chrf", "omission", "invention", "any_invention"),
+}
+MATCHED = ("accuracy", "path_accuracy")  # right or wrong a row: McNemar's test
+
+
+def compare_runs(folders: list[str], output_dir: Path) -> str:
+    """Compare runs with the first of them: `comparison.md`, `comparison.json` and `comparison.png` in `output_dir`.
+
+    Accuracies by McNemar's exact test, all else by the paired bootstrap over rows (the runs do not write which rows
+    belong to one patient or document), p-values by Holm's correction over the other runs, for each metric by itself.
+
+    Returns:
+        the table, as it stands in `comparison.md`.
+
+    Raises:
+        UserError: a folder is no finished run, or the runs are of different tasks or test rows.
+    """
+    if len(folders) < 2:
+        raise UserError(f"`compare` has {len(folders)} folder: give two or more.")
+    names = _short_names(folders)
+    tasks = [_read_task(Path(folder)) for folder in folders]
+    if len(kinds := {task["task"] for task in tasks}) > 1:
+        raise UserError(f"`compare`: the runs are of the tasks {', '.join(sorted(kinds))}: give runs of one.")
+    rows = _aligned([_read_predictions(Path(folder)) for folder in folders], folders)
+    statistics = [row_statistics(own, tasks[0]) for own in rows]
+    metrics = [name for name in SHOWN[tasks[0]["task"]] if name in statistics[0]]
+    weights = resampling_weights(len(rows[0]), SEED)
+    results: dict[str, Any] = {"task": tasks[0]["task"], "test_rows": len(rows[0]), "runs": folders}
+    for name, own in zip(names, statistics, strict=True):
+        results |= evaluate_statistics({m: own[m] for m in metrics}, weights, name)
+    for name, own in zip(names[1:], statistics[1:], strict=True):
+        first = {m: statistics[0][m] for m in metrics}
+        results |= paired_difference({m: own[m] for m in metrics}, first, weights, f"delta_{name}")
+        for metric in MATCHED:
+            if metric in metrics:
+                right = (own[metric][:, 0] > 0, first[metric][:, 0] > 0)
+                results[f"delta_{name}_{metric}_p"] = mcnemar(*right)
+    for metric in metrics:
+        keys = [f"delta_{name}_{metric}_p" for name in names[1:]]
+        results |= {f"{key}_holm": p for key, p in zip(keys, holm([results[k] for k in keys]), strict=True)}
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    plot_differences(results, names, metrics, output_dir / "comparison.png")
+    write_json(output_dir / "comparison.json", results)
+    shown = _tables(results, names, metrics)
+    about = (
+        f"{len(rows[0]):,} test rows, {tasks[0]['task']}. Brackets are 95 % intervals of a bootstrap over rows; p is "
+        "McNemar's for accuracies and the bootstrap's for the others, with Holm's correction over the runs."
+    )
+    text = paragraphs("# Comparison of runs", about, shown, "![differences](comparison.png)")
+    (output_dir / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    return shown
+
+
+def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Row statistics of a run's predictions, as its evaluation computes them."""
+    predictions, references = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+    if task["task"] == "classification":
+        return classification_statistics(predictions, references, task["labels"])
+    if task["task"] == "hierarchical":
+        tree = LabelTree.from_dict(task["tree"])
+        right = [p == r for p, r in zip(predictions, references, strict=True)]
+        statistics = accuracy_statistics(right, "path_accuracy")
+        for level, name in enumerate(tree.level_names):
+            # a name may stand under several parents: the path down to it is the class
+            seen = [[tuple(path[: level + 1]) for path in paths] for paths in (predictions, references)]
+            found = classification_statistics(*seen, sorted({*seen[0], *seen[1]}))
+            statistics[f"{name}_macro_f1"] = found["macro_f1"]
+        return statistics
+    if task["task"] == "qa":
+        return text_statistics(predictions, references)
+    sources = [row["source"] for row in rows]
+    statistics = summary_statistics(predictions, references, sources)
+    return statistics | factuality_statistics(predictions, references, sources)
+
+
+def _read_task(folder: Path) -> dict[str, Any]:
+    task = read_json(folder / "task.json")
+    if task.get("task") not in SHOWN or not (folder / PREDICTIONS).is_file():
+        raise UserError(f"`compare`: {folder} has no task.json and {PREDICTIONS}: give folders of finished runs.")
+    return task
+
+
+def _read_predictions(folder: Path) -> dict[str, dict[str, Any]]:
+    return {str(row["id"]): row for _, row in read_rows(folder / PREDICTIONS)}
+
+
+def _aligned(runs: list[dict[str, dict[str, Any]]], folders: list[str]) -> list[list[dict[str, Any]]]:
+    """The rows of each run in the order of the first; UserError where ids or references differ."""
+    for rows, folder in zip(runs[1:], folders[1:], strict=True):
+        others = len(rows.keys() ^ runs[0].keys())
+        others += sum(rows[i]["reference"] != runs[0][i]["reference"] for i in rows.keys() & runs[0].keys())
+        if others:
+            raise UserError(
+                f"`compare`: {others:,} test rows of {folder} are not those of {folders[0]}: compare runs that were "
+                "tested on the same rows (the same data, `split_seed` and `max_predict_samples`)."
+            )
+    return [[rows[i] for i in runs[0]] for rows in runs]
+
+
+def _short_names(folders: list[str]) -> list[str]:
+    """The last part of each path, or the whole path where that is not enough."""
+    if len(set(folders)) < len(folders):
+        raise UserError(f"`compare` has a folder twice: {', '.join(folders)}.")
+    last = [Path(folder).resolve().name for folder in folders]
+    return last if len(set(last)) == len(last) else folders
+
+
+def _tables(results: dict[str, Any], names: list[str], metrics: list[str]) -> str:
+    values = [[label(m), *(with_interval(results, f"{name}_{m}") for name in names)] for m in metrics]
+    differences = [
+        [
+            label(metric),
+            METRICS.get(metric, ("", "-"))[1],
+            *(
+                f"{with_interval(results, f'delta_{name}_{metric}')} "
+                f"p {format_number(results[f'delta_{name}_{metric}_p_holm'])}"
+                for name in names[1:]
+            ),
+        ]
+        for metric in metrics
+    ]
+    header = ["minus " + names[0], "better", *names[1:]]
+    return paragraphs(table(["metric", *names], values), table(header, differences))

@@ -1,0 +1,146 @@
+"""A search by Optuna: tree-structured Parzen estimators (Bergstra et al. 2011) propose, the median prunes.
+
+Nothing is kept but the rows of the runs. A trial is drawn from those of the earlier trials by a sampler that is seeded
+by its number, so a search that is started again repeats itself. Trials that run at once are drawn from the trials
+before them all.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from utils.arguments import UserError, library_checks
+
+DRAWS = 100  # of one trial, before the space counts as used up
+STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def read_space(search: dict[str, Any]) -> dict[str, BaseDistribution]:
+    """Turn `key: {low, high, log, step}` and `key: {choices}` into Optuna's distributions; whole numbers where low and
+    high are whole.
+
+    Raises:
+        UserError: for an empty search, unknown words, and ranges that are none.
+    """
+    if not search:
+        raise UserError("`search` is empty: give at least one key with low and high, or choices.")
+    space = {}
+    for key, given in search.items():
+        where = f"`search`, key `{key}`"
+        words = set(given) if isinstance(given, dict) else set()
+        if words == {"choices"} and isinstance(given["choices"], list) and given["choices"]:
+            # as text: Optuna takes no lists
+            space[key] = CategoricalDistribution([json.dumps(choice) for choice in given["choices"]])
+            continue
+        if not {"low", "high"} <= words <= {"low", "high", "log", "step"}:
+            raise UserError(f"{where}: write low and high (and log: true or step), or choices with a list.")
+        try:
+            low, high = (value if isinstance(value, int) else float(value) for value in (given["low"], given["high"]))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: low and high have to be numbers.") from error
+        whole = isinstance(low, int) and isinstance(high, int)
+        step = given.get("step", 1 if whole else None)
+        with library_checks(where):
+            space[key] = (IntDistribution if whole else FloatDistribution)(low, high, bool(given.get("log")), step)
+    return space
+
+
+def corners(space: dict[str, BaseDistribution]) -> list[dict[str, Any]]:
+    """Values that together hold every end of a range and every choice, to be checked before the first run."""
+    choices = {key: [json.loads(c) for c in d.choices] for key, d in space.items() if hasattr(d, "choices")}
+    ends = {key: [d.low, d.high] for key, d in space.items() if not hasattr(d, "choices")}
+    most = max(len(values) for values in (choices | ends).values())
+    return [{key: (choices | ends)[key][i % len((choices | ends)[key])] for key in space} for i in range(most)]
+
+
+def ranges_of(space: dict[str, BaseDistribution]) -> dict[str, dict[str, Any]]:
+    """`low`, `high` and `log` of each key that is a range."""
+    return {key: {"low": d.low, "high": d.high, "log": d.log} for key, d in space.items() if not hasattr(d, "choices")}
+
+
+def propose(
+    space: dict[str, BaseDistribution],
+    earlier: list[dict[str, Any]],
+    tried: list[dict[str, Any]],
+    number: int,
+    seed: int,
+    metric: str,
+    maximize: bool,
+) -> dict[str, Any] | None:
+    """The values of a trial; None where all that is drawn was tried before.
+
+    Args:
+        earlier: rows of the trials that it may know.
+        tried: the values of all trials before it, also of those that run at the same time.
+        number: of the trial, from 0.
+        seed: of the search.
+    """
+    for draw in range(DRAWS):
+        study = _study(space, earlier, metric, maximize, [seed, number, draw])
+        params = study.ask(space).params
+        values = {key: json.loads(params[key]) if hasattr(space[key], "choices") else params[key] for key in space}
+        if values not in tried:
+            return values
+    return None
+
+
+def bad_step(
+    space: dict[str, BaseDistribution],
+    earlier: list[dict[str, Any]],
+    values: dict[str, Any],
+    history: dict[int, float],
+    metric: str,
+    maximize: bool,
+) -> int | None:
+    """The first step at which a trial is worse than the median of the earlier ones at that step, or None.
+
+    Optuna's MedianPruner, which lets the first five finished trials be. The steps are looked at in their order, so it
+    does not matter when this is asked.
+    """
+    study = _study(space, earlier, metric, maximize, [0])
+    study.enqueue_trial(_params(space, values))
+    trial = study.ask(space)
+    for step, value in sorted(history.items()):
+        trial.report(value, step)
+        if trial.should_prune():
+            return step
+    return None
+
+
+def best_trials(rows: list[dict[str, Any]], metric: str, maximize: bool, most: int) -> list[dict[str, Any]]:
+    """The rows of the best finished trials, the best first."""
+    finished = [row for row in rows if row["status"] == "finished"]
+    return sorted(finished, key=lambda row: row["evals"][metric], reverse=maximize)[:most]
+
+
+def _study(
+    space: dict[str, BaseDistribution], rows: list[dict[str, Any]], metric: str, maximize: bool, entropy: list[int]
+) -> optuna.Study:
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    study = optuna.create_study(
+        direction="maximize" if maximize else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(),
+    )
+    study.add_trials([_frozen(space, row, metric) for row in rows])
+    return study
+
+
+def _frozen(space: dict[str, BaseDistribution], row: dict[str, Any], metric: str) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        state=STATES[row["status"]],
+        value=row["evals"].get(metric),
+        params=_params(space, row["values"]),
+        distributions=space,
+        intermediate_values={int(step): value for step, value in row["history"].items()},
+    )
+
+
+def _params(space: dict[str, BaseDistribution], values: dict[str, Any]) -> dict[str, Any]:
+    return {key: json.dumps(values[key]) if hasattr(space[key], "choices") else values[key] for key in space}

@@ -1,0 +1,92 @@
+"""Which configuration is best, and whether that is more than what seeds do. The unit is the seed: runs of one seed are
+paired across configurations, and the spread is that over seeds, not that over rows of the validation split."""
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000  # beyond which a difference is called none
+
+
+def compare(values: np.ndarray) -> list[dict[str, Any]]:
+    """Compare configurations by a metric.
+
+    Args:
+        values: [configurations, seeds], NaN where a run has not finished. The others are compared with the first.
+
+    Returns:
+        for each configuration `seeds` (how many finished), `mean`, `sd` (of the sample; None with one seed), and for
+        all but the first: `pairs` (seeds that both have), `difference` (of the means over these), `ci95` (Student's
+        t), `p` (paired t-test, two-sided) and `p_holm` (Holm 1979, over the configurations that were tested). None
+        where there is nothing to test: fewer than 2 pairs, or seeds that change nothing.
+    """
+    rows = []
+    for own in values:
+        found = own[np.isfinite(own)]
+        row = {"seeds": len(found), "mean": float(found.mean()) if len(found) else None}
+        rows.append(row | {"sd": float(found.std(ddof=1)) if len(found) > 1 else None})
+    for row, own in zip(rows[1:], values[1:], strict=True):
+        row |= paired_test(own - values[0])
+    tested = [row for row in rows[1:] if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def paired_test(differences: np.ndarray) -> dict[str, Any]:
+    """Paired t-test of differences, one a seed, NaN where there is none; see `compare`."""
+    found = differences[np.isfinite(differences)]
+    n, empty = len(found), {"sd_difference": None, "ci95": None, "p": None, "p_holm": None}
+    if n == 0:
+        return {"pairs": 0, "difference": None} | empty
+    mean = float(found.mean())
+    sd = float(found.std(ddof=1)) if n > 1 else 0.0
+    if n < 2 or sd <= 1e-12 * max(1.0, abs(mean)):  # rounding alone: the seeds repeat one observation
+        return {"pairs": n, "difference": mean} | empty
+    error = sd / np.sqrt(n)
+    half = float(stats.t.ppf(0.975, n - 1) * error)
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    return {"pairs": n, "difference": mean, "sd_difference": sd, "ci95": [mean - half, mean + half], "p": p}
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Adjusted p-values that keep the chance of any false finding at the level (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
+    return adjusted.tolist()
+
+
+def choose(rows: list[dict[str, Any]], n_seeds: int, maximize: bool) -> int | None:
+    """The configuration with the best mean among those that finished with every seed, the earlier one of equals."""
+    whole = [i for i, row in enumerate(rows) if row["seeds"] == n_seeds]
+    sign = 1 if maximize else -1
+    return max(whole, key=lambda i: (sign * rows[i]["mean"], -i), default=None)
+
+
+def is_winner(row: dict[str, Any], maximize: bool) -> bool:
+    """Whether a configuration is better than the first by more than noise."""
+    better = row.get("difference") is not None and (row["difference"] > 0) == maximize
+    return better and row["p_holm"] is not None and row["p_holm"] < ALPHA
+
+
+def seeds_needed(difference: float, sd: float, comparisons: int) -> int | None:
+    """Seeds with which a paired t-test finds a difference with probability `POWER`; None above `MOST_SEEDS`.
+
+    From the noncentral t distribution (Cohen 1988), at the level of Holm's first step, `ALPHA` / `comparisons`.
+
+    Args:
+        difference: of the means, taken to be the true one.
+        sd: of the differences of single seeds.
+        comparisons: configurations that are compared with the first.
+    """
+    n = np.arange(2, MOST_SEEDS + 1)
+    bound = stats.t.isf(ALPHA / comparisons / 2, n - 1)
+    shift = abs(difference) / sd * np.sqrt(n)
+    power = stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
+    enough = np.flatnonzero(power >= POWER)
+    return int(n[enough[0]]) if len(enough) else None
