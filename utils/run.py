@@ -1,6 +1,6 @@
 """What happens before any work: output folder, log, seed, and where an earlier run stopped."""
 
-import ctypes
+import contextlib
 import dataclasses
 import json
 import logging
@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
+from utils.memory import kept_memory
 from utils.tables import write_json
 
 logger = logging.getLogger(__name__)
@@ -34,15 +35,6 @@ FREE_KEYS = {
     "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer", "bertscore_model",
     "bertscore_layer", "evaluate_test",
 }  # fmt: skip
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next tensor. By default it gives blocks of more than 32 MB back to the
-    system at once, and getting them again page by page took a seventh of the training time of 24 M weights."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:  # other C libraries have none
-        mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large tensor
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 
 
 def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tuple[type, ...]) -> str | None:
@@ -85,8 +77,6 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:
         torch.set_num_threads(joblib.cpu_count())  # `accelerate launch` sets OMP_NUM_THREADS=1
-    if args.device.type == "cpu":
-        keep_freed_memory()
     if args.bf16 and not has_bfloat16(args.device):
         logger.warning("`bf16` is emulated on this %s, which is slow: write `bf16: false`", args.device.type)
     set_seed(args.seed)
@@ -133,7 +123,11 @@ def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, floa
         saved = output_dir / "train_results.json"
         return json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
     try:
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        on_cpu = trainer.args.device.type == "cpu"
+        with kept_memory() if on_cpu else contextlib.nullcontext([]) as callbacks:
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     except KeyError as error:  # Trainer looks for it after the first evaluation
         if "metric_for_best_model" not in str(error):
             raise
