@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from utils.arguments import UserError, parse_recipe, user_errors, write_recipe
@@ -33,9 +32,10 @@ from utils.sweeps.plan import (
     grid_ranges,
     hold_folder,
     keep_plan,
-    load_script,
+    load_arguments,
     make_run,
     name_configurations,
+    processes_of,
     resolve,
     resolve_all,
 )
@@ -92,7 +92,7 @@ def main(args: SweepArguments) -> None:
     # ----- 1. Plan: every configuration is checked before the first run starts
     output_dir, maximize = Path(args.output_dir), args.direction == "maximize"
     check_metric(args.script, args.metric)
-    arguments, overrides = load_script(args.script).ARGUMENTS, args.overrides or {}
+    arguments, overrides = load_arguments(args.script), args.overrides or {}
     base = resolve(arguments, args.recipe, overrides, "`overrides`")
     overrides = overrides | {"split_seed": base.get("split_seed", base.get("seed", 42))}
     base = {key: value for key, value in (base | overrides).items() if key not in OWN_KEYS}
@@ -114,9 +114,7 @@ def main(args: SweepArguments) -> None:
         check_size(len(configurations) * n_seeds, args.most_runs)
         configurations = resolve_all(arguments, args.recipe, overrides, configurations)
     config = ["--config_file", args.config_file] if args.config_file else []
-    processes = 1
-    if args.config_file:
-        processes = yaml.safe_load(Path(args.config_file).read_text(encoding="utf-8")).get("num_processes", 1)
+    processes = processes_of(args.config_file)
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
     recipe = str(output_dir / "recipe.yaml")
 

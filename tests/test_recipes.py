@@ -12,7 +12,6 @@ import run_summarization
 from utils.arguments import parse_recipe
 
 RECIPES = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if not {"accelerate", "sweeps"} & set(p.parts))
-SWEEPS = sorted((ROOT / "recipes" / "sweeps").glob("*.yaml"))
 SCRIPTS = {
     "run_qa_sft.py": run_qa_sft.ARGUMENTS,
     "run_classification.py": run_classification.ARGUMENTS,
@@ -92,20 +91,3 @@ def test_an_accelerate_configuration_leaves_precision_to_the_recipe(path):
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert values["mixed_precision"] == "no" and values["num_processes"] >= 1
     assert values["distributed_type"] in ("NO", "MULTI_GPU")  # MULTI_CPU starts one process without a word
-
-
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
-def test_every_configuration_of_a_sweep_parses_with_its_recipe_and_changes_something(path):
-    sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(sweep) == {"script", "recipe", "metric", "direction", "seeds", "configurations"}
-    assert sweep["direction"] in ("minimize", "maximize") and sweep["metric"].startswith("eval_")
-    assert len(set(sweep["seeds"])) == len(sweep["seeds"]) >= 3
-    recipe = ROOT / sweep["recipe"]
-    assert commands(recipe)[0][0] == sweep["script"]
-    seen = []
-    for values in sweep["configurations"].values():
-        argv = [text for key, value in values.items() for text in (f"--{key}", str(value))]
-        *_, given = parse_recipe(SCRIPTS[sweep["script"]], [str(recipe), *argv, *ON_CPU])
-        assert {key: given[key] for key in values} == values
-        seen.append(given)
-    assert len(seen) >= 2 and all(a != b for i, a in enumerate(seen) for b in seen[:i])

@@ -2,14 +2,12 @@
 
 import contextlib
 import fcntl
-import importlib.util
 import itertools
 import json
 import re
-import sys
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import yaml
@@ -40,17 +38,26 @@ class Run(NamedTuple):
     command: list[str]
 
 
-def load_script(path: str) -> ModuleType:
-    """Import a script as a module, for its `ARGUMENTS`."""
-    if not Path(path).is_file():
-        raise UserError(f"`script` {path} is no file: give one of the run_*.py.")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    if not hasattr(module, "ARGUMENTS"):
-        raise UserError(f"`script` {path} has no `ARGUMENTS`: give one of the run_*.py.")
-    return module
+def load_arguments(script: str) -> tuple[type, ...]:
+    """The dataclasses of a script's keys: its `ARGUMENTS`. The script is read as a module, so nothing of it runs."""
+    if not Path(script).is_file():
+        raise UserError(f"`script` {script} is no file: give one of the run_*.py.")
+    names = runpy.run_path(script, run_name="sweep_script")
+    if "ARGUMENTS" not in names:
+        raise UserError(f"`script` {script} has no `ARGUMENTS`: give one of the run_*.py.")
+    return names["ARGUMENTS"]
+
+
+def processes_of(config_file: str | None) -> int:
+    """How many processes `accelerate launch` starts for one run, from its `config_file`."""
+    if config_file is None:
+        return 1
+    try:
+        return int(yaml.safe_load(Path(config_file).read_text(encoding="utf-8"))["num_processes"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"`config_file` {config_file} is no configuration of accelerate: give one as recipes/accelerate/ has them."
+        ) from error
 
 
 def check_metric(script: str, metric: str) -> None:

@@ -98,7 +98,7 @@ def bad_step(
     metric: str,
     maximize: bool,
 ) -> int | None:
-    """The first step at which a trial is worse than the median of the earlier ones at that step, or None.
+    """The first step at which a trial's best value so far is worse than the earlier ones' median, or None.
 
     Optuna's MedianPruner, which lets the first five finished trials be. The steps are looked at in their order, so it
     does not matter when this is asked.

@@ -4,7 +4,7 @@ paired across configurations, and the spread is that over seeds, not that over r
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 ALPHA = 0.05
 POWER = 0.8
@@ -47,8 +47,8 @@ def paired_test(differences: np.ndarray) -> dict[str, Any]:
     if n < 2 or sd <= 1e-12 * max(1.0, abs(mean)):  # rounding alone: the seeds repeat one observation
         return {"pairs": n, "difference": mean} | empty
     error = sd / np.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1) * error)
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    half = float(special.stdtrit(n - 1, 0.975) * error)
+    p = float(2 * special.stdtr(n - 1, -abs(mean) / error))
     return {"pairs": n, "difference": mean, "sd_difference": sd, "ci95": [mean - half, mean + half], "p": p}
 
 
