@@ -5,7 +5,7 @@
 Training, on the quickstart's data and model, with transformers' `Seq2SeqTrainer` each: official, as transformers'
 `run_summarization.py` has it by default (float32, batches of 8 in random order, learning rate 5e-5 falling in a line);
 official_batch, the same in batches as large as the recipe's; ours, the recipe (bfloat16, pairs of like lengths
-together, memory kept between steps). All weights are trained in each.
+together). All weights are trained in each.
 Evaluating, with the same weights and rows: official, `Seq2SeqTrainer.predict` with `predict_with_generate` in batches
 of 8 (loss and greedy summaries of at most 128 tokens); official_batch, in batches as large as the recipe's; ours,
 `write_summaries`, the same in the order of length.
@@ -14,7 +14,6 @@ Needs `make quickstart-summarization` (data, model, and the fine-tuned model tha
 results/summarization_speed.json.
 """
 
-import contextlib
 import statistics
 import tempfile
 import time
@@ -39,7 +38,6 @@ from run_summarization import ARGUMENTS, make_task, to_pairs
 from utils.arguments import parse_recipe
 from utils.data import load_splits
 from utils.generation import set_generation
-from utils.memory import kept_memory
 from utils.metrics import text_statistics
 from utils.modeling import load_base_model, load_tokenizer
 from utils.sampling import EpochSampler, set_train_order
@@ -107,8 +105,7 @@ def main() -> None:
             clock = Clock()
             trainer = make_trainer(way, parsed, load(way), tokenizer, train, max_steps=steps + 3)
             trainer.add_callback(clock)
-            with kept_memory() if way == "ours" else contextlib.nullcontext():
-                trainer.train()
+            trainer.train()
             found[way].append(trainer.args.per_device_train_batch_size * clock.steps / clock.seconds)
             print(f"round {number}: training, {way}: {found[way][-1]:.1f} rows/s", flush=True)
     results = summary_of("train_rows_per_second", found)

@@ -1,6 +1,5 @@
 """What happens before any work: output folder, log, seed, and where an earlier run stopped."""
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -22,7 +21,6 @@ from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
-from utils.memory import kept_memory
 from utils.tables import write_json
 
 logger = logging.getLogger(__name__)
@@ -123,11 +121,7 @@ def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, floa
         saved = output_dir / "train_results.json"
         return json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
     try:
-        on_cpu = trainer.args.device.type == "cpu"
-        with kept_memory() if on_cpu else contextlib.nullcontext([]) as callbacks:
-            for callback in callbacks:
-                trainer.add_callback(callback)
-            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     except KeyError as error:  # Trainer looks for it after the first evaluation
         if "metric_for_best_model" not in str(error):
             raise
