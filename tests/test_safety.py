@@ -17,18 +17,11 @@ from conftest import ROOT
 from utils.arguments import UserError
 from utils.safety import check_question, check_response, risk_level
 from utils.safety.__main__ import check_line, main
+from utils.safety.concepts import combinations, find_concepts, stem
 from utils.safety.context import read_sentences
 from utils.safety.drugs import class_members, drugs_in, interaction, interactions
 from utils.safety.patient import read_patient
-from utils.safety.phrases import (
-    TABLES,
-    compile_groups,
-    compile_phrases,
-    find_groups,
-    find_phrases,
-    split_sentences,
-    tokenize,
-)
+from utils.safety.phrases import TABLES, compile_phrases, find_phrases, split_sentences, tokenize
 
 REAL_DATA = ROOT.parent / "shared" / "data"
 PHRASINGS = json.loads((ROOT / "benchmarks" / "safety_phrasings.json").read_text(encoding="utf-8"))
@@ -51,7 +44,9 @@ def test_rows_are_whole_and_not_repeated(name):
     rows = table(name)
     assert rows and all(None not in row and None not in row.values() for row in rows)
     assert max(Counter(tuple(row.items()) for row in rows).values()) == 1
-    if name != "cues":  # cues are about language: they say nothing of medicine
+    if name == "concepts":  # words of a concept: the authors' own, or a term's synonyms for laypersons
+        assert all(row["source"] == "wording" or re.fullmatch(r"HPO HP:\d{7}", row["source"]) for row in rows)
+    elif name != "cues":  # cues are about language: they say nothing of medicine
         assert all(row["source"].startswith(("https://", "http://")) for row in rows)
         assert {row["certainty"] for row in rows} <= {"read", "label"}
     assert all(row["severity"] in "1234" for row in rows if "severity" in row)
@@ -83,19 +78,43 @@ def test_all_fifteen_classes_of_the_onc_list_have_pairs():
     assert len(interactions()) > 1500
 
 
+def example(phrase):
+    """A text that a phrase must match: the first word of each choice, `zz` in each gap."""
+    parts = ["zz" if part == "*" else part.split("|")[0].rstrip("?") for part in phrase.split()]
+    return " ".join(parts).replace("#year", "1999").replace("#fever", "39.4")
+
+
 def test_every_phrase_of_the_tables_compiles_and_is_found_in_itself():
-    for name in ("drugs", "cues", "red_flags", "harmful_requests"):
-        for row in table(name):
-            phrase = row.get("phrase") or row["name"]
-            if " + " in phrase:
-                words = [group.split("|")[0] for group in phrase.split(" + ")]
-                assert find_groups(compile_groups([(phrase, "x")]), tokenize(" ".join(words)), "sign")
-                continue
-            text = " ".join("zz" if part == "*" else part.split("|")[0].rstrip("?") for part in phrase.split())
-            text = text.replace("#year", "1999")
-            tokens = tokenize(text)
-            (mark,) = find_phrases(compile_phrases([(phrase, "kind", "value")]), tokens)[:1]
-            assert (mark.first, mark.last) == (0, len(tokens) - 1), phrase
+    phrases = [row.get("phrase") or row["name"] for name in ("drugs", "cues") for row in table(name)]
+    phrases = [(phrase, str) for phrase in phrases]
+    phrases += [(phrase.strip(), stem) for row in table("concepts") for phrase in row["phrases"].split(";")]
+    for phrase, form in phrases:
+        tokens = [token._replace(word=form(token.word)) for token in tokenize(example(phrase))]
+        (mark,) = find_phrases(compile_phrases([(phrase, "kind", "value")], form), tokens)[:1]
+        assert (mark.first, mark.last) == (0, len(tokens) - 1), phrase
+
+
+def test_combinations_use_concepts_of_the_table_and_no_concept_is_idle():
+    concepts = {row["concept"] for row in table("concepts")}
+    used = {
+        name
+        for table_name in ("red_flags", "harmful_requests")
+        for combination in combinations(table_name)
+        for name in combination.all_of + combination.none_of
+    }
+    assert used - {"drug"} == concepts
+
+
+def test_a_concept_is_found_in_every_inflection_and_with_its_negation_spelt_out():
+    def concepts(text):
+        return {mark.kind for mark in find_concepts(tokenize(text))}
+
+    assert all("garbled" in concepts(text) for text in ("he slurs", "slurred words", "is slurring"))
+    assert all(
+        "no_breath" in concepts(text)
+        for text in ("can't breathe", "cannot breathe", "can not breathe", "cant breathe")
+    )
+    assert "severe" in concepts("severe") and "severe" not in concepts("several")
 
 
 # ----- names

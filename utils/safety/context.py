@@ -6,21 +6,12 @@ clause, for advice instead of findings: `do not take A with B` forbids, `if you 
 """
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
+from utils.safety.concepts import find_concepts
 from utils.safety.drugs import drug_phrases
-from utils.safety.phrases import (
-    Groups,
-    Mark,
-    Phrases,
-    Token,
-    compile_groups,
-    compile_phrases,
-    find_groups,
-    find_phrases,
-    read_table,
-    split_sentences,
-)
+from utils.safety.phrases import Mark, Phrases, Token, compile_phrases, find_phrases, read_table, split_sentences
 
 _CONTRASTS = {"but", "however", "although", "though", "whereas", "yet"}
 _IMPERATIVES = {"take", "use", "give", "start", "begin", "continue", "add", "try", "have", "swallow", "keep", "go"}
@@ -31,7 +22,8 @@ _BEFORE_DIRECTIVE = {  # marks, bullets and numbers too
 }  # fmt: skip
 _SENTENCE_STARTS = {"i", "i'll", "i'd", "you", "we", "let's", "it", "this", "that", "there", "he", "she", "they"}
 _CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
-_SUBJECTS = {"i", "i'm", "i've", "my", "he", "she", "his", "her", "we", "they", "now", "there's"}
+_SUBJECTS = {"i", "i'm", "i've", "he", "he's", "she", "she's", "we", "they", "now", "there's"}
+_POSSESSIVES, _JOINS = {"my", "his", "her", "our", "the"}, {",", "and", "but", "so"}
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
 
 
@@ -45,12 +37,14 @@ def make_finding(rule: str, kind: str, severity: int, message: str, span: tuple[
 
 
 class Sentence(NamedTuple):
-    """A sentence, the phrases in it, and the number of the clause that each token stands in."""
+    """A sentence, the cues and drugs in it, the number of the clause that each token stands in, and the concepts of
+    red flags and harmful requests in it."""
 
     tokens: list[Token]
     marks: list[Mark]
     clauses: list[int]
     is_question: bool
+    concepts: list[Mark]
 
     @property
     def span(self) -> tuple[int, int]:
@@ -62,24 +56,17 @@ class Sentence(NamedTuple):
 
 @functools.cache
 def _phrases() -> Phrases:
-    flags = [(row["phrase"], f"{row['rule']}:flag", row["rule"]) for row in read_table("red_flags")]
-    flags = [flag for flag in flags if " + " not in flag[0]]
-    requests = [(row["phrase"], "request", row["rule"]) for row in read_table("harmful_requests")]
     cues = [(row["phrase"], row["kind"], "") for row in read_table("cues")]
-    return compile_phrases([*drug_phrases(), *flags, *requests, *cues])
-
-
-@functools.cache
-def _signs() -> Groups:
-    return compile_groups((row["phrase"], row["rule"]) for row in read_table("red_flags") if " + " in row["phrase"])
+    return compile_phrases([*drug_phrases(), *cues])
 
 
 def read_sentences(text: str) -> list[Sentence]:
-    """Sentences of a text with drugs, red flags, harmful requests and cues marked."""
+    """Sentences of a text with drugs, cues and concepts marked."""
     sentences = []
     for tokens in split_sentences(text):
-        marks = find_phrases(_phrases(), tokens) + find_groups(_signs(), tokens, "sign")
-        sentences.append(Sentence(tokens, marks, _clauses(tokens, marks), tokens[-1].word == "?"))
+        marks = find_phrases(_phrases(), tokens)
+        clauses = _clauses(tokens, marks)
+        sentences.append(Sentence(tokens, marks, clauses, tokens[-1].word == "?", find_concepts(tokens)))
     return sentences
 
 
@@ -171,13 +158,18 @@ def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
 
 
 def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
-    """Whether a red flag is negated: a denial (or a cue of one of `kinds`) before it in its clause that is no part of
-    it (`cannot breathe`), with no new subject between (`I have no fever and my chest hurts`)."""
+    """Whether a phrase is negated: a denial (or a cue of one of `kinds`) before it in its clause, with no new subject
+    between (`I have no fever and my chest hurts`). A denial that is part of a concept (`isn't breathing`) says nothing
+    of the words after it."""
     clause = sentence.clauses[flag.first]
     for mark in sentence.marks:
-        until = flag.last if flag.kind == "sign" else flag.first  # `my chest does not hurt`
-        if mark.kind in ("no", *kinds) and mark.last < until and sentence.clauses[mark.first] == clause:
-            between = {token.word for token in sentence.tokens[mark.last + 1 : flag.first]}
-            if not between & _SUBJECTS:
+        if mark.kind in ("no", *kinds) and mark.last < flag.first and sentence.clauses[mark.first] == clause:
+            inside = any(0 <= mark.first - c.first <= 2 and mark.last < c.last for c in sentence.concepts)
+            between = [token.word for token in sentence.tokens[mark.last : flag.first]]
+            renewed = any(
+                word in _SUBJECTS or (word in _POSSESSIVES and before in _JOINS)
+                for before, word in itertools.pairwise(between)
+            )
+            if not inside and not renewed:
                 return True
     return False

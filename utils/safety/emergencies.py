@@ -2,6 +2,7 @@
 
 import re
 
+from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
 from utils.safety.phrases import Mark, read_table
 
@@ -9,47 +10,130 @@ TELEGRAM_WORDS = 14  # a text without a person that is no longer is read as a re
 ADDRESSED = 4  # words from `you are having` to the sign
 INFANT = "https://www.meningitis.org/meningitis/safety-netting-resources-hub"  # 38 C under three months: red
 _FORBID = ("prohibit_forward", "prohibit_both", "neutral")
+_ASKING = {
+    "what", "how", "why", "which", "who", "when", "where", "is", "are", "do", "does", "did", "can", "could", "should",
+    "would", "will", "was", "were", "has", "have", "may",
+}  # fmt: skip
+_PARTS = {",", ";", ":", "(", "but", "now", "although", "though", "because"}
+_SUBJECTS = {
+    "i",
+    "i'm",
+    "i've",
+    "my",
+    "he",
+    "he's",
+    "his",
+    "she",
+    "she's",
+    "her",
+    "we",
+    "they",
+    "it's",
+    "now",
+    "today",
+}
 _FIRST_PERSON = {"i", "i'm", "i've", "my"}
 _SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 _YOUNG = re.compile(
-    rf"\b(?:newborn|neonate|(?P<n>\d{{1,3}}|{'|'.join(_SMALL[1:])})[\s-]*(?P<unit>day|week|month)s?[\s-]*old)\b",
+    r"\b(?:newborn|neonate|(?P<baby>(?:baby|infant|son|daughter|s?he is|s?he's),?\s+)?"
+    rf"(?P<n>\d{{1,3}}|{'|'.join(_SMALL[1:])})[\s-]*(?P<unit>day|week|month)s?(?(baby)|[\s-]*old))\b",
     re.IGNORECASE,
 )
 _UNIT_IN_MONTHS = {"d": 30.4, "w": 4.35, "m": 1.0}
 _TEMPERATURE = re.compile(
-    r"\b(?:fever|temperature|temp|thermometer|burning up|feels hot|(?:38|39|4[012])\.\d)\b", re.IGNORECASE
+    r"\b(?:fever|temperature|temp|thermometer|burning up|feels hot|hot to touch|(?:38|39|4[012])\.\d)\b", re.IGNORECASE
 )
 _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 
 
 def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding]:
     """Red flags that somebody has now. One finding a rule: the first."""
-    rows = {row["rule"]: row for row in read_table("red_flags")}
-    found: dict[str, Finding] = {}
-    for sentence in sentences:
-        for mark in sentence.marks:
-            if mark.kind in ("flag", "sign") and mark.value not in found and _is_present(mark, sentence, is_answer):
-                row = rows[mark.value]
-                span = (mark.start, mark.end)
-                found[mark.value] = make_finding(mark.value, "emergency", 4, row["message"], span, row["source"])
-    return list(found.values())
+    if _is_fiction(sentences):
+        return []
+    marks, offset = [], 0
+    for i, sentence in enumerate(sentences):
+        has_person = any(other.has("person", "now") for other in sentences[max(0, i - 1) : i + 1])
+        telegram = len(sentence.tokens) <= TELEGRAM_WORDS and not _asks(sentence)
+        if is_answer or has_person or telegram:
+            marks += [
+                mark._replace(first=mark.first + offset, last=mark.last + offset)
+                for mark in _concepts_and_drugs(sentence)
+                if _is_present(mark, sentence, is_answer)
+            ]
+        offset += len(sentence.tokens)
+    return _findings("red_flags", "emergency", marks)
+
+
+def _is_fiction(sentences: list[Sentence]) -> bool:
+    """Whether a text is about an examination, a novel, the news; not where something in it is urgent (`help me`)."""
+    return any(s.has("fiction") for s in sentences) and not any(s.has("urgent") for s in sentences)
+
+
+def _concepts_and_drugs(sentence: Sentence) -> list[Mark]:
+    drugs = [mark for mark in sentence.marks if mark.kind == "drug"]
+    return sorted(sentence.concepts + drugs, key=lambda mark: mark.first)
+
+
+def _findings(table: str, kind: str, marks: list[Mark]) -> list[Finding]:
+    rows = {row["rule"]: row for row in read_table(table)}
+    findings = []
+    for rule, found in find_combinations(table, marks):
+        row, span = rows[rule], (min(mark.start for mark in found), max(mark.end for mark in found))
+        findings.append(make_finding(rule, kind, int(row.get("severity", 4)), row["message"], span, row["source"]))
+    return findings
+
+
+def _asks(sentence: Sentence) -> bool:
+    """Whether a sentence is a question, with its mark or without: `what is a stroke`."""
+    return sentence.is_question or sentence.tokens[0].word in _ASKING
 
 
 def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
-    """Whether somebody has the sign now: not denied, not long ago, not a general sentence or question about it."""
-    if sentence.has("past") or is_denied(flag, sentence):
+    """Whether somebody has it now: not denied, not long ago, not a figure of speech, not in a general sentence."""
+    if sentence.has("resolved") or is_denied(flag, sentence) or _is_past(flag, sentence):
         return False
-    clause = sentence.clauses[flag.first]
-    frames = [mark for mark in sentence.marks if sentence.clauses[mark.first] == clause]
-    if any(m.kind == "education" or (m.kind == "premise" and m.first < flag.first) for m in frames):
+    if _is_figure(flag, sentence) or any(_is_frame(mark, flag, sentence) for mark in sentence.marks):
         return False
     if is_answer:
         words = {token.word for token in sentence.tokens}
-        addressed = any(m.kind == "you" and 0 < flag.first - m.last <= ADDRESSED for m in sentence.marks)
+        addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
         general = sentence.has("if", "somebody", "hypothetical", "history", "study") or sentence.is_question
         return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not general
-    telegram = not sentence.is_question and len(sentence.tokens) <= TELEGRAM_WORDS
-    return sentence.has("person") or telegram
+    return not _asks(sentence) or sentence.has("now")
+
+
+def _is_frame(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
+    """Whether a cue makes the clause of the flag general (`symptoms of`) or conditional (`if` before it). `which does`
+    and `when` are such cues in questions and at the start of a clause, not in `a rash which does not fade`."""
+    before = sentence.tokens[mark.first - 1].word if mark.first else ","
+    relative = sentence.tokens[mark.first].word in ("which", "who", "when") and before.isalpha() and before != "and"
+    if sentence.clauses[mark.first] != sentence.clauses[flag.first] or (relative and not _asks(sentence)):
+        return False
+    if mark.kind == "education":  # `can feel` after `I` is no general sentence
+        return before not in _SUBJECTS
+    return mark.kind == "premise" and mark.first < flag.first
+
+
+def _is_figure(flag: Mark, sentence: Sentence) -> bool:
+    """Whether a phrase is part of an idiom (`my feet are killing me`) or of something mild (`a bit breathless`)."""
+    return any(m.kind in ("idiom", "mild") and m.first <= flag.last and flag.first <= m.last for m in sentence.marks)
+
+
+def _is_past(flag: Mark, sentence: Sentence) -> bool:
+    """Whether a cue of the past stands in the same part of the sentence: `I had a stroke in 2016, now my arm ...`. A
+    cue in a part of its own (`years ago, I had ...`) holds for the next one."""
+    parts, part = [], 0
+    for i, token in enumerate(sentence.tokens):
+        after = sentence.tokens[i + 1].word if i + 1 < len(sentence.tokens) else ""
+        part += token.word in _PARTS or (token.word in ("and", "then") and after in _SUBJECTS)
+        parts.append(part)
+    filled = {parts[mark.first] for mark in sentence.concepts}
+    for mark in sentence.marks:
+        if mark.kind == "past":
+            held = parts[mark.first] if parts[mark.first] in filled else parts[mark.first] + 1
+            if parts[flag.first] == held:
+                return True
+    return False
 
 
 def find_infant_fever(text: str, age: float | None) -> list[Finding]:
@@ -77,35 +161,31 @@ def has_referral(sentences: list[Sentence]) -> bool:
 
 
 def find_harmful_requests(sentences: list[Sentence]) -> list[Finding]:
-    rows = {row["rule"]: row for row in read_table("harmful_requests")}
-    found: dict[str, Finding] = {}
+    """Requests that put an intent, a harm and an object together. One finding a rule: the first."""
+    if _is_fiction(sentences):
+        return []
+    marks, offset = [], 0
     for sentence in sentences:
-        for mark in sentence.marks:
-            if mark.kind == "request" and mark.value not in found and not is_denied(mark, sentence):
-                row = rows[mark.value]
-                found[mark.value] = make_finding(
-                    mark.value,
-                    "harmful_request",
-                    int(row["severity"]),
-                    row["message"],
-                    (mark.start, mark.end),
-                    row["source"],
-                )
-    return list(found.values())
+        found = [mark for mark in _concepts_and_drugs(sentence) if _is_meant(mark, sentence)]
+        marks += [mark._replace(first=mark.first + offset, last=mark.last + offset) for mark in found]
+        offset += len(sentence.tokens)
+    return _findings("harmful_requests", "harmful_request", marks)
+
+
+def _is_meant(mark: Mark, sentence: Sentence) -> bool:
+    return not is_denied(mark, sentence) and not _is_figure(mark, sentence)
 
 
 def find_downplayed(sentences: list[Sentence]) -> list[Finding]:
     """Red flags, conditional ones too (`if you have chest pain`), with advice to stay at home in the same sentence."""
-    rows = {row["rule"]: row for row in read_table("red_flags")}
     findings = []
     for sentence in sentences:
-        flags = [mark for mark in sentence.marks if mark.kind in ("flag", "sign")]
         downplays = [
             mark for mark in sentence.marks if mark.kind == "downplay" and not is_denied(mark, sentence, *_FORBID)
         ]
-        if flags and downplays and not sentence.has("referral"):
-            row = rows[flags[0].value]
-            span = (min(flags[0].start, downplays[0].start), max(flags[0].end, downplays[0].end))
-            message = f"{row['message']}: the answer advises against help"
-            findings.append(make_finding(f"{row['rule']}_downplayed", "emergency", 4, message, span, row["source"]))
+        if downplays and not sentence.has("referral"):
+            for flag in _findings("red_flags", "emergency", sentence.concepts)[:1]:
+                span = [min(flag["span"][0], downplays[0].start), max(flag["span"][1], downplays[0].end)]
+                message = f"{flag['message']}: the answer advises against help"
+                findings.append(flag | {"rule": f"{flag['rule']}_downplayed", "message": message, "span": span})
     return findings

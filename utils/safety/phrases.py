@@ -7,18 +7,18 @@ A phrase is words with a small language on top, so that a clinician can read and
     pain * chest                  up to four words between, within one clause
     severe? chest pain            a word that may be missing
     in #year                      a year from 1900 to 2099
-    neck + stiff + fever|rash     one word of each group, anywhere in one sentence
 """
 
 import csv
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 TABLES = Path(__file__).parent / "tables"
 LONGEST_SENTENCE = 200  # tokens; a longer one is cut, so that the time is linear in any text
+SKIPPED = ""  # the word of a token that phrases pass over
 LONGEST_GAP = 4  # words that a `*` may skip
 # Numbers, words with apostrophes, line breaks before a blank line or a list item, single marks
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\n\s*?(?=\n|[-*\u2022]|\d+[.)])|[^\w\s]")
@@ -54,8 +54,7 @@ class Mark(NamedTuple):
     end: int
 
 
-Phrases = dict[str, list[tuple[tuple, str, str]]]  # first word -> pattern, kind, value
-Groups = dict[str, list[tuple[tuple[frozenset[str], ...], str]]]  # word of the first group -> groups, value
+Phrases = dict[str, list[tuple[tuple, str, str]]]  # word that it begins with -> pattern, kind, value
 
 
 @functools.cache
@@ -96,8 +95,9 @@ def split_sentences(text: str) -> list[list[Token]]:
     return [piece for piece in pieces if len(piece) > 1 or piece[0].word not in _ENDS]
 
 
-def compile_phrases(rows: Iterable[tuple[str, str, str]]) -> Phrases:
-    """Index (phrase, kind, value) by the first word of the phrase."""
+def compile_phrases(rows: Iterable[tuple[str, str, str]], form: Callable[[str], str] = str) -> Phrases:
+    """Index (phrase, kind, value) by the words that the phrase can begin with; `form` is applied to each word, as it
+    is to the words of the texts."""
     phrases: Phrases = {}
     for phrase, kind, value in rows:
         pattern: list[tuple[frozenset[str] | None, bool]] = []  # words, None for a gap; whether it may be missing
@@ -105,11 +105,15 @@ def compile_phrases(rows: Iterable[tuple[str, str, str]]) -> Phrases:
             if part == "*":
                 pattern.append((None, False))
             elif "|" in part or part.endswith("?") or part == "#year":
-                pattern.append((frozenset(part.removesuffix("?").split("|")), part.endswith("?")))
+                options = frozenset(form(word) for word in part.removesuffix("?").split("|"))
+                pattern.append((options, part.endswith("?")))
             else:  # may be several tokens: `st.`
-                pattern += [(frozenset([token.word]), False) for token in tokenize(part)]
-        for word in pattern[0][0] or ():
-            phrases.setdefault(word, []).append((tuple(pattern), kind, value))
+                pattern += [(frozenset([form(token.word)]), False) for token in tokenize(part)]
+        for options, optional in pattern:
+            for word in options or ():
+                phrases.setdefault(word, []).append((tuple(pattern), kind, value))
+            if not optional:
+                break
     return phrases
 
 
@@ -131,35 +135,12 @@ def find_phrases(phrases: Phrases, tokens: list[Token]) -> list[Mark]:
     return marks
 
 
-def compile_groups(rows: Iterable[tuple[str, str]]) -> Groups:
-    """Index (`a|b + c|d`, value) by the words of the first group."""
-    index: Groups = {}
-    for phrase, value in rows:
-        groups = tuple(frozenset(group.split("|")) for group in phrase.lower().split(" + "))
-        for word in groups[0]:
-            index.setdefault(word, []).append((groups, value))
-    return index
-
-
-def find_groups(index: Groups, tokens: list[Token], kind: str) -> list[Mark]:
-    """Groups whose words all stand in a sentence, marked from the first to the last of them; one mark a value."""
-    first: dict[str, int] = {}
-    for i, token in enumerate(tokens):
-        first.setdefault(token.word, i)
-    found: dict[str, Mark] = {}
-    for word in first:
-        for groups, value in index.get(word, ()):
-            places = [min((first[w] for w in group if w in first), default=-1) for group in groups]
-            if value not in found and min(places) >= 0:
-                a, b = min(places), max(places)
-                found[value] = Mark(kind, value, a, b, tokens[a].start, tokens[b].end)
-    return list(found.values())
-
-
 def _match(pattern: tuple, at: int, words: list[str], i: int) -> int:
     """Index after the last word of the pattern, or -1. At most (LONGEST_GAP + 1) ** gaps steps."""
     if at == len(pattern):
         return i
+    if i < len(words) and words[i] == SKIPPED:
+        return _match(pattern, at, words, i + 1)
     options, optional = pattern[at]
     if options is None:
         for skip in range(LONGEST_GAP + 1):

@@ -1,0 +1,104 @@
+"""Lay words -> concepts -> combinations of concepts: `mum's mouth has slid to one side` is `face + droop`.
+
+A red flag and a harmful request are said in endless ways. So the tables name what must come together, not sentences:
+`concepts.csv` has the words of each concept (source: `wording`, the authors' own, or the synonyms for laypersons of a
+term of the Human Phenotype Ontology); `red_flags.csv` and `harmful_requests.csv` combine concepts. Words are compared
+by their Snowball stems: `slur` is `slurs`, `slurred` and `slurring`.
+
+    face + droop                both within `WINDOW` words, in any order, across sentences
+    chest + pain - muscular     and the third nowhere within `WINDOW` words
+"""
+
+import functools
+from bisect import bisect_left
+from typing import NamedTuple
+
+import Stemmer
+
+from utils.safety.phrases import SKIPPED, Mark, Phrases, Token, compile_phrases, find_phrases, read_table
+
+WINDOW = 22  # words between the first concept of a combination and each other one
+_STEMMER = Stemmer.Stemmer("english")
+_SHORT = {
+    word: f"{word}n't" for word in ("do", "does", "did", "is", "are", "was", "were", "has", "have", "had", "could")
+}
+_SHORT |= {"can": "can't", "cannot": "can't", "will": "won't", "would": "wouldn't"}
+_UNSTEMMED = {"several", "severity", "quite"}  # stems of `severe` and `quit`
+
+
+class Combination(NamedTuple):
+    """Concepts that must come together (each with words of its own), and concepts that must not stand near them."""
+
+    rule: str
+    all_of: tuple[str, ...]
+    none_of: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=20_000)
+def stem(word: str) -> str:
+    """Snowball stem of a word in small letters; a body temperature with a decimal that is a fever is `#fever`."""
+    if word[:1].isdigit() and "." in word and word.count(".") == 1 and "," not in word:
+        return "#fever" if 38 <= float(word) < 43 or 100.4 <= float(word) < 108 else word
+    return word if word in _UNSTEMMED else _STEMMER.stemWord(word)
+
+
+@functools.cache
+def _concepts() -> Phrases:
+    rows = [(phrase, row["concept"]) for row in read_table("concepts") for phrase in row["phrases"].split(";")]
+    return compile_phrases(((phrase, f"{name}:{name}", "") for phrase, name in rows), stem)
+
+
+@functools.cache
+def combinations(table: str) -> tuple[Combination, ...]:
+    """The combinations of `red_flags` or `harmful_requests`, in the order of the table."""
+    found = []
+    for row in read_table(table):
+        wanted, *unwanted = row["combination"].split(" - ")
+        found.append(Combination(row["rule"], tuple(wanted.split(" + ")), tuple(unwanted)))
+    return tuple(found)
+
+
+def find_concepts(tokens: list[Token]) -> list[Mark]:
+    """Concepts of a sentence in order; concepts may overlap, mentions of one concept do not. `does not` and `cannot`
+    are read as `doesn't` and `can't`."""
+    words = [token.word for token in tokens]
+    for i, word in enumerate(words):
+        if word == "not" and i and (short := _SHORT.get(words[i - 1])):
+            words[i - 1], words[i] = short, SKIPPED
+    read = [stem(_SHORT.get(word, word) if word == "cannot" else word) for word in words]
+    return find_phrases(_concepts(), [token._replace(word=word) for token, word in zip(tokens, read, strict=True)])
+
+
+def find_combinations(table: str, marks: list[Mark]) -> list[tuple[str, list[Mark]]]:
+    """(rule, its marks in order) of the first place of each rule of a table. `marks` of a whole text, in order."""
+    by_concept: dict[str, list[Mark]] = {}
+    for mark in marks:
+        by_concept.setdefault(mark.kind, []).append(mark)
+    found: dict[str, list[Mark]] = {}
+    for rule, all_of, none_of in combinations(table):
+        if rule in found or any(name not in by_concept for name in all_of):
+            continue
+        for anchor in by_concept[all_of[0]]:
+            chosen = _around(anchor, [by_concept[name] for name in all_of[1:]])
+            if chosen and not any(_near(anchor, by_concept.get(name, [])) for name in none_of):
+                found[rule] = sorted(chosen, key=lambda mark: mark.first)
+                break
+    return list(found.items())
+
+
+def _around(anchor: Mark, others: list[list[Mark]]) -> list[Mark]:
+    """The anchor with the nearest mark of each other concept; empty where one is missing. The first and the last word
+    of a mark are its own; another may stand in the gap of `how many * kill`."""
+    chosen = [anchor]
+    for marks in others:
+        free = [m for m in _near(anchor, marks) if not any({m.first, m.last} & {c.first, c.last} for c in chosen)]
+        if not free:
+            return []
+        chosen.append(min(free, key=lambda mark: abs(mark.first - anchor.first)))
+    return chosen
+
+
+def _near(anchor: Mark, marks: list[Mark]) -> list[Mark]:
+    low = bisect_left(marks, anchor.first - WINDOW, key=lambda mark: mark.first)
+    high = bisect_left(marks, anchor.last + WINDOW + 1, key=lambda mark: mark.first)
+    return marks[low:high]
