@@ -105,13 +105,11 @@ def main(args: SweepArguments) -> None:
         check_size(n_trials + (args.finalists + 1) * len(seeds), args.most_runs)
         configurations = {AS_IT_STANDS: {}}
     else:
-        n_seeds = len(seeds)
+        named = args.grid is None
         configurations = (
-            name_configurations(args.configurations)
-            if args.grid is None
-            else expand_grid(args.grid, args.most_runs // n_seeds)
+            name_configurations(args.configurations) if named else expand_grid(args.grid, len(seeds), args.most_runs)
         )
-        check_size(len(configurations) * n_seeds, args.most_runs)
+        check_size(len(configurations) * len(seeds), args.most_runs)
         configurations = resolve_all(arguments, args.recipe, overrides, configurations)
     config = ["--config_file", args.config_file] if args.config_file else []
     processes = processes_of(args.config_file)

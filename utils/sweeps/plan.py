@@ -84,12 +84,13 @@ def name_configurations(configurations: dict[str, Any]) -> dict[str, dict[str, A
     return named
 
 
-def expand_grid(grid: dict[str, Any], most: int) -> dict[str, dict[str, Any]]:
+def expand_grid(grid: dict[str, Any], n_seeds: int, most: int) -> dict[str, dict[str, Any]]:
     """Every combination of the values of each key, named `key=value,key=value`, the last key changing fastest.
 
     Args:
         grid: key -> list of values, each a scalar or a list.
-        most: as many combinations are allowed.
+        n_seeds: runs of each combination.
+        most: as many runs are allowed.
     """
     _check_keys("`grid`", grid, "split_seed")
     if not grid:
@@ -99,7 +100,7 @@ def expand_grid(grid: dict[str, Any], most: int) -> dict[str, dict[str, Any]]:
         if not isinstance(values, list) or not values:
             raise UserError(f"`grid`, key `{key}`, has no list of values: write `{key}: [1, 2]`.")
         size *= len(values)
-    check_size(size, most)
+    check_size(size * n_seeds, most)
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     names = [",".join(f"{key}={_as_name(value)}" for key, value in values.items()) for values in combinations]
     if max(map(len, names)) > LONGEST_NAME or len(set(names)) < len(names):
@@ -138,7 +139,7 @@ def resolve(arguments: tuple[type, ...], recipe: str, values: dict[str, Any], wh
     try:
         *_, given = parse_recipe(arguments, [recipe, *as_flags(values | {"use_cpu": True})])
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {str(error).replace(' on the command line', '')}") from error
     own = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) | values
     given.pop("use_cpu")
     return given | {key: own[key] for key in ("use_cpu",) if key in own}
