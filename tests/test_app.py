@@ -509,7 +509,7 @@ def test_the_server_ends_after_it_has_answered(runs):
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     url = f"http://127.0.0.1:{port}"
     try:
-        assert _get(f"{url}/health").json()["status"] == "ok"
+        assert _get(f"{url}/health", process).json()["status"] == "ok"
         with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=60):  # a browser that stays
             asked = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             body = json.dumps({"question": "What is cardiitis?", "max_length": 250})
@@ -544,11 +544,12 @@ def serving(folders: list[str]) -> Iterator[str]:
         thread.join(30)
 
 
-def _get(url: str) -> httpx.Response:
+def _get(url: str, process: subprocess.Popen) -> httpx.Response:
     until = time.time() + 120
     while True:
         try:
             return httpx.get(url, timeout=120)
         except httpx.ConnectError:
+            assert process.poll() is None, process.stderr.read()
             assert time.time() < until
             time.sleep(0.2)

@@ -41,7 +41,7 @@ def refused(messages: list[dict]) -> str:
     return done["output"]["error"]
 
 
-PATIENT = (None, False, "", "", "")  # age, pregnant, medications, allergies, conditions
+PATIENT = ("", False, "", "", "")  # age, pregnant, medications, allergies, conditions
 SETTINGS = (0, 6, 1, 1)  # temperature, longest answer, beams, length penalty
 
 
@@ -66,6 +66,14 @@ def test_settings_that_contradict_each_other_are_told(client):
     assert "give one of them" in refused(press(client, "Ask", "What is cardiitis?", *PATIENT, 0.7, 6, 4, 1))
     answer, _ = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, 0, 6, 4, -1))
     assert 'class="text"' in answer
+
+
+def test_an_age_of_0_is_an_age(client):
+    fever = "My baby has a fever of 39."
+    answer, _ = outcome(press(client, "Ask", fever, "0", *PATIENT[1:], *SETTINGS))
+    assert 'role="alert"' in answer
+    answer, _ = outcome(press(client, "Ask", fever, *PATIENT, *SETTINGS))
+    assert 'role="alert"' not in answer
 
 
 def test_passages_are_shown_below_the_answer(runs, corpus):  # noqa: F811
@@ -100,7 +108,8 @@ def test_an_empty_or_huge_text_is_refused(client, text):
 
 
 def test_what_cannot_be_is_told_and_nothing_is_printed(client, capfd):
-    messages = press(client, "Ask", "What is it?", 500, *PATIENT[1:], *SETTINGS)
+    assert "`age`" in refused(press(client, "Ask", "What is it?", "old", *PATIENT[1:], *SETTINGS))
+    messages = press(client, "Ask", "What is it?", "500", *PATIENT[1:], *SETTINGS)
     assert "`age`" in refused(messages)
     assert "Traceback" not in capfd.readouterr().err
 

@@ -26,8 +26,6 @@ REFUSAL = (
     "This is not answered: the question {}. If somebody may come to harm, call your local emergency number: 112 in "
     "Europe, 911 in North America; a crisis line is 988 in North America, 116 123 in the UK and much of Europe."
 )
-# From the mean probability of a token, in words. It is about the wording: a model can be sure of a wrong fact.
-CONFIDENCE_WORDS = ((0.7, "sure of its wording"), (0.4, "fairly sure of its wording"), (0.0, "unsure of its wording"))
 LEAST_TEMPERATURE = 0.01  # logits divided by less overflow; the likeliest words then
 
 
@@ -86,8 +84,10 @@ def check_after(response: str, question: str, patient_context: dict[str, Any] | 
 
 def confidence_words(confidence: float) -> str:
     """A mean token probability as a sentence that promises no more than it says."""
-    words = next(words for least, words in CONFIDENCE_WORDS if confidence >= least)
-    return f"The model was {words} (mean probability of a token {confidence:.2f}), which says nothing of the facts."
+    return (
+        f"The model gave its words a mean probability of {confidence:.2f}. That is about the wording: what is wrong "
+        "in fact can be worded with confidence."
+    )
 
 
 # ----- Passages
@@ -157,13 +157,24 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
             )
         for row, (text, end) in zip(rows, found, strict=True):
             texts[row], ended[row] = text, end
-    _, answers = encode(tokenizer, prompts, texts, task["chat"])
-    answers = [a if end or len(a) == 1 else a[:-1] for a, end in zip(answers, ended, strict=True)]  # less the stop
-    nll, tokens = score_answers(model, ids, answers, tokenizer.pad_token_id, batch_size, None)
+    confidence = mean_probabilities(predictor, prompts, texts, ended, batch_size)
     return [
         {"response": text, "ended": end, "cut": len(row) < len(row_whole), "confidence": p}
-        for text, end, row, row_whole, p in zip(texts, ended, ids, whole, np.exp(-nll / tokens).tolist(), strict=True)
+        for text, end, row, row_whole, p in zip(texts, ended, ids, whole, confidence, strict=True)
     ]
+
+
+def mean_probabilities(
+    predictor: Predictor, prompts: list[str], answers: list[str], ended: list[bool], batch_size: int
+) -> list[float]:
+    """Geometric mean of the probabilities that the model gives the tokens of each answer; the token that ends it
+    counts where the answer `ended` by itself."""
+    tokenizer, task = predictor.tokenizer, predictor.task
+    ids, tokens = encode(tokenizer, prompts, answers, task["chat"])
+    ids, _, _ = fit(ids, None, task["max_length"])
+    tokens = [t if end or len(t) == 1 else t[:-1] for t, end in zip(tokens, ended, strict=True)]
+    nll, counts = score_answers(predictor.model, ids, tokens, tokenizer.pad_token_id, batch_size, None)
+    return np.exp(-nll / counts).tolist()
 
 
 def generation_settings(task: dict[str, Any], question: Question) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from utils.factuality.words import split_words, stem
 from utils.serving.answering import confidence_words
 
 BARS = 5  # likeliest classes of a level
-LABEL_LENGTH = 60  # characters of a class beside its bar
+LABEL_LENGTH = 45  # characters of a class above its bar: as wide as a phone
 CSS = """
 .text { white-space: pre-wrap; line-height: 1.6; }
 .text mark, p mark { border-radius: 3px; padding: 0 2px; color: inherit; }
 mark.level1, mark.covered { background: #d5e8d4aa; } mark.level2 { background: #ffe08acc; }
 mark.level3, mark.invented { background: #f8a978cc; } mark.level4 { background: #f08080cc; }
 .passages { list-style: none; padding-left: 0; } .passages li { margin: 6px 0; }
-.banner { border-left: 5px solid #c0392b; padding: 8px 12px; margin-bottom: 8px; }
+.banner { border-left: 5px solid #c0392b; background: #c0392b1a; font-weight: 600; padding: 8px 12px; }
 """
 
 
@@ -59,7 +59,7 @@ def list_findings(findings: list[dict[str, Any]]) -> str:
     for finding in sorted(findings, key=lambda f: -f["severity"]):
         link = f'<a href="{escape(finding["source"])}" target="_blank" rel="noreferrer">source</a>'
         text = f"{escape(finding['kind'])}: {escape(finding['message'])}"
-        rows.append(f'<li><mark class="level{finding["severity"]}">{text}</mark> ({link})</li>')
+        rows.append(f'<li><mark class="level{finding["severity"]}">{text}</mark> &middot; {link}</li>')
     return f"<p>Safety checks:</p><ul>{''.join(rows)}</ul>"
 
 
@@ -110,25 +110,30 @@ def describe_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
 
 
 def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
-    """Bars of the likeliest classes, a row of the figure a level; the line is where the model is sure enough."""
+    """Bars of the likeliest classes, a row of the figure a level, each with its name above it, since beside it a name
+    would leave no room on a phone; the line is where the model is sure enough."""
     levels = found["probabilities"] if "shown" in found else [found["probabilities"]]
     abstention = task["abstention"]
     thresholds = abstention["thresholds"] if "shown" in found else [abstention["threshold"]]
-    figure = make_subplots(rows=len(levels), cols=1, shared_xaxes=True, vertical_spacing=0.12)
+    figure = make_subplots(rows=len(levels), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for row, (level, threshold) in enumerate(zip(levels, thresholds, strict=True), start=1):
         names, values = zip(*list(level.items())[:BARS][::-1], strict=True)
-        short = [name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…" for name in names]
         bars = go.Bar(
-            x=values, customdata=names, orientation="h", marker_color="#4c78a8", texttemplate="%{x:.2f}",
-            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+            x=values, customdata=names, orientation="h", width=0.4, marker_color="#4c78a8", texttemplate="%{x:.2f}",
+            textposition="outside", cliponaxis=False, hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(bars, row=row, col=1)
-        figure.update_yaxes(tickvals=list(range(len(names))), ticktext=short, row=row, col=1)
+        for place, name in enumerate(names):
+            short = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
+            figure.add_annotation(
+                x=0, y=place, yshift=17, text=escape(short), showarrow=False, xanchor="left", row=row, col=1
+            )
         if threshold is not None:
             figure.add_vline(x=threshold, line_dash="dash", line_color="#c0392b", row=row, col=1)
     figure.update_xaxes(range=[0, 1])
-    figure.update_xaxes(title="calibrated probability; dashed: sure enough", row=len(levels), col=1)
+    figure.update_xaxes(title="probability; dashed: sure enough", row=len(levels), col=1)
+    figure.update_yaxes(showticklabels=False, range=[-0.5, BARS - 0.1])
     figure.update_layout(
-        height=90 + 34 * BARS * len(levels), margin={"l": 10, "r": 10, "t": 10, "b": 40}, showlegend=False
+        height=80 + 42 * BARS * len(levels), margin={"l": 10, "r": 35, "t": 10, "b": 40}, showlegend=False
     )
     return figure

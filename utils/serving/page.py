@@ -48,7 +48,9 @@ EXAMPLES = {
         "Patient: Ibuprofen, 400 mg, twice a day.\nDoctor: Keep to that for another week and rest the knee."
     ],
 }
-SUMMARY = '<p><b>Summary</b>; what the text does not say is <mark class="invented">marked</mark></p>'
+SUMMARY = (
+    '<p><b>Summary</b>; what was found in it that the text does not say is <mark class="invented">marked</mark></p>'
+)
 SOURCE = '<p><b>Text</b>; words that the summary uses are <mark class="covered">marked</mark></p>'
 Ask = Callable[[list[Any]], Future]
 
@@ -95,25 +97,26 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
 def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
     box = gr.Textbox(label="Question", lines=2, max_length=most)
     with gr.Accordion("About the patient, for the safety checks", open=False), gr.Row():
-        age = gr.Number(label="Age in years", value=None)
+        age = gr.Textbox(label="Age in years", max_length=5)  # `gr.Number` shows 0 for an age that is not known
         pregnant = gr.Checkbox(label="Pregnant")
         listed = [
             gr.Textbox(label=f"{kind}, with commas", max_length=500)
             for kind in ("Medications", "Allergies", "Conditions")
         ]
     with gr.Accordion("Settings", open=False), gr.Row():
-        temperature = gr.Slider(0, 2, value=0, step=0.1, label="Temperature: 0 takes the likeliest words")
-        longest = gr.Slider(1, task["max_length"], value=task["generation"]["max_new_tokens"], step=1,
-                            label="Longest answer in tokens")  # fmt: skip
-        beams = gr.Slider(1, MOST_BEAMS, value=task["generation"].get("num_beams", 1), step=1,
-                          label="Beams: more than 1 seek the likeliest whole answer, at temperature 0")  # fmt: skip
-        penalty = gr.Slider(-2, 2, value=task["generation"].get("length_penalty", 1), step=0.5,
-                            label="Length penalty of beams: below 0 prefers short answers")  # fmt: skip
+        settings = task["generation"]
+        temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0 takes the likeliest words")
+        longest = gr.Slider(1, task["max_length"], settings["max_new_tokens"], step=1, label="Longest answer",
+                            info="in tokens")  # fmt: skip
+        beams = gr.Slider(1, MOST_BEAMS, settings.get("num_beams", 1), step=1, label="Beams",
+                          info="2 or more seek the likeliest whole answer, at temperature 0")  # fmt: skip
+        penalty = gr.Slider(-2, 2, settings.get("length_penalty", 1), step=0.5, label="Length penalty",
+                            info="of beams: below 0 prefers short answers")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
     answer, findings = gr.HTML(), gr.HTML()
 
     def run(
-        text: str, age: float | None, pregnant: bool, drugs: str, allergies: str, conditions: str,
+        text: str, age: str, pregnant: bool, drugs: str, allergies: str, conditions: str,
         temperature: float, longest: float, beams: float, penalty: float,
     ) -> Iterator[tuple[str, str]]:  # fmt: skip
         _check_text(text, most)
@@ -184,7 +187,7 @@ def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
 
 def _on_ask(events: list[Callable], run: Callable, inputs: list, outputs: list) -> None:
     for event in events:
-        event(run, inputs, outputs, api_visibility="private", show_progress="minimal")
+        event(run, inputs, outputs, api_visibility="private", show_progress="minimal", trigger_mode="always_last")
 
 
 def _examples(name: str, box: gr.Textbox) -> None:
