@@ -41,12 +41,14 @@ quickstart-sweep: .venv/installed
 	$(BIN)/python -m utils.quickstart
 	$(BIN)/python sweep.py recipes/sweeps/quickstart.yaml
 
-results: quickstart quickstart-classification quickstart-hierarchical quickstart-summarization  # the numbers in the README
+results: quickstart quickstart-classification quickstart-hierarchical quickstart-summarization \
+		quickstart-sweep  # the numbers in the README
 	mkdir -p benchmarks/results
 	cp outputs/quickstart-qa/all_results.json benchmarks/results/quickstart_qa.json
 	cp outputs/quickstart-classification/all_results.json benchmarks/results/quickstart_classification.json
 	cp outputs/quickstart-hierarchical/all_results.json benchmarks/results/quickstart_hierarchical.json
 	cp outputs/quickstart-summarization/all_results.json benchmarks/results/quickstart_summarization.json
+	cp outputs/sweep-quickstart/all_results.json benchmarks/results/quickstart_sweep.json
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -72,6 +72,12 @@ def run_trials(args: SweepArguments, space: dict[str, Any], run_of: Any, process
 def evaluate_best(run: Run, output_dir: Path, metric: str, processes: int, bar: tqdm) -> dict[str, Any]:
     """Take a finished run to `best/`, evaluate it there on the test rows, and return its results with its `seed`."""
     best = output_dir / "best"
+    if tested := read_json(best / ROW):
+        if (tested["configuration"], tested["seed"]) != (run.configuration, run.seed):
+            raise UserError(
+                f"{best} is `{tested['configuration']}`, which had won before and has seen the test rows; now "
+                f"`{run.configuration}` is best: delete {best} to test that too."
+            )
     if not best.exists():
         shutil.rmtree(output_dir / ".best", ignore_errors=True)
         shutil.copytree(run.folder, output_dir / ".best", ignore=shutil.ignore_patterns(*OWN_FILES))
@@ -113,6 +119,8 @@ def main(args: SweepArguments) -> None:
         configurations = resolve_all(arguments, args.recipe, overrides, configurations)
     config = ["--config_file", args.config_file] if args.config_file else []
     processes = processes_of(args.config_file)
+    if processes > 1 and args.jobs > 1:
+        config += ["--main_process_port", "0"]  # a free one: two runs cannot share the default
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
     recipe = str(output_dir / "recipe.yaml")
 

@@ -1,6 +1,7 @@
 """The keys that a sweep gives every run: `evaluate_test: false` ends on validation, `split_seed` fixes the split."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import run_qa_sft
 import run_summarization
 from utils.arguments import DataArguments
 from utils.data import load_splits
+from utils.sweeps.plan import EVAL_METRICS
+from utils.sweeps.running import read_history
 
 SHORT = {
     "use_cpu": True, "use_peft": True, "lora_r": 4, "lora_alpha": 8, "max_steps": 4, "per_device_train_batch_size": 8,
@@ -59,6 +62,9 @@ def test_a_run_that_ends_on_validation_is_evaluated_on_the_test_later_as_if_at_o
     assert {key for key in before if key.startswith(OF_THE_TEST)} == {"test_rows", "test_sha256"}
     files = {path.name for path in ended.folder.rglob("*")}
     assert "recipe.yaml" in files and not files & {"report.md", "plots", "predictions_test.jsonl"}
+    known = EVAL_METRICS[f"{tasks[name][0].__name__}.py"]  # what a sweep can be told to choose by
+    written = {key.removeprefix("eval_") for key in before if key.startswith("eval_") and not key.endswith("_ci95")}
+    assert [metric for metric in written if not re.fullmatch(known, metric)] == []
     weights = next(ended.folder.glob("adapter_model.safetensors")).read_bytes()
 
     later = run_task(tasks[name], tmp_path / "run", evaluate_test=True)
@@ -80,6 +86,7 @@ def test_a_run_that_stopped_early_is_not_trained_again(tasks, tmp_path):
     ended = run_task(tasks["hierarchical"], tmp_path / "run", evaluate_test=False, **patience)
     state = json.loads((ended.folder / "trainer_state.json").read_text())
     assert state["epoch"] == 2
+    assert list(read_history(ended.folder, "eval_child_macro_f1")) == [state["global_step"] // 2, state["global_step"]]
     later = run_task(tasks["hierarchical"], tmp_path / "run", **patience)
     assert json.loads((later.folder / "trainer_state.json").read_text())["global_step"] == state["global_step"]
     assert "test_path_accuracy" in later.results

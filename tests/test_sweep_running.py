@@ -16,8 +16,9 @@ from tqdm import tqdm
 from sweep import main
 from utils.arguments import UserError
 from utils.sweeps.arguments import SweepArguments
+from utils.sweeps.cost import read_meter, start_meter
 from utils.sweeps.plan import Run, as_flags
-from utils.sweeps.report import COSTS
+from utils.sweeps.report import COSTS, check_same_rows
 from utils.sweeps.running import execute, read_history, slot_environments
 from utils.tables import read_json
 
@@ -113,6 +114,31 @@ def test_several_runs_at_once_share_the_cores_and_keep_their_order(tmp_path):
     assert "LOKY_MAX_CPU_COUNT" not in slot_environments(jobs=1, processes=1)[0]
 
 
+def test_each_of_several_runs_at_once_has_gpus_of_its_own(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in slot_environments(2, 2)] == ["0,1", "2,3"]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in slot_environments(5, 1)] == ["0", "1", "2", "3", "0"]
+    with pytest.raises(UserError, match="`jobs` is 3, of 2 processes each, and there are 4 GPUs"):
+        slot_environments(3, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,1,2")
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in slot_environments(2, 1)] == ["5", "7"]
+
+
+def test_energy_is_measured_without_a_network(monkeypatch):
+    def refuse(*_) -> None:
+        raise AssertionError("the network was used")
+
+    for name in ("socket.socket.connect", "socket.getaddrinfo", "requests.Session.request"):
+        monkeypatch.setattr(name, refuse)
+    meter = start_meter()
+    end = time.monotonic() + 1
+    while time.monotonic() < end:  # use the CPU
+        pass
+    assert 0 < read_meter(meter) < 0.001  # kWh; a second of a kilowatt is 0.0003
+    meter.stop()
+
+
 def test_what_a_sweep_does_beside_its_runs_takes_less_than_2_seconds_a_run(tmp_path):
     command = [sys.executable, "-c", "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('{\"eval_loss\": 1}')"]
     runs = []
@@ -124,6 +150,16 @@ def test_what_a_sweep_does_beside_its_runs_takes_less_than_2_seconds_a_run(tmp_p
     rows = do(runs[1:])
     beside = time.monotonic() - since - 60 * sum(row["cost"]["minutes"] for row in rows)
     assert [row["status"] for row in rows] == ["finished"] * 7 and beside / 7 < 2
+
+
+def test_runs_on_other_rows_are_not_compared():
+    rows = [
+        {"configuration": name, "rows": {"validation_sha256": digest}}
+        for name, digest in (("a", "1"), ("b", "2"), ("c", "2"))
+    ]
+    check_same_rows(rows[1:])
+    with pytest.raises(UserError, match="configurations `a` and `b` have other rows to validate or test on"):
+        check_same_rows([{"configuration": "failed", "rows": {}}, *rows])
 
 
 # ----- Pruning
@@ -249,11 +285,41 @@ def test_two_sweeps_in_one_folder_at_once_are_refused(tmp_path):
         process.communicate()
 
 
+def test_a_second_winner_is_not_tested_unasked(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "sweep")
+    path = toy_sweep(tmp_path / "sweep")
+    for name in ("slow-seed1", "slow-seed2"):  # as if a failed run had become the best one
+        row = tmp_path / "sweep" / "runs" / name / "row.json"
+        row.write_text(row.read_text().replace('"eval_loss": ', '"eval_loss": 0.000'))
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    assert "is `fast`, which had won before and has seen the test rows; now `slow` is best" in finish(path, code=2)
+
+
 def test_a_folder_of_another_sweep_is_refused_and_left_as_it_is(whole):
     before = (whole / "sweep.json").read_bytes()
     text = finish(whole.parent / "sweep.yaml", "--seeds", "1", "2", "3", code=2)
     assert "error: `output_dir`" in text and "holds another sweep (`seeds` differs)" in text
     assert (whole / "sweep.json").read_bytes() == before
+
+
+def test_failed_runs_stay_rows_until_they_are_asked_to_run_again(tmp_path):
+    configurations = {"good": {}, "bad": {"fail": "defect"}}
+    path, folder = toy_sweep(tmp_path / "sweep", configurations=configurations, seeds=[1]), tmp_path / "sweep"
+    finish(path)
+    finish(path)
+    assert len(starts(folder / "runs" / "bad-seed1")) == 1
+    finish(path, "--retry_failed")
+    assert len(starts(folder / "runs" / "bad-seed1")) == 2 and len(starts(folder / "runs" / "good-seed1")) == 1
+    (row,) = [row for row in table(folder, TABLES[0]) if row["configuration"] == "bad"]
+    assert (row["status"], row["reason"], row["eval_loss"]) == ("failed", "KeyError", "")
+    assert "1 of 2 runs failed (KeyError)" in (folder / "report.md").read_text()
+    assert "Patient 7" not in (folder / "report.md").read_text() + (folder / TABLES[0]).read_text()
+
+
+def test_a_sweep_of_which_nothing_finishes_says_so(tmp_path):
+    path = toy_sweep(tmp_path / "sweep", configurations={"bad": {"fail": "user"}}, seeds=[1])
+    assert "error: no configuration finished with every seed" in finish(path, code=2)
+    assert "nothing is chosen" in (tmp_path / "sweep" / "report.md").read_text()
 
 
 # ----- Search
