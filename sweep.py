@@ -177,7 +177,7 @@ def main(args: SweepArguments) -> None:
         write_tables(output_dir, every, summaries, args.metric)
         (output_dir / "plots").mkdir(exist_ok=True)
         plot = output_dir / "plots" / "hyperparameter_comparison.png"
-        plot_comparison(summaries, every, seeds, args.metric, found["chosen"], keys, plot)
+        plot_comparison(summaries, every, seeds, args.metric, found["chosen"], keys, ranges, plot)
         results = {"script": args.script, "recipe": args.recipe, "metric": args.metric, "direction": args.direction}
         results |= {"seeds": seeds, **found, "configurations": summaries, "test": test}
         write_json(output_dir / "all_results.json", results)

@@ -20,7 +20,7 @@ from utils.sweeps.cost import read_meter, start_meter
 from utils.sweeps.plan import Run, as_flags
 from utils.sweeps.report import COSTS, check_same_rows
 from utils.sweeps.running import execute, read_history, slot_environments
-from utils.tables import read_json
+from utils.tables import read_json, write_json
 
 SCRIPT = str(ROOT / "tests" / "sweep_script.py")
 WAIT = 300  # seconds for something to happen on a busy machine
@@ -289,8 +289,9 @@ def test_a_second_winner_is_not_tested_unasked(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "sweep")
     path = toy_sweep(tmp_path / "sweep")
     for name in ("slow-seed1", "slow-seed2"):  # as if a failed run had become the best one
-        row = tmp_path / "sweep" / "runs" / name / "row.json"
-        row.write_text(row.read_text().replace('"eval_loss": ', '"eval_loss": 0.000'))
+        file = tmp_path / "sweep" / "runs" / name / "row.json"
+        row = read_json(file)
+        write_json(file, row | {"evals": row["evals"] | {"eval_loss": 0.001}})
     (tmp_path / "sweep" / "sweep.json").unlink()
     assert "is `fast`, which had won before and has seen the test rows; now `slow` is best" in finish(path, code=2)
 

@@ -13,7 +13,6 @@ from utils.systems import METRICS, is_number, label
 MOST_SHOWN = 30  # configurations
 MOST_KEYS = 4
 MOST_TICKS = 6  # values of a grid that are all written at the axis
-LOG_RATIO = 8  # from which the largest and smallest of positive values stand on a logarithmic axis
 
 
 def plot_comparison(
@@ -23,6 +22,7 @@ def plot_comparison(
     metric: str,
     chosen: str | None,
     keys: list[str],
+    ranges: dict[str, dict[str, Any]],
     path: Path,
 ) -> None:
     """Points of each seed, their mean and the first configuration's mean as a line; then the metric over each key.
@@ -31,6 +31,7 @@ def plot_comparison(
         summaries, rows: of `summarize`, and of all runs.
         seeds: those that count.
         keys: that were varied one by one, in a grid or a search; [] for named configurations.
+        ranges: key -> `log`, whether its axis is logarithmic.
     """
     shown = summaries[:1] + sorted(summaries[1:], key=lambda row: row["configuration"] != chosen)[: MOST_SHOWN - 1]
     shown = [row for row in summaries if row in shown and row["mean"] is not None]
@@ -48,7 +49,8 @@ def plot_comparison(
     axes.set_xlabel(f"{name} on validation{better}")
     for number, key in enumerate(panels):
         place = grid[1 + number // 2, number % 2 if number + 1 < len(panels) or number % 2 else slice(None)]
-        _plot_key(figure.add_subplot(place), rows, metric, key, name)
+        log = ranges.get(key, {}).get("log", False)
+        _plot_key(figure.add_subplot(place), rows, metric, key, log, name)
     figure.suptitle("Configurations, a point a seed")
     figure.savefig(path, dpi=150)
 
@@ -80,25 +82,25 @@ def _plot_points(
     plain(axes, "x")
 
 
-def _plot_key(axes: Axes, rows: list[dict[str, Any]], metric: str, key: str, name: str) -> None:
-    """The metric of every finished run over one key's values, and their means where values repeat."""
+def _plot_key(axes: Axes, rows: list[dict[str, Any]], metric: str, key: str, log: bool, name: str) -> None:
+    """The metric of every finished run over one key's values, and the means of the values where they are few."""
     runs = [row for row in rows if row["evals"] and key in row["values"]]
     values, scores = [row["values"][key] for row in runs], np.array([row["evals"][metric] for row in runs])
-    if all(is_number(value) for value in values):
-        x = np.array(values, dtype=float)
-        if len(x) and x.min() > 0 and x.max() / x.min() >= LOG_RATIO:
-            axes.set_xscale("log")
-        if len(set(values)) <= MOST_TICKS:
-            axes.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))])
-            axes.minorticks_off()
-    else:
-        names = list(dict.fromkeys("+".join(v) if isinstance(v, list) else str(v) for v in values))
-        x = np.array([names.index("+".join(v) if isinstance(v, list) else str(v)) for v in values], dtype=float)
-        axes.set_xticks(range(len(names)), names, rotation=15, ha="right", fontsize=8)
+    numbers = all(is_number(value) for value in values)
+    if not numbers:
+        values = ["+".join(value) if isinstance(value, list) else str(value) for value in values]
+    places = sorted(set(values)) if numbers else list(dict.fromkeys(values))
+    x = np.array([value if numbers else places.index(value) for value in values], dtype=float)
+    if numbers and log:
+        axes.set_xscale("log")
+    if not numbers or len(places) <= MOST_TICKS:
+        ticks = places if numbers else range(len(places))
+        axes.set_xticks(ticks, [f"{place:g}" if numbers else place for place in places])
+        axes.minorticks_off()
+        means = [scores[x == tick].mean() for tick in ticks]
+        axes.plot(ticks, means, "-_" if numbers else "_", color=COLORS[0], lw=1, ms=14, mew=2)
+        axes.margins(x=0.1 if numbers else 0.3)
     axes.plot(x, scores, "o", color=COLORS[0], alpha=0.5, ms=5, mew=0)
-    places = np.unique(x)
-    if len(places) < len(x):
-        axes.plot(places, [scores[x == place].mean() for place in places], "-_", color=COLORS[0], lw=1, ms=14, mew=2)
     axes.set(xlabel=key, ylabel=name)
     plain(axes)
 
