@@ -100,7 +100,9 @@ class AppArguments:
         metadata={"help": "Your own texts, to answer from and to cite: column `text`; `title`, `source` if there."},
     )
     batch_size: int = field(default=32, metadata={"help": "Rows a batch, of as many requests as wait."})
-    batch_wait_ms: float = field(default=2.0, metadata={"help": "How long an incomplete batch waits for more."})
+    batch_wait_ms: float = field(
+        default=0.0, metadata={"help": "How long an incomplete batch waits for more; a crowd fills them without it."}
+    )
     queue_size: int = field(default=256, metadata={"help": "Requests that may wait for a model; one more gets 429."})
     time_limit: float = field(default=60.0, metadata={"help": "Seconds that a request may take; more gets 504."})
 

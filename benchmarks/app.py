@@ -157,7 +157,7 @@ def main(args: LoadArguments) -> None:
     predictor = Predictor.from_pretrained(args.model)
     bare(predictor, texts[:20])
     rounds: dict[str, list[float]] = {name: [] for name in ("bare", "alone", "alone_rate", "crowd", "unbatched")}
-    one_by_one = running_app(args.model, batch_size=1, batch_wait_ms=0, queue_size=10_000)
+    one_by_one = running_app(args.model, batch_size=1, queue_size=10_000)
     with running_app(args.model) as (port, pid), one_by_one as (single_port, _):
         for port_of in (port, single_port):
             asyncio.run(load(port_of, requests[: 2 * args.clients], args.clients))

@@ -50,8 +50,8 @@ def make_metrics() -> Metrics:
 class Batcher:
     """Requests of many threads -> batches for a model, which a thread of its own works on one after the other.
 
-    A batch is what waits when the one before is done: a crowd is answered together, and one request alone waits for
-    others `batch_wait_ms` at most.
+    A batch is what waits when the one before is done: a crowd is answered together, and one request alone at once,
+    or after the `batch_wait_ms` that it is made to wait for others.
 
     Args:
         name: of the task, for the metrics.
@@ -70,7 +70,7 @@ class Batcher:
         answer: Callable[[list[Any]], Sequence[Any]],
         metrics: Metrics,
         batch_size: int = 32,
-        batch_wait_ms: float = 2.0,
+        batch_wait_ms: float = 0.0,
         queue_size: int = 256,
         threads: int = 1,
     ) -> None:
