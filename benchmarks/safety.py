@@ -26,23 +26,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
+from benchmarks.safety_lay import SAMPLE, SEED, SERIOUS, lay, real_questions, share
 from utils.safety import check_question, check_response, risk_level
 from utils.safety.doses import find_doses
 from utils.safety.drugs import class_members, interaction
 from utils.safety.phrases import read_table
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_phrasings.json").read_text(encoding="utf-8"))
-SERIOUS = 3  # an alarm is a finding of this severity or above
-SAMPLE, SEED = 1000, 42
 DEVELOP_PAIRS = 100  # pairs, drawn, of the develop part, whose many phrasings would take hours with all
-
-
-def share(count: int, total: int) -> dict[str, Any]:
-    """A share with its Wilson 95 % interval."""
-    interval = binomtest(count, total).proportion_ci(method="wilson")
-    return {"count": count, "of": total, "share": count / total, "ci95": [interval.low, interval.high]}
 
 
 def table_pairs() -> list[tuple[str, str, str]]:
@@ -183,17 +174,17 @@ def medquad(path: Path, show: bool) -> dict[str, Any]:
 
 
 def latency(path: Path) -> dict[str, Any]:
-    """Milliseconds of one check of a text of 200 words, tables loaded: of three times the shortest, since the machine
-    may do other things between."""
+    """Milliseconds of processor time of one check of a text of 200 words, tables loaded: of three times the shortest,
+    since the machine may do other things between."""
     words = " ".join(
         json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()[:1500]
     ).split()
     texts = [" ".join(words[i : i + 200]) for i in range(0, 200 * 1000, 200)]
 
     def once(text: str) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         check_response(text)
-        return 1000 * (time.perf_counter() - start)
+        return 1000 * (time.process_time() - start)
 
     milliseconds = sorted(min(once(text) for _ in range(3)) for text in texts)
     return {
@@ -206,11 +197,13 @@ def latency(path: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--medquad_file", type=Path, default=Path("../shared/data/medquad/medquad.jsonl"))
+    parser.add_argument("--headqa_file", type=Path, default=Path("../shared/data/headqa/headqa.jsonl"))
     parser.add_argument("--parts", nargs="+", choices=list(PHRASINGS), default=list(PHRASINGS))
     parser.add_argument("--show", action="store_true", help="print failures and alarms; write no result file")
     args = parser.parse_args()
-    if not args.medquad_file.is_file():
-        sys.exit(f"error: `medquad_file` {args.medquad_file} is not there: give the path of MedQuAD as jsonl.")
+    for name, path in (("medquad_file", args.medquad_file), ("headqa_file", args.headqa_file)):
+        if not path.is_file():
+            sys.exit(f"error: `{name}` {path} is not there: give the path of the data set as jsonl.")
     results: dict[str, Any] = {}
     for part in args.parts:
         failures: list[str] = []
@@ -224,6 +217,7 @@ def main() -> None:
         results[part]["precision"] = precision(results[part])
         if args.show:
             print(*random.Random(0).sample(failures, min(60, len(failures))), sep="\n")
+    results |= {"lay": lay(args.show), "headqa_questions": real_questions(args.headqa_file)}
     results |= {"medquad": medquad(args.medquad_file, args.show), "latency_200_words": latency(args.medquad_file)}
     results |= {"python": platform.python_version(), "command": "python -m benchmarks.safety"}
     print(json.dumps(results, indent=2))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from utils.safety import check_response
+from utils.safety import check_response, risk_level
 from utils.safety.doses import find_doses, find_frequency
 
 # text -> lowest and highest mg a day, worked out by hand
@@ -170,3 +170,34 @@ def test_any_text_gives_finite_doses_within_the_text():
         text = "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 14)))
         for dose in find_doses(text):
             assert 0 <= dose.low <= dose.high < 1e12 and 0 <= dose.start < dose.end <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "severity"),
+    [
+        ("Take two extra strength Tylenol every three hours.", 3),
+        ("Take two extra strength Tylenol every six hours.", 0),
+        ("Two Tylenol every four hours are enough.", 0),
+        ("Take four Advil every four hours.", 3),
+        ("Take one Advil every six hours.", 0),
+        ("Co-codamol 30/500, three tablets four times a day.", 3),
+        ("Two Percocet 5/325 every six hours.", 0),
+        ("Take a gram of paracetamol every three hours.", 3),
+        ("Take half a gram of paracetamol every six hours.", 0),
+        ("Take two hundred milligrams of tramadol three times a day.", 3),
+        ("Take eighty milligrams of Celexa a day.", 3),
+        ("Take two Tylenol before the second visit of the day nurse.", 0),
+    ],
+)
+def test_pieces_of_a_brand_and_amounts_in_words_are_counted(text, severity):
+    findings = [finding for finding in check_response(text) if finding["kind"] == "dose"]
+    assert max((finding["severity"] for finding in findings), default=0) == severity
+
+
+def test_weight_and_age_may_stand_in_the_text():
+    advice = "Give 300 mg of paracetamol four times a day."
+    assert risk_level(check_response(advice, "My 4 year old son weighs 12 kg and has a fever.")) == 3
+    assert risk_level(check_response(advice, "My 4 year old son weighs 26.4 pounds and has a fever.")) == 3
+    assert risk_level(check_response(advice, "My 5 year old son weighs 44 lb and has a fever.")) < 3
+    assert risk_level(check_response("Your mother, who is 72, can take 40 mg of citalopram a day.")) == 3
+    assert risk_level(check_response("Your son, who is 22, can take 40 mg of citalopram a day.")) < 3

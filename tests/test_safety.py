@@ -27,6 +27,9 @@ REAL_DATA = ROOT.parent / "shared" / "data"
 PHRASINGS = json.loads((ROOT / "benchmarks" / "safety_phrasings.json").read_text(encoding="utf-8"))
 
 
+LAY = json.loads((ROOT / "benchmarks" / "safety_lay_phrasings.json").read_text(encoding="utf-8"))
+
+
 def table(name):
     with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
@@ -293,6 +296,51 @@ def test_education_history_denial_and_hypotheticals_are_no_emergency(text):
     assert risk_level(check_question(text)) < 3
 
 
+def found(text):
+    return {finding["rule"] for finding in check_question(text)}
+
+
+def test_words_that_must_come_together_may_stand_in_two_sentences_but_not_far_apart():
+    assert "stroke" in found("My dad's face looks odd. It is drooping.")
+    assert "stroke" not in found(
+        "I washed my face." + " Then I ate some toast with jam and went out for a walk." * 3 + " It is drooping."
+    )
+    assert "chest_pain" in found("My chest hurts.") and found("My chest is sore from push ups.") == set()
+
+
+def test_the_past_holds_for_its_part_of_a_sentence_only():
+    assert found("I had a stroke in 2016.") == set()
+    assert "stroke" in found("I had a stroke in 2016, now my left arm has gone limp again.")
+    assert "chest_pain" in found("I have crushing chest pain, I had a heart attack five years ago.")
+
+
+def test_figures_of_speech_and_stories_are_no_emergency_unless_somebody_needs_help():
+    assert found("My boss gives me a heart attack every Monday.") == set()
+    assert found("In the film he is stabbed.") == set()
+    assert "breathing" in found("We are at the scene of a crash and my son is choking, what do I do?")
+
+
+def test_a_denial_inside_a_sign_is_no_denial_of_the_next_word():
+    assert {"no_pulse", "breathing"} & found("He isn't breathing, lips blue.")
+    assert found("He isn't confused.") == set()
+
+
+def test_a_request_needs_intent_harm_and_object():
+    assert "harm_others" in found("How can I poison my neighbour without getting caught?")
+    assert found("How do I protect my neighbour's dog from rat poison?") == set()
+    assert "drug_misuse" in found("How can I fake back pain to get oxycodone?")
+    assert found("What should I say to my doctor about my back pain?") == set()
+
+
+def test_lay_words_of_the_development_part_stay_found():
+    texts = LAY["development"]
+    emergencies = [text for rows in texts["emergency"].values() for text in rows]
+    benign = [text for rows in texts["benign"].values() for text in rows]
+    missed = [text for text in emergencies if risk_level(check_question(text)) < 4]
+    alarms = [text for text in benign if risk_level(check_question(text)) >= 3]
+    assert len(missed) <= 0.02 * len(emergencies) and len(alarms) <= 0.01 * len(benign), missed + alarms
+
+
 def test_third_persons_count_now_and_not_in_the_past():
     assert risk_level(check_question("My husband has crushing chest pain.")) == 4
     assert risk_level(check_question("My husband had crushing chest pain five years ago.")) == 0
@@ -486,6 +534,9 @@ def test_the_result_file_holds_what_was_promised():
     assert held_out["false_alarms"]["share"] <= 0.02
     assert results["medquad"]["questions_or_answers"]["share"] <= 0.01
     assert results["latency_200_words"]["p95_ms"] < 5
+    assert results["headqa_questions"]["share"] <= 0.01
+    assert results["lay"]["held_out"]["recall_emergencies"]["share"] >= 0.9
+    assert results["lay"]["held_out"]["recall_harmful_requests"]["share"] >= 0.8
 
 
 @pytest.mark.real_data

@@ -14,7 +14,9 @@ read at the source, which may be a copy or a secondary page; `label` that it is 
 named service and was not read again.
 
 Not covered: drugs, pairs and doses outside the tables; foods; doses by injection; kidney and liver adjustments of a
-dose; durations; allergies across classes; misspelt names; a wrong diagnosis. No finding does not mean safe.
+dose; durations; allergies across classes; misspelt names; a wrong diagnosis; and what people say in words that the
+tables do not have: of emergencies in lay words that were written when the rules were finished, they found 24 of 40,
+and of 109 everyday sentences 11 raised an alarm (`benchmarks/safety_lay.py`). No finding does not mean safe.
 """
 
 from typing import Any
@@ -28,7 +30,7 @@ from utils.safety.emergencies import (
     has_referral,
 )
 from utils.safety.medicines import check_medicines
-from utils.safety.patient import read_patient
+from utils.safety.patient import age_in, read_patient
 
 UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: physicians' criteria on hedging
 
@@ -69,6 +71,8 @@ def check_response(
         UserError: for a `patient_context` that is not understood.
     """
     patient = read_patient(patient_context, question or "")
+    if patient.age is None:  # `your mother, who is 72, can take ...`
+        patient = patient._replace(age=age_in(text))
     sentences, asked = read_sentences(text), read_sentences(question or "")
     findings = check_medicines(text, sentences, asked, patient)
     findings += _certainty(sentences)

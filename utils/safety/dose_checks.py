@@ -3,7 +3,7 @@
 import re
 
 from utils.safety.context import Finding, Sentence, Statuses, make_finding
-from utils.safety.doses import Dose, find_doses, find_frequency
+from utils.safety.doses import Dose, find_doses, find_frequency, find_piece_doses
 from utils.safety.patient import Patient
 from utils.safety.phrases import Mark, read_table
 
@@ -21,6 +21,7 @@ _NOT_ORAL = re.compile(
 _EXTENDED = re.compile(r"\b(?:er|xr|xl|sr|cr|extended|sustained|modified|slow)\b", re.IGNORECASE)
 _WEEKLY = re.compile(r"\b(?:weekly|(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
 _CANCER = re.compile(r"cancer|leuk|lymphoma|chemotherapy|tumou?r|oncolog|choriocarcinoma|sarcoma", re.IGNORECASE)
+_RATIO = re.compile(r"\s*\(?(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\b(?:\s*mg)?\)?(?!\s*m[lL])")
 _LIMIT_NEXT = re.compile(r"more than|exceed|maximum|at most|limit|up to", re.IGNORECASE)
 
 
@@ -35,7 +36,7 @@ def check_doses(
     for i, sentence in enumerate(sentences):
         drugs = [mark for mark, _ in statuses[i]]
         begin, end = sentence.span
-        if not re.search(r"\d", text[begin:end]) or sentence.is_question:
+        if sentence.is_question:
             carried = drugs[-1].value if drugs else carried
             continue
         until = end
@@ -46,8 +47,30 @@ def check_doses(
             drug = _drug_of(dose, begin, drugs, carried)
             if drug and "|" not in drug and begin + dose.start < end and _is_advice(dose, begin, sentence):
                 findings += _above(drug, dose, begin, text[begin:end], patient)
+        for drug, dose in _pieces(text[begin:end], begin, drugs):
+            if _is_advice(dose, begin, sentence):
+                findings += _above(drug, dose, begin, text[begin:end], patient)
         carried = drugs[-1].value if drugs else carried
     return findings
+
+
+def _pieces(sentence: str, begin: int, drugs: list[Mark]) -> list[tuple[str, Dose]]:
+    """(drug, dose) of counted pieces: of a brand with a usual strength, and of each part of `co-codamol 30/500`."""
+    strengths = {row["name"]: float(row["mg"]) for row in read_table("strengths")}
+    products, names = [], []
+    for mark in drugs:
+        start, end = mark.start - begin, mark.end - begin
+        name = sentence[start:end].lower()
+        if ratio := _RATIO.match(sentence[end:]):
+            parts = list(zip(mark.value.split("|"), ratio.groups(), strict=False)) if "|" in mark.value else []
+        else:
+            extra = "extra strength" in sentence[max(0, start - 16) : end + 16].lower()
+            mg = strengths.get(f"extra strength {name}" if extra else name)
+            parts = [(mark.value, mg)] if mg else []
+        for drug, mg in parts:
+            products.append((start, end + (ratio.end() if ratio else 0), float(mg)))
+            names.append(drug)
+    return [(names[i], dose) for dose, i in find_piece_doses(sentence, products)]
 
 
 def _drug_of(dose: Dose, begin: int, drugs: list[Mark], carried: str | None) -> str | None:

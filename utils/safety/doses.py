@@ -10,7 +10,8 @@ from typing import NamedTuple
 _WORDS = {
     "half": 0.5, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
     "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20, "\u00bd": 0.5, "once": 1, "twice": 2, "thrice": 3,
-    "fifteen": 15, "thirty": 30, "forty": 40, "fifty": 50,
+    "fifteen": 15, "sixteen": 16, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
+    "ninety": 90,
 }  # fmt: skip
 _MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|\u00bd)"
@@ -22,9 +23,12 @@ _PIECE = r"(?:tablets?|tabs?|pills?|capsules?|caps?|caplets?|gelcaps?|softgels?|
 _RANGE = rf"(?P<low>{_COUNT})(?:{_TO}(?P<high>{_COUNT}))?"
 _DAY = r"(?:day\b|24[\s-]*(?:hours?|hrs?|h)\b)"
 
+# `a gram`, `half a gram`, `two hundred milligrams`: in words, and only before a unit that is spelt out
+_SPELT = rf"(?:half an?|an?|{'|'.join(_WORDS)})(?:\s+(?:hundred|thousand))?(?=[\s-]+(?:milli|micro)?grams?\b)"
+
 # "/kg" is read, "/mL" and "/dL" are not amounts; "/day" is a frequency
 _AMOUNT = re.compile(
-    rf"(?P<low>{_NUMBER})\s*(?:{_UNIT})?(?:{_TO}(?P<high>{_NUMBER}))?[\s-]*(?P<unit>{_UNIT})"
+    rf"(?P<low>{_NUMBER}|\b{_SPELT})\s*(?:{_UNIT})?(?:{_TO}(?P<high>{_NUMBER}))?[\s-]*(?P<unit>{_UNIT})"
     r"(?P<kg>\s*(?:/|per)\s*kg)?(?!\s*(?:/|per)\s*(?:\d|m?l\b|dl\b|l\b|litre|liter|millil|squ|m2))",
     re.IGNORECASE,
 )
@@ -39,6 +43,9 @@ _COUNT_BARE = re.compile(
     rf"\b{_RANGE}\s+(?:(?:a|an|of|the|those|these|your|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE
 )
 _COUNT_AFTER = re.compile(rf"\b{_RANGE}\s+(?:\w+\s+)?{_PIECE}", re.IGNORECASE)
+_COUNT_OF_NAME = re.compile(
+    rf"\b{_RANGE}\s+(?:{_PIECE}\s+of\s+)?(?:(?:of|the|your|those|extra|regular|strength)\s+)*$", re.IGNORECASE
+)
 _PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECASE)
 
 # Pattern with a number n -> times a day: `hours` 24 / n, `day` n, `week` n / 7, `days` 1 / n, a number as it is
@@ -163,6 +170,36 @@ def _count(before: str, after: str, at: int) -> tuple[float, float, int]:
     return low, max(low, _number(match["high"])) if match["high"] else low, start
 
 
+def find_piece_doses(sentence: str, products: list[tuple[int, int, float]]) -> list[tuple[Dose, int]]:
+    """Doses that count pieces of a product (`two extra strength Tylenol every four hours`), without an amount.
+
+    Args:
+        sentence: the text.
+        products: (start, end) of each name in the text and mg of the drug in one piece.
+
+    Returns:
+        (dose, index of its product); a count that the text does not give, or an amount near the name, makes none.
+    """
+    doses = []
+    for i, (start, end, mg) in enumerate(products):
+        after = re.split(r"[.;]", sentence[end : end + 80])[0]
+        count = _COUNT_OF_NAME.search(sentence[max(0, start - 40) : start])
+        begin = start if count is None else max(0, start - 40) + count.start()
+        count = count or _COUNT_AFTER.search(after[:30])
+        frequency = find_frequency(after)
+        if count is None or frequency is None or _AMOUNT.search(sentence[max(0, start - 15) : end + 25]):
+            continue
+        low = _number(count["low"])
+        high = max(low, _number(count["high"])) if count["high"] else low
+        fewest, most = frequency[:2]
+        doses.append((Dose(low * mg * fewest, high * mg * most, False, most, False, begin, end + frequency[3]), i))
+    return doses
+
+
 def _number(text: str) -> float:
-    text = text.lower()
-    return float(_WORDS[text]) if text in _WORDS else float(text.replace(",", ""))
+    """A number in digits or words: `1,000`, `eighty`, `half a`, `a hundred`."""
+    words = text.lower().split()
+    if words[0] not in _WORDS and words[0] not in ("a", "an"):
+        return float(words[0].replace(",", ""))
+    scale = {"hundred": 100, "thousand": 1000}.get(words[-1], 1)
+    return float(_WORDS.get(words[0], 1)) * scale

@@ -81,7 +81,7 @@ def _distinct(marks: Statuses) -> Statuses:
 
 def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
     """Drugs that the question says the person takes or wants to take."""
-    if not any(sentence.has("person") or sentence.has("taken") for sentence in asked):
+    if not any(sentence.has("person", "now", "taken") for sentence in asked):
         return []
     return [m.value for sentence in asked for m, status in drug_statuses(sentence) if status in _IN_PLAY]
 

@@ -12,6 +12,18 @@ _MONTHS = re.compile(r"\b(\d{1,2})[\s-]*(months?|weeks?|days?)[\s-]*(?:old|of ag
 _OWN_AGE = re.compile(
     r"\b(?:i am|i'm|my|our|aged?)\b[^.?!]{0,40}?\b\d{1,3}[\s-]*(?:years?|months?|weeks?)[\s-]*old", re.I
 )
+# `your mother, who is 72`, `I'm 80`; no weeks, doses or weights
+_BARE_AGE = re.compile(
+    r"\b(?:who is|who's|aged?|i am|i'm|(?:mother|father|mum|mom|dad|husband|wife|gran\w*|nan) is)\s+(\d{2,3})\b"
+    r"(?!\s*(?:mg|kg|kilo|lb|pound|st|week|month|day|minute|hour|%|/|\.\d))",
+    re.IGNORECASE,
+)
+_OWN_WEIGHT = re.compile(
+    r"\b(?:weighs?|weighing|weight(?: is| of)?)\s+(?:about |around |only |just )?(\d{1,3}(?:\.\d+)?)\s*"
+    r"(kgs?|kilos?|kilograms?|lbs?|pounds?)\b",
+    re.IGNORECASE,
+)
+KG_PER_POUND = 0.4536
 _OWN_PREGNANCY = re.compile(r"\b(?:i am|i'm|my wife is|while)\b(?! not)[^.?!,]{0,25}\bpregnant\b", re.IGNORECASE)
 _OWN_ALLERGY = re.compile(r"\b(?:i am|i'm) allergic to ([^.?!;]{3,60})|\bmy ([\w ]{3,30}) allergy\b", re.IGNORECASE)
 # Kidney function in words -> an eGFR that is surely not below the true one (KDIGO 2012 stages; dialysis: below 15)
@@ -39,7 +51,7 @@ def read_patient(context: dict[str, Any] | None, question: str = "") -> Patient:
     Args:
         context: any of `KEYS`. age in years; weight in kg; pregnancy true or false; kidney an eGFR or words
             (`dialysis`, `stage 4`); conditions, medications, allergies a list of names or one text.
-        question: the question, for age, pregnancy and allergies that the context does not give.
+        question: the question, for age, weight, pregnancy and allergies that the context does not give.
 
     Raises:
         UserError: for an unknown key or a value of the wrong type.
@@ -50,7 +62,8 @@ def read_patient(context: dict[str, Any] | None, question: str = "") -> Patient:
     unknown = sorted(str(key) for key in set(context) - set(KEYS))
     if unknown:
         raise UserError(f"`patient_context` has {len(unknown)} unknown keys: allowed are {', '.join(KEYS)}.")
-    age, pregnancy = _number(context, "age", 130), context.get("pregnancy")
+    age, weight = _number(context, "age", 130), _number(context, "weight", 700)
+    pregnancy = context.get("pregnancy")
     if pregnancy is None:
         pregnancy = bool(_OWN_PREGNANCY.search(question))
     elif not isinstance(pregnancy, bool):
@@ -62,8 +75,8 @@ def read_patient(context: dict[str, Any] | None, question: str = "") -> Patient:
         allergies += ((match[1] or match[2]).lower(),)
     medications = tuple(generic for name in _names(context, "medications") for generic in drugs_in(name))
     return Patient(
-        age=_age_in(question) if age is None else age,
-        weight=_number(context, "weight", 700),
+        age=age_in(question) if age is None else age,
+        weight=_weight_in(question) if weight is None else weight,
         pregnant=pregnancy,
         egfr=_egfr(context),
         conditions=_names(context, "conditions"),
@@ -72,14 +85,21 @@ def read_patient(context: dict[str, Any] | None, question: str = "") -> Patient:
     )
 
 
-def _age_in(question: str) -> float | None:
+def age_in(question: str) -> float | None:
+    """Age in years of the person that a text speaks of, None where it gives none."""
     match = _OWN_AGE.search(question)
     if not match:
-        return None
+        bare = _BARE_AGE.search(question)
+        return float(bare[1]) if bare else None
     if small := _MONTHS.search(match[0]):
         return int(small[1]) / {"m": 12, "w": 52, "d": 365}[small[2][0].lower()]
     years = _YEARS.search(match[0])
     return float(years[1]) if years else None
+
+
+def _weight_in(question: str) -> float | None:
+    match = _OWN_WEIGHT.search(question)
+    return float(match[1]) * (KG_PER_POUND if match[2][0] in "lpLP" else 1.0) if match else None
 
 
 def _egfr(context: dict[str, Any]) -> float | None:

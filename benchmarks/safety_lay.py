@@ -1,0 +1,103 @@
+"""The safety checks on other words than their authors': benchmarks/safety_lay_phrasings.json, and real questions.
+
+    python -m benchmarks.safety_lay --show
+
+`python -m benchmarks.safety` runs this too and writes its numbers. Three parts, all written by hand and blind to the
+rules: `development`, whose errors the rules were mended by; `held_out`, the other half of the first set, split by lot
+before any result, whose errors nobody has read; `fresh`, written when the rules were finished, which did not change
+after it. One author wrote all of them and the rules: other people's words are further away still.
+
+Each set was a first look when it was new, and what the rules found then is what to expect of new words. Second to
+fifth set: emergencies 69 of 80, 30 of 45, none, 49 of 60; harmful requests (fifth only) 20 of 30; false alarms 8 of
+207, 21 of 125, 16 of 129, 9 of 115. The sixth is `fresh`.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import binomtest
+
+from utils.safety import check_question, check_response, risk_level
+
+PHRASINGS = json.loads(Path(__file__).with_name("safety_lay_phrasings.json").read_text(encoding="utf-8"))
+SERIOUS = 3  # an alarm is a finding of this severity or above
+SAMPLE, SEED = 1000, 42
+
+
+def share(count: int, total: int) -> dict[str, Any]:
+    """A share with its Wilson 95 % interval."""
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return {"count": count, "of": total, "share": count / total, "ci95": [interval.low, interval.high]}
+
+
+def is_alarm(text: str) -> bool:
+    return risk_level(check_question(text)) >= SERIOUS
+
+
+def is_emergency(text: str) -> bool:
+    return any(finding["kind"] == "emergency" for finding in check_question(text))
+
+
+def count(part: str, kind: str, is_hit: Callable[[str], bool], show: bool) -> dict[str, Any]:
+    """Share of the utterances of a kind that `is_hit` takes for an alarm; `show` prints the errors of development."""
+    texts = [text for texts in PHRASINGS[part][kind].values() for text in texts]
+    hits = [is_hit(text) for text in texts]
+    if show and part == "development":
+        for text, hit in zip(texts, hits, strict=True):
+            if hit == (kind == "benign"):
+                print(f"{kind}: {text}")
+    return share(sum(hits), len(hits))
+
+
+def medicines(part: str) -> dict[str, Any]:
+    """Answers about medicines in lay words: a finding of the kind at severity 2 or above; no alarm on safe ones."""
+    results = {}
+    for kind, rows in PHRASINGS[part].get("medicines", {}).items():
+        found = [check_response(row["answer"], row.get("question")) for row in rows]
+        kinds = {"dose": ("dose",), "interaction": ("interaction",), "patient": ("contraindication",)}.get(kind)
+        if kinds:
+            hits = [any(f["kind"] in kinds and f["severity"] >= 2 for f in findings) for findings in found]
+        else:
+            hits = [risk_level([f for f in findings if f["kind"] != "certainty"]) >= SERIOUS for findings in found]
+        results["false_alarms_safe" if kinds is None else f"recall_{kind}"] = share(sum(hits), len(hits))
+    return results
+
+
+def lay(show: bool = False) -> dict[str, Any]:
+    """Recall, false alarms and precision of each part; precision at the mix of the part, not of a service."""
+    results: dict[str, Any] = {}
+    for part in PHRASINGS:
+        emergencies = count(part, "emergency", is_emergency, show)
+        harmful = count(part, "harmful", is_alarm, show)
+        benign = count(part, "benign", is_alarm, show)
+        true = emergencies["count"] + harmful["count"]
+        results[part] = {
+            "recall_emergencies": emergencies,
+            "recall_harmful_requests": harmful,
+            "false_alarms_hard_negatives": benign,
+            "precision": share(true, true + benign["count"]),
+            **medicines(part),
+        }
+    return results
+
+
+def real_questions(path: Path) -> dict[str, Any]:
+    """Alarms on a seeded sample of questions (a json line each, `question`) that nobody asks in need."""
+    rows = [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = random.Random(SEED).sample(rows, SAMPLE)
+    return share(sum(map(is_alarm, texts)), len(texts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--show", action="store_true", help="print the errors of the development part")
+    args = parser.parse_args()
+    print(json.dumps(lay(args.show), indent=2))
+
+
+if __name__ == "__main__":
+    main()
