@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import app
 import predict
 import run_classification
 import run_hierarchical
@@ -15,7 +16,9 @@ import run_qa_sft
 import run_summarization
 from utils.arguments import DataArguments, parse_recipe
 from utils.data import ColumnArguments
+from utils.safety.__main__ import SafetyArguments
 from utils.score_file import MetricsArguments
+from utils.sweeps.arguments import SweepArguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,6 +30,9 @@ ARGUMENTS = {
     "run_hierarchical.py": run_hierarchical.ARGUMENTS,
     "run_summarization.py": run_summarization.ARGUMENTS,
     "predict.py": (predict.PredictArguments,),
+    "app.py": (app.AppArguments,),
+    "sweep.py": (SweepArguments,),
+    "utils.safety": (SafetyArguments,),
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),
 }
@@ -69,12 +75,21 @@ def test_a_command_of_the_readme_parses(words):
     recipe = [ROOT / argv[0]] if argv and argv[0].endswith(".yaml") else []
     assert all(path.is_file() for path in recipe)
     on_cpu = ["--use_cpu", "true"] if words[at].startswith("run_") else []  # bf16 is refused without a GPU otherwise
-    given = parse_recipe(ARGUMENTS[words[at]], [*map(str, recipe), *argv[len(recipe) :], *on_cpu])[-1]
-    for flag, value in zip(argv[len(recipe) :: 2], argv[len(recipe) + 1 :: 2], strict=True):
-        assert str(given[flag.removeprefix("--")]) in (
-            value,
-            str(float(value)) if re.fullmatch(r"[\d.e-]+", value) else value,
-        )
+    argv = argv[len(recipe) :]
+    if words[at] == "app.py":
+        argv = app.join_models(argv)
+    given = parse_recipe(ARGUMENTS[words[at]], [*map(str, recipe), *argv, *on_cpu])[-1]
+    flags: dict[str, list[str]] = {}
+    for word in argv:
+        if word.startswith("--"):
+            flags[word.removeprefix("--")] = []
+        else:
+            flags[list(flags)[-1]].append(word)
+    for key, values in flags.items():
+        found = given[key] if isinstance(given[key], list) else [given[key]]
+        for value, shown in zip(found, values, strict=True):
+            number = re.fullmatch(r"[\d.e-]+", shown)
+            assert str(value) == shown or (number and float(value) == float(shown))
 
 
 def test_the_python_of_the_readme_compiles_and_names_what_exists():
@@ -119,3 +134,17 @@ def test_the_factuality_in_the_readme_is_that_of_the_result_file():
 def test_the_tree_of_the_readme_names_every_module():
     for path in (ROOT / "utils").rglob("*.py"):
         assert path.name in README or path.name == "__init__.py"
+
+
+def test_what_the_readme_says_of_sweep_and_safety_checks_stands_in_their_result_files():
+    text = " ".join(README.split())
+    sweep = json.loads((RESULTS / "quickstart_sweep.json").read_text(encoding="utf-8"))
+    chosen = next(row for row in sweep["configurations"] if row["configuration"] == sweep["chosen"])
+    low, high = chosen["ci95"]
+    assert f"{chosen['difference']:+.3f} macro F1 [{low:+.3f}, {high:+.3f}]" in text and not sweep["more_than_noise"]
+    safety = json.loads((RESULTS / "safety.json").read_text(encoding="utf-8"))
+    for part in ("held_out", "fresh"):
+        counts = [safety["lay"][part][f"recall_{kind}"] for kind in ("emergencies", "harmful_requests")]
+        assert all(f"{own['count']} of {own['of']}" in text for own in counts)
+    alarms = safety["medquad"]["questions_or_answers"]
+    assert alarms["count"] == 0 and f"No alarm on {alarms['of']:,} texts" in text
