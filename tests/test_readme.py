@@ -146,5 +146,7 @@ def test_what_the_readme_says_of_sweep_and_safety_checks_stands_in_their_result_
     for part in ("held_out", "fresh"):
         counts = [safety["lay"][part][f"recall_{kind}"] for kind in ("emergencies", "harmful_requests")]
         assert all(f"{own['count']} of {own['of']}" in text for own in counts)
+    fresh = safety["lay"]["fresh"]["false_alarms_hard_negatives"]
+    assert f"{fresh['count']} false alarms on {fresh['of']}" in text
     alarms = safety["medquad"]["questions_or_answers"]
     assert alarms["count"] == 0 and f"No alarm on {alarms['of']:,} texts" in text
