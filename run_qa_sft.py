@@ -22,6 +22,7 @@ from utils.arguments import DataArguments, UserError, library_checks, parse_reci
 from utils.augmentation import augment
 from utils.baselines import nearest_answers
 from utils.card import write_card
+from utils.confidence import answer_confidence, by_confidence, learn_confidence
 from utils.data import load_splits
 from utils.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
 from utils.generation import generate_answers, measure_latency, score_answers
@@ -281,10 +282,19 @@ def main(
         end_on_validation(trainer, task, results)
         return
 
+    _, references = zip(*(to_prompt_and_answer(row, task) for row in validation), strict=True)
+    task["confidence"], found = learn_confidence(
+        trainer.model, tokenizer, validation, references, task, batch_size, seed
+    )
+    results |= found
     prompts, answers, cut = to_tokens(test, tokenizer, task)
     users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
     asked = (tokenizer, test, prompts, answers, references, task, training_args)
     tuned, predictions, ended = answer_rows(trainer.model, *asked, "tuned model")
+    whole = [whole_prompt(tokenizer, task, user) for user in users]
+    confidence = answer_confidence(
+        trainer.model, tokenizer, task, whole, predictions, ended, batch_size, "tuned model: confidence"
+    )
     if model_args.use_peft:
         with trainer.model.disable_adapter():
             base, base_predictions, _ = answer_rows(trainer.model, *asked, "base model")
@@ -295,6 +305,8 @@ def main(
     nearest = text_statistics(nearest_answers(known, known_answers, users), references)
     weights = resampling_weights(len(test), seed, splits["test"]["cluster"])
     results |= evaluate_statistics(tuned, weights, "test")
+    if task["confidence"]:
+        results |= evaluate_statistics(by_confidence(tuned, confidence, task["confidence"]), weights, "test")
     results |= evaluate_statistics(base, weights, "base_test")
     results |= evaluate_statistics(nearest, weights, "baseline_nearest_question_test")
     results |= paired_difference(tuned, base, weights, "delta_base_test")
@@ -308,11 +320,11 @@ def main(
     patterns = error_patterns(predictions, references, users, ended, tuned)
     results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
     results |= peak_memory()
-    columns_of_rows = zip(test, users, predictions, references, base_predictions, ended, strict=True)
-    rows = [
-        {"id": row["id"], "source": user, "prediction": p, "reference": r, "base_prediction": b, "ended": e}
-        for row, user, p, r, b, e in columns_of_rows
-    ]
+    columns_of_rows = zip(
+        test, users, predictions, references, base_predictions, ended, confidence.tolist(), strict=True
+    )
+    keys = ("source", "prediction", "reference", "base_prediction", "ended", "confidence")
+    rows = [{"id": row["id"], **dict(zip(keys, values, strict=True))} for row, *values in columns_of_rows]
 
     # ----- 7. Report
     if trainer.is_world_process_zero():

@@ -96,8 +96,8 @@ def test_generate_answers_as_the_predictor_does(client, runs):
     for question, answer in zip(questions, expected, strict=True):
         body = post(client, "/generate", question=question).json()
         assert set(body) == {
-            "response", "safety_report", "inference_time_ms", "ended", "cut", "confidence", "passages", "supported",
-            "wrong_citations",
+            "response", "safety_report", "inference_time_ms", "ended", "cut", "confidence", "confidence_note",
+            "passages", "supported", "wrong_citations",
         }  # fmt: skip
         assert body["passages"] is body["supported"] is body["wrong_citations"] is None  # there is no corpus
         assert body["response"] == answer["prediction"] and body["ended"] == answer["ended"] and not body["cut"]

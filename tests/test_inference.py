@@ -65,7 +65,10 @@ def test_a_file_is_answered_in_its_order_with_its_ids(run, tmp_path, ending):
 def test_one_text_is_answered_on_standard_output(run):
     row = run.predictions[0]
     done = run_predict(run.folder, text=row["source"])
-    assert json.loads(done.stdout) == {"prediction": row["prediction"], "ended": row["ended"]}
+    keys = ("prediction", "ended", "confidence")
+    assert json.loads(done.stdout) == {
+        key: pytest.approx(row[key]) if key == "confidence" else row[key] for key in keys
+    }
 
 
 def test_a_shorter_answer_can_be_asked_for(run):

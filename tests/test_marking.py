@@ -5,7 +5,6 @@ from html import unescape
 
 import pytest
 
-from utils.serving.answering import confidence_words
 from utils.serving.marking import (
     describe_classes,
     list_findings,
@@ -99,13 +98,8 @@ def test_the_passages_of_an_answer_are_listed_and_the_cited_ones_marked():
 
 def test_what_is_cut_or_not_ended_is_told():
     assert notes_on({"cut": False, "ended": True}) == ""
-    html = notes_on({"cut": True, "ended": False, "confidence": 0.5})
+    html = notes_on({"cut": True, "ended": False, "confidence": 0.5, "confidence_note": "a mean of 0.50"})
     assert "saw a part" in html and "not finished" in html and "0.50" in html
-
-
-def test_confidence_in_words_is_the_number_and_promises_nothing():
-    sentence = confidence_words(0.987)
-    assert "0.99" in sentence and "about the wording" in sentence and "sure" not in sentence
 
 
 def test_a_class_that_is_sure_is_shown_with_what_its_probability_means():

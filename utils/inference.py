@@ -24,6 +24,7 @@ from transformers import (
 from utils.arguments import UserError
 from utils.blend import blend, linear_scores
 from utils.calibration import softmax
+from utils.confidence import answer_confidence
 from utils.encoding import encode_texts, predict_logits
 from utils.factuality import find_inventions
 from utils.generation import generate_answers, set_generation
@@ -132,9 +133,10 @@ class Predictor:
             batch_size: rows a batch.
 
         Returns:
-            one dict a row, in order. Questions: `prediction`, and `ended` (the answer ended by itself); rows with
-            options get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and
-            `probabilities`. Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure
+            one dict a row, in order. Questions: `prediction`, `ended` (the answer ended by itself) and `confidence`
+            (mean probability of its tokens; `confidence` of `task.json` says what that is worth); rows with options
+            get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and `probabilities`.
+            Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure
             for the error rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and
             `probabilities`, by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists,
             a level each from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure
@@ -158,7 +160,11 @@ class Predictor:
         texts, ended = generate_answers(
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )
-        return [{"prediction": text, "ended": end} for text, end in zip(texts, ended, strict=True)]
+        sure = answer_confidence(self.model, self.tokenizer, task, prompts, texts, ended, batch_size, None)
+        return [
+            {"prediction": text, "ended": end, "confidence": p}
+            for text, end, p in zip(texts, ended, sure.tolist(), strict=True)
+        ]
 
     def _summarize(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         windows, lost = cut_sources(self.tokenizer, rows, self.task)

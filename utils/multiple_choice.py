@@ -83,13 +83,23 @@ def choice_statistics(
     best = np.array([row_scores[:, 0].argmax() for row_scores in scores])
     best_norm = np.array([row_scores[:, 1].argmax() for row_scores in scores])
     best_moved = np.array([order[s[:, 0].argmax()] for order, s in zip(orders, moved_scores, strict=True)])
-    letters = np.array([_letter(text, len(row[options_column])) for text, row in zip(generated, rows, strict=True)])
     return (
         accuracy_statistics(best == right)
         | accuracy_statistics(best_norm == right, "accuracy_norm")
         | accuracy_statistics(best_moved != best, "flip_rate")
-        | accuracy_statistics(letters == right, "generated_accuracy")
-        | accuracy_statistics(letters < 0, "parse_failure")
+        | letter_statistics(rows, generated, task)
+    )
+
+
+def letter_statistics(
+    rows: list[dict[str, Any]], generated: Sequence[str], task: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """`generated_accuracy` and `parse_failure` of `choice_statistics`."""
+    options_column, index_column = task["columns"]["options"], task["columns"]["answer_index"]
+    letters = np.array([_letter(text, len(row[options_column])) for text, row in zip(generated, rows, strict=True)])
+    right = np.array([row[index_column] for row in rows])
+    return accuracy_statistics(letters == right, "generated_accuracy") | accuracy_statistics(
+        letters < 0, "parse_failure"
     )
 
 

@@ -18,6 +18,7 @@ from utils.plots import plot_loss, plot_metrics
 from utils.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
 from utils.systems import baselines_line, label, metric_names, notes_line, systems
 from utils.tables import (
+    confidence_table,
     data_tables,
     differences_table,
     errors_table,
@@ -97,6 +98,7 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
         "Tree": tree_section(analysis, images) if "tree" in analysis else "",
         **(class_sections(analysis, images) if "classes" in analysis else {}),
         **(summary_sections(results, analysis, images) if "source_length" in analysis else {}),
+        "Confidence": confidence_table(results, task),
         "Error patterns": paragraphs(errors_table(results, advice), images.get("errors.png")),
         "Data": data_tables(results),
         "Training": paragraphs(training_lines(task, results), images.get("loss.png")),

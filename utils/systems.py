@@ -58,7 +58,9 @@ METRICS = {
     "ended": ("ended by themselves", "higher"),
 }  # fmt: skip
 HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
-NOT_METRICS = re.compile(r"(_ci95|_p|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$")
+NOT_METRICS = re.compile(
+    r"(_ci95|_p|_confident|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
+)
 FINDINGS = (
     "invented_drugs", "invented_findings", "invented_numbers", "negation_flips", "wrong_person", "wrong_laterality",
     "omitted_drugs", "omitted_findings", "omitted_numbers",

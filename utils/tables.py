@@ -86,6 +86,29 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
     return paragraphs(*(table(header, rows) for header, rows in tables if rows))
 
 
+def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
+    """How much the answers of each third of confidence agree with the experts', on validation and on test rows."""
+    measured = task.get("confidence")
+    if not measured:
+        return ""
+    low, high = (format_number(edge) for edge in measured["edges"])
+    spans = {
+        "least_confident": f"below {low}",
+        "middle_confident": f"{low} to {high}",
+        "most_confident": f"over {high}",
+    }
+    metric = measured["metric"]
+    rows = [
+        [span, *(with_interval(results, f"{split}_{metric}_{part}") for split in ("eval", "test"))]
+        for part, span in spans.items()
+    ]
+    return paragraphs(
+        table(["confidence", f"{label(metric)}, validation", f"{label(metric)}, test"], rows),
+        f"Confidence is the mean probability that the model gave the tokens of its answer; thirds of "
+        f"{measured['rows']:,} validation answers. `app.py` says of an answer what its third was worth.",
+    )
+
+
 def error_counts(results: dict[str, Any]) -> dict[str, int]:
     """Test rows that show each error pattern, the most frequent first."""
     counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}

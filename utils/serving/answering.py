@@ -4,12 +4,12 @@ how sure the model is, and the safety checks before and after the model."""
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
 from utils.arguments import UserError
-from utils.generation import generate_answers, score_answers
+from utils.confidence import answer_confidence, confidence_words
+from utils.generation import generate_answers
 from utils.inference import Predictor
 from utils.prompts import build_prompt, encode, fit
 from utils.retrieval import MOST_PASSAGES, Retriever, add_passages, blank_citations, cite
@@ -82,14 +82,6 @@ def check_after(response: str, question: str, patient_context: dict[str, Any] | 
     return [finding | {"where": "response"} for finding in found]
 
 
-def confidence_words(confidence: float) -> str:
-    """A mean token probability as a sentence that promises no more than it says."""
-    return (
-        f"The model gave its words a mean probability of {confidence:.2f}. That is about the wording: what is wrong "
-        "in fact can be worded with confidence."
-    )
-
-
 # ----- Passages
 
 
@@ -119,6 +111,8 @@ def answer_from_passages(
     results = []
     for found, passages in zip(answer(asked), shown, strict=True):
         cited = cite(found["response"], passages)
+        if passages and found["confidence"] is not None:  # the training measured answers without passages
+            found["confidence_note"] = confidence_words(found["confidence"], None)
         results.append(found | {"response": cited.pop("prediction")} | cited)
     return results
 
@@ -136,7 +130,7 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
 
     Returns:
         one dict a question: `response`; `ended`, by itself; `cut`, the model saw the end of the question alone;
-        `confidence`, the geometric mean of the probabilities that the model gave the answer's tokens.
+        `confidence`, as `answer_confidence` has it, and `confidence_note`, what it is worth.
     """
     model, tokenizer, task = predictor.model, predictor.tokenizer, predictor.task
     prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
@@ -157,24 +151,22 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
             )
         for row, (text, end) in zip(rows, found, strict=True):
             texts[row], ended[row] = text, end
-    confidence = mean_probabilities(predictor, prompts, texts, ended, batch_size)
+    confidence = answer_confidence(model, tokenizer, task, prompts, texts, ended, batch_size, None).tolist()
     return [
-        {"response": text, "ended": end, "cut": len(row) < len(row_whole), "confidence": p}
-        for text, end, row, row_whole, p in zip(texts, ended, ids, whole, confidence, strict=True)
+        {"response": text, "ended": end, "cut": len(own) < len(own_whole), **state_confidence(p, task, question)}
+        for text, end, own, own_whole, p, question in zip(texts, ended, ids, whole, confidence, questions, strict=True)
     ]
 
 
-def mean_probabilities(
-    predictor: Predictor, prompts: list[str], answers: list[str], ended: list[bool], batch_size: int
-) -> list[float]:
-    """Geometric mean of the probabilities that the model gives the tokens of each answer; the token that ends it
-    counts where the answer `ended` by itself."""
-    tokenizer, task = predictor.tokenizer, predictor.task
-    ids, tokens = encode(tokenizer, prompts, answers, task["chat"])
-    ids, _, _ = fit(ids, None, task["max_length"])
-    tokens = [t if end or len(t) == 1 else t[:-1] for t, end in zip(tokens, ended, strict=True)]
-    nll, counts = score_answers(predictor.model, ids, tokens, tokenizer.pad_token_id, batch_size, None)
-    return np.exp(-nll / counts).tolist()
+def state_confidence(confidence: float | None, task: dict[str, Any], question: Question) -> dict[str, Any]:
+    """`confidence` and, in words, `confidence_note`. What the training measured holds for answers that are made as
+    they were then: not for drawn ones, other beams or lengths."""
+    if confidence is None:
+        return {"confidence": None, "confidence_note": None}
+    beams = {"num_beams": 1}
+    as_measured = beams | generation_settings(task, question) == beams | task["generation"]
+    table = task.get("confidence") if as_measured else None
+    return {"confidence": confidence, "confidence_note": confidence_words(confidence, table)}
 
 
 def generation_settings(task: dict[str, Any], question: Question) -> dict[str, Any]:

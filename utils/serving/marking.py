@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots
 
 from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words, stem
-from utils.serving.answering import confidence_words
 
 BARS = 5  # likeliest classes of a level
 LABEL_LENGTH = 45  # characters of a class above its bar: as wide as a phone
@@ -86,7 +85,7 @@ def notes_on(answer: dict[str, Any]) -> str:
     """HTML of what a reader has to know of an answer or a summary beside its text."""
     notes = ["The text was longer than the model takes: it saw a part."] if answer["cut"] else []
     notes += [] if answer["ended"] else ["It stops where it was not finished, at a limit of length or time."]
-    notes += [] if answer.get("confidence") is None else [confidence_words(answer["confidence"])]
+    notes += [answer["confidence_note"]] if answer.get("confidence_note") else []
     return "".join(f"<p>{escape(note)}</p>" for note in notes)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.prompts import fill_template
-from utils.serving.answering import Question, generation_settings
+from utils.serving.answering import Question, generation_settings, state_confidence
 
 
 class Unavailable(Exception):
@@ -92,7 +92,8 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
     if finish is None:
         raise Unavailable("the server at `base_url` broke off in the middle of its answer")
     confidence = float(np.exp(np.mean(log_p))) if log_p else None
-    return {"response": text.strip(), "ended": finish == "stop", "cut": False, "confidence": confidence}
+    sure = state_confidence(confidence, task, question)
+    return {"response": text.strip(), "ended": finish == "stop", "cut": False, **sure}
 
 
 def read_task(model: str) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class GenerateAnswer(BaseModel):
     inference_time_ms: float
     ended: bool = Field(description="the answer ended by itself")
     cut: bool = Field(description="the model saw a part of the question")
-    confidence: float | None = Field(description="mean probability of a token; says nothing of being right")
+    confidence: float | None = Field(description="mean probability of a token")
+    confidence_note: str | None = Field(description="what that was worth in the evaluation of the model, in words")
     passages: list[CitedPassage] | None = Field(
         None, description="of the corpus, that the model was shown; null without a corpus, or where no model was asked"
     )

@@ -1,0 +1,129 @@
+"""How sure a model is of an answer, and what that is worth: learnt on validation answers, checked on test answers.
+
+Confidence is the geometric mean of the probabilities that the model gave the tokens of its answer. It is about the
+wording; how far it goes with agreeing with the experts differs from run to run, so every run measures it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.generation import generate_answers, score_answers
+from utils.metrics import evaluate_statistics, resampling_weights, text_statistics
+from utils.multiple_choice import letter_statistics
+from utils.prompts import build_prompt, encode, fit
+
+MOST_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08
+LEAST_ROWS = 30
+PARTS = ("least_confident", "middle_confident", "most_confident")  # thirds of the validation answers
+PLAIN = (
+    "The model gave its words a mean probability of {:.2f}. That is about the wording: what is wrong in fact can be "
+    "worded with confidence."
+)
+
+
+def answer_confidence(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Mapping[str, Any],
+    prompts: list[str],
+    answers: Sequence[str],
+    ended: Sequence[bool],
+    batch_size: int,
+    name: str | None,
+) -> np.ndarray:
+    """Geometric mean of the probabilities that a model gives the tokens of its answers.
+
+    Args:
+        task: the content of `task.json`.
+        prompts: whole prompts, a text a row, as `build_prompt` returns them.
+        answers: as generated.
+        ended: whether each ended by itself: then the token that ends it counts, too.
+        batch_size: most rows a forward pass.
+        name: text of the progress bar, or None for none.
+
+    Returns:
+        0 to 1 [rows].
+    """
+    ids, tokens = encode(tokenizer, prompts, list(answers), task["chat"])
+    ids, _, _ = fit(ids, None, task["max_length"])
+    tokens = [t if end or len(t) == 1 else t[:-1] for t, end in zip(tokens, ended, strict=True)]
+    nll, counts = score_answers(model, ids, tokens, tokenizer.pad_token_id, batch_size, name)
+    return np.exp(-nll / counts)
+
+
+def learn_confidence(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    references: Sequence[str],
+    task: Mapping[str, Any],
+    batch_size: int,
+    seed: int,
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Answer up to `MOST_ROWS` validation rows, and see how confidence goes with agreement.
+
+    Args:
+        rows: of the validation split, with their `cluster`.
+        references: the experts' answers.
+
+    Returns:
+        for `task.json`, or None with fewer than `LEAST_ROWS` rows: `metric` (ROUGE-L with the expert's answer; with
+        options whether the letter is right), `rows`, its mean `all`, two `edges` of confidence between the thirds,
+        and for each third its mean `agreement` and `ci95`; and the same for `all_results.json`.
+    """
+    rows, references = rows[:MOST_ROWS], references[:MOST_ROWS]
+    if len(rows) < LEAST_ROWS:
+        return None, {}
+    prompts = [build_prompt(tokenizer, task, row) for row in rows]
+    ids, _, _ = fit(encode(tokenizer, prompts, None, task["chat"])[0], None, task["max_length"])
+    answers, ended = generate_answers(
+        model, tokenizer, ids, task["stop"], task["generation"], batch_size, "validation: answers"
+    )
+    name = "validation: confidence"
+    confidence = answer_confidence(model, tokenizer, task, prompts, answers, ended, batch_size, name)
+    if task["columns"]["options"]:
+        metric, statistics = "generated_accuracy", letter_statistics(rows, answers, task)
+    else:
+        metric, statistics = "rougeL", text_statistics(answers, references)
+    table = {"metric": metric, "rows": len(rows), "edges": np.quantile(confidence, (1 / 3, 2 / 3)).tolist()}
+    weights = resampling_weights(len(rows), seed, [row["cluster"] for row in rows])
+    found = evaluate_statistics(by_confidence(statistics, confidence, table), weights)
+    parts = [f"{metric}_{part}" for part in PARTS]
+    table["all"] = float(statistics[metric][:, 0].mean())
+    table["agreement"] = [found[part] for part in parts]
+    table["ci95"] = [found[f"{part}_ci95"] for part in parts]
+    return table, {f"eval_{key}": value for key, value in found.items()}
+
+
+def by_confidence(
+    statistics: Mapping[str, np.ndarray], confidence: np.ndarray, table: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The row statistic of `table["metric"]` once for each third of confidence, with the rows of the others at 0."""
+    part = np.searchsorted(table["edges"], confidence, side="right")
+    statistic = statistics[table["metric"]]
+    return {f"{table['metric']}_{name}": statistic * (part == i)[:, None] for i, name in enumerate(PARTS)}
+
+
+def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
+    """A confidence in words that promise no more than what was measured.
+
+    Args:
+        table: of `learn_confidence`; None where nothing was measured, or answers are made in another way.
+    """
+    if table is None:
+        return PLAIN.format(confidence)
+    part = int(np.searchsorted(table["edges"], confidence, side="right"))
+    value, (low, high), mean = table["agreement"][part], table["ci95"][part], table["all"]
+    third = f"the {('least', 'middle', 'most')[part]} sure third"
+    sure = (
+        f"The model gave its words a mean probability of {confidence:.2f}, as in {third} of {table['rows']} answers "
+    )
+    if table["metric"] == "generated_accuracy":
+        worth = f"to exam questions: of 100 such answers about {100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+        return f"{sure}{worth} were right, of all {100 * mean:.0f}."
+    than = "more than" if low > mean else "less than" if high < mean else "about as much as"
+    worth = f"that were compared with experts': these agreed {than} all (ROUGE-L {value:.2f} [{low:.2f}, {high:.2f}], "
+    return f"{sure}{worth}all {mean:.2f}; 1 is word for word). Wrong facts can be worded with confidence."
