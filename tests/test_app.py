@@ -1,6 +1,7 @@
 """The REST API on real, tiny models: it answers as `Predictor` does, within its limits, and never with a 5xx."""
 
 import contextlib
+import gc
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -198,6 +200,22 @@ def test_the_bounds_of_the_settings_are_allowed(client, settings):
 def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
     body = post(client, "/generate", question="What is cardiitis and " * 200).json()
     assert body["cut"] and isinstance(body["response"], str)
+
+
+def test_an_application_that_has_ended_holds_no_model(runs, monkeypatch):
+    loaded = []
+
+    def load(folder: str) -> Predictor:
+        predictor = real(folder)
+        loaded.append(weakref.ref(predictor))
+        return predictor
+
+    real = Predictor.from_pretrained
+    monkeypatch.setattr(Predictor, "from_pretrained", load)
+    with make_client([runs["classification"]]) as client:
+        assert post(client, "/classify", text="x").status_code == 200 and loaded[0]() is not None
+    gc.collect()
+    assert loaded[0]() is None and post(client, "/classify", text="x").status_code == 429
 
 
 def test_a_model_that_is_not_loaded_is_named(runs):

@@ -106,12 +106,13 @@ class Batcher:
         return "ok" if all(thread.is_alive() for thread in self.threads) else "a worker has ended"
 
     def close(self) -> None:
-        """Finish what is in the queue, and end."""
+        """Finish what is in the queue, end, and let go of the model: FastAPI's caches keep an application for good."""
         self.closed = True
         for _ in self.threads:
             self.queue.put(None)
         for thread in self.threads:
             thread.join()
+        self.__dict__.pop("answer", None)
 
     def _work(self) -> None:
         last = False
