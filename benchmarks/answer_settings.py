@@ -1,0 +1,94 @@
+"""What the settings of a question change: beams, their length penalty, a limit of length.
+
+    python -m benchmarks.answer_settings --model outputs/quickstart-qa
+
+Test questions of a run, asked through `answer_here` as the API does, once with each setting: words, ROUGE-L
+with the expert's, the share of the expert's content words (stems) that it holds, repetition, how many ended by
+themselves, seconds an answer in batches. Needs `make quickstart`. Writes results/answer_settings.json, numbers only.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.arguments import UserError, parse_recipe, user_errors
+from utils.factuality import STOP_WORDS
+from utils.factuality.words import split_words
+from utils.inference import Predictor
+from utils.metrics import (
+    accuracy_statistics,
+    evaluate_statistics,
+    paired_difference,
+    resampling_weights,
+    text_statistics,
+)
+from utils.serving.answering import Question, answer_here
+from utils.tables import write_json
+
+RESULTS = Path("benchmarks/results/answer_settings.json")
+BATCH_SIZE = 16
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as_evaluated": {},
+    "beams_4_penalty_-2": {"num_beams": 4, "length_penalty": -2.0},
+    "beams_4_penalty_-1": {"num_beams": 4, "length_penalty": -1.0},
+    "beams_4_penalty_0": {"num_beams": 4, "length_penalty": 0.0},
+    "beams_4_penalty_0.8": {"num_beams": 4, "length_penalty": 0.8},
+    "beams_4_penalty_2": {"num_beams": 4, "length_penalty": 2.0},
+    "max_length_24": {"max_length": 24},
+}
+
+
+@dataclass
+class SettingsArguments:
+    """Which run, how many questions."""
+
+    model: str = field(default="outputs/quickstart-qa", metadata={"help": "`output_dir` of a run of run_qa_sft.py."})
+    rows: int = field(default=100, metadata={"help": "Test questions, the first ones."})
+
+
+def content_recall(answer: str, reference: str) -> float:
+    """Share of a reference's content words that an answer holds."""
+    held, wanted = ({w.stem for w in split_words(text) if w.lower not in STOP_WORDS} for text in (answer, reference))
+    return len(held & wanted) / len(wanted) if wanted else 1.0
+
+
+def main(args: SettingsArguments) -> None:
+    path = Path(args.model, "_private", "predictions_test.jsonl")
+    if not path.is_file():
+        raise UserError(f"`model` {args.model} has no test answers: run `make quickstart` first.")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][: args.rows]
+    references = [row["reference"] for row in rows]
+    predictor = Predictor.from_pretrained(args.model)
+    weights = resampling_weights(len(rows), 42)
+    results: dict[str, Any] = {
+        "rows": len(rows),
+        "reference_words": float(np.mean([len(text.split()) for text in references])),
+    }
+    first: dict[str, np.ndarray] = {}
+    for name, settings in SETTINGS.items():
+        start = time.perf_counter()
+        answers = answer_here(predictor, [Question(row["source"], **settings) for row in rows], BATCH_SIZE)
+        seconds = time.perf_counter() - start
+        texts = [answer["response"] for answer in answers]
+        statistics = {key: text_statistics(texts, references)[key] for key in ("rougeL", "repetition")}
+        recall = [content_recall(a, r) for a, r in zip(texts, references, strict=True)]
+        statistics |= accuracy_statistics(recall, "content_recall")
+        statistics |= accuracy_statistics([len(text.split()) for text in texts], "words")
+        statistics |= accuracy_statistics([answer["ended"] for answer in answers], "ended")
+        first = first or statistics
+        results[name] = evaluate_statistics(statistics, weights) | {
+            "seconds_an_answer": seconds / len(rows),
+            **paired_difference(statistics, first, weights, "delta"),
+        }
+        print(name, {key: round(results[name][key], 3) for key in (*statistics, "seconds_an_answer")}, flush=True)
+    results["command"] = "python -m benchmarks.answer_settings"
+    write_json(RESULTS, results)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(*parse_recipe((SettingsArguments,), description=__doc__)[:1])
