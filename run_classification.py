@@ -75,7 +75,7 @@ from utils.modeling import (
 )
 from utils.prompts import check_adapted, fill_template
 from utils.report import write_report
-from utils.run import describe_run, end_on_validation, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
 from utils.tables import results_table, write_json
 
@@ -314,6 +314,7 @@ def main(
     # ----- 7. Report
     if trainer.is_world_process_zero():
         write_predictions(output_dir, rows, patterns)
+        make_readable(output_dir)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results)
         card = write_card(output_dir, repo_id)

@@ -47,7 +47,7 @@ from utils.modeling import (
 from utils.multiple_choice import choice_statistics
 from utils.prompts import answer_frame, check_adapted, encode, fill_template, fit, option_answers, whole_prompt
 from utils.report import write_report
-from utils.run import describe_run, end_on_validation, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
 from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
@@ -329,6 +329,7 @@ def main(
     # ----- 7. Report
     if trainer.is_world_process_zero():
         write_predictions(output_dir, rows, patterns)
+        make_readable(output_dir)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results)
         card = write_card(output_dir, repo_id)

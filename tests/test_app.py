@@ -545,9 +545,9 @@ def test_the_server_ends_after_it_has_answered(runs):
 
 
 @contextlib.contextmanager
-def serving(folders: list[str]) -> Iterator[str]:
+def serving(folders: list[str], token: str | None = None) -> Iterator[str]:
     """The address of a server with these models, in a thread."""
-    client, listener = make_client(folders), listen("127.0.0.1", 0)
+    client, listener = make_client(folders, token), listen("127.0.0.1", 0)
     server = Server(
         uvicorn.Config(client.app, log_level="warning", timeout_graceful_shutdown=1), client.app.state.stop
     )

@@ -78,3 +78,15 @@ def test_a_dialogue_is_summarized_and_its_text_marked(page, tmp_path):
     page.get_by_role("button", name="Summarize").click()
     page.get_by_text("<b>fever</b>").last.wait_for()  # as text, not as bold
     page.screenshot(path=tmp_path / "summarize.png")
+
+
+def test_the_browser_asks_for_the_token_as_a_password(page, runs):  # noqa: F811
+    with serving([runs["classification"]], token="a long token") as url:
+        for password, status in (("a long token", 200), ("another", 401)):
+            login = {"username": "", "password": password}  # given where the server asks for it, as a person would
+            context = page.context.browser.new_context(http_credentials=login)
+            own_page = context.new_page()
+            assert own_page.goto(url).status == status
+            if status == 200:
+                own_page.get_by_text(DISCLAIMER).first.wait_for()
+            context.close()

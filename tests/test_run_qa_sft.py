@@ -72,6 +72,7 @@ def test_a_run_writes_every_file_of_the_contract(qa_run):
         "baseline_comparison.csv", "_private/predictions_test.jsonl", "_private/error_examples.csv",
     }  # fmt: skip
     assert {name for name in files if not (qa_run.folder / name).is_file()} == set()
+    assert (qa_run.folder / "adapter_model.safetensors").stat().st_mode == (qa_run.folder / "task.json").stat().st_mode
     assert not (qa_run.folder / "config.json").exists() and not (qa_run.folder / "model.safetensors").exists()
 
 

@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertModel
 from transformers.utils import logging
 
 from utils.arguments import UserError, parse_recipe, user_errors
+from utils.run import make_readable
 from utils.tables import read_json, results_table, summary
 from utils.warm_start import bart_from_bert, seq2seq_tokenizer
 
@@ -163,6 +164,7 @@ def make_smollm2(folder: Path) -> None:
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.save_pretrained(folder)
+    make_readable(folder)
     AutoTokenizer.from_pretrained(source, gguf_file=gguf.name).save_pretrained(folder)
 
 
@@ -171,6 +173,7 @@ def make_minilm_bart(folder: Path, minilm: Path, texts: list[str]) -> None:
     tokenizer = seq2seq_tokenizer(AutoTokenizer.from_pretrained(minilm))
     bert = BertModel.from_pretrained(minilm, dtype=torch.float32)
     bart_from_bert(bert, tokenizer, SEQ2SEQ_LAYERS, texts[:: max(1, len(texts) // 1000)]).save_pretrained(folder)
+    make_readable(folder)
     tokenizer.save_pretrained(folder)
 
 

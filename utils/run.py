@@ -150,6 +150,15 @@ def end_on_validation(trainer: Trainer, task: dict[str, Any], results: dict[str,
     trainer.end()
 
 
+def make_readable(folder: Path) -> None:
+    """Give a folder's weights the permissions that new files have. safetensors saves them for their owner alone, and
+    the user of a container, or who shares the disk, is another."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in Path(folder).glob("*.safetensors"):
+        path.chmod(0o666 & ~mask)
+
+
 def newest_checkpoint(output_dir: Path) -> str | None:
     """Return the newest `checkpoint-N` of `output_dir` whose files are all whole, or None.
 

@@ -87,7 +87,9 @@ class Guard:
         try:
             length = headers.get(b"content-length", b"0")
             if not self._may_enter(scope["path"], headers.get(b"authorization", b"")):
-                challenge = [(b"www-authenticate", b'Bearer, Basic realm="password: the token", charset="UTF-8"')]
+                # a line each: of two in one line Chromium reads none, and asks for no password
+                challenges = (b"Bearer", b'Basic realm="password: the token", charset="UTF-8"')
+                challenge = [(b"www-authenticate", value) for value in challenges]
                 await _refuse(send_on, 401, "a valid token is needed: Authorization: Bearer TOKEN", challenge)
             elif scope["path"].startswith("/gradio_api") and not scope["path"].startswith(PAGE_PATHS):
                 await _refuse(send_on, 404, "Not Found")
