@@ -1,6 +1,7 @@
 """Checks of deployment/ that need no container engine and no cluster."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -101,6 +102,14 @@ def test_the_last_stage_is_not_root_and_builds_nothing():
     assert not re.search(r"\b(gcc|g\+\+|build-essential|pip install|uv pip)\b", last)
     assert re.findall(r"^EXPOSE (\d+)$", last, re.MULTILINE) == [str(app_arguments()["port"])]
     assert f":{app_arguments()['port']}/health" in re.search(r"^HEALTHCHECK.*\n.*$", last, re.MULTILINE)[0]
+
+
+def test_the_image_ends_at_sigterm_and_its_user_can_read_it():
+    last = DOCKERFILE.rsplit("\nFROM ", 1)[1]
+    (entrypoint,) = re.findall(r"^ENTRYPOINT (.+)$", last, re.MULTILINE)
+    assert json.loads(entrypoint) == ["tini", "-e", "143", "--", "/bin/sh", "entrypoint.sh"]  # not as process 1
+    assert re.search(r"apt-get install .*\btini\b", last) and "init" not in COMPOSE["services"]["app"]
+    assert last.index("COPY app.py") < last.index("\nRUN chmod -R a+rX .") < last.index("\nUSER ")
 
 
 @pytest.mark.parametrize("environment", [{}, {"APP_TOKEN": ""}])
