@@ -13,6 +13,7 @@ from utils.serving.marking import (
     mark_spans,
     notes_on,
     plot_classes,
+    warn_of,
 )
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -86,6 +87,12 @@ def test_findings_are_listed_gravest_first_with_their_source():
     html = list_findings([finding(0, 1, severity=2, message="two"), finding(0, 1, severity=4, message="four")])
     assert html.index("four") < html.index("two") and html.count('href="https://a.example"') == 2
     assert "does not mean" in list_findings([])
+
+
+@pytest.mark.parametrize(("severities", "warns"), [([], False), ([1, 2], False), ([2, 3], True), ([4], True)])
+def test_a_serious_finding_stands_above_the_answer(severities, warns):
+    html = warn_of([finding(0, 1, severity=severity) for severity in severities])
+    assert ('role="alert"' in html and "Do not follow" in html) == warns == bool(html)
 
 
 def test_the_passages_of_an_answer_are_listed_and_the_cited_ones_marked():

@@ -117,13 +117,14 @@ def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
         return PLAIN.format(confidence)
     part = int(np.searchsorted(table["edges"], confidence, side="right"))
     value, (low, high), mean = table["agreement"][part], table["ci95"][part], table["all"]
-    third = f"the {('least', 'middle', 'most')[part]} sure third"
-    sure = (
-        f"The model gave its words a mean probability of {confidence:.2f}, as in {third} of {table['rows']} answers "
-    )
+    third = f"(the {('lowest', 'middle', 'highest')[part]} third of {table['rows']})"
+    sure = f"The model gave its words a mean probability of {confidence:.2f}. In its evaluation, "
     if table["metric"] == "generated_accuracy":
-        worth = f"to exam questions: of 100 such answers about {100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
-        return f"{sure}{worth} were right, of all {100 * mean:.0f}."
+        right = f"about {100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f}) were right, of all {100 * mean:.0f}."
+        return f"{sure}of 100 answers to exam questions that sure {third} {right}"
     than = "more than" if low > mean else "less than" if high < mean else "about as much as"
-    worth = f"that were compared with experts': these agreed {than} all (ROUGE-L {value:.2f} [{low:.2f}, {high:.2f}], "
-    return f"{sure}{worth}all {mean:.2f}; 1 is word for word). Wrong facts can be worded with confidence."
+    worth = f"(ROUGE-L {value:.2f} [{low:.2f}, {high:.2f}], all {mean:.2f}; 1 is word for word)"
+    return (
+        f"{sure}answers that sure {third} agreed with the experts' {than} all did {worth}. What is wrong in fact can "
+        "be worded with confidence."
+    )

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words, stem
 
+SERIOUS = 3  # of the severities 1 to 4
 BARS = 5  # likeliest classes of a level
 LABEL_LENGTH = 45  # characters of a class above its bar: as wide as a phone
 CSS = """
@@ -75,6 +76,13 @@ def list_passages(answer: dict[str, Any]) -> str:
         number = f'<mark class="covered">{number} cited</mark>' if passage["cited"] else number
         rows.append(f"<li>{number} {f'<b>{head}</b>: ' if head else ''}{escape(passage['text'])}</li>")
     return f'<p>Passages of your texts:</p><ul class="passages">{"".join(rows)}</ul>'
+
+
+def warn_of(findings: list[dict[str, Any]]) -> str:
+    """HTML of a warning above an answer in which something serious was found; else nothing."""
+    if max((finding["severity"] for finding in findings), default=0) < SERIOUS:
+        return ""
+    return banner("Do not follow this answer: the safety checks found something serious in it, listed below.")
 
 
 def banner(text: str) -> str:

@@ -29,6 +29,7 @@ from utils.serving.marking import (
     mark_spans,
     notes_on,
     plot_classes,
+    warn_of,
 )
 from utils.serving.openai_backend import Unavailable
 from utils.serving.schemas import MOST_BEAMS
@@ -139,8 +140,8 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         except Exception as error:
             raise _told(error) from None
         marked = mark_spans(done["response"], found, lambda f: f"level{f['severity']}")
-        notes = notes_on(done) + list_passages(done) + list_findings(found)
-        yield f'<div class="text">{marked}</div>', notes
+        notes = list_findings(found) + notes_on(done) + list_passages(done)
+        yield warn_of(found) + f'<div class="text">{marked}</div>', notes
 
     inputs = [box, age, pregnant, *listed, temperature, longest, beams, penalty]
     _on_ask([button.click, box.submit], run, inputs, [answer, findings])
