@@ -129,7 +129,9 @@ def test_a_question_is_asked_with_the_passages_that_share_its_words(run, corpus)
     assert len(passages[0]) == 1 and passages[0][0].text.startswith("Cardiitis") and passages[1] == []
     for row, wanted, own in zip(rows, predictor(asked), passages, strict=True):
         done = run_predict(run.folder, text=row["question"], corpus_file=corpus)
-        assert json.loads(done.stdout) == wanted | cite(wanted["prediction"], own), done.stderr
+        found = json.loads(done.stdout)
+        assert found.pop("confidence") == pytest.approx(wanted.pop("confidence"), rel=1e-3)  # batches of other sizes
+        assert found == wanted | cite(wanted["prediction"], own), done.stderr
 
 
 def test_an_answer_that_a_passage_holds_cites_it_and_another_says_that_none_does(run, tmp_path):
