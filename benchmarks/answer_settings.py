@@ -4,11 +4,10 @@
 
 Test questions of a run, asked through `answer_here` as the API does, once with each setting: words, ROUGE-L
 with the expert's, the share of the expert's content words (stems) that it holds, repetition, how many ended by
-themselves, seconds an answer in batches. Needs `make quickstart`. Writes results/answer_settings.json, numbers only.
+themselves. Needs `make quickstart`. Writes results/answer_settings.json, numbers only.
 """
 
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,9 +69,7 @@ def main(args: SettingsArguments) -> None:
     }
     first: dict[str, np.ndarray] = {}
     for name, settings in SETTINGS.items():
-        start = time.perf_counter()
         answers = answer_here(predictor, [Question(row["source"], **settings) for row in rows], BATCH_SIZE)
-        seconds = time.perf_counter() - start
         texts = [answer["response"] for answer in answers]
         statistics = {key: text_statistics(texts, references)[key] for key in ("rougeL", "repetition")}
         recall = [content_recall(a, r) for a, r in zip(texts, references, strict=True)]
@@ -80,11 +77,9 @@ def main(args: SettingsArguments) -> None:
         statistics |= accuracy_statistics([len(text.split()) for text in texts], "words")
         statistics |= accuracy_statistics([answer["ended"] for answer in answers], "ended")
         first = first or statistics
-        results[name] = evaluate_statistics(statistics, weights) | {
-            "seconds_an_answer": seconds / len(rows),
-            **paired_difference(statistics, first, weights, "delta"),
-        }
-        print(name, {key: round(results[name][key], 3) for key in (*statistics, "seconds_an_answer")}, flush=True)
+        results[name] = evaluate_statistics(statistics, weights)
+        results[name] |= paired_difference(statistics, first, weights, "delta")
+        print(name, {key: round(results[name][key], 3) for key in statistics}, flush=True)
     results["command"] = "python -m benchmarks.answer_settings"
     write_json(RESULTS, results)
 

@@ -112,7 +112,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         beams = gr.Slider(1, MOST_BEAMS, settings.get("num_beams", 1), step=1, label="Beams",
                           info="2 or more seek the likeliest whole answer, at temperature 0")  # fmt: skip
         penalty = gr.Slider(-2, 2, settings.get("length_penalty", 1), step=0.5, label="Length penalty",
-                            info="of beams: below 0 prefers short answers")  # fmt: skip
+                            info="of beams: 0 and below for concise answers")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
     answer, findings = gr.HTML(), gr.HTML()
 

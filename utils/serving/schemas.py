@@ -39,7 +39,7 @@ class GenerateRequest(Body):
         None, ge=1, le=MOST_BEAMS, description="beam search for the likeliest whole answer; default: as evaluated"
     )
     length_penalty: float | None = Field(
-        None, ge=-2, le=2, description="of beam search: above 0 longer answers, below 0 shorter ones"
+        None, ge=-2, le=2, description="of beam search: 0 and below for concise answers, above 1 for long ones"
     )
     use_safety: bool = True
     patient_context: PatientContext | None = None
