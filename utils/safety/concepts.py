@@ -23,7 +23,8 @@ _SHORT = {
     word: f"{word}n't" for word in ("do", "does", "did", "is", "are", "was", "were", "has", "have", "had", "could")
 }
 _SHORT |= {"can": "can't", "cannot": "can't", "will": "won't", "would": "wouldn't"}
-_UNSTEMMED = {"several", "severity", "quite"}  # stems of `severe` and `quit`
+_CANNOT = {("not", "able"), ("isn't", "able"), ("aren't", "able"), ("wasn't", "able"), ("no", "fit")}  # Nigerian
+_UNSTEMMED = {"several", "severity", "quite", "aed"}  # stems of `severe`, `quit` and `a`
 
 
 class Combination(NamedTuple):
@@ -59,14 +60,17 @@ def combinations(table: str) -> tuple[Combination, ...]:
 
 
 def find_concepts(tokens: list[Token]) -> list[Mark]:
-    """Concepts of a sentence in order; concepts may overlap, mentions of one concept do not. `does not` and `cannot`
-    are read as `doesn't` and `can't`."""
+    """Concepts of a sentence in order; concepts may overlap, mentions of one concept do not. `does not` is read
+    as `doesn't`, `cannot`, `not able to` and `no fit` are read as `can't`."""
     words = [token.word for token in tokens]
     for i, word in enumerate(words):
-        if word == "not" and i and (short := _SHORT.get(words[i - 1])):
+        if (word, *words[i + 1 : i + 2]) in _CANNOT:
+            words[i : i + 2] = "can't", SKIPPED
+            words[i + 2 : i + 3] = [SKIPPED if after == "to" else after for after in words[i + 2 : i + 3]]
+        elif word == "not" and i and (short := _SHORT.get(words[i - 1])):
             words[i - 1], words[i] = short, SKIPPED
     read = [stem(_SHORT.get(word, word) if word == "cannot" else word) for word in words]
-    return find_phrases(_concepts(), [token._replace(word=word) for token, word in zip(tokens, read, strict=True)])
+    return find_phrases(_concepts(), tokens, read)
 
 
 def find_combinations(table: str, marks: list[Mark]) -> list[tuple[str, list[Mark]]]:

@@ -23,7 +23,12 @@ _BEFORE_DIRECTIVE = {  # marks, bullets and numbers too
 _SENTENCE_STARTS = {"i", "i'll", "i'd", "you", "we", "let's", "it", "this", "that", "there", "he", "she", "they"}
 _CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
 _SUBJECTS = {"i", "i'm", "i've", "he", "he's", "she", "she's", "we", "they", "now", "there's"}
-_POSSESSIVES, _JOINS = {"my", "his", "her", "our", "the"}, {",", "and", "but", "so"}
+_RENEWING = {  # words after a comma or `and` that begin a statement of its own, which a denial before does not reach
+    "my", "his", "her", "our", "the", "is", "are", "was", "has", "have", "had", "can't", "won't", "keeps", "just",
+    "only", "still", "feel", "feels", "looks", "going", "gone", "went", "getting", "got", "turning", "turned",
+    "started", "says", "it's", "this", "that", "hardly", "barely",
+}  # fmt: skip
+_JOINS = {",", "and", "but", "so"}
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
 
 
@@ -163,11 +168,11 @@ def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
     of the words after it."""
     clause = sentence.clauses[flag.first]
     for mark in sentence.marks:
-        if mark.kind in ("no", *kinds) and mark.last < flag.first and sentence.clauses[mark.first] == clause:
+        if mark.kind in ("no", *kinds) and mark.first < flag.first and sentence.clauses[mark.first] == clause:
             inside = any(0 <= mark.first - c.first <= 2 and mark.last < c.last for c in sentence.concepts)
-            between = [token.word for token in sentence.tokens[mark.last : flag.first]]
+            between = [token.word for token in sentence.tokens[mark.first : flag.first]]
             renewed = any(
-                word in _SUBJECTS or (word in _POSSESSIVES and before in _JOINS)
+                word in _SUBJECTS or (word in _RENEWING and before in _JOINS)
                 for before, word in itertools.pairwise(between)
             )
             if not inside and not renewed:

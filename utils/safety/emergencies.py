@@ -6,7 +6,7 @@ from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
 from utils.safety.phrases import Mark, read_table
 
-TELEGRAM_WORDS = 14  # a text without a person that is no longer is read as a report: `Crushing chest pain, sweating.`
+TELEGRAM_WORDS = 24  # a text without a person that is no longer is read as a report: `Crushing chest pain, sweating.`
 ADDRESSED = 4  # words from `you are having` to the sign
 INFANT = "https://www.meningitis.org/meningitis/safety-netting-resources-hub"  # 38 C under three months: red
 _FORBID = ("prohibit_forward", "prohibit_both", "neutral")
@@ -14,6 +14,9 @@ _ASKING = {
     "what", "how", "why", "which", "who", "when", "where", "is", "are", "do", "does", "did", "can", "could", "should",
     "would", "will", "was", "were", "has", "have", "may",
 }  # fmt: skip
+_GREETINGS = {"please", "hi", "hello", "sir", "madam", "doctor", "doc", "dear", "hey", ",", "so", "ok", "okay", "tell"}
+_BEFORE_QUESTION = {",", ";", ":", "(", "and", "so", "but", "please", "!", "now"}
+_SWALLOWED = {"took", "poison", "child"}  # a battery in the stomach is no less urgent when `he seems fine now`
 _PARTS = {",", ";", ":", "(", "but", "now", "although", "though", "because"}
 _SUBJECTS = {
     "i",
@@ -33,6 +36,7 @@ _SUBJECTS = {
     "today",
 }
 _FIRST_PERSON = {"i", "i'm", "i've", "my"}
+_RELATIVE = {"which", "who", "when", "what", "how", "why", "where", "that"}
 _SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 _YOUNG = re.compile(
     r"\b(?:newborn|neonate|(?P<baby>(?:baby|infant|son|daughter|s?he is|s?he's),?\s+)?"
@@ -48,11 +52,11 @@ _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 
 def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding]:
     """Red flags that somebody has now. One finding a rule: the first."""
-    if _is_fiction(sentences):
+    if _is_fiction(sentences, "exam"):
         return []
     marks, offset = [], 0
     for i, sentence in enumerate(sentences):
-        has_person = any(other.has("person", "now") for other in sentences[max(0, i - 1) : i + 1])
+        has_person = any(other.has("person", "now") for other in sentences[max(0, i - 1) : i + 2])
         telegram = len(sentence.tokens) <= TELEGRAM_WORDS and not _asks(sentence)
         if is_answer or has_person or telegram:
             marks += [
@@ -64,9 +68,10 @@ def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding
     return _findings("red_flags", "emergency", marks)
 
 
-def _is_fiction(sentences: list[Sentence]) -> bool:
-    """Whether a text is about an examination, a novel, the news; not where something in it is urgent (`help me`)."""
-    return any(s.has("fiction") for s in sentences) and not any(s.has("urgent") for s in sentences)
+def _is_fiction(sentences: list[Sentence], *kinds: str) -> bool:
+    """Whether a text is about an examination, a novel, the news, a family's history (or has a cue of one of `kinds`);
+    not where something in it is urgent (`help me`)."""
+    return any(s.has("fiction", *kinds) for s in sentences) and not any(s.has("urgent") for s in sentences)
 
 
 def _concepts_and_drugs(sentence: Sentence) -> list[Mark]:
@@ -85,12 +90,15 @@ def _findings(table: str, kind: str, marks: list[Mark]) -> list[Finding]:
 
 def _asks(sentence: Sentence) -> bool:
     """Whether a sentence is a question, with its mark or without: `what is a stroke`."""
-    return sentence.is_question or sentence.tokens[0].word in _ASKING
+    words = [token.word for token in sentence.tokens if token.word not in _GREETINGS]
+    return sentence.is_question or words[-1:] == [":"] or (bool(words) and words[0] in _ASKING)
 
 
 def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
     """Whether somebody has it now: not denied, not long ago, not a figure of speech, not in a general sentence."""
-    if sentence.has("resolved") or is_denied(flag, sentence) or _is_past(flag, sentence):
+    if is_denied(flag, sentence) or _is_past(flag, sentence):
+        return False
+    if sentence.has("resolved") and flag.kind not in _SWALLOWED:
         return False
     if _is_figure(flag, sentence) or any(_is_frame(mark, flag, sentence) for mark in sentence.marks):
         return False
@@ -99,16 +107,30 @@ def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
         addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
         general = sentence.has("if", "somebody", "hypothetical", "history", "study") or sentence.is_question
         return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not general
-    return not _asks(sentence) or sentence.has("now")
+    return flag.first < _asked_from(sentence) or sentence.has("now")
+
+
+def _asked_from(sentence: Sentence) -> int:
+    """Where the question of a sentence begins; after its end if it asks nothing. What stands before it is told: `he is
+    grey and sweating, which tablet helps?`"""
+    words = [token.word for token in sentence.tokens]
+    if not _asks(sentence):
+        return len(words)
+    starts = [i for i, word in enumerate(words) if word in _ASKING and (not i or words[i - 1] in _BEFORE_QUESTION)]
+    return starts[0] if starts else 0
 
 
 def _is_frame(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
-    """Whether a cue makes the clause of the flag general (`symptoms of`) or conditional (`if` before it). `which does`
-    and `when` are such cues in questions and at the start of a clause, not in `a rash which does not fade`."""
+    """Whether a cue makes the clause of the flag general (`symptoms of`) or conditional (`if` before it). A question
+    word is such a cue where the sentence asks or begins with it, not in `a rash which does not fade`, `it hurts when I
+    breathe`; and it says nothing of what was told before it."""
     before = sentence.tokens[mark.first - 1].word if mark.first else ","
-    relative = sentence.tokens[mark.first].word in ("which", "who", "when") and before.isalpha() and before != "and"
-    if sentence.clauses[mark.first] != sentence.clauses[flag.first] or (relative and not _asks(sentence)):
+    if sentence.clauses[mark.first] != sentence.clauses[flag.first]:
         return False
+    if sentence.tokens[mark.first].word.removesuffix("'s") in _RELATIVE:
+        relative = before.isalpha() and not _asks(sentence)
+        if relative or flag.last < mark.first and _asked_from(sentence) > flag.last:
+            return False
     if mark.kind == "education":  # `can feel` after `I` is no general sentence
         return before not in _SUBJECTS
     return mark.kind == "premise" and mark.first < flag.first
@@ -122,6 +144,8 @@ def _is_figure(flag: Mark, sentence: Sentence) -> bool:
 def _is_past(flag: Mark, sentence: Sentence) -> bool:
     """Whether a cue of the past stands in the same part of the sentence: `I had a stroke in 2016, now my arm ...`. A
     cue in a part of its own (`years ago, I had ...`) holds for the next one."""
+    if not sentence.has("past"):
+        return False
     parts, part = [], 0
     for i, token in enumerate(sentence.tokens):
         after = sentence.tokens[i + 1].word if i + 1 < len(sentence.tokens) else ""

@@ -12,6 +12,7 @@ A phrase is words with a small language on top, so that a clinician can read and
 import csv
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +23,6 @@ SKIPPED = ""  # the word of a token that phrases pass over
 LONGEST_GAP = 4  # words that a `*` may skip
 # Numbers, words with apostrophes, line breaks before a blank line or a list item, single marks
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\n\s*?(?=\n|[-*\u2022]|\d+[.)])|[^\w\s]")
-_APOSTROPHES = {
-    word.replace("'", ""): word
-    for word in (
-        "can't", "couldn't", "didn't", "doesn't", "don't", "i'm", "i've", "isn't", "mustn't", "shouldn't", "wasn't",
-        "won't", "you're", "you've",
-    )
-}  # fmt: skip
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _ENDS = {".", "!", "?", "\n"}
 _ABBREVIATIONS = {"dr", "mr", "mrs", "ms", "st", "vs", "e.g", "i.e", "approx", "a", "b", "q", "t", "i", "d", "m", "p"}
@@ -54,7 +48,21 @@ class Mark(NamedTuple):
     end: int
 
 
-Phrases = dict[str, list[tuple[tuple, str, str]]]  # word that it begins with -> pattern, kind, value
+class Phrase(NamedTuple):
+    """A phrase of a table: words or None for a gap, each with whether it may be missing; the words it can begin with;
+    words of which it needs one too; of the phrases of one group that overlap only one counts, of two that are as long
+    that of the first row."""
+
+    pattern: tuple[tuple[frozenset[str] | None, bool], ...]
+    starts: frozenset[str]
+    second: frozenset[str]
+    row: int
+    group: str
+    kind: str
+    value: str
+
+
+Phrases = dict[str, list[Phrase]]  # word -> phrases that need it (or one of its alternatives)
 
 
 @functools.cache
@@ -64,12 +72,18 @@ def read_table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@functools.cache
+def _spellings() -> dict[str, str]:
+    return {row["written"]: row["meant"] for row in read_table("spellings")}
+
+
 def tokenize(text: str) -> list[Token]:
-    """Words and marks of a text. Hyphens are dropped: `over-the-counter` is three words. Years are `#year`."""
-    tokens = []
+    """Words and marks of a text. Hyphens are dropped: `over-the-counter` is three words. Years are `#year`; words as
+    `spellings.csv` reads them: `cant` is `can't`, `brething` is `breathing`."""
+    tokens, spellings = [], _spellings()
     for match in _TOKEN.finditer(text):
         word = "\n" if match[0][0] == "\n" else match[0].lower().replace("\u2019", "'")
-        word = _APOSTROPHES.get(word, word)
+        word = spellings.get(word, word)
         word = "#year" if _YEAR.fullmatch(word) else word
         if word not in ("-", "\u2010", "\u2011"):
             tokens.append(Token(word, match.start(), match.end()))
@@ -96,41 +110,59 @@ def split_sentences(text: str) -> list[list[Token]]:
 
 
 def compile_phrases(rows: Iterable[tuple[str, str, str]], form: Callable[[str], str] = str) -> Phrases:
-    """Index (phrase, kind, value) by the words that the phrase can begin with; `form` is applied to each word, as it
-    is to the words of the texts."""
-    phrases: Phrases = {}
-    for phrase, kind, value in rows:
-        pattern: list[tuple[frozenset[str] | None, bool]] = []  # words, None for a gap; whether it may be missing
+    """Index (phrase, kind, value) by the rarest words of the phrase, which a sentence must have, so that most phrases
+    are never tried; `form` is applied to each word, as it is to the words of the texts."""
+    compiled = []
+    for row, (phrase, kind, value) in enumerate(rows):
+        pattern: list[tuple[frozenset[str] | None, bool]] = []
         for part in phrase.lower().replace("-", " ").split():
             if part == "*":
                 pattern.append((None, False))
             elif "|" in part or part.endswith("?") or part == "#year":
-                options = frozenset(form(word) for word in part.removesuffix("?").split("|"))
+                words = part.removesuffix("?").split("|")
+                options = frozenset(form(_spellings().get(word, word)) for word in words)
                 pattern.append((options, part.endswith("?")))
             else:  # may be several tokens: `st.`
                 pattern += [(frozenset([form(token.word)]), False) for token in tokenize(part)]
-        for options, optional in pattern:
-            for word in options or ():
-                phrases.setdefault(word, []).append((tuple(pattern), kind, value))
-            if not optional:
-                break
+        first = next(i for i, (_, optional) in enumerate(pattern) if not optional)
+        starts = frozenset(word for options, _ in pattern[: first + 1] for word in options or ())
+        group, _, name = kind.rpartition(":")
+        compiled.append(Phrase(tuple(pattern), starts, starts, row, group or kind, name, value))
+    counts = Counter(word for phrase in compiled for options, _ in phrase.pattern for word in options or ())
+    phrases: Phrases = {}
+    for phrase in compiled:
+        wanted = [options for options, optional in phrase.pattern if options and not optional]
+        rarest, *others = sorted(wanted, key=lambda options: sum(counts[word] for word in options))
+        phrase = phrase._replace(second=others[0] if others else phrase.starts)
+        for word in rarest:
+            phrases.setdefault(word, []).append(phrase)
     return phrases
 
 
-def find_phrases(phrases: Phrases, tokens: list[Token]) -> list[Mark]:
-    """Phrases in a sentence, in order. Of the phrases of one kind's group (the part before `:`) that overlap, the one
-    that begins first counts, and of those the longest: `do not forget to take` is not `do not`."""
-    words = [token.word for token in tokens]
+def find_phrases(phrases: Phrases, tokens: list[Token], words: list[str] | None = None) -> list[Mark]:
+    """Phrases in a sentence, in order; `words` to read in place of those of the tokens. Of the phrases of one
+    kind's group (the part before `:`) that overlap, the one that begins first counts, and of those the longest: `do
+    not forget to take` is not `do not`."""
+    words = words or [token.word for token in tokens]
+    present = set(words)
+    places: dict[str, list[int]] = {}
+    for i, word in enumerate(words):
+        places.setdefault(word, []).append(i)
+    found: dict[tuple[int, str], tuple[int, int, Phrase]] = {}
+    for word in places:
+        for phrase in phrases.get(word, ()):
+            if phrase.second.isdisjoint(present):
+                continue
+            for start in phrase.starts & present:
+                for i in places[start]:
+                    end = _match(phrase.pattern, 0, words, i)
+                    if end >= 0 and (end, -phrase.row) > found.get((i, phrase.group), (-1, 0))[:2]:
+                        found[i, phrase.group] = end, -phrase.row, phrase
     marks: list[Mark] = []
     free: dict[str, int] = {}  # group -> first token that no phrase of the group holds
-    for i, word in enumerate(words):
-        found: dict[str, tuple[int, str, str]] = {}
-        for pattern, kind, value in phrases.get(word, ()):
-            group = kind.partition(":")[0]
-            if free.get(group, 0) <= i and (end := _match(pattern, 0, words, i)) > found.get(group, (0, "", ""))[0]:
-                found[group] = end, kind, value
-        for group, (end, kind, value) in found.items():
-            marks.append(Mark(kind.partition(":")[2] or kind, value, i, end - 1, tokens[i].start, tokens[end - 1].end))
+    for (i, group), (end, _, phrase) in sorted(found.items(), key=lambda item: (item[0][0], -item[1][1])):
+        if free.get(group, 0) <= i:
+            marks.append(Mark(phrase.kind, phrase.value, i, end - 1, tokens[i].start, tokens[end - 1].end))
             free[group] = end
     return marks
 
