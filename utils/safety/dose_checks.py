@@ -79,13 +79,12 @@ def _words(sentences: list[Sentence]) -> list[str]:
 
 
 def _strength(text: str, names: list[str]) -> float | None:
-    """mg of one piece of a drug: `brufen 600`, `gabapentin 300s`, `500 mg tablets`; else the brand's usual strength."""
-    alternatives = "|".join(re.escape(name) for name in names)
+    """mg of a piece: `brufen 600`, `gabapentin 300s`, `500 mg tablets`; else the usual strength of the brand."""
+    name = f"(?:{'|'.join(re.escape(name) for name in names)})"
     told = re.search(
-        rf"\b(?:{alternatives})(?: (?:er|sr|xr|cr|xl))? (\d{{1,4}}(?:\.\d)?)(?:s|mg| mg)?\b(?! ?(?:times|tab|cap|hr|hour|x))",
-        text,
+        rf"\b{name}(?: (?:er|sr|xr|cr|xl))? (\d{{1,4}}(?:\.\d)?)(?:s| ?mg)?\b(?! ?(?:times|tab|cap|hr|hour|x))", text
     )
-    told = told or re.search(rf"\b(\d{{1,4}}) ?mg (?:{alternatives}|tablet|tab|cap|pill)", text)
+    told = told or re.search(rf"\b(\d{{1,4}}) ?mg (?:{name}|tablet|tab|cap|pill)", text)
     if told:
         return float(told[1])
     usual = [row for row in read_table("strengths") if re.search(rf"\b{re.escape(row['name'])}\b", text)]

@@ -161,8 +161,7 @@ def _patient_factors(
         for generic in name.split("|"):
             for row in read_table("patient_factors"):
                 if generic in class_members()[row["drug"]] and _applies(row, patient):
-                    value = row["value"].split("|")[0]
-                    message = f"{generic} and {row['factor']} {value}".rstrip() + f": {row['message']}"
+                    message = f"{generic} and {row['name']}: {row['message']}"
                     severity = int(row["severity"]) if status == "advised" else 2
                     finding = make_finding(row["rule"], "contraindication", severity, message, span, row["source"])
                     found.setdefault((row["rule"], generic), finding)

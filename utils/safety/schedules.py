@@ -13,9 +13,9 @@ from utils.safety.phrases import Token, tokenize
 
 MOST_PIECES = 16  # a larger count is a pack, an age or a number of days
 _SLOT = re.compile(
-    r"(?P<meals>\b(?:with|at|before|after) (?:each|every|all)(?: of)?(?: your| the)? meals?\b)|\b(?:mornings?|breakfast|noon|"
-    r"midday|lunch(?:time)?|afternoons?|teatime|evenings?|dinner|supper|nights?|bed(?:time)?|onset|now|straight away|"
-    r"wake(?: up)?|\d{1,2}\s?[ap]\.?m)\b",
+    r"(?P<meals>\b(?:with|at|before|after) (?:each|every|all)(?: of)?(?: your| the)? meals?\b)|"
+    r"\b(?:mornings?|breakfast|noon|midday|lunch(?:time)?|afternoons?|teatime|evenings?|dinner|supper|nights?|"
+    r"(?:to )?bed(?:time)?|onset|now|straight away)\b",
     re.IGNORECASE,
 )
 _HEADING = re.compile(
@@ -25,8 +25,9 @@ _MORE = re.compile(r"\b(?:another|a further|an extra|again)\s+(?:[\w-]+\s+)?$|^\
 _LATER = re.compile(r"\b(?:wait|repeat\w*[^.]{0,20}?|after)\s+(\w+) hours?\b", re.IGNORECASE)
 # What makes a sum wrong: a limit, a denial, doses that follow each other over weeks
 _NO_PLAN = re.compile(
-    r"\b(?:not|never|don't|mustn't|shouldn't|cannot|can't|maximum|max|exceed\w*|no more|limit\w*|increas\w*|titrat\w*|build up|"
-    r"step up|(?:next|second|third|following) week|week (?:one|two|\d)|after (?:a|one|two|\d) weeks?|overdose)\b",
+    r"\b(?:not|never|don't|mustn't|shouldn't|cannot|can't|maximum|max|exceed\w*|no more|limit\w*|overdose|increas\w*|"
+    r"titrat\w*|build up|step up|(?:next|second|third|following) week|week (?:one|two|\d)|"
+    r"after (?:a|one|two|\d) weeks?)\b",
     re.IGNORECASE,
 )
 _AFTER_COUNT = frozenset("in at with before after every each more now again around when on to".split())
@@ -42,11 +43,12 @@ class Plan(NamedTuple):
 
 
 class _Amount(NamedTuple):
-    """mg of a drug, or pieces where no strength is known; its place; whether it comes on top (`another 10 mg`)."""
+    """mg of a drug and their place; whether pieces were counted."""
 
     mg: float
     start: int
     end: int
+    counted: bool
 
 
 def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | None:
@@ -71,7 +73,8 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
             continue
         slots = [3 if s["meals"] else 1 for s in _SLOT.finditer(ahead) if not _HEADING.match(ahead, s.start())]
         frequency, later = find_frequency(ahead), _LATER.search(ahead)
-        if frequency:
+        # an amount with its frequency in one sentence is what `find_doses` reads
+        if frequency and (amount.counted or "." in ahead[: frequency[2]]):
             repeated = max(repeated, amount.mg * frequency[1])
         if later and re.search(r"repeat|another|again", ahead, re.IGNORECASE) and (hours := _value(later[1])):
             repeated = max(repeated, amount.mg * 24 / hours)
@@ -110,16 +113,16 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
             if after + 1 < len(tokens) and tokens[after + 1].word == "/":
                 return []  # for a kg, or in a mL
             if counted and i - counted[2] <= 6:
-                found.append(_Amount(counted[0] * mg, counted[1].start, tokens[after].end))
+                found.append(_Amount(counted[0] * mg, counted[1].start, tokens[after].end, True))
                 strength = mg
             else:
-                found.append(_Amount(mg, tokens[i].start, tokens[after].end))
+                found.append(_Amount(mg, tokens[i].start, tokens[after].end, False))
                 strength = mg if strength is None or nearby & {"each", *PIECES} else strength
             counted = None
         elif value <= MOST_PIECES and unit not in _NO_COUNT and _counts(tokens, after, names):
             ahead = [token.word for token in tokens[after : after + 6]]
             if strength and not (set(ahead) & set(MG)):
-                found.append(_Amount(value * strength, tokens[i].start, tokens[after - 1].end))
+                found.append(_Amount(value * strength, tokens[i].start, tokens[after - 1].end, True))
             else:
                 counted = (value, tokens[i], after)
         i = max(after, i + 1)
@@ -135,8 +138,7 @@ def _counts(tokens: list[Token], at: int, names: set[str]) -> bool:
 
 
 def _read_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
-    """(number that begins at token i or None, index after it); of a range the higher one; `one hundred and fifty`, `two
-    and a half`, `a` before a piece."""
+    """(number that begins at token i or None, index after it); of a range the higher one."""
     value, at = _one_number(tokens, i)
     if value is not None and at + 1 < len(tokens) and tokens[at].word in ("to", "or", "\u2013"):
         higher, behind = _one_number(tokens, at + 1)
@@ -146,6 +148,7 @@ def _read_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
 
 
 def _one_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
+    """The same of one number: `500`, `one hundred and fifty`, `two and a half`, `a` before a piece."""
     word = tokens[i].word
     following = [token.word for token in tokens[i + 1 : i + 4]]
     if word in ("a", "an") and following and following[0] in {*PIECES, "gram", "hundred"}:
