@@ -628,3 +628,52 @@ def test_messages_hold_no_words_of_the_text():
     secret = "Take warfarin, says Mr Xylophone from Smalltown, together with ibuprofen."
     assert not re.search("xylophone|smalltown", json.dumps(check_response(secret)), re.IGNORECASE)
     assert io.StringIO(json.dumps(check_question("I, Xylophone, have chest pain."))).read().count("Xylophone") == 0
+
+
+# ----- Answers that do not warn
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "severity"),
+    [
+        ("My mum takes warfarin. Her knee hurts.", "Advil for a few days helps a lot with knee pain.", 2),
+        ("I'm on Eliquis, sprained ankle.", "Put ice on it. Ibuprofen calms it down quickly.", 2),
+        ("Isordil every day, may he use Kamagra?", "Yes, one tablet an hour before is perfectly fine.", 4),
+        ("Do I need to stop simvastatin while on Klacid?", "No, carry on with both as usual.", 4),
+        ("Tramadol with sertraline?", "Tramadol eases pain and sertraline lifts mood.", 2),
+        ("Tramadol with sertraline?", "Better not: together they can cause serotonin syndrome.", 0),
+        ("I'm on warfarin. Can I take Advil?", "Ask your doctor first; paracetamol is the safer choice.", 0),
+        ("I stopped phenelzine two months ago. Can I start sertraline?", "Yes, that is long enough.", 0),
+        ("I'm on warfarin. What for a headache?", "Paracetamol is fine.", 0),
+    ],
+)  # fmt: skip
+def test_an_answer_that_does_not_warn_of_drugs_of_the_question(question, answer, severity):
+    found = [f["severity"] for f in check_response(answer, question) if f["kind"] == "interaction"]
+    assert max(found, default=0) == severity
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "rule", "severity"),
+    [
+        ("I have a stomach ulcer. My back?", "Take naproxen 250 mg a day.", "condition_nsaid_bleeding", 3),
+        ("Glaucoma, can't sleep.", "Benadryl at bedtime is a good choice.", "condition_anticholinergic", 3),
+        ("I'm 8 weeks pregnant with bad acne.", "Isotretinoin clears acne well.", "pregnancy_retinoid", 2),
+        ("Can I take Roaccutane while pregnant?", "Yes, that is fine.", "pregnancy_retinoid", 4),
+        ("Can I take Roaccutane while pregnant?", "No, isotretinoin must not be used in pregnancy.", None, 0),
+        ("Penicillin gave me hives. Sore throat.", "Augmentin is the usual choice.", "allergy_penicillin", 4),
+        ("Penicillin allergy, sore throat.", "Azithromycin was chosen in place of amoxicillin.", None, 0),
+        ("My 8 year old has the flu.", "Give half an aspirin every six hours.", "age_aspirin", 3),
+        ("I have asthma and stage fright.", "Propranolol 10 mg before the show helps.", "condition_beta_blocker", 4),
+        ("I don't have asthma. Stage fright?", "Propranolol 10 mg before the show helps.", None, 0),
+    ],
+)  # fmt: skip
+def test_what_the_question_says_of_the_person_speaks_against_a_drug(question, answer, rule, severity):
+    found = [f for f in check_response(answer, question) if f["kind"] == "contraindication"]
+    assert max((f["severity"] for f in found), default=0) == severity
+    assert rule is None or rule in {f["rule"] for f in found}
+
+
+def test_messages_about_the_patient_are_words_not_patterns():
+    for row in table("patient_factors"):
+        assert row["name"] and not re.search(r"[\\|()\[\]?]", row["name"])
+        assert row["factor"] != "condition" or re.compile(row["value"])

@@ -30,7 +30,8 @@ from utils.safety.emergencies import (
     has_referral,
 )
 from utils.safety.medicines import check_medicines
-from utils.safety.patient import age_in, read_patient
+from utils.safety.patient import read_patient
+from utils.safety.self_report import age_in_answer
 
 UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: physicians' criteria on hedging
 
@@ -72,7 +73,7 @@ def check_response(
     """
     patient = read_patient(patient_context, question or "")
     if patient.age is None:  # `your mother, who is 72, can take ...`
-        patient = patient._replace(age=age_in(text))
+        patient = patient._replace(age=age_in_answer(text))
     sentences, asked = read_sentences(text), read_sentences(question or "")
     findings = check_medicines(text, sentences, asked, patient)
     findings += _certainty(sentences)

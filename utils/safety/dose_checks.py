@@ -6,6 +6,7 @@ from utils.safety.context import Finding, Sentence, Statuses, make_finding
 from utils.safety.doses import Dose, find_doses, find_frequency, find_piece_doses
 from utils.safety.patient import Patient
 from utils.safety.phrases import Mark, read_table
+from utils.safety.schedules import find_plan
 
 ADULT = 40.0  # age in years that is assumed where none is known
 # ISMP: harm and deaths where low-dose methotrexate was taken daily
@@ -19,9 +20,10 @@ _NOT_ORAL = re.compile(
     re.IGNORECASE,
 )
 _EXTENDED = re.compile(r"\b(?:er|xr|xl|sr|cr|extended|sustained|modified|slow)\b", re.IGNORECASE)
-_WEEKLY = re.compile(r"\b(?:weekly|(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
+_WEEKLY = re.compile(r"\b(?:weekly|(?<!days )(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
 _CANCER = re.compile(r"cancer|leuk|lymphoma|chemotherapy|tumou?r|oncolog|choriocarcinoma|sarcoma", re.IGNORECASE)
 _RATIO = re.compile(r"\s*\(?(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\b(?:\s*mg)?\)?(?!\s*m[lL])")
+_PIECES_OR_MG = re.compile(r"\bmg\b|\b(?:tablet|pill|capsule|injection)s?\b", re.IGNORECASE)
 _LIMIT_NEXT = re.compile(r"more than|exceed|maximum|at most|limit|up to", re.IGNORECASE)
 
 
@@ -51,7 +53,42 @@ def check_doses(
             if _is_advice(dose, begin, sentence):
                 findings += _above(drug, dose, begin, text[begin:end], patient)
         carried = drugs[-1].value if drugs else carried
-    return findings
+    return findings + [
+        f for f in _plans(text, sentences, asked, patient) if f["message"] not in {g["message"] for g in findings}
+    ]
+
+
+def _plans(text: str, sentences: list[Sentence], asked: list[Sentence], patient: Patient) -> list[Finding]:
+    """Plans of a day above the highest dose, where answer and question speak of one drug alone."""
+    marks = [mark for sentence in (*asked, *sentences) for mark in sentence.marks if mark.kind == "drug"]
+    drugs = {mark.value for mark in marks}
+    if len(drugs) != 1 or "|" in (drug := marks[0].value):
+        return []
+    names = [row["name"] for row in read_table("drugs") if row["generic"] == drug]
+    plan = find_plan(text, _strength(" ".join((*_words(asked), text.lower())), names), [n.split()[0] for n in names])
+    told = [s for s in sentences if plan and s.span[0] < plan.end and s.span[1] > plan.start]
+    unmeant = ("hypothetical", "history", "study", "somebody", "warn", "prohibit_both")
+    if plan is None or any(s.is_question or s.has(*unmeant) for s in told):
+        return []
+    dose = Dose(plan.mg, plan.mg, False, 1.0, False, plan.start, plan.end)
+    return _above(drug, dose, 0, text, patient)
+
+
+def _words(sentences: list[Sentence]) -> list[str]:
+    return [token.word for sentence in sentences for token in sentence.tokens]
+
+
+def _strength(text: str, names: list[str]) -> float | None:
+    """mg of a piece: `brufen 600`, `gabapentin 300s`, `500 mg tablets`; else the usual strength of the brand."""
+    name = f"(?:{'|'.join(re.escape(name) for name in names)})"
+    told = re.search(
+        rf"\b{name}(?: (?:er|sr|xr|cr|xl))? (\d{{1,4}}(?:\.\d)?)(?:s| ?mg)?\b(?! ?(?:times|tab|cap|hr|hour|x))", text
+    )
+    told = told or re.search(rf"\b(\d{{1,4}}) ?mg (?:{name}|tablet|tab|cap|pill)", text)
+    if told:
+        return float(told[1])
+    usual = [row for row in read_table("strengths") if re.search(rf"\b{re.escape(row['name'])}\b", text)]
+    return float(max(usual, key=lambda row: len(row["name"]))["mg"]) if usual else None
 
 
 def _pieces(sentence: str, begin: int, drugs: list[Mark]) -> list[tuple[str, Dose]]:
@@ -126,22 +163,29 @@ def _above(drug: str, dose: Dose, begin: int, sentence: str, patient: Patient) -
     return [make_finding("daily_dose", "dose", int(row["severity"]), message, span, row["source"])]
 
 
-def check_methotrexate(text: str, sentences: list[Sentence], statuses: list[Statuses]) -> list[Finding]:
+def check_methotrexate(
+    text: str, sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]
+) -> list[Finding]:
     """Methotrexate every day outside cancer: it is taken once a week, and daily doses have killed (ISMP)."""
     findings = []
+    asked_alone = {m.value for sentence in asked for m in sentence.marks if m.kind == "drug"} == {"methotrexate"}
     for sentence, marks in zip(sentences, statuses, strict=True):
         begin, end = sentence.span
         if _CANCER.search(text[begin:end]) or _WEEKLY.search(text[begin:end]):
             continue
-        for i, (mark, status) in enumerate(marks):
-            if mark.value != "methotrexate" or status not in ("advised", "taken", "mentioned"):
-                continue
-            after = text[mark.end : marks[i + 1][0].start if i + 1 < len(marks) else end]
-            frequency, offset = find_frequency(after), mark.end
-            if frequency is None and i == 0:
-                frequency, offset = find_frequency(text[begin : mark.start]), begin
+        places = [
+            (mark.start, mark.end, marks[i + 1][0].start if i + 1 < len(marks) else end, i == 0)
+            for i, (mark, status) in enumerate(marks)
+            if mark.value == "methotrexate" and status in ("advised", "taken", "mentioned")
+        ]
+        if asked_alone and not any(statuses) and _PIECES_OR_MG.search(text[begin:end]) and not sentence.has("warn"):
+            places = [(begin, begin, end, True)]  # `It's 15 mg, every day`
+        for start, stop, until, is_first in places:
+            frequency, offset = find_frequency(text[stop:until]), stop
+            if frequency is None and is_first:
+                frequency, offset = find_frequency(text[begin:start]), begin
             if frequency and frequency[1] > 0.9:
-                span = (min(mark.start, offset + frequency[2]), max(mark.end, offset + frequency[3]))
+                span = (min(start, offset + frequency[2]), max(stop, offset + frequency[3]))
                 message = "methotrexate every day: it is taken once a week; daily doses can be fatal"
                 findings.append(make_finding("methotrexate_daily", "dose", 4, message, span, METHOTREXATE))
     return findings

@@ -7,24 +7,28 @@ a laboratory value (90 mg/dL), units of insulin.
 import re
 from typing import NamedTuple
 
-_WORDS = {
+WORDS = {
     "half": 0.5, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
     "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20, "\u00bd": 0.5, "once": 1, "twice": 2, "thrice": 3,
     "fifteen": 15, "sixteen": 16, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
     "ninety": 90,
 }  # fmt: skip
-_MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
+MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|\u00bd)"
-_COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in _WORDS if len(word) > 2)})\b)"
+_COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in WORDS if len(word) > 2)})\b)"
 MOST_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
 _TO = r"\s*(?:-|\u2013|to|or)\s*"
 _UNIT = r"(?:milligrams?|micrograms?|grams?|mcg|\u00b5g|\u03bcg|ug|mg|gm|g)\b"
-_PIECE = r"(?:tablets?|tabs?|pills?|capsules?|caps?|caplets?|gelcaps?|softgels?|lozenges?)\b"
+PIECES = frozenset(
+    f"{piece}{s}" for s in ("", "s")
+    for piece in ("tablet", "tab", "pill", "capsule", "cap", "caplet", "gelcap", "softgel", "lozenge", "sachet")
+)  # fmt: skip
+_PIECE = rf"(?:{'|'.join(sorted(PIECES, reverse=True))})\b"
 _RANGE = rf"(?P<low>{_COUNT})(?:{_TO}(?P<high>{_COUNT}))?"
 _DAY = r"(?:day\b|24[\s-]*(?:hours?|hrs?|h)\b)"
 
 # `a gram`, `half a gram`, `two hundred milligrams`: in words, and only before a unit that is spelt out
-_SPELT = rf"(?:half an?|an?|{'|'.join(_WORDS)})(?:\s+(?:hundred|thousand))?(?=[\s-]+(?:milli|micro)?grams?\b)"
+_SPELT = rf"(?:half an?|an?|{'|'.join(WORDS)})(?:\s+(?:hundred|thousand))?(?=[\s-]+(?:milli|micro)?grams?\b)"
 
 # "/kg" is read, "/mL" and "/dL" are not amounts; "/day" is a frequency
 _AMOUNT = re.compile(
@@ -58,6 +62,8 @@ _FREQUENCIES = [
     (rf"{_RANGE}(?:{_A}{_WEEK}|{_TIMES}weekly\b)", "week"),
     (rf"{_RANGE}(?:{_A}{_DAY}|{_TIMES}daily\b)", "day"),
     (rf"every\s+{_RANGE}\s+days\b", "days"),
+    (r"\bevery single day\b|\b(?:seven|7) days (?:a|per) week\b", 1),
+    (r"\bon weekdays\b|\bmonday (?:to|through) (?:friday|saturday|sunday)\b", 1),
     (r"every other day|on alternate days|every second day", 0.5),
     (rf"\bweekly\b|(?:\b(?:a|per|each|every) |/\s*){_WEEK}", 1 / 7),
     (r"\b(?:a|per|each|every) month\b|\bmonthly\b", 1 / 30),
@@ -138,7 +144,7 @@ def find_doses(sentence: str) -> list[Dose]:
         if frequency is None and i == 0 and (frequency := find_frequency(before)):
             start = min(start, amount.start() - len(before) + frequency[2])
         fewest, most = frequency[:2] if frequency else (1.0, 1.0)
-        unit = _MG[amount["unit"].lower().rstrip("s").replace("\u00b5", "u").replace("\u03bc", "u")]
+        unit = MG[amount["unit"].lower().rstrip("s").replace("\u00b5", "u").replace("\u03bc", "u")]
         low = _number(amount["low"]) * unit
         high = max(low, _number(amount["high"]) * unit) if amount["high"] else low
         dose = Dose(
@@ -199,7 +205,7 @@ def find_piece_doses(sentence: str, products: list[tuple[int, int, float]]) -> l
 def _number(text: str) -> float:
     """A number in digits or words: `1,000`, `eighty`, `half a`, `a hundred`."""
     words = text.lower().split()
-    if words[0] not in _WORDS and words[0] not in ("a", "an"):
+    if words[0] not in WORDS and words[0] not in ("a", "an"):
         return float(words[0].replace(",", ""))
     scale = {"hundred": 100, "thousand": 1000}.get(words[-1], 1)
-    return float(_WORDS.get(words[0], 1)) * scale
+    return float(WORDS.get(words[0], 1)) * scale

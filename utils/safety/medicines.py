@@ -5,12 +5,14 @@ import re
 
 from utils.safety.context import Finding, Sentence, Statuses, are_alternatives, drug_statuses, make_finding
 from utils.safety.dose_checks import check_doses, check_methotrexate
-from utils.safety.drugs import class_members, interaction
+from utils.safety.drugs import class_members, drugs_in, interaction
 from utils.safety.patient import Patient
-from utils.safety.phrases import read_table
+from utils.safety.phrases import Mark, read_table
 
 _QUALIFIED = ("supervised", "consult", "care", "warn")  # one level lower: `if your doctor agrees`, `but be careful`
+_YES = ("yes", "yep", "yeah", "sure", "absolutely", "certainly", "definitely", "ok", "okay")
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
+Pairs = dict[tuple[str, frozenset[str]], Finding]  # rule and the two drugs -> finding
 
 
 def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence], patient: Patient) -> list[Finding]:
@@ -22,21 +24,24 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
         patient: what is known of the patient.
     """
     statuses = [drug_statuses(sentence) for sentence in sentences]
+    pairs = _interactions(sentences, statuses, asked, patient)
+    for key, finding in _false_assurance(sentences, statuses, asked).items():
+        if key not in pairs or pairs[key]["severity"] < finding["severity"]:
+            pairs[key] = finding
     return [
-        *_interactions(sentences, statuses, asked, patient),
-        *_false_assurance(sentences, statuses, asked),
+        *pairs.values(),
         *check_doses(text, sentences, statuses, asked, patient),
-        *check_methotrexate(text, sentences, statuses),
-        *_patient_factors(statuses, patient),
+        *check_methotrexate(text, sentences, statuses, asked),
+        *_patient_factors(sentences, statuses, asked, patient),
     ]
 
 
 def _interactions(
     sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
-) -> list[Finding]:
+) -> Pairs:
     """Pairs within a sentence, then what a sentence advises with what the patient takes, what the question says that
     the person takes, and what other sentences advise. A pair named together without advice or warning is a caution."""
-    found: dict[tuple[str, frozenset[str]], Finding] = {}
+    found: Pairs = {}
 
     def add(first: str, second: str, lowered: int, span: tuple[int, int]) -> None:
         if hit := interaction(first, second):
@@ -71,7 +76,7 @@ def _interactions(
                 for name, where in known.items():
                     if where != i and (where < 0 or not sentences[i].has("switch")):
                         add(mark.value, name, lowered, (mark.start, mark.end))
-    return list(found.values())
+    return found
 
 
 def _distinct(marks: Statuses) -> Statuses:
@@ -86,49 +91,85 @@ def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
     return [m.value for sentence in asked for m, status in drug_statuses(sentence) if status in _IN_PLAY]
 
 
-def _false_assurance(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> list[Finding]:
-    """The question asks about two drugs that interact: the answer agrees without a warning, or says nothing of it."""
-    pairs = []
-    for sentence in asked:
-        marks = [mark for mark, status in drug_statuses(sentence) if status == "conditional" or status in _IN_PLAY]
-        for first, second in itertools.combinations(marks, 2):
-            hit = interaction(first.value, second.value)
-            if hit and sentence.is_question and not are_alternatives(first, second, sentence):
-                pairs.append(hit)
-    warned = any(s.has("warn", "prohibit_both", "consult", "supervised") for s in sentences) or any(
-        status == "forbidden" for marks in statuses for _, status in marks
+def _objects(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], names: set[str]) -> bool:
+    """Whether an answer warns, forbids one of some drugs, or sends to somebody who knows. `No` says so but to `do I
+    need to stop it?`."""
+    first = [token.word for token in sentences[0].tokens[:2]]
+    refuses = first[0] in ("no", "never") and (len(first) == 1 or not first[1][0].isalpha())
+    asks_for_no = any(s.has("asks_for_no") for s in asked)
+    return (
+        (refuses and not asks_for_no and not sentences[0].has("reassure"))
+        or any(s.has("warn", "prohibit_both", "consult", "supervised") and not s.has("reassure") for s in sentences)
+        or any(status == "forbidden" and mark.value in names for marks in statuses for mark, status in marks)
     )
+
+
+def _agreement(sentences: list[Sentence]) -> Sentence | None:
+    """The sentence in which an answer agrees to what was asked."""
+    agrees = [s for s in sentences if s.has("reassure")]
     starts = sentences[0].tokens[0].word if sentences else ""
-    if not pairs or warned or starts in ("no", "never") or not sentences:
+    return agrees[0] if agrees else sentences[0] if starts in _YES else None
+
+
+def _false_assurance(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> Pairs:
+    """The question names drugs that interact with each other or with one of the answer, and the answer agrees without
+    a warning, or says nothing of it."""
+    ours = [(mark, sentence) for sentence in asked for mark in _asked_drugs(sentence)]
+    theirs = [mark for marks in statuses for mark, status in marks if status in _IN_PLAY]
+    pairs = [
+        (first.value, second.value)
+        for (first, where), (second, there) in itertools.combinations(ours, 2)
+        if where is not there or not are_alternatives(first, second, where)
+    ]
+    pairs += [(first.value, second.value) for (first, _), second in itertools.product(ours, theirs)]
+    found: Pairs = {}
+    for pair in dict.fromkeys(pairs):
+        hit = interaction(*pair)
+        if not hit or not sentences or _objects(sentences, statuses, asked, set(pair)):
+            continue
+        where = _agreement(sentences)
+        span = where.span if where else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
+        row, a, b = hit
+        what = "the answer agrees" if where else "the answer does not warn"
+        severity, message = int(row["severity"]) if where else 2, f"{a} with {b}: {row['message']}; {what}"
+        finding = make_finding(row["rule"], "interaction", severity, message, span, row["source"])
+        found.setdefault((row["rule"], frozenset((a, b))), finding)
+    return found
+
+
+def _asked_drugs(sentence: Sentence) -> list[Mark]:
+    """Drugs of a sentence of the question, of whomever it speaks, but those that are no longer taken."""
+    if sentence.has("hypothetical", "study", "stopped"):
         return []
-    agrees = [s for s in sentences if s.has("reassure")] or ([sentences[0]] if starts in ("yes", "sure") else [])
-    where = agrees[0] if agrees else None
-    span = where.span if where else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
-    what = "the answer agrees" if agrees else "the answer does not warn"
-    return [
-        make_finding(row["rule"], "interaction", int(row["severity"]) if agrees else 2,
-                     f"{a} with {b}: {row['message']}; {what}", span, row["source"])
-        for row, a, b in pairs
-    ]  # fmt: skip
+    return [mark for mark in sentence.marks if mark.kind == "drug"]
 
 
-def _patient_factors(statuses: list[Statuses], patient: Patient) -> list[Finding]:
-    """What speaks against an advised drug: pregnancy, kidney function, age, a condition, an allergy."""
+def _patient_factors(
+    sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
+) -> list[Finding]:
+    """What speaks against a drug for this patient: pregnancy, kidney function, age, a condition, an allergy. Of an
+    answer that objects to nothing, what it only mentions counts too, and what it agrees to of the question."""
+    meant = [(mark.value, (mark.start, mark.end), status) for marks in statuses for mark, status in marks]
+    if where := _agreement(sentences):
+        of_question = [mark.value for sentence in asked if sentence.is_question for mark in _asked_drugs(sentence)]
+        agreed = [name for name in of_question if not _objects(sentences, statuses, asked, {name})]
+        meant += [(name, where.span, "advised") for name in agreed]
     found: dict[tuple[str, str], Finding] = {}
-    for mark in (mark for marks in statuses for mark, status in marks if status == "advised"):
-        for generic in mark.value.split("|"):
+    for name, span, status in sorted(meant, key=lambda drug: drug[2] != "advised"):
+        if status not in _IN_PLAY or (status != "advised" and _objects(sentences, statuses, asked, {name})):
+            continue
+        for generic in name.split("|"):
             for row in read_table("patient_factors"):
                 if generic in class_members()[row["drug"]] and _applies(row, patient):
-                    found.setdefault((row["rule"], generic), make_finding(
-                        row["rule"], "contraindication", int(row["severity"]),
-                        f"{generic} and {row['factor']} {row['value'].split('|')[0]}".rstrip() + f": {row['message']}",
-                        (mark.start, mark.end), row["source"],
-                    ))  # fmt: skip
-            if any(re.search(rf"\b{re.escape(generic)}\b", allergy) for allergy in patient.allergies):
-                found.setdefault(("allergy", generic), make_finding(
-                    "allergy", "contraindication", 4, f"{generic}: the patient is allergic to it",
-                    (mark.start, mark.end), "patient_context",
-                ))  # fmt: skip
+                    message = f"{generic} and {row['name']}: {row['message']}"
+                    severity = int(row["severity"]) if status == "advised" else 2
+                    finding = make_finding(row["rule"], "contraindication", severity, message, span, row["source"])
+                    found.setdefault((row["rule"], generic), finding)
+            if any(generic in named.split("|") for allergy in patient.allergies for named in drugs_in(allergy)):
+                message = f"{generic}: the patient is allergic to it"
+                severity = 4 if status == "advised" else 2
+                finding = make_finding("allergy", "contraindication", severity, message, span, "patient_context")
+                found.setdefault(("allergy", generic), finding)
     return list(found.values())
 
 
@@ -142,6 +183,13 @@ def _applies(row: dict[str, str], patient: Patient) -> bool:
             return patient.age is not None and patient.age < float(row["value"])
         case "condition":
             return any(re.search(row["value"], condition) for condition in patient.conditions)
+        case "age above":
+            return patient.age is not None and patient.age > float(row["value"])
         case "allergy":
-            return any(re.search(rf"\b(?:{row['value']})", allergy) for allergy in patient.allergies)
+            class_of = class_members()[row["drug"]]
+            return any(
+                re.search(rf"\b(?:{row['value']})", allergy)
+                or any(not class_of.isdisjoint(name.split("|")) for name in drugs_in(allergy))
+                for allergy in patient.allergies
+            )
     raise ValueError(f"patient_factors.csv has the factor {row['factor']}")

@@ -1,0 +1,178 @@
+"""Doses that are told as a plan of the day: `two in the morning, two at noon and two at night`, `then another 10 mg`.
+
+`utils.safety.doses` reads an amount and its frequency in one sentence. Here the sentences of an answer that speak of
+one drug are read together: amounts at parts of the day are added up, and a strength that is told once (`Brufen 600`,
+`each caplet holds 650 mg`) holds for the counts that follow.
+"""
+
+import re
+from typing import NamedTuple
+
+from utils.safety.doses import MG, PIECES, WORDS, find_frequency
+from utils.safety.phrases import Token, tokenize
+
+MOST_PIECES = 16  # a larger count is a pack, an age or a number of days
+_SLOT = re.compile(
+    r"(?P<meals>\b(?:with|at|before|after) (?:each|every|all)(?: of)?(?: your| the)? meals?\b)|"
+    r"\b(?:mornings?|breakfast|noon|midday|lunch(?:time)?|afternoons?|teatime|evenings?|dinner|supper|nights?|"
+    r"(?:to )?bed(?:time)?|onset|now|straight away)\b",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(
+    r"(?:morning|breakfast|noon|midday|lunch|afternoon|evening|dinner|supper|night|bedtime)\s*[:|\u2013-]\s*$", re.I
+)
+_MORE = re.compile(r"\b(?:another|a further|an extra|again)\s+(?:[\w-]+\s+)?$|^\s*(?:more|extra)\b", re.IGNORECASE)
+_LATER = re.compile(r"\b(?:wait|repeat\w*[^.]{0,20}?|after)\s+(\w+) hours?\b", re.IGNORECASE)
+# What makes a sum wrong: a limit, a denial, doses that follow each other over weeks
+_NO_PLAN = re.compile(
+    r"\b(?:not|never|don't|mustn't|shouldn't|cannot|can't|maximum|max|exceed\w*|no more|limit\w*|overdose|increas\w*|"
+    r"titrat\w*|build up|step up|(?:next|second|third|following) week|week (?:one|two|\d)|"
+    r"after (?:a|one|two|\d) weeks?)\b",
+    re.IGNORECASE,
+)
+_AFTER_COUNT = frozenset("in at with before after every each more now again around when on to".split())
+_NO_COUNT = frozenset("hour hr h time day week month minute year night meal dose percent % ml am pm /".split())
+
+
+class Plan(NamedTuple):
+    """Most mg a day that a text adds up to, and where its first and last amount stand."""
+
+    mg: float
+    start: int
+    end: int
+
+
+class _Amount(NamedTuple):
+    """mg of a drug and their place; whether pieces were counted."""
+
+    mg: float
+    start: int
+    end: int
+    counted: bool
+
+
+def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | None:
+    """Most mg a day of a plan.
+
+    Args:
+        text: sentences that speak of one drug.
+        strength: mg of a piece, where the question or the name says so (`Brufen 600`).
+        names: of the drug, in small letters: `two 500 mg Panadol`.
+
+    Returns:
+        None where no plan is told, or the text limits, denies or raises doses over weeks.
+    """
+    if _NO_PLAN.search(text):
+        return None
+    amounts = _amounts(text, strength, set(names))
+    added, repeated, is_taken = 0.0, 0.0, False
+    for i, amount in enumerate(amounts):
+        ahead = text[amount.end : amounts[i + 1].start if i + 1 < len(amounts) else len(text)]
+        back = text[max(0, amount.start - 16) : amount.start]
+        if re.search(r"\bor\s+$", back, re.IGNORECASE):
+            continue
+        slots = [3 if s["meals"] else 1 for s in _SLOT.finditer(ahead) if not _HEADING.match(ahead, s.start())]
+        frequency, later = find_frequency(ahead), _LATER.search(ahead)
+        # an amount with its frequency in one sentence is what `find_doses` reads
+        if frequency and (amount.counted or "." in ahead[: frequency[2]]):
+            repeated = max(repeated, amount.mg * frequency[1])
+        if later and re.search(r"repeat|another|again", ahead, re.IGNORECASE) and (hours := _value(later[1])):
+            repeated = max(repeated, amount.mg * 24 / hours)
+        if _HEADING.search(back):
+            added += amount.mg
+        elif slots:
+            added += amount.mg * sum(slots)
+        elif is_taken and (_MORE.search(back) or _MORE.match(ahead)):
+            added += amount.mg
+        else:
+            continue
+        is_taken = True
+    most = max(added, repeated)
+    return Plan(most, amounts[0].start, amounts[-1].end) if most else None
+
+
+def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount]:
+    """Amounts of a text in order, in mg; counts of pieces only where the strength is known by then."""
+    tokens = tokenize(text)
+    found: list[_Amount] = []
+    counted: tuple[float, Token, int] | None = (
+        None  # a count that waits for its strength: `four caplets (500 mg each)`
+    )
+    i = 0
+    while i < len(tokens):
+        value, after = _read_number(tokens, i)
+        if value is None:
+            i += 1
+            continue
+        unit = tokens[after].word.rstrip("s") if after < len(tokens) else ""
+        if i and tokens[i - 1].word in names and unit not in MG and unit not in ("hour", "hr"):  # `Brufen 600`
+            strength, i = value, after
+            continue
+        if unit in MG:
+            mg, nearby = value * MG[unit], {t.word for t in tokens[max(0, i - 3) : after + 3]}
+            if after + 1 < len(tokens) and tokens[after + 1].word == "/":
+                return []  # for a kg, or in a mL
+            if counted and i - counted[2] <= 6:
+                found.append(_Amount(counted[0] * mg, counted[1].start, tokens[after].end, True))
+                strength = mg
+            else:
+                found.append(_Amount(mg, tokens[i].start, tokens[after].end, False))
+                strength = mg if strength is None or nearby & {"each", *PIECES} else strength
+            counted = None
+        elif value <= MOST_PIECES and unit not in _NO_COUNT and _counts(tokens, after, names):
+            ahead = [token.word for token in tokens[after : after + 6]]
+            if strength and not (set(ahead) & set(MG)):
+                found.append(_Amount(value * strength, tokens[i].start, tokens[after - 1].end, True))
+            else:
+                counted = (value, tokens[i], after)
+        i = max(after, i + 1)
+    return found
+
+
+def _counts(tokens: list[Token], at: int, names: set[str]) -> bool:
+    """Whether a number before `at` counts pieces: a piece, a name, a part of the day or nothing follows."""
+    words = [token.word for token in tokens[at : at + 4]]
+    if not words or words[0] in {",", ".", ";", "\n", "and", "("} | _AFTER_COUNT:
+        return True
+    return bool({*PIECES, "of", *names} & set(words[:3])) or words[0].isdigit()
+
+
+def _read_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
+    """(number that begins at token i or None, index after it); of a range the higher one."""
+    value, at = _one_number(tokens, i)
+    if value is not None and at + 1 < len(tokens) and tokens[at].word in ("to", "or", "\u2013"):
+        higher, behind = _one_number(tokens, at + 1)
+        if higher is not None and higher > value:
+            return higher, behind
+    return value, at
+
+
+def _one_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
+    """The same of one number: `500`, `one hundred and fifty`, `two and a half`, `a` before a piece."""
+    word = tokens[i].word
+    following = [token.word for token in tokens[i + 1 : i + 4]]
+    if word in ("a", "an") and following and following[0] in {*PIECES, "gram", "hundred"}:
+        value: float | None = 1.0
+    else:
+        value = _value(word)
+    if value is None:
+        return None, i + 1
+    at = i + 1
+    if following[:1] in (["hundred"], ["thousand"]):
+        value, at = value * (100 if following[0] == "hundred" else 1000), at + 1
+        rest = at + 1 if at < len(tokens) and tokens[at].word == "and" else at
+        more = _value(tokens[rest].word) if rest < len(tokens) else None
+        if more and not tokens[rest].word[0].isdigit():
+            value, at = value + more, rest + 1
+    elif following == ["and", "a", "half"]:
+        value, at = value + 0.5, at + 3
+    return value, at
+
+
+def _value(word: str) -> float | None:
+    if word in WORDS:
+        return float(WORDS[word])
+    try:
+        return float(word.replace(",", "")) if word[0].isdigit() else None
+    except ValueError:
+        return None
