@@ -143,10 +143,20 @@ def test_what_the_readme_says_of_sweep_and_safety_checks_stands_in_their_result_
     low, high = chosen["ci95"]
     assert f"{chosen['difference']:+.3f} macro F1 [{low:+.3f}, {high:+.3f}]" in text and not sweep["more_than_noise"]
     safety = json.loads((RESULTS / "safety.json").read_text(encoding="utf-8"))
-    for part in ("held_out", "fresh"):
-        counts = [safety["lay"][part][f"recall_{kind}"] for kind in ("emergencies", "harmful_requests")]
-        assert all(f"{own['count']} of {own['of']}" in text for own in counts)
-    fresh = safety["lay"]["fresh"]["false_alarms_hard_negatives"]
-    assert f"{fresh['count']} false alarms on {fresh['of']}" in text
+    lay = safety["lay"]["held_out"]
+    for kind in ("emergencies", "harmful_requests", "interaction", "dose", "patient"):
+        assert f"{lay[f'recall_{kind}']['count']} of {lay[f'recall_{kind}']['of']}" in text
+    near, safe = lay["false_alarms_hard_negatives"], lay["false_alarms_safe"]
+    assert f"{near['count']} false alarms on {near['of']} texts" in text and f"{safe['count']} on {safe['of']}" in text
     alarms = safety["medquad"]["questions_or_answers"]
     assert alarms["count"] == 0 and f"No alarm on {alarms['of']:,} texts" in text
+
+
+def test_what_the_readme_says_of_confidence_and_settings_stands_in_their_result_files():
+    text = " ".join(README.split())
+    answers = json.loads((RESULTS / "quickstart_qa.json").read_text(encoding="utf-8"))
+    low, high = (answers[f"test_rougeL_{part}_confident"] for part in ("least", "most"))
+    assert f"a ROUGE-L of {low:.3f} in the third of lowest confidence and of {high:.3f} in the highest" in text
+    settings = json.loads((RESULTS / "answer_settings.json").read_text(encoding="utf-8"))
+    usual, concise = settings["as_evaluated"], settings["beams_4_penalty_0"]
+    assert concise["words_ci95"][1] < usual["words_ci95"][0] and concise["delta_rougeL_ci95"][0] > 0

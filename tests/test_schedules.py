@@ -56,6 +56,11 @@ def test_alternatives_are_not_added_up():
         ("gabapentin 300s", "Take five with breakfast, five with lunch and five with dinner.", True),
         ("Panadol?", "Two 500 mg tablets in the morning, two at noon, two in the evening, two at bedtime.", False),
         ("Does it help?", "Two in the morning and two at night.", False),
+        (
+            "Loperamide?",
+            "Two 2 mg capsules at first, then one after each loose stool, 6 capsules (12 mg) a day.",
+            False,
+        ),
         ("methotrexate for arthritis, how often?", "It's 15 mg, every single day.", True),
         ("methotrexate for arthritis, how often?", "It's 15 mg, once a week.", False),
     ],

@@ -53,9 +53,8 @@ def check_doses(
             if _is_advice(dose, begin, sentence):
                 findings += _above(drug, dose, begin, text[begin:end], patient)
         carried = drugs[-1].value if drugs else carried
-    return findings + [
-        f for f in _plans(text, sentences, asked, patient) if f["message"] not in {g["message"] for g in findings}
-    ]
+    told = {finding["message"] for finding in findings}
+    return findings + [f for f in _plans(text, sentences, asked, patient) if f["message"] not in told]
 
 
 def _plans(text: str, sentences: list[Sentence], asked: list[Sentence], patient: Patient) -> list[Finding]:

@@ -131,6 +131,7 @@ def find_doses(sentence: str) -> list[Dose]:
     `more than 4 g` is no dose."""
     amounts = list(_AMOUNT.finditer(sentence))
     doses: list[Dose] = []
+    singles: list[float] = []
     for i, amount in enumerate(amounts):
         begin = amounts[i - 1].end() if i else 0
         end = amounts[i + 1].start() if i + 1 < len(amounts) else len(sentence)
@@ -147,6 +148,9 @@ def find_doses(sentence: str) -> list[Dose]:
         unit = MG[amount["unit"].lower().rstrip("s").replace("\u00b5", "u").replace("\u03bc", "u")]
         low = _number(amount["low"]) * unit
         high = max(low, _number(amount["high"]) * unit) if amount["high"] else low
+        if any(abs(single * count_high - high) < 1e-6 for single in singles):  # `6 capsules (12 mg)` of 2 mg
+            count_low = count_high = 1.0
+        singles.append(high)
         dose = Dose(
             low * count_low * fewest, high * count_high * most, bool(amount["kg"]),
             most if frequency else None, is_limit, start, last,

@@ -95,9 +95,8 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
     """Amounts of a text in order, in mg; counts of pieces only where the strength is known by then."""
     tokens = tokenize(text)
     found: list[_Amount] = []
-    counted: tuple[float, Token, int] | None = (
-        None  # a count that waits for its strength: `four caplets (500 mg each)`
-    )
+    # a count that waits for its strength: `four caplets (500 mg each)`
+    counted: tuple[float, Token, int] | None = None
     i = 0
     while i < len(tokens):
         value, after = _read_number(tokens, i)
@@ -112,7 +111,9 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
             mg, nearby = value * MG[unit], {t.word for t in tokens[max(0, i - 3) : after + 3]}
             if after + 1 < len(tokens) and tokens[after + 1].word == "/":
                 return []  # for a kg, or in a mL
-            if counted and i - counted[2] <= 6:
+            if counted and strength and abs(counted[0] * strength - mg) < 1e-6:  # `6 capsules (12 mg)` of 2 mg
+                found.append(_Amount(mg, counted[1].start, tokens[after].end, True))
+            elif counted and i - counted[2] <= 6:
                 found.append(_Amount(counted[0] * mg, counted[1].start, tokens[after].end, True))
                 strength = mg
             else:

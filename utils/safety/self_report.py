@@ -27,9 +27,9 @@ _CHILDREN = _one_of("son", "daughter", "child", "kid", "boy", "girl", "grandson"
                     "baby", "infant", "newborn", "little one")  # fmt: skip
 # `your mother, who is 72`, `I'm 80`; no weeks, doses or weights
 _BARE_AGE = re.compile(rf"\b(?:who is|who's|aged?|i am|i'm|{_RELATIVES} is)\s+(\d{{2,3}}){_NO_YEARS}", _FLAGS)
-_IS = _one_of(",", " is", " just turned", " turned", ",? aged?", ",? who is", ",? who's")
+_IS = _one_of(",", r" \(", " is", " just turned", " turned", ",? aged?", ",? who is", ",? who's")
 # `my son, 9, has`, `she's four`, of a child alone: `he takes 2` is no age
-_CHILD_AGE = re.compile(rf"\b(?:he's|she's|he is|she is|{_CHILDREN}{_IS})\s+{_N}{_NO_YEARS}", _FLAGS)
+_CHILD_AGE = re.compile(rf"\b(?:he's|she's|he is|she is|{_CHILDREN}{_IS})\s*{_N}{_NO_YEARS}", _FLAGS)
 _CHILD_MONTHS = re.compile(
     rf"\b(?:{_CHILDREN}|she|he)(?:'s|,| is| was born)? (?:only |just |about )?{_N} (months?|weeks?|days?)\b(?! of)",
     _FLAGS,
@@ -105,7 +105,8 @@ def said_of_person(question: str) -> tuple[str, ...]:
 _PREGNANT = re.compile(
     _one_of(
         r"\bpregnan(?:t|cy)\b", r"\btrimester\b", r"\bweeks (?:along|gone)\b", r"\bttc\b", r"\bconceive\b",
-        r"\bdue date\b",
+        r"\bdue date\b", r"\bbun in the oven\b",
+        r"\b(?:i'm|we're|are|is) expecting\b(?! (?:to|a (?:call|reply|letter)))",
         r"\bexpecting (?:a baby|a child|twins|our|my|in|and)\b", r"\b(?:i'm|is|am|be) due in\b",
         r"\b(?:trying|hop(?:e|ing)|planning|want(?:ing)?|plan) (?:to get pregnant|for a (?:baby|child)|"
         r"a (?:baby|pregnancy|family)|to (?:have|start) a (?:baby|child|family))\b",
@@ -146,9 +147,10 @@ def egfr_in(said: tuple[str, ...]) -> float | None:
 
 
 _REACTION = _one_of(
-    "hives", "rash", r"swell\w*", "swollen", "swelled", r"anaphyla\w+", r"wheez\w*", r"itch\w*", "epi-?pen", "welts",
-    r"throat (?:closed?|closing|close up)", "lumps", "blisters?", "asthma attack", "breathless", "stop breathing",
-    "trouble breathing", "couldn't breathe", "can't breathe",
+    "hives", "rash", r"swell\w*", r"balloon\w*", "puff(?:s|ed)? up", r"stevens\W?johnson", "collapse", "shock",
+    "swollen", "swelled", r"anaphyla\w+", r"wheez\w*", r"itch\w*", "epi-?pen", "welts",
+    r"throat (?:closed?|closing|close up)", "lumps", "blisters?", "asthma attack", "breathless", "stop breathing", "trouble breathing", "couldn't breathe",
+    "can't breathe",
 )  # fmt: skip
 _MAKES = _one_of("gives?", "gave", "given", "brings?", "brought", "makes?", "made", "sends?", "sent", "puts?", "put")
 _ALLERGY = re.compile(
@@ -159,6 +161,8 @@ _ALLERGY = re.compile(
             r"\breact(?:s|ed|ion|ions)?(?: badly| severely| terribly)? (?:to|with) ([\w -]{3,40})",
             r"\bcan(?:'t|not) (?:have|take|tolerate) ([\w-]{3,30})",
             rf"\b{_REACTION}[^.?!;]{{0,40}}?(?:from|with|after|to|on|taking|took|had) ([\w -]{{3,40}})",
+            r"\b([\w-]{4,20})(?: drugs?| tablets?)? (?:once |always |has |have )?"
+            r"(?:shuts?|closed?|closes|tightens?) (?:my|his|her) (?:throat|airways?|chest)",
             r"\b([\w-]{4,20})(?: drugs?| tablets?)? (?:once |always |has |have )?"
             rf"{_MAKES} (?:me|him|her|us|them|my)\b[^.?!;]{{0,30}}?{_REACTION}",
         )
