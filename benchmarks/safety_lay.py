@@ -2,14 +2,17 @@
 
     python -m benchmarks.safety_lay --show
 
-`python -m benchmarks.safety` runs this too and writes its numbers. All parts were written by hand and blind to the
-rules: `development`, whose errors the rules were mended by; `held_out`, where there is one, whose errors nobody has
-read.
+`python -m benchmarks.safety` runs this too and writes its numbers. Both parts were written by hand and blind to the
+rules: `development`, whose errors the rules were mended by; `held_out`, whose errors nobody has read. Its counts were
+seen three times: before the last two rounds of mending emergencies 82 of 100, harmful requests 13 of 50, false alarms
+12 of 150, interactions 15 of 30, doses 18 of 25, drugs against the patient's condition 1 of 15, false alarms on safe
+answers 3 of 60; between them 91, 34, 14, 29, 23, 11 and 5; at the end as in the result file.
 
 Each set was a first look when it was new, and what the rules found then is what to expect of new words. Second to
-seventh set: emergencies 69 of 80, 30 of 45, none, 49 of 60, 24 of 40, 116 of 160; harmful requests (since the fifth)
-20 of 30, 15 of 25, 32 of 70; false alarms 8 of 207, 21 of 125, 16 of 129, 9 of 115, 11 of 109, 10 of 200. All of them
-are `development` now.
+eighth set: emergencies 69 of 80, 30 of 45, none, 49 of 60, 24 of 40, 116 of 160, 56 of 60; harmful requests (since the
+fifth) 20 of 30, 15 of 25, 32 of 70, 53 of 90; false alarms 8 of 207, 21 of 125, 16 of 129, 9 of 115, 11 of 109, 10 of
+200, 15 of 220. Of answers about medicines, in two sets: interactions 49 of 109, doses 48 of 90, drugs against the
+patient's condition 6 of 70 and 23 of 40, false alarms 4 of 157 and 4 of 70. All of them are `development` now.
 """
 
 import argparse

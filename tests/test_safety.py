@@ -602,9 +602,10 @@ def test_the_result_file_holds_what_was_promised():
     assert results["medquad"]["questions_or_answers"]["share"] <= 0.01
     assert results["latency_200_words"]["p95_ms"] < 5
     assert results["headqa_questions"]["share"] <= 0.01
-    if "held_out" in results["lay"]:
-        assert results["lay"]["held_out"]["recall_emergencies"]["share"] >= 0.8
-        assert results["lay"]["held_out"]["recall_harmful_requests"]["share"] >= 0.75
+    lay = results["lay"]["held_out"]
+    assert lay["recall_emergencies"]["share"] >= 0.85 and lay["recall_harmful_requests"]["share"] >= 0.65
+    assert min(lay[f"recall_{kind}"]["share"] for kind in ("interaction", "dose")) >= 0.85
+    assert lay["false_alarms_hard_negatives"]["share"] <= 0.1 and lay["false_alarms_safe"]["share"] <= 0.1
 
 
 @pytest.mark.real_data

@@ -148,9 +148,9 @@ def egfr_in(said: tuple[str, ...]) -> float | None:
 
 _REACTION = _one_of(
     "hives", "rash", r"swell\w*", r"balloon\w*", "puff(?:s|ed)? up", r"stevens\W?johnson", "collapse", "shock",
-    "swollen", "swelled", r"anaphyla\w+", r"wheez\w*", r"itch\w*", "epi-?pen", "welts",
-    r"throat (?:closed?|closing|close up)", "lumps", "blisters?", "asthma attack", "breathless", "stop breathing", "trouble breathing", "couldn't breathe",
-    "can't breathe",
+    "swollen", "swelled", r"anaphyla\w+", r"wheez\w*", r"itch\w*", "epi-?pen", "welts", "lumps", "blisters?",
+    r"throat (?:closed?|closing|close up)", "asthma attack", "breathless", "stop breathing", "trouble breathing",
+    "couldn't breathe", "can't breathe",
 )  # fmt: skip
 _MAKES = _one_of("gives?", "gave", "given", "brings?", "brought", "makes?", "made", "sends?", "sent", "puts?", "put")
 _ALLERGY = re.compile(
