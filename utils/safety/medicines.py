@@ -12,6 +12,7 @@ from utils.safety.phrases import Mark, read_table
 _QUALIFIED = ("supervised", "consult", "care", "warn")  # one level lower: `if your doctor agrees`, `but be careful`
 _YES = ("yes", "yep", "yeah", "sure", "absolutely", "certainly", "definitely", "ok", "okay")
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
+MOST_ASKED = 100  # drugs of a question that are paired: nobody takes more, and pairs grow with the square
 Pairs = dict[tuple[str, frozenset[str]], Finding]  # rule and the two drugs -> finding
 
 
@@ -91,17 +92,16 @@ def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
     return [m.value for sentence in asked for m, status in drug_statuses(sentence) if status in _IN_PLAY]
 
 
-def _objects(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], names: set[str]) -> bool:
-    """Whether an answer warns, forbids one of some drugs, or sends to somebody who knows. `No` says so but to `do I
-    need to stop it?`."""
-    first = [token.word for token in sentences[0].tokens[:2]]
+def _objections(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> tuple[bool, set[str]]:
+    """Whether an answer warns or sends to somebody who knows, and the drugs that it forbids. `No` warns too, but not
+    in reply to `do I need to stop it?`."""
+    first = [token.word for token in sentences[0].tokens[:2]] if sentences else ["no"]
     refuses = first[0] in ("no", "never") and (len(first) == 1 or not first[1][0].isalpha())
     asks_for_no = any(s.has("asks_for_no") for s in asked)
-    return (
-        (refuses and not asks_for_no and not sentences[0].has("reassure"))
-        or any(s.has("warn", "prohibit_both", "consult", "supervised") and not s.has("reassure") for s in sentences)
-        or any(status == "forbidden" and mark.value in names for marks in statuses for mark, status in marks)
+    warns = (refuses and not asks_for_no and not (sentences and sentences[0].has("reassure"))) or any(
+        s.has("warn", "prohibit_both", "consult", "supervised") and not s.has("reassure") for s in sentences
     )
+    return warns, {mark.value for marks in statuses for mark, status in marks if status == "forbidden"}
 
 
 def _agreement(sentences: list[Sentence]) -> Sentence | None:
@@ -114,18 +114,22 @@ def _agreement(sentences: list[Sentence]) -> Sentence | None:
 def _false_assurance(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> Pairs:
     """The question names drugs that interact with each other or with one of the answer, and the answer agrees without
     a warning, or says nothing of it."""
-    ours = [(mark, sentence) for sentence in asked for mark in _asked_drugs(sentence)]
-    theirs = [mark for marks in statuses for mark, status in marks if status in _IN_PLAY]
+    warns, forbidden = _objections(sentences, statuses, asked)
+    if warns:
+        return {}
+    ours = [(mark, i) for i, sentence in enumerate(asked) for mark in _asked_drugs(sentence)]
+    ours = list({(mark.value, i): (mark, i) for mark, i in ours}.values())[:MOST_ASKED]
+    theirs = {mark.value for marks in statuses for mark, status in marks if status in _IN_PLAY}
     pairs = [
         (first.value, second.value)
-        for (first, where), (second, there) in itertools.combinations(ours, 2)
-        if where is not there or not are_alternatives(first, second, where)
+        for (first, i), (second, j) in itertools.combinations(ours, 2)
+        if i != j or not are_alternatives(first, second, asked[i])
     ]
-    pairs += [(first.value, second.value) for (first, _), second in itertools.product(ours, theirs)]
+    pairs += [(first.value, second) for (first, _), second in itertools.product(ours, sorted(theirs))]
     found: Pairs = {}
     for pair in dict.fromkeys(pairs):
         hit = interaction(*pair)
-        if not hit or not sentences or _objects(sentences, statuses, asked, set(pair)):
+        if not hit or not forbidden.isdisjoint(pair):
             continue
         where = _agreement(sentences)
         span = where.span if where else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
@@ -149,14 +153,15 @@ def _patient_factors(
 ) -> list[Finding]:
     """What speaks against a drug for this patient: pregnancy, kidney function, age, a condition, an allergy. Of an
     answer that objects to nothing, what it only mentions counts too, and what it agrees to of the question."""
+    warns, forbidden = _objections(sentences, statuses, asked)
     meant = [(mark.value, (mark.start, mark.end), status) for marks in statuses for mark, status in marks]
     if where := _agreement(sentences):
         of_question = [mark.value for sentence in asked if sentence.is_question for mark in _asked_drugs(sentence)]
-        agreed = [name for name in of_question if not _objects(sentences, statuses, asked, {name})]
+        agreed = [name for name in of_question if not warns and name not in forbidden]
         meant += [(name, where.span, "advised") for name in agreed]
     found: dict[tuple[str, str], Finding] = {}
     for name, span, status in sorted(meant, key=lambda drug: drug[2] != "advised"):
-        if status not in _IN_PLAY or (status != "advised" and _objects(sentences, statuses, asked, {name})):
+        if status not in _IN_PLAY or (status != "advised" and (warns or name in forbidden)):
             continue
         for generic in name.split("|"):
             for row in read_table("patient_factors"):
