@@ -11,9 +11,8 @@ password. With `--corpus_file` a question is asked together with passages of you
 With `--backend openai` questions go to a server such as vLLM, which holds base model and adapter; it is told its
 models' names with `--lora-modules NAME=DIR`, and NAME is the last part of `--model` or `--served_model`.
 
-As a Hugging Face Space: this repository, with `sdk: gradio`, `sdk_version: 6.31.0`, `python_version: 3.11` and
-`app_file: app.py` in a YAML block at the head of README.md; in the Space's settings the variables APP_MODEL (an
-adapter's repository) and GRADIO_SERVER_NAME=0.0.0.0. So the documentation; what a Space adds to requirements.txt
+As a Hugging Face Space: this repository as it is, with the variable APP_MODEL in the Space's settings (an adapter's
+repository), and GRADIO_SERVER_NAME=0.0.0.0 should the Space not set that itself. What a Space adds to requirements.txt
 resolves with it (pip's dry run), but none was started.
 
 Not a medical device: answers may be wrong and are for research only.

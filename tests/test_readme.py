@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 import app
 import predict
@@ -90,6 +91,14 @@ def test_a_command_of_the_readme_parses(words):
         for value, shown in zip(found, values, strict=True):
             number = re.fullmatch(r"[\d.e-]+", shown)
             assert str(value) == shown or (number and float(value) == float(shown))
+
+
+def test_the_head_of_the_readme_makes_a_space_of_this_repository():
+    head = yaml.safe_load(README.split("---\n")[1])
+    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert head["sdk"] == "gradio" and re.search(rf"^gradio=={re.escape(head['sdk_version'])}\b", pins, re.MULTILINE)
+    assert (ROOT / head["app_file"]).is_file() and re.fullmatch(r"3\.1\d", head["python_version"])
+    assert head["license"] == "apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_the_python_of_the_readme_compiles_and_names_what_exists():
