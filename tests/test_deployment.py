@@ -124,11 +124,6 @@ def test_the_entrypoint_hands_its_arguments_to_the_app(tmp_path: Path):
     assert done.stdout == "app.py|--model|a b|"
 
 
-def test_a_space_is_told_the_version_of_gradio_that_is_installed():
-    (version,) = re.findall(r"`sdk_version: (\S+)`", ast.get_docstring(app_source()))
-    assert f"\ngradio=={version}  #" in (ROOT / "requirements.txt").read_text(encoding="utf-8")
-
-
 # ----- Compose
 
 
