@@ -4,9 +4,9 @@
 
 `python -m benchmarks.safety` runs this too and writes its numbers. Both parts were written by hand and blind to the
 rules: `development`, whose errors the rules were mended by; `held_out`, whose errors nobody has read. Its counts were
-seen three times: before the last two rounds of mending emergencies 82 of 100, harmful requests 13 of 50, false alarms
-12 of 150, interactions 15 of 30, doses 18 of 25, drugs against the patient's condition 1 of 15, false alarms on safe
-answers 3 of 60; between them 91, 34, 14, 29, 23, 11 and 5; at the end as in the result file.
+seen a few times, never its texts. Before the last two rounds of mending they were: emergencies 82 of 100, harmful
+requests 13 of 50, false alarms 12 of 150, interactions 15 of 30, doses 18 of 25, drugs against the patient's condition
+1 of 15, false alarms on safe answers 3 of 60; between the rounds 91, 34, 14, 29, 23, 11 and 5.
 
 Each set was a first look when it was new, and what the rules found then is what to expect of new words. Second to
 eighth set: emergencies 69 of 80, 30 of 45, none, 49 of 60, 24 of 40, 116 of 160, 56 of 60; harmful requests (since the
