@@ -65,6 +65,8 @@ def test_a_run_that_ends_on_validation_is_evaluated_on_the_test_later_as_if_at_o
     known = EVAL_METRICS[f"{tasks[name][0].__name__}.py"]  # what a sweep can be told to choose by
     written = {key.removeprefix("eval_") for key in before if key.startswith("eval_") and not key.endswith("_ci95")}
     assert [metric for metric in written if not re.fullmatch(known, metric)] == []
+    modes = {path.stat().st_mode for path in ended.folder.glob("*.safetensors")}
+    assert modes == {(ended.folder / "task.json").stat().st_mode}  # who may read the one may read the other
     weights = next(ended.folder.glob("adapter_model.safetensors")).read_bytes()
 
     later = run_task(tasks[name], tmp_path / "run", evaluate_test=True)

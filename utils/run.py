@@ -144,6 +144,7 @@ def end_on_validation(trainer: Trainer, task: dict[str, Any], results: dict[str,
     """
     if trainer.is_world_process_zero():
         output_dir = Path(trainer.args.output_dir)
+        make_readable(output_dir)
         write_json(output_dir / "task.json", task)
         write_json(output_dir / "all_results.json", results | peak_memory())
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
