@@ -26,10 +26,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.safety_lay import SAMPLE, SEED, SERIOUS, lay, real_questions, share
-from utils.safety import check_question, check_response, risk_level
+from benchmarks.safety_lay import SAMPLE, SEED, lay, real_questions, share
+from utils.safety import SERIOUS, check_question, check_response, risk_level
 from utils.safety.doses import find_doses
-from utils.safety.drugs import class_members, interaction
+from utils.safety.drugs import class_members, interaction, names_of
 from utils.safety.phrases import read_table
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_phrasings.json").read_text(encoding="utf-8"))
@@ -44,10 +44,6 @@ def table_pairs() -> list[tuple[str, str, str]]:
             if a != b:
                 pairs.setdefault((row["rule"], *sorted((a, b))), (row["rule"], a, b))
     return list(pairs.values())
-
-
-def names_of(generic: str) -> list[str]:
-    return [row["name"] for row in read_table("drugs") if row["generic"] == generic]
 
 
 def severity_of_pair(text: str, a: str, b: str) -> int:

@@ -24,10 +24,9 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from utils.safety import check_question, check_response, risk_level
+from utils.safety import SERIOUS, check_question, check_response, risk_level
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_lay_phrasings.json").read_text(encoding="utf-8"))
-SERIOUS = 3  # an alarm is a finding of this severity or above
 SAMPLE, SEED = 1000, 42
 
 

@@ -16,12 +16,8 @@ from utils.multiple_choice import letter_statistics
 from utils.prompts import build_prompt, encode, fit
 
 MOST_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08
-LEAST_ROWS = 30
+LEAST_ROWS = 30  # 10 a part: with fewer an interval says nothing
 PARTS = ("least_confident", "middle_confident", "most_confident")  # thirds of the validation answers
-PLAIN = (
-    "The model gave its words a mean probability of {:.2f}. That is about the wording: what is wrong in fact can be "
-    "worded with confidence."
-)
 
 
 def answer_confidence(
@@ -113,12 +109,13 @@ def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
     Args:
         table: of `learn_confidence`; None where nothing was measured, or answers are made in another way.
     """
+    gave = f"The model gave its words a mean probability of {confidence:.2f}."
     if table is None:
-        return PLAIN.format(confidence)
+        return f"{gave} That is about the wording: what is wrong in fact can be worded with confidence."
     part = int(np.searchsorted(table["edges"], confidence, side="right"))
     value, (low, high), mean = table["agreement"][part], table["ci95"][part], table["all"]
     third = f"(the {('lowest', 'middle', 'highest')[part]} third of {table['rows']})"
-    sure = f"The model gave its words a mean probability of {confidence:.2f}. In its evaluation, "
+    sure = f"{gave} In its evaluation, "
     if table["metric"] == "generated_accuracy":
         right = f"about {100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f}) were right, of all {100 * mean:.0f}."
         return f"{sure}of 100 answers to exam questions that sure {third} {right}"

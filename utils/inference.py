@@ -136,12 +136,12 @@ class Predictor:
             one dict a row, in order. Questions: `prediction`, `ended` (the answer ended by itself) and `confidence`
             (mean probability of its tokens; `confidence` of `task.json` says what that is worth); rows with options
             get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and `probabilities`.
-            Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure
-            for the error rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and
-            `probabilities`, by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists,
-            a level each from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure
-            enough, 0 is for a person; `probabilities` are a list of dicts, a level each. Summaries: `prediction`,
-            `ended`, `cut`, and `inventions`, what it says that the text does not, as far as `find_inventions` sees.
+            Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure for the error
+            rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and `probabilities`,
+            by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists, a level each
+            from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure enough, 0 is
+            for a person; `probabilities` are a list of dicts, a level each. Summaries: `prediction`, `ended`, `cut`,
+            and `inventions`, what it says that the text does not, as far as `find_inventions` sees.
         """
         if not inputs:
             return []

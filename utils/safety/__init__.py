@@ -33,6 +33,7 @@ from utils.safety.medicines import check_medicines
 from utils.safety.patient import read_patient
 from utils.safety.self_report import age_in_answer
 
+SERIOUS = 3  # of the severities 1 to 4: an alarm, from here on
 UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: physicians' criteria on hedging
 
 
@@ -52,9 +53,7 @@ def check_question(text: str, patient_context: dict[str, Any] | None = None) -> 
     """
     patient = read_patient(patient_context, text)
     sentences = read_sentences(text)
-    findings = find_emergencies(sentences, is_answer=False) + find_harmful_requests(sentences)
-    findings += find_infant_fever(text, patient.age)
-    return _in_order(findings)
+    return _in_order(_emergencies(text, sentences, patient.age) + find_harmful_requests(sentences))
 
 
 def check_response(
@@ -71,18 +70,20 @@ def check_response(
     Raises:
         UserError: for a `patient_context` that is not understood.
     """
-    patient = read_patient(patient_context, question or "")
+    question = question or ""
+    patient = read_patient(patient_context, question)
+    asked_age = patient.age
     if patient.age is None:  # `your mother, who is 72, can take ...`
         patient = patient._replace(age=age_in_answer(text))
-    sentences, asked = read_sentences(text), read_sentences(question or "")
+    sentences, asked = read_sentences(text), read_sentences(question)
     findings = check_medicines(text, sentences, asked, patient)
     findings += _certainty(sentences)
     findings += find_downplayed(sentences)
     refers = has_referral(sentences)
     if not refers:
-        found = check_question(question or "", patient_context)
-        of_question = [f | {"span": [0, len(text)]} for f in found if f["kind"] == "emergency"]
-        for f in find_emergencies(sentences, is_answer=True) + of_question[:1]:
+        of_question = _in_order(_emergencies(question, asked, asked_age))[:1]
+        of_question = [f | {"span": [0, len(text)]} for f in of_question]
+        for f in find_emergencies(sentences, is_answer=True) + of_question:
             rule, message = f"{f['rule']}_without_referral", f"{f['message']}: the answer names no emergency service"
             findings.append(f | {"rule": rule, "message": message})
     if not refers and not any(sentence.has("refusal") for sentence in sentences):
@@ -95,6 +96,10 @@ def check_response(
 def risk_level(findings: list[Finding]) -> int:
     """0 nothing found, 1 note, 2 caution, 3 serious, 4 emergency or contraindicated: the highest severity."""
     return max((finding["severity"] for finding in findings), default=0)
+
+
+def _emergencies(question: str, sentences: list[Sentence], age: float | None) -> list[Finding]:
+    return find_emergencies(sentences, is_answer=False) + find_infant_fever(question, age)
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:

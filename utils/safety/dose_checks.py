@@ -1,9 +1,11 @@
 """Checks of the doses of an answer against the highest daily doses of `utils/safety/tables/doses.csv`."""
 
+import functools
 import re
 
 from utils.safety.context import Finding, Sentence, Statuses, make_finding
 from utils.safety.doses import Dose, find_doses, find_frequency, find_piece_doses
+from utils.safety.drugs import names_of
 from utils.safety.patient import Patient
 from utils.safety.phrases import Mark, read_table
 from utils.safety.schedules import find_plan
@@ -33,8 +35,7 @@ def check_doses(
     """Doses above the highest of the table for the age. A drug that is named in the sentence before, or alone in the
     question, is meant where the sentence names none."""
     findings = []
-    names = {m.value for sentence in asked for m in sentence.marks if m.kind == "drug"}
-    carried = names.pop() if len(names) == 1 else None
+    carried = _only_drug(asked)
     for i, sentence in enumerate(sentences):
         drugs = [mark for mark, _ in statuses[i]]
         begin, end = sentence.span
@@ -57,14 +58,19 @@ def check_doses(
     return findings + [f for f in _plans(text, sentences, asked, patient) if f["message"] not in told]
 
 
+def _only_drug(sentences: list[Sentence]) -> str | None:
+    """The drug that sentences name, if it is one alone."""
+    names = {mark.value for sentence in sentences for mark in sentence.marks if mark.kind == "drug"}
+    return names.pop() if len(names) == 1 else None
+
+
 def _plans(text: str, sentences: list[Sentence], asked: list[Sentence], patient: Patient) -> list[Finding]:
     """Plans of a day above the highest dose, where answer and question speak of one drug alone."""
-    marks = [mark for sentence in (*asked, *sentences) for mark in sentence.marks if mark.kind == "drug"]
-    drugs = {mark.value for mark in marks}
-    if len(drugs) != 1 or "|" in (drug := marks[0].value):
+    drug = _only_drug([*asked, *sentences])
+    if drug is None or "|" in drug:
         return []
-    names = [row["name"] for row in read_table("drugs") if row["generic"] == drug]
-    plan = find_plan(text, _strength(" ".join((*_words(asked), text.lower())), names), [n.split()[0] for n in names])
+    words = " ".join(token.word for sentence in asked for token in sentence.tokens)
+    plan = find_plan(text, _strength(f"{words} {text.lower()}", drug), [name.split()[0] for name in names_of(drug)])
     told = [s for s in sentences if plan and s.span[0] < plan.end and s.span[1] > plan.start]
     unmeant = ("hypothetical", "history", "study", "somebody", "warn", "prohibit_both")
     if plan is None or any(s.is_question or s.has(*unmeant) for s in told):
@@ -73,18 +79,18 @@ def _plans(text: str, sentences: list[Sentence], asked: list[Sentence], patient:
     return _above(drug, dose, 0, text, patient)
 
 
-def _words(sentences: list[Sentence]) -> list[str]:
-    return [token.word for sentence in sentences for token in sentence.tokens]
+@functools.cache
+def _told_strength(drug: str) -> tuple[re.Pattern, re.Pattern]:
+    """`brufen 600` and `gabapentin 300s`; `500 mg tablets`."""
+    name = f"(?:{'|'.join(re.escape(name) for name in names_of(drug))})"
+    after = r"(?: (?:er|sr|xr|cr|xl))? (\d{1,4}(?:\.\d)?)(?:s| ?mg)?\b(?! ?(?:times|tab|cap|hr|hour|x))"
+    return re.compile(rf"\b{name}{after}"), re.compile(rf"\b(\d{{1,4}}) ?mg (?:{name}|tablet|tab|cap|pill)")
 
 
-def _strength(text: str, names: list[str]) -> float | None:
-    """mg of a piece: `brufen 600`, `gabapentin 300s`, `500 mg tablets`; else the usual strength of the brand."""
-    name = f"(?:{'|'.join(re.escape(name) for name in names)})"
-    told = re.search(
-        rf"\b{name}(?: (?:er|sr|xr|cr|xl))? (\d{{1,4}}(?:\.\d)?)(?:s| ?mg)?\b(?! ?(?:times|tab|cap|hr|hour|x))", text
-    )
-    told = told or re.search(rf"\b(\d{{1,4}}) ?mg (?:{name}|tablet|tab|cap|pill)", text)
-    if told:
+def _strength(text: str, drug: str) -> float | None:
+    """mg of a piece, as a text in small letters tells it; else the usual strength of the brand that it names."""
+    behind_name, before_piece = _told_strength(drug)
+    if told := behind_name.search(text) or before_piece.search(text):
         return float(told[1])
     usual = [row for row in read_table("strengths") if re.search(rf"\b{re.escape(row['name'])}\b", text)]
     return float(max(usual, key=lambda row: len(row["name"]))["mg"]) if usual else None
@@ -167,7 +173,7 @@ def check_methotrexate(
 ) -> list[Finding]:
     """Methotrexate every day outside cancer: it is taken once a week, and daily doses have killed (ISMP)."""
     findings = []
-    asked_alone = {m.value for sentence in asked for m in sentence.marks if m.kind == "drug"} == {"methotrexate"}
+    asked_alone = _only_drug(asked) == "methotrexate"
     for sentence, marks in zip(sentences, statuses, strict=True):
         begin, end = sentence.span
         if _CANCER.search(text[begin:end]) or _WEEKLY.search(text[begin:end]):

@@ -18,6 +18,12 @@ def drug_phrases() -> list[tuple[str, str, str]]:
 
 
 @functools.cache
+def names_of(generic: str) -> tuple[str, ...]:
+    """Every name of drugs.csv that stands for a generic name alone, in the order of the table."""
+    return tuple(row["name"] for row in read_table("drugs") if row["generic"] == generic)
+
+
+@functools.cache
 def class_members() -> dict[str, frozenset[str]]:
     """Class -> generic names; a generic name is also a class of one."""
     members: dict[str, set[str]] = {}

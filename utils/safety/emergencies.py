@@ -5,6 +5,7 @@ import re
 from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
 from utils.safety.phrases import Mark, read_table
+from utils.safety.self_report import SMALL_NUMBERS
 
 TELEGRAM_WORDS = 24  # a text without a person that is no longer is read as a report: `Crushing chest pain, sweating.`
 ADDRESSED = 4  # words from `you are having` to the sign
@@ -37,10 +38,9 @@ _SUBJECTS = {
 }
 _FIRST_PERSON = {"i", "i'm", "i've", "my"}
 _RELATIVE = {"which", "who", "when", "what", "how", "why", "where", "that"}
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 _YOUNG = re.compile(
     r"\b(?:newborn|neonate|(?P<baby>(?:baby|infant|son|daughter|s?he is|s?he's),?\s+)?"
-    rf"(?P<n>\d{{1,3}}|{'|'.join(_SMALL[1:])})[\s-]*(?P<unit>day|week|month)s?(?(baby)|[\s-]*old))\b",
+    rf"(?P<n>\d{{1,3}}|{'|'.join(SMALL_NUMBERS[1:12])})[\s-]*(?P<unit>day|week|month)s?(?(baby)|[\s-]*old))\b",
     re.IGNORECASE,
 )
 _UNIT_IN_MONTHS = {"d": 30.4, "w": 4.35, "m": 1.0}
@@ -164,7 +164,7 @@ def find_infant_fever(text: str, age: float | None) -> list[Finding]:
     """A temperature of 38 C (100.4 F) or more in a child under three months; the text or `age`, in years, says so."""
     words, young = _TEMPERATURE.search(text), _YOUNG.search(text)
     if young and young["n"]:
-        number = int(young["n"]) if young["n"].isdigit() else _SMALL.index(young["n"].lower())
+        number = int(young["n"]) if young["n"].isdigit() else SMALL_NUMBERS.index(young["n"].lower())
         young = young if number / _UNIT_IN_MONTHS[young["unit"][0].lower()] < 3 else None
     if not words or (not young and (age is None or age >= 0.25)):
         return []

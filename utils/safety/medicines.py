@@ -13,6 +13,7 @@ _QUALIFIED = ("supervised", "consult", "care", "warn")  # one level lower: `if y
 _YES = ("yes", "yep", "yeah", "sure", "absolutely", "certainly", "definitely", "ok", "okay")
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
 MOST_ASKED = 100  # drugs of a question that are paired: nobody takes more, and pairs grow with the square
+Objections = tuple[bool, set[str]]  # whether an answer warns, and the drugs that it forbids
 Pairs = dict[tuple[str, frozenset[str]], Finding]  # rule and the two drugs -> finding
 
 
@@ -25,15 +26,16 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
         patient: what is known of the patient.
     """
     statuses = [drug_statuses(sentence) for sentence in sentences]
+    objections, agreement = _objections(sentences, statuses, asked), _agreement(sentences)
     pairs = _interactions(sentences, statuses, asked, patient)
-    for key, finding in _false_assurance(sentences, statuses, asked).items():
+    for key, finding in _false_assurance(sentences, statuses, asked, objections, agreement).items():
         if key not in pairs or pairs[key]["severity"] < finding["severity"]:
             pairs[key] = finding
     return [
         *pairs.values(),
         *check_doses(text, sentences, statuses, asked, patient),
         *check_methotrexate(text, sentences, statuses, asked),
-        *_patient_factors(sentences, statuses, asked, patient),
+        *_patient_factors(statuses, asked, patient, objections, agreement),
     ]
 
 
@@ -92,7 +94,7 @@ def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
     return [m.value for sentence in asked for m, status in drug_statuses(sentence) if status in _IN_PLAY]
 
 
-def _objections(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> tuple[bool, set[str]]:
+def _objections(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> Objections:
     """Whether an answer warns or sends to somebody who knows, and the drugs that it forbids. `No` warns too, but not
     in reply to `do I need to stop it?`."""
     first = [token.word for token in sentences[0].tokens[:2]] if sentences else ["no"]
@@ -111,12 +113,20 @@ def _agreement(sentences: list[Sentence]) -> Sentence | None:
     return agrees[0] if agrees else sentences[0] if starts in _YES else None
 
 
-def _false_assurance(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> Pairs:
+def _false_assurance(
+    sentences: list[Sentence],
+    statuses: list[Statuses],
+    asked: list[Sentence],
+    objections: Objections,
+    agreement: Sentence | None,
+) -> Pairs:
     """The question names drugs that interact with each other or with one of the answer, and the answer agrees without
     a warning, or says nothing of it."""
-    warns, forbidden = _objections(sentences, statuses, asked)
+    warns, forbidden = objections
     if warns:
         return {}
+    where = agreement.span if agreement else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
+    what = "the answer agrees" if agreement else "the answer does not warn"
     ours = [(mark, i) for i, sentence in enumerate(asked) for mark in _asked_drugs(sentence)]
     ours = list({(mark.value, i): (mark, i) for mark, i in ours}.values())[:MOST_ASKED]
     theirs = {mark.value for marks in statuses for mark, status in marks if status in _IN_PLAY}
@@ -131,12 +141,9 @@ def _false_assurance(sentences: list[Sentence], statuses: list[Statuses], asked:
         hit = interaction(*pair)
         if not hit or not forbidden.isdisjoint(pair):
             continue
-        where = _agreement(sentences)
-        span = where.span if where else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
         row, a, b = hit
-        what = "the answer agrees" if where else "the answer does not warn"
-        severity, message = int(row["severity"]) if where else 2, f"{a} with {b}: {row['message']}; {what}"
-        finding = make_finding(row["rule"], "interaction", severity, message, span, row["source"])
+        severity, message = int(row["severity"]) if agreement else 2, f"{a} with {b}: {row['message']}; {what}"
+        finding = make_finding(row["rule"], "interaction", severity, message, where, row["source"])
         found.setdefault((row["rule"], frozenset((a, b))), finding)
     return found
 
@@ -149,28 +156,34 @@ def _asked_drugs(sentence: Sentence) -> list[Mark]:
 
 
 def _patient_factors(
-    sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
+    statuses: list[Statuses],
+    asked: list[Sentence],
+    patient: Patient,
+    objections: Objections,
+    agreement: Sentence | None,
 ) -> list[Finding]:
     """What speaks against a drug for this patient: pregnancy, kidney function, age, a condition, an allergy. Of an
     answer that objects to nothing, what it only mentions counts too, and what it agrees to of the question."""
-    warns, forbidden = _objections(sentences, statuses, asked)
+    warns, forbidden = objections
     meant = [(mark.value, (mark.start, mark.end), status) for marks in statuses for mark, status in marks]
-    if where := _agreement(sentences):
+    if agreement and not warns:
         of_question = [mark.value for sentence in asked if sentence.is_question for mark in _asked_drugs(sentence)]
-        agreed = [name for name in of_question if not warns and name not in forbidden]
-        meant += [(name, where.span, "advised") for name in agreed]
-    found: dict[tuple[str, str], Finding] = {}
+        meant += [(name, agreement.span, "advised") for name in of_question if name not in forbidden]
+    first: dict[str, tuple[tuple[int, int], str]] = {}  # of each drug, where it is advised before where it is named
     for name, span, status in sorted(meant, key=lambda drug: drug[2] != "advised"):
-        if status not in _IN_PLAY or (status != "advised" and (warns or name in forbidden)):
-            continue
+        if status == "advised" or (status in _IN_PLAY and not warns and name not in forbidden):
+            first.setdefault(name, (span, status))
+    allergens = {generic for text in patient.allergies for name in drugs_in(text) for generic in name.split("|")}
+    found: dict[tuple[str, str], Finding] = {}
+    for name, (span, status) in first.items():
         for generic in name.split("|"):
             for row in read_table("patient_factors"):
-                if generic in class_members()[row["drug"]] and _applies(row, patient):
+                if generic in class_members()[row["drug"]] and _applies(row, patient, allergens):
                     message = f"{generic} and {row['name']}: {row['message']}"
                     severity = int(row["severity"]) if status == "advised" else 2
                     finding = make_finding(row["rule"], "contraindication", severity, message, span, row["source"])
                     found.setdefault((row["rule"], generic), finding)
-            if any(generic in named.split("|") for allergy in patient.allergies for named in drugs_in(allergy)):
+            if generic in allergens:
                 message = f"{generic}: the patient is allergic to it"
                 severity = 4 if status == "advised" else 2
                 finding = make_finding("allergy", "contraindication", severity, message, span, "patient_context")
@@ -178,7 +191,7 @@ def _patient_factors(
     return list(found.values())
 
 
-def _applies(row: dict[str, str], patient: Patient) -> bool:
+def _applies(row: dict[str, str], patient: Patient, allergens: set[str]) -> bool:
     match row["factor"]:
         case "pregnancy":
             return patient.pregnant
@@ -191,10 +204,6 @@ def _applies(row: dict[str, str], patient: Patient) -> bool:
         case "age above":
             return patient.age is not None and patient.age > float(row["value"])
         case "allergy":
-            class_of = class_members()[row["drug"]]
-            return any(
-                re.search(rf"\b(?:{row['value']})", allergy)
-                or any(not class_of.isdisjoint(name.split("|")) for name in drugs_in(allergy))
-                for allergy in patient.allergies
-            )
+            named = any(re.search(rf"\b(?:{row['value']})", allergy) for allergy in patient.allergies)
+            return named or not class_members()[row["drug"]].isdisjoint(allergens)
     raise ValueError(f"patient_factors.csv has the factor {row['factor']}")

@@ -15,9 +15,11 @@ def _one_of(*patterns: str) -> str:
 
 # ----- Age and weight
 
-_SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
-_N = rf"(\d{{1,3}}|{'|'.join(_SMALL[1:])})"
+SMALL_NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_N = rf"(\d{{1,3}}|{'|'.join(SMALL_NUMBERS[1:])})"
 _OLD = rf"\b{_N}[\s-]*(years?|yrs?|y/?o|months?|mths?|weeks?|days?)[\s-]*(?:old\b|of age\b|(?<=y/o)|(?<=yo))"
 _ANY_OLD = re.compile(_OLD, _FLAGS)
 _OWN_OLD = re.compile(rf"\b(?:i am|i'm|my|our|aged?)\b[^.?!]{{0,40}}?{_OLD}", _FLAGS)
@@ -68,7 +70,7 @@ def age_in_question(text: str) -> float | None:
 
 
 def _years(number: str, unit: str) -> float:
-    n = float(number) if number.isdigit() else float(_SMALL.index(number.lower()))
+    n = float(number) if number.isdigit() else float(SMALL_NUMBERS.index(number.lower()))
     return n / {"m": 12, "w": 52, "d": 365}.get(unit[0].lower(), 1)
 
 

@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 
 from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words, stem
+from utils.safety import SERIOUS, risk_level
 
-SERIOUS = 3  # of the severities 1 to 4
 BARS = 5  # likeliest classes of a level
 LABEL_LENGTH = 45  # characters of a class above its bar: as wide as a phone
 CSS = """
@@ -80,7 +80,7 @@ def list_passages(answer: dict[str, Any]) -> str:
 
 def warn_of(findings: list[dict[str, Any]]) -> str:
     """HTML of a warning above an answer in which something serious was found; else nothing."""
-    if max((finding["severity"] for finding in findings), default=0) < SERIOUS:
+    if risk_level(findings) < SERIOUS:
         return ""
     return banner("Do not follow this answer: the safety checks found something serious in it, listed below.")
 
