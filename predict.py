@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.files import read_rows
+from utils.data.files import read_rows
 from utils.inference import Predictor
 from utils.retrieval import MOST_PASSAGES, add_passages, cite, read_corpus
 from utils.seq2seq import position_limit

@@ -21,26 +21,8 @@ from transformers import AutoModelForSequenceClassification, EvalPrediction, Tra
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.baselines import classification_baselines
-from utils.blend import blend, linear_scores, train_blend
-from utils.calibration import (
-    abstention_statistics,
-    abstention_threshold,
-    area_under_risk_coverage,
-    calibration_curves,
-    calibration_statistics,
-    fit_temperature,
-    softmax,
-)
-from utils.card import write_card
-from utils.class_analysis import (
-    PATTERN_ADVICE,
-    analyse_classes,
-    class_error_patterns,
-    label_conflicts,
-    write_class_files,
-)
-from utils.data import load_splits
+from utils.data.labels import frequency_groups
+from utils.data.load import load_splits
 from utils.encoding import (
     EncoderArguments,
     WindowCollator,
@@ -50,18 +32,30 @@ from utils.encoding import (
     pool_windows_of,
     predict_logits,
 )
-from utils.error_analysis import write_predictions
-from utils.hub import check_push_access, push
-from utils.labels import frequency_groups
-from utils.losses import CLASS_IMBALANCE, classification_loss
-from utils.metrics import (
-    accuracy_statistics,
-    classification_statistics,
-    evaluate_statistics,
-    mcnemar,
-    paired_difference,
-    resampling_weights,
+from utils.evaluation.calibration import (
+    abstention_statistics,
+    abstention_threshold,
+    area_under_risk_coverage,
+    calibration_curves,
+    calibration_statistics,
+    fit_temperature,
+    softmax,
 )
+from utils.evaluation.class_analysis import (
+    PATTERN_ADVICE,
+    analyse_classes,
+    class_error_patterns,
+    label_conflicts,
+    write_class_files,
+)
+from utils.evaluation.ensemble import blend, linear_scores, train_blend
+from utils.evaluation.error_analysis import write_predictions
+from utils.hub import check_push_access, push
+from utils.json_files import write_json
+from utils.losses import CLASS_IMBALANCE, classification_loss
+from utils.metrics.baselines import classification_baselines
+from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.statistics import accuracy_statistics, classification_statistics
 from utils.modeling import (
     autocast_dtype,
     count_parameters,
@@ -74,10 +68,11 @@ from utils.modeling import (
     prepare_classifier,
 )
 from utils.prompts import check_adapted, fill_template
-from utils.report import write_report
+from utils.reporting.card import write_card
+from utils.reporting.report import write_report
+from utils.reporting.tables import results_table
 from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
-from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
 COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # with each baseline, paired

@@ -27,23 +27,8 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.blend import blend, linear_scores, train_blend
-from utils.calibration import (
-    abstention_threshold,
-    calibration_curves,
-    calibration_statistics,
-    fit_temperature,
-)
-from utils.card import write_card
-from utils.class_analysis import (
-    PATTERN_ADVICE,
-    analyse_classes,
-    class_error_patterns,
-    label_conflicts,
-    write_class_files,
-)
-from utils.cleaning import clean_text
-from utils.data import load_splits
+from utils.data.cleaning import clean_text
+from utils.data.load import load_splits
 from utils.encoding import (
     EncoderArguments,
     WindowCollator,
@@ -53,7 +38,21 @@ from utils.encoding import (
     pool_windows_of,
     predict_logits,
 )
-from utils.error_analysis import write_predictions
+from utils.evaluation.calibration import (
+    abstention_threshold,
+    calibration_curves,
+    calibration_statistics,
+    fit_temperature,
+)
+from utils.evaluation.class_analysis import (
+    PATTERN_ADVICE,
+    analyse_classes,
+    class_error_patterns,
+    label_conflicts,
+    write_class_files,
+)
+from utils.evaluation.ensemble import blend, linear_scores, train_blend
+from utils.evaluation.error_analysis import write_predictions
 from utils.hierarchy import (
     LabelTree,
     abstain_to_parent,
@@ -62,9 +61,10 @@ from utils.hierarchy import (
     leaf_log_probabilities,
     sum_to_parents,
 )
-from utils.hierarchy_metrics import hierarchical_baselines, hierarchy_statistics
 from utils.hub import check_push_access, push
-from utils.metrics import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.json_files import write_json
+from utils.metrics.hierarchy import hierarchical_baselines, hierarchy_statistics
+from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
 from utils.modeling import (
     autocast_dtype,
     count_parameters,
@@ -77,10 +77,11 @@ from utils.modeling import (
     prepare_classifier,
 )
 from utils.prompts import check_adapted, fill_template
-from utils.report import write_report
+from utils.reporting.card import write_card
+from utils.reporting.report import write_report
+from utils.reporting.tables import results_table
 from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
-from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
 WEIGHTINGS = ("none", "inverse_frequency", "class_balanced")

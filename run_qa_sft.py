@@ -19,23 +19,17 @@ from transformers import AutoModelForCausalLM
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.augmentation import augment
-from utils.baselines import nearest_answers
-from utils.card import write_card
-from utils.confidence import answer_confidence, by_confidence, learn_confidence
-from utils.data import load_splits
-from utils.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
+from utils.data.augmentation import augment
+from utils.data.load import load_splits
+from utils.evaluation.confidence import answer_confidence, by_confidence, learn_confidence
+from utils.evaluation.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
+from utils.evaluation.multiple_choice import choice_statistics
 from utils.generation import generate_answers, measure_latency, score_answers
 from utils.hub import check_push_access, push
-from utils.metrics import (
-    accuracy_statistics,
-    evaluate_statistics,
-    loss_statistics,
-    mcnemar,
-    paired_difference,
-    resampling_weights,
-    text_statistics,
-)
+from utils.json_files import write_json
+from utils.metrics.baselines import nearest_answers
+from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
 from utils.modeling import (
     count_parameters,
     get_lora_config,
@@ -44,11 +38,11 @@ from utils.modeling import (
     load_tokenizer,
     upcast_trainable_weights,
 )
-from utils.multiple_choice import choice_statistics
 from utils.prompts import answer_frame, check_adapted, encode, fill_template, fit, option_answers, whole_prompt
-from utils.report import write_report
+from utils.reporting.card import write_card
+from utils.reporting.report import write_report
+from utils.reporting.tables import results_table
 from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
-from utils.tables import results_table, write_json
 
 logger = logging.getLogger(__name__)
 

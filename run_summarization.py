@@ -26,18 +26,23 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.baselines import nearest_answers
-from utils.card import write_card
-from utils.data import load_splits
+from utils.chunking import cut_sources
+from utils.data.load import load_splits
 from utils.encoding import LONG_TEXTS
-from utils.error_analysis import write_predictions
+from utils.evaluation.error_analysis import write_predictions
+from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
 from utils.factuality import factuality_statistics, find_inventions, find_omissions
 from utils.generation import measure_latency, set_generation
 from utils.hub import check_push_access, push
-from utils.metrics import (
-    evaluate_statistics,
-    paired_difference,
-    resampling_weights,
+from utils.json_files import write_json
+from utils.metrics.baselines import nearest_answers
+from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.summaries import (
+    bert_scores,
+    bert_statistics,
+    check_bertscore_model,
+    summary_baselines,
+    summary_statistics,
 )
 from utils.modeling import (
     autocast_dtype,
@@ -48,7 +53,9 @@ from utils.modeling import (
     load_tokenizer,
 )
 from utils.prompts import check_adapted, fill_template
-from utils.report import write_report
+from utils.reporting.card import write_card
+from utils.reporting.report import write_report
+from utils.reporting.tables import results_table
 from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
 from utils.sampling import EpochSampler, set_train_order
 from utils.seq2seq import (
@@ -62,16 +69,6 @@ from utils.seq2seq import (
     token_loss,
     write_summaries,
 )
-from utils.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
-from utils.summary_metrics import (
-    bert_scores,
-    bert_statistics,
-    check_bertscore_model,
-    summary_baselines,
-    summary_statistics,
-)
-from utils.tables import results_table, write_json
-from utils.windows import cut_sources
 
 logger = logging.getLogger(__name__)
 

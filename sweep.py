@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.arguments import UserError, parse_recipe, user_errors, write_recipe
+from utils.json_files import read_json, write_json
 from utils.sweeps.arguments import SweepArguments
 from utils.sweeps.compare import compare_runs
 from utils.sweeps.cost import energy_note
@@ -43,7 +44,6 @@ from utils.sweeps.plots import plot_comparison
 from utils.sweeps.report import check_same_rows, outcome, summarize, verdict, write_report, write_tables
 from utils.sweeps.running import OWN_FILES, ROW, drop_checkpoints, execute
 from utils.sweeps.search import bad_step, best_trials, corners, propose, ranges_of, read_space
-from utils.tables import read_json, write_json
 
 AS_IT_STANDS = "recipe"  # the first configuration of a search, with which its best trials are compared
 

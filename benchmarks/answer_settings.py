@@ -18,15 +18,10 @@ from utils.arguments import UserError, parse_recipe, user_errors
 from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words
 from utils.inference import Predictor
-from utils.metrics import (
-    accuracy_statistics,
-    evaluate_statistics,
-    paired_difference,
-    resampling_weights,
-    text_statistics,
-)
+from utils.json_files import write_json
+from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.serving.answering import Question, answer_here
-from utils.tables import write_json
 
 RESULTS = Path("benchmarks/results/answer_settings.json")
 BATCH_SIZE = 16

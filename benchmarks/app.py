@@ -29,7 +29,7 @@ import transformers
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.inference import Predictor
-from utils.tables import write_json
+from utils.json_files import write_json
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3  # of what is compared, in turn; their median counts

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from utils.json_files import read_json, write_json
 from utils.losses import CLASS_IMBALANCE
-from utils.tables import read_json, write_json
 
 RECIPE, EPOCHS = "recipes/quickstart/classification.yaml", 3
 SHOWN = ("accuracy", "macro_f1", "head_macro_f1", "middle_macro_f1", "tail_macro_f1", "ece", "loss")

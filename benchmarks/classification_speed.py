@@ -27,13 +27,13 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainerCal
 
 from run_classification import ARGUMENTS
 from utils.arguments import parse_recipe
-from utils.data import load_splits
+from utils.data.load import load_splits
 from utils.encoding import WindowCollator, encode_texts, predict_logits
 from utils.inference import Predictor
+from utils.json_files import write_json
 from utils.losses import classification_loss
 from utils.modeling import head_names, load_base_model, load_tokenizer, optimizer_of, prepare_classifier
 from utils.sampling import EpochSampler, set_train_order
-from utils.tables import write_json
 
 RECIPE, MODEL = "recipes/quickstart/classification.yaml", "outputs/quickstart-classification"
 STEPS = {"official": 10, "long": 4, "ours": 60}  # steps a round: about as long each

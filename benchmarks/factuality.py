@@ -34,8 +34,8 @@ from utils.factuality.assertions import assertion_at, find_scopes
 from utils.factuality.medical_terms import find_terms, load_terms
 from utils.factuality.quantities import find_quantities
 from utils.factuality.words import split_words
-from utils.metrics import INTERVAL, resampling_weights
-from utils.tables import write_json
+from utils.json_files import write_json
+from utils.metrics.intervals import INTERVAL, resampling_weights
 
 PLANTED_DRUGS = ("warfarin", "metformin", "sertraline", "amoxicillin")
 PLANTED_FINDINGS = ("pneumonia", "glaucoma", "gout", "psoriasis")

@@ -24,12 +24,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 from trl import ModelConfig
 
-from utils.files import read_rows
+from utils.data.files import read_rows
 from utils.hierarchy import LabelTree
-from utils.hierarchy_metrics import hierarchy_statistics
-from utils.metrics import evaluate_statistics, paired_difference, resampling_weights
+from utils.json_files import read_json, write_json
+from utils.metrics.hierarchy import hierarchy_statistics
+from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
 from utils.modeling import get_quantization_config, load_base_model
-from utils.tables import read_json, write_json
 
 HIERARCHICAL = ["run_hierarchical.py", "recipes/quickstart/hierarchical.yaml"]
 FLAT = ["run_classification.py", "recipes/quickstart/classification.yaml"]

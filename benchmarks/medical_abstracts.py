@@ -23,14 +23,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import LinearSVC
 from transformers import AutoModel, AutoTokenizer
 
-from utils.baselines import class_vectorizer
-from utils.files import read_rows
+from utils.data.files import read_rows
+from utils.data.splits import near_duplicate_clusters
 from utils.hierarchy import LabelTree
-from utils.hierarchy_metrics import hierarchy_statistics
-from utils.metrics import evaluate_statistics, mcnemar, paired_difference, resampling_weights
-from utils.quickstart import write_rows
-from utils.splits import near_duplicate_clusters
-from utils.tables import read_json, write_json
+from utils.json_files import read_json, write_json
+from utils.metrics.baselines import class_vectorizer
+from utils.metrics.hierarchy import hierarchy_statistics
+from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.quickstart.__main__ import write_rows
 
 GENERAL, FOLDS, SEED = "general pathological conditions", 5, 42
 OUTPUTS = Path("outputs/medical-abstracts")

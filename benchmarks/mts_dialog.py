@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.tables import read_json, write_json
+from utils.json_files import read_json, write_json
 
 OUTPUT_DIR = Path("outputs/mts-dialog")
 KEYS = {

@@ -36,13 +36,13 @@ from transformers import (
 from benchmarks.classification_speed import Clock
 from run_summarization import ARGUMENTS, make_task, to_pairs
 from utils.arguments import parse_recipe
-from utils.data import load_splits
+from utils.data.load import load_splits
 from utils.generation import set_generation
-from utils.metrics import text_statistics
+from utils.json_files import write_json
+from utils.metrics.statistics import text_statistics
 from utils.modeling import load_base_model, load_tokenizer
 from utils.sampling import EpochSampler, set_train_order
 from utils.seq2seq import load_seq2seq_config, token_loss, write_summaries
-from utils.tables import write_json
 
 RECIPE, MODEL = "recipes/quickstart/summarization.yaml", "outputs/quickstart-summarization"
 STEPS = {"official": 60, "official_batch": 12, "ours": 40}  # steps a round

@@ -15,9 +15,9 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
+from utils.json_files import write_json
 from utils.sweeps.plan import Run
 from utils.sweeps.running import execute
-from utils.tables import write_json
 
 RUNS = 20
 WRITE = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('{\"eval_loss\": 1}')"

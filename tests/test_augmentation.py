@@ -4,7 +4,7 @@ import pytest
 from conftest import toy_exam, toy_rows
 from datasets import Dataset
 
-from utils.augmentation import augment, paraphrase, shuffle_options
+from utils.data.augmentation import augment, paraphrase, shuffle_options
 
 QUESTIONS = Dataset.from_list(toy_rows()[:10])
 EXAM = Dataset.from_list(toy_exam()[:10])

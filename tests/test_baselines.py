@@ -1,4 +1,4 @@
-from utils.baselines import nearest_answers
+from utils.metrics.baselines import nearest_answers
 
 
 def test_a_question_is_answered_as_the_most_similar_known_one():

@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from utils.blend import blend, fit_blend, fit_linear, linear_scores, train_blend
+from utils.evaluation.ensemble import blend, fit_blend, fit_linear, linear_scores, train_blend
 
 WORDS = [["heart", "valve", "angina"], ["kidney", "stone", "bladder"], ["pollen", "hives", "mite"]]
 

@@ -7,15 +7,18 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from sklearn.metrics import f1_score
 
-from utils.calibration import reliability_bins, risk_coverage
-from utils.class_analysis import (
+from utils.evaluation.calibration import reliability_bins, risk_coverage
+from utils.evaluation.class_analysis import (
     PATTERN_ADVICE,
     analyse_classes,
     class_error_patterns,
     label_conflicts,
     write_class_files,
 )
-from utils.class_plots import (
+from utils.hierarchy import LabelTree
+from utils.json_files import read_json
+from utils.metrics.intervals import resampling_weights
+from utils.reporting.class_plots import (
     plot_confusion,
     plot_error_by_length,
     plot_error_by_training_rows,
@@ -23,9 +26,6 @@ from utils.class_plots import (
     plot_risk_coverage,
     plot_tree,
 )
-from utils.hierarchy import LabelTree
-from utils.metrics import resampling_weights
-from utils.tables import read_json
 
 PLOTS = (plot_confusion, plot_reliability, plot_risk_coverage, plot_error_by_length, plot_error_by_training_rows)
 

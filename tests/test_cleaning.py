@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from utils.arguments import DataArguments, UserError
-from utils.cleaning import Columns, clean_rows, clean_text
+from utils.data.cleaning import Columns, clean_rows, clean_text
 
 GOUT = {"question": "What is gout?", "answer": "A disease."}
 

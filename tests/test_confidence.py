@@ -9,9 +9,10 @@ from conftest import qa_flags, run_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from run_qa_sft import ARGUMENTS, main
-from utils.confidence import PARTS, answer_confidence, by_confidence, confidence_words, learn_confidence
+from utils.evaluation.confidence import PARTS, answer_confidence, by_confidence, confidence_words, learn_confidence
 from utils.inference import Predictor
-from utils.metrics import accuracy_statistics, evaluate_statistics, resampling_weights, text_statistics
+from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.prompts import build_prompt
 from utils.serving.answering import Question, answer_here, state_confidence
 

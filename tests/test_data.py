@@ -11,10 +11,11 @@ import datasets
 import pytest
 
 from utils.arguments import DataArguments, UserError, parse_recipe
-from utils.cleaning import clean_text
-from utils.data import ColumnArguments, load_splits, main
-from utils.files import read_rows
-from utils.splits import fingerprint
+from utils.data.__main__ import ColumnArguments, main
+from utils.data.cleaning import clean_text
+from utils.data.files import read_rows
+from utils.data.load import load_splits
+from utils.data.splits import fingerprint
 
 REAL_DATA = Path(__file__).parents[2] / "shared/data"
 WORDS = [f"word{number}" for number in range(3000)]
@@ -217,7 +218,7 @@ def test_a_changed_file_of_the_same_name_is_read_anew(tmp_path):
 def test_rows_lie_in_a_folder_that_goes_with_the_process(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", question_rows(20))
     script = (
-        "from utils.data import *; splits, _ = load_splits(DataArguments(train_file=sys.argv[1]), seed=1,"
+        "from utils.data.load import *; splits, _ = load_splits(DataArguments(train_file=sys.argv[1]), seed=1,"
         "input_column='question', target_column='answer', cluster_columns=['question'])\n"
         "splits.map(lambda row: row); print(splits['train'].cache_files[0]['filename'])"
     )

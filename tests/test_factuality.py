@@ -10,7 +10,7 @@ import pytest
 
 from utils.factuality import KINDS, OMITTED, factuality_statistics, find_inventions, find_omissions
 from utils.factuality.medical_terms import PACKAGES, load_terms
-from utils.metrics import evaluate_statistics, resampling_weights
+from utils.metrics.intervals import evaluate_statistics, resampling_weights
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="packages are not installed"

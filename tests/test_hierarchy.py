@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from trl import ModelConfig
 
 from utils.arguments import UserError
-from utils.calibration import fit_temperature
 from utils.encoding import WindowCollator, encode_texts, predict_logits
+from utils.evaluation.calibration import fit_temperature
 from utils.hierarchy import (
     LabelTree,
     abstain_to_parent,

@@ -7,10 +7,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import f1_score
 from sklearn.svm import LinearSVC
 
-from utils.baselines import classification_baselines
 from utils.hierarchy import LabelTree
-from utils.hierarchy_metrics import hierarchical_baselines, hierarchy_statistics
-from utils.metrics import evaluate_statistics, reduce_sums, resampling_weights
+from utils.metrics.baselines import classification_baselines
+from utils.metrics.hierarchy import hierarchical_baselines, hierarchy_statistics
+from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.statistics import reduce_sums
 
 # leaves 0 a1, 1 a2, 2 a3 under A; 3 B under B; 4 c1, 5 c2 under C
 TREE = LabelTree.from_paths([("A", "a1"), ("A", "a2"), ("A", "a3"), ("B", "B"), ("C", "c1"), ("C", "c2")])

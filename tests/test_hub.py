@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 
 from tests.hub_server import Hub, serve_hub
 from utils.arguments import UserError
-from utils.card import without_paths, write_card
 from utils.hub import _no_right, push
-from utils.report import write_report
-from utils.tables import write_json
+from utils.json_files import write_json
+from utils.reporting.card import without_paths, write_card
+from utils.reporting.report import write_report
 
 ROOT = Path(__file__).parents[1]
 SECRET_TEXT = "the patient of row seven"

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from utils.arguments import DataArguments, UserError
-from utils.data import load_splits
+from utils.data.load import load_splits
 
 WORDS = ["aorta", "bile", "cornea", "dermis", "enamel", "femur", "gland", "hilum", "iris", "jaw", "knee", "lung"]
 
@@ -120,7 +120,7 @@ def test_thousands_of_classes(tmp_path):
 
 
 def test_the_command_writes_names(tmp_path, monkeypatch):
-    from utils.data import ColumnArguments, main
+    from utils.data.__main__ import ColumnArguments, main
 
     path = write(tmp_path / "a.jsonl", rows_of({"b": 30, "a": 30}))
     columns = ColumnArguments(output_dir=str(tmp_path / "out"), text_column="text", label_column="label")

@@ -4,8 +4,8 @@ import torch
 from conftest import toy_exam
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.evaluation.multiple_choice import _letter, choice_statistics, score_options, shuffle_rows
 from utils.generation import score_answers
-from utils.multiple_choice import _letter, choice_statistics, score_options, shuffle_rows
 from utils.prompts import build_prompt, encode, option_answers
 
 TASK = {

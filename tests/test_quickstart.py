@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
 from utils.arguments import UserError
-from utils.quickstart import (
+from utils.quickstart.__main__ import (
     make_icd_blocks,
     make_minilm_bart,
     make_names,

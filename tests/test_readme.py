@@ -16,9 +16,9 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import DataArguments, parse_recipe
-from utils.data import ColumnArguments
+from utils.data.__main__ import ColumnArguments
+from utils.metrics.__main__ import MetricsArguments
 from utils.safety.__main__ import SafetyArguments
-from utils.score_file import MetricsArguments
 from utils.sweeps.arguments import SweepArguments
 
 ROOT = Path(__file__).parents[1]

@@ -7,20 +7,13 @@ import pytest
 from matplotlib.image import imread
 from transformers import BitsAndBytesConfig
 
-from utils.class_analysis import analyse_classes, write_class_files
-from utils.metrics import resampling_weights
-from utils.plots import plot_metrics
-from utils.report import write_report
-from utils.systems import baselines_line
-from utils.tables import (
-    data_tables,
-    differences_table,
-    precision,
-    results_table,
-    summary,
-    training_lines,
-    write_json,
-)
+from utils.evaluation.class_analysis import analyse_classes, write_class_files
+from utils.json_files import write_json
+from utils.metrics.intervals import resampling_weights
+from utils.reporting.metric_names import baselines_line
+from utils.reporting.plots import plot_metrics
+from utils.reporting.report import write_report
+from utils.reporting.tables import data_tables, differences_table, precision, results_table, summary, training_lines
 
 RESULTS = {
     "test_rougeL": 0.34125, "test_rougeL_ci95": [0.33014, 0.35249], "test_perplexity": 12.94, "test_loss": 2.5604,

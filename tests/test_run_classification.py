@@ -19,8 +19,8 @@ from sklearn.metrics import f1_score, log_loss
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
 
 from run_classification import ARGUMENTS, main
+from utils.data.labels import frequency_groups
 from utils.inference import Predictor
-from utils.labels import frequency_groups
 from utils.losses import CLASS_IMBALANCE
 from utils.modeling import count_parameters
 

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 
 from utils import metrics, score_file
 from utils.factuality import factuality_statistics
-from utils.summary_metrics import summary_statistics
+from utils.metrics.summaries import summary_statistics
 
 
 def write_jsonl(path: Path, rows: list) -> Path:

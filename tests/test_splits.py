@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
+from utils.data.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 WORDS = [f"word{number}" for number in range(5000)]
@@ -151,7 +151,7 @@ def test_stratified_clusters_stay_whole():
 
 def test_seed_alone_decides_the_split():
     script = (
-        "import random; from utils.splits import *; r = random.Random(0)\n"
+        "import random; from utils.data.splits import *; r = random.Random(0)\n"
         "texts = [' '.join(r.choices('abcdefghijkl', k=9)) for _ in range(300)]\n"
         "clusters = join_clusters(near_duplicate_clusters(texts, 0.5, 1), [t[:3] for t in texts])\n"
         "places = split_by_cluster(clusters, {'train': 0.8, 'test': 0.2}, 1, [t[0] for t in texts])\n"

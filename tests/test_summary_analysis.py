@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from utils.metrics import resampling_weights, text_statistics
-from utils.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
-from utils.summary_metrics import summary_statistics
+from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
+from utils.metrics.intervals import resampling_weights
+from utils.metrics.statistics import text_statistics
+from utils.metrics.summaries import summary_statistics
 
 SOURCE = (
     "Doctor: What brings you here? Patient: I have had a cough and a fever for 3 days, no chest pain, I take aspirin."

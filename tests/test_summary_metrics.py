@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from utils import metrics
 from utils.arguments import UserError
-from utils.summary_metrics import (
+from utils.metrics.summaries import (
     BERTSCORE_LAYERS,
     bert_scores,
     bert_statistics,

@@ -9,13 +9,13 @@ import pytest
 from huggingface_hub import metadata_load
 from matplotlib.image import imread
 
-from utils.card import write_card
+from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
 from utils.factuality import factuality_statistics, find_inventions, find_omissions
-from utils.metrics import evaluate_statistics, paired_difference, resampling_weights
-from utils.report import write_report
-from utils.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
-from utils.summary_metrics import bert_statistics, summary_baselines, summary_statistics
-from utils.tables import read_json, write_json
+from utils.json_files import read_json, write_json
+from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.summaries import bert_statistics, summary_baselines, summary_statistics
+from utils.reporting.card import write_card
+from utils.reporting.report import write_report
 
 PLOTS = ("factuality", "errors", "quality_by_length", "length_and_novelty")
 DRUGS = ("aspirin", "metformin", "ibuprofen")

@@ -15,7 +15,7 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from sweep import main
-from utils.metrics import mcnemar
+from utils.metrics.intervals import mcnemar
 from utils.sweeps.arguments import SweepArguments
 from utils.sweeps.compare import SHOWN, compare_runs
 from utils.sweeps.plan import EVAL_METRICS

@@ -12,7 +12,7 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import DataArguments
-from utils.data import load_splits
+from utils.data.load import load_splits
 from utils.sweeps.plan import EVAL_METRICS
 from utils.sweeps.running import read_history
 

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from sweep import main
 from utils.arguments import UserError
+from utils.json_files import read_json, write_json
 from utils.sweeps.arguments import SweepArguments
 from utils.sweeps.cost import read_meter, start_meter
 from utils.sweeps.plan import Run, as_flags
 from utils.sweeps.report import COSTS, check_same_rows
 from utils.sweeps.running import execute, read_history, slot_environments
-from utils.tables import read_json, write_json
 
 SCRIPT = str(ROOT / "tests" / "sweep_script.py")
 WAIT = 300  # seconds for something to happen on a busy machine

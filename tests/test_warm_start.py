@@ -3,7 +3,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from utils.warm_start import bart_from_bert, least_squares, seq2seq_tokenizer
+from utils.quickstart.warm_start import bart_from_bert, least_squares, seq2seq_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"w{number}" for number in range(200)]

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.blend import BLENDS
+from utils.evaluation.ensemble import BLENDS
 from utils.generation import batches_by_length, progress
 
 LONG_TEXTS = ("head", "head_tail", "windows")

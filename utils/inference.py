@@ -22,10 +22,12 @@ from transformers import (
 )
 
 from utils.arguments import UserError
-from utils.blend import blend, linear_scores
-from utils.calibration import softmax
-from utils.confidence import answer_confidence
+from utils.chunking import cut_sources
 from utils.encoding import encode_texts, predict_logits
+from utils.evaluation.calibration import softmax
+from utils.evaluation.confidence import answer_confidence
+from utils.evaluation.ensemble import blend, linear_scores
+from utils.evaluation.multiple_choice import score_options
 from utils.factuality import find_inventions
 from utils.generation import generate_answers, set_generation
 from utils.hierarchy import (
@@ -36,11 +38,9 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.modeling import class_config, prepare_classifier
-from utils.multiple_choice import score_options
 from utils.prompts import build_prompt, encode, fill_template, fit, option_answers
 from utils.run import has_bfloat16
 from utils.seq2seq import summarize
-from utils.windows import cut_sources
 
 AUTO_CLASSES = {
     "qa": AutoModelForCausalLM,

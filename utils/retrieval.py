@@ -18,10 +18,10 @@ from bm25s.stopwords import STOPWORDS_EN_PLUS
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.data.files import read_rows
 from utils.factuality import find_inventions
 from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
-from utils.files import read_rows
 from utils.prompts import build_prompt, encode
 
 # Words without content. Not the single letters of bm25s's list (of "I'd", "it's"), but those that are words: vitamin D

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
-from utils.tables import write_json
+from utils.json_files import write_json
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
 from utils.arguments import UserError
-from utils.confidence import answer_confidence, confidence_words
+from utils.evaluation.confidence import answer_confidence, confidence_words
 from utils.generation import generate_answers
 from utils.inference import Predictor
 from utils.prompts import build_prompt, encode, fit

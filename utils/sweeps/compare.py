@@ -6,23 +6,17 @@ from typing import Any
 import numpy as np
 
 from utils.arguments import UserError
+from utils.data.files import read_rows
 from utils.factuality import factuality_statistics
-from utils.files import read_rows
 from utils.hierarchy import LabelTree
-from utils.metrics import (
-    accuracy_statistics,
-    classification_statistics,
-    evaluate_statistics,
-    mcnemar,
-    paired_difference,
-    resampling_weights,
-    text_statistics,
-)
-from utils.summary_metrics import summary_statistics
+from utils.json_files import read_json, write_json
+from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.statistics import accuracy_statistics, classification_statistics, text_statistics
+from utils.metrics.summaries import summary_statistics
+from utils.reporting.metric_names import METRICS, label
+from utils.reporting.tables import format_number, paragraphs, table, with_interval
 from utils.sweeps.plots import plot_differences
 from utils.sweeps.statistics import holm
-from utils.systems import METRICS, label
-from utils.tables import format_number, paragraphs, read_json, table, with_interval, write_json
 
 PREDICTIONS = Path("_private") / "predictions_test.jsonl"
 SEED = 42  # of the bootstrap

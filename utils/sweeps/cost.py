@@ -6,7 +6,7 @@ from pathlib import Path
 from codecarbon import OfflineEmissionsTracker
 from codecarbon.core.cpu import is_rapl_available
 
-from utils.tables import read_json, write_json
+from utils.json_files import read_json, write_json
 
 COST = "cost.json"
 

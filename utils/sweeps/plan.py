@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from utils.arguments import UserError, parse_recipe
-from utils.systems import is_number
-from utils.tables import read_json, write_json
+from utils.json_files import read_json, write_json
+from utils.reporting.metric_names import is_number
 
 # What `evaluate_test: false` writes as `eval_*`. A script that is not here is checked when its first run has ended.
 LABELS = r"(macro|weighted)_(f1|precision|recall)|accuracy|matthews|loss|ece|brier"

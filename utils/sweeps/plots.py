@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.plots import COLORS, RED, plain
-from utils.systems import METRICS, is_number, label
+from utils.reporting.metric_names import METRICS, is_number, label
+from utils.reporting.plots import COLORS, RED, plain
 
 MOST_SHOWN = 30  # configurations
 MOST_KEYS = 4

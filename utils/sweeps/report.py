@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from utils.arguments import UserError
+from utils.reporting.metric_names import is_number, label
+from utils.reporting.tables import format_number, paragraphs, summary, table
 from utils.sweeps.statistics import POWER, choose, compare, is_winner, seeds_needed
-from utils.systems import is_number, label
-from utils.tables import format_number, paragraphs, summary, table
 
 COSTS = ("minutes", "peak_memory_gb", "peak_gpu_memory_gb", "energy_kwh")
 MOST_ROWS = 15  # of the report's table; all stand in the csv

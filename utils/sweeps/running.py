@@ -19,10 +19,11 @@ import torch
 from tqdm import tqdm
 
 from utils.arguments import UserError
+from utils.json_files import read_json, write_json
+from utils.reporting.metric_names import is_number
+from utils.reporting.tables import format_number
 from utils.sweeps.cost import COST, add_cost, read_meter, start_meter
 from utils.sweeps.plan import Run
-from utils.systems import is_number
-from utils.tables import format_number, read_json, write_json
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 5  # between looks at checkpoints; also how much of its cost a kill of this process can lose

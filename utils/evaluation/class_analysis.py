@@ -13,11 +13,11 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, pearsonr, spearmanr
 
-from utils.error_analysis import length_bins
-from utils.labels import frequency_groups
-from utils.metrics import INTERVAL
-from utils.splits import near_duplicate_clusters
-from utils.tables import write_json
+from utils.data.labels import frequency_groups
+from utils.data.splits import near_duplicate_clusters
+from utils.evaluation.error_analysis import length_bins
+from utils.json_files import write_json
+from utils.metrics.intervals import INTERVAL
 
 CONFIDENT = 0.9
 PAIRS = 20

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import datasets
 
 from utils.arguments import UserError
-from utils.cleaning import clean_text
+from utils.data.cleaning import clean_text
 
 
 def frequency_groups(class_counts: list[int]) -> dict[str, list[int]]:

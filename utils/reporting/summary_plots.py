@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from utils.plots import COLORS, RED, plain, plot_bars
-from utils.systems import FINDINGS, METRICS, NOVEL, is_number, label, metric_names, systems
-from utils.tables import error_counts, format_number
+from utils.reporting.metric_names import FINDINGS, METRICS, NOVEL, is_number, label, metric_names, systems
+from utils.reporting.plots import COLORS, RED, plain, plot_bars
+from utils.reporting.tables import error_counts, format_number
 
 EXTRACTS = ("baseline_lead_test_", "baseline_copy_test_")  # of which nothing is novel
 

@@ -14,9 +14,10 @@ import torch
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
-from utils.metrics import classification_statistics, evaluate_statistics, resampling_weights, text_statistics
-from utils.summary_metrics import bert_scores, bert_statistics, check_bertscore_model, summary_statistics
-from utils.tables import finite
+from utils.json_files import finite
+from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.statistics import classification_statistics, text_statistics
+from utils.metrics.summaries import bert_scores, bert_statistics, check_bertscore_model, summary_statistics
 
 
 @dataclass

@@ -1,37 +1,10 @@
 """The results of a run as tables and sentences. A key that is absent leaves its line out."""
 
-import json
-import math
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-from utils.systems import HEADLINES, METRICS, is_number, label, metric_names, systems
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON in one step, so that no reader ever sees half a file. JSON has no NaN and no infinity:
-    they become null."""
-    path = Path(path)
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def finite(value: Any) -> Any:
-    """A copy in which numbers that JSON does not have, NaN and infinity, are None."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file, {} if there is none."""
-    return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+from utils.reporting.metric_names import HEADLINES, METRICS, is_number, label, metric_names, systems
 
 
 def paragraphs(*texts: str | None) -> str:

@@ -8,15 +8,15 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from utils.systems import METRICS, TABLE_ONLY, baselines_line, metric_names, notes_line
-from utils.tables import (
+from utils.json_files import read_json
+from utils.reporting.metric_names import METRICS, TABLE_ONLY, baselines_line, metric_names, notes_line
+from utils.reporting.tables import (
     data_tables,
     differences_table,
     errors_table,
     is_hub_id,
     paragraphs,
     precision,
-    read_json,
     results_table,
     summary,
     training_lines,

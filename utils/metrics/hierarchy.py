@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.svm import LinearSVC
 
-from utils.baselines import class_vectorizer
 from utils.hierarchy import LabelTree
-from utils.metrics import accuracy_statistics, classification_statistics
+from utils.metrics.baselines import class_vectorizer
+from utils.metrics.statistics import accuracy_statistics, classification_statistics
 
 
 def hierarchy_statistics(

@@ -13,8 +13,8 @@ from matplotlib.path import Path as Curve
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
-from utils.plots import COLORS, RED, plain
-from utils.tables import format_number
+from utils.reporting.plots import COLORS, RED, plain
+from utils.reporting.tables import format_number
 
 MOST = 15  # classes of the confusion matrix that fit a page, with names and numbers
 ALL = 300  # classes beyond which a cell would be under three pixels

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.generation import score_answers
-from utils.metrics import accuracy_statistics
+from utils.metrics.statistics import accuracy_statistics
 from utils.prompts import build_prompt, encode, fit, option_answers
 
 

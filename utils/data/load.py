@@ -7,25 +7,21 @@ writes train.jsonl, validation.jsonl and test.jsonl and prints the report as JSO
 
 import atexit
 import itertools
-import json
 import shutil
-import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 from datasets.arrow_writer import ArrowWriter
 
-from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
-from utils.cleaning import Columns, clean_rows, content_key
-from utils.files import KEYS, read_split
-from utils.labels import as_classes, label_names
-from utils.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
+from utils.arguments import DataArguments, UserError
+from utils.data.cleaning import Columns, clean_rows, content_key
+from utils.data.files import KEYS, read_split
+from utils.data.labels import as_classes, label_names
+from utils.data.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
 
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
 
@@ -248,68 +244,3 @@ def _empty_message(split: str, counts: Counter) -> str:
         "Check the columns, `min_input_words`, `min_target_words` and `drop_ambiguous`, whether `group_column` has "
         "several groups, or give more rows."
     )
-
-
-# ----- Command line
-
-
-@dataclass
-class ColumnArguments:
-    """The columns of one task, and where the clean splits go."""
-
-    output_dir: str = field(metadata={"help": "Folder for train.jsonl, validation.jsonl and test.jsonl."})
-    text_column: str | None = field(default=None, metadata={"help": "Input, with a label or summary column."})
-    label_column: str | None = field(default=None, metadata={"help": "Label; the splits keep its shares."})
-    summary_column: str | None = field(default=None, metadata={"help": "Summary of the text."})
-    question_column: str | None = field(default=None, metadata={"help": "Input, with an answer column or options."})
-    answer_column: str | None = field(default=None, metadata={"help": "Answer to the question."})
-    context_column: str | None = field(default=None, metadata={"help": "Text that the question is about."})
-    options_column: list[str] | None = field(default=None, metadata={"help": "A list, or a column for each option."})
-    answer_index_column: str | None = field(default=None, metadata={"help": "Place of the right option, from 0."})
-    seed: int = field(default=42, metadata={"help": "Of the split and the samples."})
-
-
-def main(data_args: DataArguments, args: ColumnArguments) -> None:
-    """Clean and split, write the splits to `output_dir`, print the report."""
-    if bool(args.text_column) == bool(args.question_column):
-        raise UserError("`text_column` or `question_column` is the input: give one of them.")
-    targets = [c for c in (args.label_column, args.summary_column, args.answer_column) if c]
-    if len(targets) > 1 or not (targets or args.answer_index_column):
-        raise UserError(
-            f"{len(targets)} target columns are given: give one of `label_column`, `summary_column`, `answer_column`, "
-            "or `options_column` and `answer_index_column`."
-        )
-    if bool(args.options_column) != bool(args.answer_index_column):
-        raise UserError("`options_column` and `answer_index_column` go together: give both.")
-    files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
-    if there := [path for path in files if path.exists()]:
-        raise UserError(f"`output_dir` holds `{there[0]}` already: choose another folder.")
-    input_column = args.text_column or args.question_column
-    splits, report = load_splits(
-        data_args,
-        input_column=input_column,
-        target_column=targets[0] if targets else None,
-        optional_columns=[args.context_column] if args.context_column else [],
-        list_columns=args.options_column or [],
-        index_column=args.answer_index_column,
-        cluster_columns=[input_column],
-        label_column=args.label_column,
-        seed=args.seed,
-    )
-    try:
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        for path, rows in zip(files, splits.values(), strict=True):
-            with path.open("w", encoding="utf-8") as stream:
-                for row in rows.remove_columns("cluster"):
-                    if args.label_column:
-                        row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
-                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"`output_dir` `{args.output_dir}` cannot be written ({error}): choose another.") from error
-    json.dump(report, sys.stdout, indent=2)
-    print()
-
-
-if __name__ == "__main__":
-    with user_errors():
-        main(*parse_recipe((DataArguments, ColumnArguments), description=__doc__)[:2])

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from utils.arguments import UserError
 from utils.generation import batches_by_length, progress
-from utils.metrics import text_statistics
+from utils.metrics.statistics import text_statistics
 
 LONGEST_NGRAM = 4
 CHRF_ORDER = 6

@@ -29,9 +29,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertModel
 from transformers.utils import logging
 
 from utils.arguments import UserError, parse_recipe, user_errors
+from utils.json_files import read_json
+from utils.quickstart.warm_start import bart_from_bert, seq2seq_tokenizer
+from utils.reporting.tables import results_table, summary
 from utils.run import make_readable
-from utils.tables import read_json, results_table, summary
-from utils.warm_start import bart_from_bert, seq2seq_tokenizer
 
 FOLDER = Path("quickstart")
 QUOTED = r'"((?:[^"\\]|\\.)*)"'

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from utils.systems import METRICS, TABLE_ONLY, is_number, label, metric_names, systems
-from utils.tables import format_number
+from utils.reporting.metric_names import METRICS, TABLE_ONLY, is_number, label, metric_names, systems
+from utils.reporting.tables import format_number
 
 PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
 RED = "#D55E00"  # for what to look at

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics import four_grams, text_statistics
+from utils.metrics.statistics import four_grams, text_statistics
 
 # 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
 NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from utils.evaluation.multiple_choice import letter_statistics
 from utils.generation import generate_answers, score_answers
-from utils.metrics import evaluate_statistics, resampling_weights, text_statistics
-from utils.multiple_choice import letter_statistics
+from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.statistics import text_statistics
 from utils.prompts import build_prompt, encode, fit
 
 MOST_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08

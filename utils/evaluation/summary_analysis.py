@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from utils.error_analysis import length_bins
-from utils.metrics import evaluate_statistics, four_grams, reduce_sums
-from utils.summary_metrics import LONGEST_NGRAM, source_statistics
+from utils.evaluation.error_analysis import length_bins
+from utils.metrics.intervals import evaluate_statistics
+from utils.metrics.statistics import four_grams, reduce_sums
+from utils.metrics.summaries import LONGEST_NGRAM, source_statistics
 
 REPEATED = 5  # 4-grams: "500 mg q.d." for two drugs repeats three, and is no loop
 CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures

@@ -4,7 +4,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from utils.class_plots import (
+from utils.json_files import read_json
+from utils.reporting.class_plots import (
     MOST,
     plot_confusion,
     plot_error_by_length,
@@ -14,17 +15,16 @@ from utils.class_plots import (
     plot_tree,
     wrong_rows,
 )
-from utils.plots import plot_loss, plot_metrics
-from utils.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
-from utils.systems import baselines_line, label, metric_names, notes_line, systems
-from utils.tables import (
+from utils.reporting.metric_names import baselines_line, label, metric_names, notes_line, systems
+from utils.reporting.plots import plot_loss, plot_metrics
+from utils.reporting.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
+from utils.reporting.tables import (
     confidence_table,
     data_tables,
     differences_table,
     errors_table,
     format_number,
     paragraphs,
-    read_json,
     results_table,
     summary,
     table,

@@ -1,0 +1,77 @@
+"""Clean, de-duplicate and split a file by itself.
+
+    python -m utils.data --train_file notes.csv --text_column note --label_column ward --output_dir clean
+
+writes train.jsonl, validation.jsonl and test.jsonl and prints the report as JSON.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
+from utils.data.files import KEYS
+from utils.data.load import load_splits
+
+
+@dataclass
+class ColumnArguments:
+    """The columns of one task, and where the clean splits go."""
+
+    output_dir: str = field(metadata={"help": "Folder for train.jsonl, validation.jsonl and test.jsonl."})
+    text_column: str | None = field(default=None, metadata={"help": "Input, with a label or summary column."})
+    label_column: str | None = field(default=None, metadata={"help": "Label; the splits keep its shares."})
+    summary_column: str | None = field(default=None, metadata={"help": "Summary of the text."})
+    question_column: str | None = field(default=None, metadata={"help": "Input, with an answer column or options."})
+    answer_column: str | None = field(default=None, metadata={"help": "Answer to the question."})
+    context_column: str | None = field(default=None, metadata={"help": "Text that the question is about."})
+    options_column: list[str] | None = field(default=None, metadata={"help": "A list, or a column for each option."})
+    answer_index_column: str | None = field(default=None, metadata={"help": "Place of the right option, from 0."})
+    seed: int = field(default=42, metadata={"help": "Of the split and the samples."})
+
+
+def main(data_args: DataArguments, args: ColumnArguments) -> None:
+    """Clean and split, write the splits to `output_dir`, print the report."""
+    if bool(args.text_column) == bool(args.question_column):
+        raise UserError("`text_column` or `question_column` is the input: give one of them.")
+    targets = [c for c in (args.label_column, args.summary_column, args.answer_column) if c]
+    if len(targets) > 1 or not (targets or args.answer_index_column):
+        raise UserError(
+            f"{len(targets)} target columns are given: give one of `label_column`, `summary_column`, `answer_column`, "
+            "or `options_column` and `answer_index_column`."
+        )
+    if bool(args.options_column) != bool(args.answer_index_column):
+        raise UserError("`options_column` and `answer_index_column` go together: give both.")
+    files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
+    if there := [path for path in files if path.exists()]:
+        raise UserError(f"`output_dir` holds `{there[0]}` already: choose another folder.")
+    input_column = args.text_column or args.question_column
+    splits, report = load_splits(
+        data_args,
+        input_column=input_column,
+        target_column=targets[0] if targets else None,
+        optional_columns=[args.context_column] if args.context_column else [],
+        list_columns=args.options_column or [],
+        index_column=args.answer_index_column,
+        cluster_columns=[input_column],
+        label_column=args.label_column,
+        seed=args.seed,
+    )
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        for path, rows in zip(files, splits.values(), strict=True):
+            with path.open("w", encoding="utf-8") as stream:
+                for row in rows.remove_columns("cluster"):
+                    if args.label_column:
+                        row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"`output_dir` `{args.output_dir}` cannot be written ({error}): choose another.") from error
+    json.dump(report, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(*parse_recipe((DataArguments, ColumnArguments), description=__doc__)[:2])
