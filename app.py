@@ -238,7 +238,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         found, instead = [], None
         if request.use_safety:
             found, instead = await asyncio.to_thread(check_before, request.question, patient)
-        answer = {"response": instead, "ended": True, "cut": False, "confidence": None, "confidence_note": None}
+        answer = {"response": instead, "finished": True, "cut": False, "confidence": None, "confidence_note": None}
         if instead is None:
             settings = (request.temperature, request.max_length, request.num_beams, request.length_penalty)
             (answer,) = await ask("qa", [Question(request.question, *settings)])

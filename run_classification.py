@@ -24,12 +24,12 @@ from utils.arguments import DataArguments, UserError, library_checks, parse_reci
 from utils.data.labels import frequency_groups
 from utils.data.load import load_splits
 from utils.encoding import (
+    ChunkCollator,
     EncoderArguments,
-    WindowCollator,
     check_max_length,
     encode_texts,
     measure_latency,
-    pool_windows_of,
+    pool_chunks,
     predict_logits,
 )
 from utils.evaluation.calibration import (
@@ -48,7 +48,7 @@ from utils.evaluation.class_analysis import (
     label_conflicts,
     write_class_files,
 )
-from utils.evaluation.ensemble import blend, linear_scores, train_blend
+from utils.evaluation.ensemble import ensemble, linear_scores, train_ensemble
 from utils.evaluation.error_analysis import write_predictions
 from utils.hub import check_push_access, push
 from utils.json_files import write_json
@@ -71,7 +71,7 @@ from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
 from utils.sampling import EpochSampler, set_train_order
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def to_training_rows(
     """Texts, labels, tokenized rows for the trainer, and whether each text was cut."""
     texts = [to_text(row, task) for row in split]
     labels = np.array(split[task["columns"]["label"]])
-    rows, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_windows"])
+    rows, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
     return texts, labels, Dataset.from_dict({"input_ids": rows, "labels": labels}), cut
 
 
@@ -121,7 +121,7 @@ def make_task(
 ) -> dict[str, Any]:
     """Return what serving needs to see a text as training did, for `task.json`."""
     check_max_length(encoder_args.max_length, tokenizer)
-    shared = ("text_template", "max_length", "long_texts", "max_windows", "pooling")
+    shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "classification",
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
@@ -189,8 +189,8 @@ def main(
     model = prepare_classifier(load_base_model(*load), heads, encoder_args.pooling, encoder_args.dropout)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
     task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
-    if encoder_args.long_texts == "windows":
-        pool_windows_of(model)
+    if encoder_args.long_texts == "chunks":
+        pool_chunks(model)
     if peft_config:
         model = get_peft_model(model, peft_config)
 
@@ -208,7 +208,7 @@ def main(
             args=training_args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            data_collator=WindowCollator(tokenizer.pad_token_id, encoder_args.max_length),
+            data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
             compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
             compute_metrics=compute_metrics,
@@ -224,7 +224,7 @@ def main(
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
-    results |= train_or_take_up(trainer, checkpoint)
+    results |= train_or_resume(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
 
@@ -234,14 +234,16 @@ def main(
     groups = frequency_groups(class_counts)
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
     log_prior = task["log_prior"] = np.log(np.maximum(class_counts, 1) / len(train_labels)).tolist()
-    linear, task["blend"] = train_blend(
-        encoder_args.blend, train_texts, train_labels, eval_texts, eval_labels, eval_logits, log_prior, seed
+    linear, task["ensemble"] = train_ensemble(
+        encoder_args.ensemble, train_texts, train_labels, eval_texts, eval_labels, eval_logits, log_prior, seed
     )
     if linear and trainer.is_world_process_zero():
         save_file(linear, output_dir / "linear.safetensors")
-    results |= {f"blend_{name}": weight for name, weight in task["blend"].items() if encoder_args.blend != "none"}
+    results |= {
+        f"ensemble_{name}": weight for name, weight in task["ensemble"].items() if encoder_args.ensemble != "none"
+    }
     eval_scores = linear_scores(linear, eval_texts)
-    eval_logits = blend(eval_logits, eval_scores, log_prior, task["blend"])
+    eval_logits = ensemble(eval_logits, eval_scores, log_prior, task["ensemble"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_logits, eval_labels)
     weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
     statistics = row_statistics(eval_logits, eval_labels, temperature, groups, top_k)
@@ -255,7 +257,7 @@ def main(
 
     inputs = test_dataset["input_ids"]
     encoder_logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
-    logits = blend(encoder_logits, linear_scores(linear, texts), log_prior, task["blend"])
+    logits = ensemble(encoder_logits, linear_scores(linear, texts), log_prior, task["ensemble"])
     if model_args.use_peft:
         with trainer.model.disable_adapter():
             base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")
@@ -278,7 +280,7 @@ def main(
     results |= paired_difference(compared, base, weights, "delta_base_test")
     results["mcnemar_test_accuracy_p"] = mcnemar(correct, base_logits.argmax(axis=1) == labels)
     baselines = classification_baselines(train_texts, train_labels, texts, seed)
-    if encoder_args.blend != "none":
+    if encoder_args.ensemble != "none":
         baselines["encoder_alone"] = encoder_logits.argmax(axis=1)
     for name, guesses in baselines.items():
         statistics = classification_statistics(guesses, labels, range(len(names)), groups)

@@ -30,12 +30,12 @@ from utils.arguments import DataArguments, UserError, library_checks, parse_reci
 from utils.data.cleaning import clean_text
 from utils.data.load import load_splits
 from utils.encoding import (
+    ChunkCollator,
     EncoderArguments,
-    WindowCollator,
     check_max_length,
     encode_texts,
     measure_latency,
-    pool_windows_of,
+    pool_chunks,
     predict_logits,
 )
 from utils.evaluation.calibration import (
@@ -51,7 +51,7 @@ from utils.evaluation.class_analysis import (
     label_conflicts,
     write_class_files,
 )
-from utils.evaluation.ensemble import blend, linear_scores, train_blend
+from utils.evaluation.ensemble import ensemble, linear_scores, train_ensemble
 from utils.evaluation.error_analysis import write_predictions
 from utils.hierarchy import (
     LabelTree,
@@ -80,7 +80,7 @@ from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
 from utils.sampling import EpochSampler, set_train_order
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def to_training_rows(
     texts = [to_text(row, task) for row in split]
     place = {name: i for i, name in enumerate(tree.leaves)}
     labels = np.array([place[path[-1]] for path in paths])
-    rows, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_windows"])
+    rows, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
     return texts, labels, Dataset.from_dict({"input_ids": rows, "labels": labels}), cut
 
 
@@ -152,7 +152,7 @@ def make_task(
     check_max_length(encoder_args.max_length, tokenizer)
     if args.level_weights and len(args.level_weights) != tree.depth:
         raise UserError(f"`level_weights` has {len(args.level_weights)} values: the tree has {tree.depth} levels.")
-    shared = ("text_template", "max_length", "long_texts", "max_windows", "pooling")
+    shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "hierarchical",
         "columns": {"text": encoder_args.text_column, "label": args.path_column or args.child_column},
@@ -230,8 +230,8 @@ def main(
     model = prepare_classifier(load_base_model(*load), heads, encoder_args.pooling, encoder_args.dropout)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
     task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
-    if encoder_args.long_texts == "windows":
-        pool_windows_of(model)
+    if encoder_args.long_texts == "chunks":
+        pool_chunks(model)
     if peft_config:
         model = get_peft_model(model, peft_config)
 
@@ -250,7 +250,7 @@ def main(
             args=training_args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            data_collator=WindowCollator(tokenizer.pad_token_id, encoder_args.max_length),
+            data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
             compute_loss_func=hierarchical_loss(
                 tree, class_counts, level_weights, tree_args.focal_gamma, tree_args.class_imbalance
@@ -267,7 +267,7 @@ def main(
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
-    results |= train_or_take_up(trainer, checkpoint)
+    results |= train_or_resume(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
 
@@ -277,14 +277,16 @@ def main(
     eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
     eval_leaves = leaf_log_probabilities(eval_logits, tree)
     log_prior = task["log_prior"] = np.log(np.maximum(class_counts[-1], 1) / len(train_labels)).tolist()
-    linear, task["blend"] = train_blend(
-        encoder_args.blend, train_texts, train_labels, eval_texts, eval_labels, eval_leaves, log_prior, seed
+    linear, task["ensemble"] = train_ensemble(
+        encoder_args.ensemble, train_texts, train_labels, eval_texts, eval_labels, eval_leaves, log_prior, seed
     )
     if linear and trainer.is_world_process_zero():
         save_file(linear, output_dir / "linear.safetensors")
-    results |= {f"blend_{name}": weight for name, weight in task["blend"].items() if encoder_args.blend != "none"}
+    results |= {
+        f"ensemble_{name}": weight for name, weight in task["ensemble"].items() if encoder_args.ensemble != "none"
+    }
     eval_scores = linear_scores(linear, eval_texts)
-    eval_leaves = blend(eval_leaves, eval_scores, log_prior, task["blend"])
+    eval_leaves = ensemble(eval_leaves, eval_scores, log_prior, task["ensemble"])
     temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_leaves, eval_labels)
     eval_log_p = sum_to_parents(eval_leaves / temperature, tree)
     weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
@@ -301,7 +303,7 @@ def main(
 
     inputs = test_dataset["input_ids"]
     encoder_leaves = leaf_log_probabilities(predict_logits(trainer.model, inputs, *how, "test: tuned model"), tree)
-    leaves = blend(encoder_leaves, linear_scores(linear, texts), log_prior, task["blend"])
+    leaves = ensemble(encoder_leaves, linear_scores(linear, texts), log_prior, task["ensemble"])
     if model_args.use_peft:
         with trainer.model.disable_adapter():
             base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")
@@ -319,7 +321,7 @@ def main(
     compared = {k: v for k, v in tuned.items() if k.endswith(("macro_f1", "path_accuracy", "hierarchical_f1"))}
     results |= paired_difference(compared, base, weights, "delta_base_test")
     baselines = hierarchical_baselines(train_texts, train_labels, texts, tree, seed)
-    if encoder_args.blend != "none":
+    if encoder_args.ensemble != "none":
         baselines["encoder_alone"] = tree.ancestors[encoder_leaves.argmax(axis=1)]
     for name, guesses in baselines.items():
         statistics = hierarchy_statistics(guesses, labels, tree)

@@ -21,7 +21,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.augmentation import augment
 from utils.data.load import load_splits
-from utils.evaluation.confidence import answer_confidence, by_confidence, learn_confidence
+from utils.evaluation.confidence import answer_confidence, by_confidence, fit_confidence
 from utils.evaluation.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
 from utils.evaluation.multiple_choice import choice_statistics
 from utils.generation import generate_answers, measure_latency, score_answers
@@ -38,11 +38,19 @@ from utils.modeling import (
     load_tokenizer,
     upcast_trainable_weights,
 )
-from utils.prompts import answer_frame, check_adapted, encode, fill_template, fit, option_answers, whole_prompt
+from utils.prompts import (
+    answer_delimiters,
+    check_adapted,
+    fill_template,
+    option_answers,
+    render_prompt,
+    tokenize_pairs,
+    truncate_pairs,
+)
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +107,8 @@ def to_prompt_and_answer(row: dict[str, Any], task: dict[str, Any]) -> tuple[str
 def to_tokens(rows: list[dict[str, Any]], tokenizer: Any, task: dict[str, Any]) -> tuple[list, list, dict[str, int]]:
     """Tokenize rows as (prompts, answers), cut to `max_length`, and count what was cut."""
     users, answers = zip(*(to_prompt_and_answer(row, task) for row in rows), strict=True)
-    prompts = [whole_prompt(tokenizer, task, user) for user in users]
-    return fit(*encode(tokenizer, prompts, list(answers), task["chat"]), task["max_length"])
+    prompts = [render_prompt(tokenizer, task, user) for user in users]
+    return truncate_pairs(*tokenize_pairs(tokenizer, prompts, list(answers), task["chat"]), task["max_length"])
 
 
 def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[Dataset, dict[str, int]]:
@@ -136,14 +144,14 @@ def answer_rows(
     """Ask a model every row: the row statistics of its metrics, its answers, and whether each ended by itself."""
     batch_size = args.per_device_eval_batch_size
     nll, tokens = score_answers(model, prompts, answers, tokenizer.pad_token_id, batch_size, f"{name}: loss")
-    predictions, ended = generate_answers(
+    predictions, finished = generate_answers(
         model, tokenizer, prompts, task["stop"], task["generation"], batch_size, f"{name}: answers"
     )
     statistics = loss_statistics(nll, tokens) | text_statistics(predictions, references)
-    statistics |= accuracy_statistics(ended, "ended")
+    statistics |= accuracy_statistics(finished, "finished")
     if task["columns"]["options"]:
         statistics |= choice_statistics(model, tokenizer, rows, predictions, task, batch_size, args.seed, name)
-    return statistics, predictions, ended
+    return statistics, predictions, finished
 
 
 def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
@@ -180,7 +188,7 @@ def make_task(args: QAArguments, tokenizer: Any, max_length: int, train: Dataset
         "chat": chat,
         "system_prompt": args.system_prompt,
         "prompt_template": args.prompt_template or "\n\n".join(parts),
-        "stop": answer_frame(tokenizer, chat)[1],
+        "stop": answer_delimiters(tokenizer, chat)[1],
         "max_length": max_length,
         "generation": {
             "max_new_tokens": args.max_new_tokens,
@@ -259,7 +267,7 @@ def main(
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
-    results |= train_or_take_up(trainer, checkpoint)
+    results |= train_or_resume(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
 
@@ -277,17 +285,17 @@ def main(
         return
 
     _, references = zip(*(to_prompt_and_answer(row, task) for row in validation), strict=True)
-    task["confidence"], found = learn_confidence(
+    task["confidence"], found = fit_confidence(
         trainer.model, tokenizer, validation, references, task, batch_size, seed
     )
     results |= found
     prompts, answers, cut = to_tokens(test, tokenizer, task)
     users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
     asked = (tokenizer, test, prompts, answers, references, task, training_args)
-    tuned, predictions, ended = answer_rows(trainer.model, *asked, "tuned model")
-    whole = [whole_prompt(tokenizer, task, user) for user in users]
+    tuned, predictions, finished = answer_rows(trainer.model, *asked, "tuned model")
+    whole = [render_prompt(tokenizer, task, user) for user in users]
     confidence = answer_confidence(
-        trainer.model, tokenizer, task, whole, predictions, ended, batch_size, "tuned model: confidence"
+        trainer.model, tokenizer, task, whole, predictions, finished, batch_size, "tuned model: confidence"
     )
     if model_args.use_peft:
         with trainer.model.disable_adapter():
@@ -311,13 +319,13 @@ def main(
         results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
     results |= {f"data_test_{key}": value for key, value in cut.items()}
     results |= measure_latency(trainer.model, tokenizer, prompts[:20], task)
-    patterns = error_patterns(predictions, references, users, ended, tuned)
+    patterns = error_patterns(predictions, references, users, finished, tuned)
     results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
     results |= peak_memory()
     columns_of_rows = zip(
-        test, users, predictions, references, base_predictions, ended, confidence.tolist(), strict=True
+        test, users, predictions, references, base_predictions, finished, confidence.tolist(), strict=True
     )
-    keys = ("source", "prediction", "reference", "base_prediction", "ended", "confidence")
+    keys = ("source", "prediction", "reference", "base_prediction", "finished", "confidence")
     rows = [{"id": row["id"], **dict(zip(keys, values, strict=True))} for row, *values in columns_of_rows]
 
     # ----- 7. Report

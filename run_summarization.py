@@ -31,7 +31,7 @@ from utils.data.load import load_splits
 from utils.encoding import LONG_TEXTS
 from utils.evaluation.error_analysis import write_predictions
 from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
-from utils.factuality import factuality_statistics, find_inventions, find_omissions
+from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
 from utils.generation import measure_latency, set_generation
 from utils.hub import check_push_access, push
 from utils.json_files import write_json
@@ -56,7 +56,7 @@ from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_take_up
+from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
 from utils.sampling import EpochSampler, set_train_order
 from utils.seq2seq import (
     check_lengths,
@@ -86,10 +86,10 @@ class SummarizationArguments:
     max_target_length: int = field(default=256, metadata={"help": "Most tokens of a summary to learn from."})
     long_texts: str = field(
         default="head",
-        metadata={"help": "Of a longer text: its head, head and tail, or windows.", "choices": LONG_TEXTS},
+        metadata={"help": "Of a longer text: its head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
-    max_windows: int = field(default=8, metadata={"help": "With `long_texts: windows`, most windows of one text."})
-    max_new_tokens: int = field(default=256, metadata={"help": "Longest generated summary (of a window), in tokens."})
+    max_chunks: int = field(default=8, metadata={"help": "With `long_texts: chunks`, most chunks of one text."})
+    max_new_tokens: int = field(default=256, metadata={"help": "Longest generated summary (of a chunk), in tokens."})
     num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 is greedy, and fastest."})
     length_penalty: float = field(default=1.0, metadata={"help": "Of the beam search; above 1: longer summaries."})
     no_repeat_ngram_size: int = field(default=0, metadata={"help": "No n-gram of this size twice; 0: any may be."})
@@ -103,7 +103,7 @@ class SummarizationArguments:
     )
 
     def __post_init__(self) -> None:
-        for key in ("max_windows", "num_beams", "early_stopping_patience"):
+        for key in ("max_chunks", "num_beams", "early_stopping_patience"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
         if self.no_repeat_ngram_size < 0:
@@ -129,18 +129,18 @@ def to_pairs(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict
     """A split as lists, and counts of what was cut.
 
     Returns:
-        a value a row: `texts` and `references`; `windows`, what the model reads; `cut`, whether a part of the text is
-        in none. A value a window: `input_ids`, `labels`, and `row`, which it is of.
+        a value a row: `texts` and `references`; `chunks`, what the model reads; `cut`, whether a part of the text is
+        in none. A value a chunk: `input_ids`, `labels`, and `row`, which it is of.
     """
     rows = split.to_list()
     texts = [row[task["columns"]["text"]] for row in rows]
     references = [to_source_and_summary(row, task)[1] for row in rows]
-    windows, lost = cut_sources(tokenizer, rows, task)
-    ids, labels, owners, cut_summaries = encode_pairs(tokenizer, windows, references, task["max_target_length"])
+    chunks, lost = cut_sources(tokenizer, rows, task)
+    ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, references, task["max_target_length"])
     longer = sum(len(r.split()) > len(t.split()) for t, r in zip(texts, references, strict=True))
     counts = {"cut_sources": sum(n > 0 for n in lost), "lost_source_tokens": sum(lost)}
     counts |= {"cut_summaries": cut_summaries, "longer_summaries": longer}
-    pairs = {"texts": texts, "references": references, "windows": windows, "cut": [n > 0 for n in lost]}
+    pairs = {"texts": texts, "references": references, "chunks": chunks, "cut": [n > 0 for n in lost]}
     return pairs | {"input_ids": ids, "labels": labels, "row": owners}, counts
 
 
@@ -156,7 +156,7 @@ def make_task(
         "task": "summarization",
         "columns": {"text": args.text_column, "summary": args.summary_column},
         "text_template": args.text_template,
-        **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_windows")},
+        **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_chunks")},
         "stop": end_token(tokenizer),
         "generation": {"do_sample": False, **{key: getattr(args, key) for key in generation}} | beams,
     }
@@ -262,7 +262,7 @@ def main(
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
-    results |= train_or_take_up(trainer, checkpoint)
+    results |= train_or_resume(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
 
@@ -278,7 +278,7 @@ def main(
         return
 
     asked = (tokenizer, test, task, batch_size)
-    predictions, ended, tuned = write_summaries(model, *asked, "tuned model")
+    predictions, finished, tuned = write_summaries(model, *asked, "tuned model")
     if model_args.use_peft:
         with model.disable_adapter():
             base_predictions, _, base = write_summaries(model, *asked, "base model")
@@ -304,16 +304,16 @@ def main(
     for name, own in statistics.items():
         results |= paired_difference({key: tuned[key] for key in own}, own, weights, f"delta_{name}")
     results |= measure_latency(model, tokenizer, test["input_ids"][:20], task)
-    inventions = [find_inventions(s, p) for s, p in zip(sources, predictions, strict=True)]
+    hallucinations = [find_hallucinations(s, p) for s, p in zip(sources, predictions, strict=True)]
     omissions = [find_omissions(r, p) for r, p in zip(references, predictions, strict=True)]
-    found = (inventions, omissions, tuned)
-    patterns = summary_error_patterns(predictions, references, sources, ended, test["cut"], *found)
+    found = (hallucinations, omissions, tuned)
+    patterns = summary_error_patterns(predictions, references, sources, finished, test["cut"], *found)
     results |= {f"errors_{name}": len(rows) for name, rows in patterns.items()}
     results |= peak_memory()
     analysis = analyse_summaries(predictions, references, sources, test["cut"], *found, weights)
     shown = {"id": splits["test"]["id"], "source": sources, "prediction": predictions, "reference": references}
-    shown |= {"base_prediction": base_predictions, "ended": ended, "cut": test["cut"]}
-    shown |= {"inventions": inventions, "omissions": omissions}
+    shown |= {"base_prediction": base_predictions, "finished": finished, "cut": test["cut"]}
+    shown |= {"hallucinations": hallucinations, "omissions": omissions}
     rows = [dict(zip(shown, values, strict=True)) for values in zip(*shown.values(), strict=True)]
     if trainer.is_world_process_zero():
         write_json(output_dir / "analysis.json", analysis)

@@ -70,7 +70,7 @@ def main(args: SettingsArguments) -> None:
         recall = [content_recall(a, r) for a, r in zip(texts, references, strict=True)]
         statistics |= accuracy_statistics(recall, "content_recall")
         statistics |= accuracy_statistics([len(text.split()) for text in texts], "words")
-        statistics |= accuracy_statistics([answer["ended"] for answer in answers], "ended")
+        statistics |= accuracy_statistics([answer["finished"] for answer in answers], "finished")
         first = first or statistics
         results[name] = evaluate_statistics(statistics, weights)
         results[name] |= paired_difference(statistics, first, weights, "delta")

@@ -16,7 +16,7 @@ from utils.json_files import read_json, write_json
 from utils.losses import CLASS_IMBALANCE
 
 RECIPE, EPOCHS = "recipes/quickstart/classification.yaml", 3
-SHOWN = ("accuracy", "macro_f1", "head_macro_f1", "middle_macro_f1", "tail_macro_f1", "ece", "loss")
+SHOWN = ("accuracy", "macro_f1", "many_shot_macro_f1", "medium_shot_macro_f1", "few_shot_macro_f1", "ece", "loss")
 
 
 def main() -> None:

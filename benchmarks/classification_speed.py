@@ -28,7 +28,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainerCal
 from run_classification import ARGUMENTS
 from utils.arguments import parse_recipe
 from utils.data.load import load_splits
-from utils.encoding import WindowCollator, encode_texts, predict_logits
+from utils.encoding import ChunkCollator, encode_texts, predict_logits
 from utils.inference import Predictor
 from utils.json_files import write_json
 from utils.losses import classification_loss
@@ -75,7 +75,7 @@ def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], 
         model=model,
         args=args,
         train_dataset=rows,
-        data_collator=WindowCollator(tokenizer.pad_token_id, encoder_args.max_length),
+        data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
         compute_loss_func=classification_loss(np.bincount(labels).tolist(), class_args.class_imbalance),
         optimizer_cls_and_kwargs=optimizer_of(model, args, heads, encoder_args.head_learning_rate),
     )
@@ -119,7 +119,7 @@ def training_speed(parsed: tuple, splits: Any) -> dict[str, Any]:
 
 def predicting_speed(texts: list[str]) -> dict[str, Any]:
     predictor = Predictor.from_pretrained(MODEL)
-    predictor.linear, predictor.task["blend"] = None, {"prior": 0.0, "linear": 0.0}  # the encoder alone, as theirs
+    predictor.linear, predictor.task["ensemble"] = None, {"prior": 0.0, "linear": 0.0}  # the encoder alone, as theirs
     model = AutoModelForSequenceClassification.from_pretrained(MODEL)
     prepare_classifier(model, predictor.task["heads"], predictor.task["pooling"])
     pipeline = transformers.pipeline("text-classification", model=model, tokenizer=predictor.tokenizer, device="cpu")

@@ -3,8 +3,8 @@
     python -m benchmarks.factuality [--data ../shared/data/mts_dialog] [--negex Annotations-1-120.txt]
 
 experts: MTS-Dialog's 400 summaries (four systems, the 100 validation dialogues; CC BY 4.0), for which experts counted
-omitted, hallucinated and right facts. Pearson's r with `omission` and `invention`, beside simpler ways. What there was
-to choose by these scores was chosen on the dialogues with even numbers; but the tables of words were mended after
+omitted, hallucinated and right facts. Pearson's r with `omission` and `hallucination`, beside simpler ways. What there
+was to choose by these scores was chosen on the dialogues with even numbers; but the tables of words were mended after
 reading findings in all of them, so `held_out` holds out the choices, not the tables. Intervals by bootstrap over
 dialogues. wrong facts: 1 - FactualPrecision, since experts call a wrong age an error and no hallucination.
 planted: in the experts' own notes one number, drug, finding, side or negation is turned wrong at a time; how many of
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
-from utils.factuality import STOP_WORDS, factuality_statistics, find_inventions
+from utils.factuality import STOP_WORDS, factuality_statistics, find_hallucinations
 from utils.factuality.assertions import assertion_at, find_scopes
 from utils.factuality.medical_terms import find_terms, load_terms
 from utils.factuality.quantities import find_quantities
@@ -92,8 +92,11 @@ def compare_with_experts(folder: Path) -> dict[str, Any]:
         once = np.ones((1, int(chosen.sum())))
         for expert, names in (
             ("OmissionRate", ("omission", "missing_words", "rouge1")),
-            ("HallucinationRate", ("invention", "any_invention", "invented_findings", "new_words", "rouge1")),
-            ("wrong facts", ("invention", "any_invention", "new_words", "rouge1")),
+            (
+                "HallucinationRate",
+                ("hallucination", "any_hallucination", "hallucinated_findings", "new_words", "rouge1"),
+            ),
+            ("wrong facts", ("hallucination", "any_hallucination", "new_words", "rouge1")),
         ):
             for name in names:
                 key = f"r_{name}_{expert.replace(' ', '_')}_{half}"
@@ -139,14 +142,14 @@ def find_planted(folder: Path) -> dict[str, Any]:
     rows = read_csv(folder / "validation.csv")
     for row in rows:
         dialogue, note = row["dialogue"], row["section_text"]
-        before = find_inventions(dialogue, note)
+        before = find_hallucinations(dialogue, note)
         for kind, wrong in plant_errors(note, dialogue):
             if not any(finding["kind"] == kind for finding in before):
-                after = find_inventions(dialogue, wrong)
+                after = find_hallucinations(dialogue, wrong)
                 found.setdefault(kind, []).append(any(finding["kind"] == kind for finding in after))
     results = {f"planted_{kind}_found": float(np.mean(hits)) for kind, hits in sorted(found.items())}
     results |= {f"planted_{kind}": len(hits) for kind, hits in sorted(found.items())}
-    alarms = [len(find_inventions(row["dialogue"], row["section_text"])) for row in rows]
+    alarms = [len(find_hallucinations(row["dialogue"], row["section_text"])) for row in rows]
     return results | {"findings_a_note_of_experts": float(np.mean(alarms)), "notes_of_experts": len(rows)}
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.hierarchy
 
-- systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `blend`; the
-  chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
+- systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `ensemble`;
+  the chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
 - losses and adapters: one epoch of 12,800 rows, the encoder alone, validation beside test.
 - memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the base model's weights, and the
   process's peak in training, which on a CPU hardly shows them: Python, torch and the data take more.
@@ -41,7 +41,7 @@ FLAT_KEYS = {  # what the two recipes say differently, but for the columns
 LORA = {"use_peft": "true", "lora_r": 16, "lora_alpha": 32, "lora_target_modules": ["query", "key", "value", "dense"]}
 QLORA = LORA | {"load_in_4bit": "true", "dtype": "bfloat16"}
 SYSTEMS = {"hierarchical": (HIERARCHICAL, {}), "flat": (FLAT, FLAT_KEYS), "focal": (HIERARCHICAL, {"focal_gamma": 2})}
-SMALL = {"max_train_samples": 12800, "num_train_epochs": 1, "blend": "none"}
+SMALL = {"max_train_samples": 12800, "num_train_epochs": 1, "ensemble": "none"}
 ABLATION = {
     "cross-entropy": SMALL,
     "focal": SMALL | {"focal_gamma": 2},
@@ -49,7 +49,7 @@ ABLATION = {
     "LoRA": SMALL | LORA | {"learning_rate": 1e-3},
     "QLoRA": SMALL | QLORA | {"learning_rate": 1e-3},
 }
-FEW = {"max_eval_samples": 400, "max_predict_samples": 400, "blend": "none"}
+FEW = {"max_eval_samples": 400, "max_predict_samples": 400, "ensemble": "none"}
 SHOWN = ("parent_macro_f1", "child_macro_f1", "path_accuracy", "hierarchical_f1", "parent_ece", "child_ece")
 OUTPUTS = Path("outputs/hierarchy")
 

@@ -39,7 +39,7 @@ KEYS = {
     "pooling": "mean", "dropout": 0.0, "parent_column": "parent", "child_column": "label", "group_column": "group",
     "max_length": 192, "long_texts": "head", "use_cpu": "true", "bf16": "true", "num_train_epochs": 4,
     "per_device_train_batch_size": 16, "train_sampling_strategy": "group_by_length", "learning_rate": 2e-4,
-    "head_learning_rate": 2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.06, "blend": "linear",
+    "head_learning_rate": 2e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.06, "ensemble": "linear",
     "drop_ambiguous": "false", "save_strategy": "no", "report_to": "none",
 }  # fmt: skip
 
@@ -92,8 +92,8 @@ def main() -> None:
     cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED).split(texts, labels, clusters)
     for fold, (train, test) in enumerate(cut):
         found = run_fold(fold, [rows[i] for i in train], [rows[i] for i in test])
-        systems = ("test", "baseline_encoder_alone_test", "baseline_tfidf_svm_test")
-        folds.append({f"{name}_child_macro_f1": found[f"{name}_child_macro_f1"] for name in systems})
+        system_names = ("test", "baseline_encoder_alone_test", "baseline_tfidf_svm_test")
+        folds.append({f"{name}_child_macro_f1": found[f"{name}_child_macro_f1"] for name in system_names})
         folds[-1] |= {key: found[key] for key in ("train_rows", "test_rows", "train_runtime")}
         print(fold, folds[-1], flush=True)
         for _, row in read_rows(OUTPUTS / str(fold) / "run" / "_private" / "predictions_test.jsonl"):

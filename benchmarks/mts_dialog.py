@@ -27,7 +27,7 @@ KEYS = {
     "save_strategy": "no", "eval_strategy": "no", "report_to": "none", "per_device_eval_batch_size": 32,
     "max_new_tokens": 128, "no_repeat_ngram_size": 3,
 }  # fmt: skip
-SHOWN = ("rouge1", "rouge2", "rougeL", "bleu", "omission", "invention", "ended", "loss")
+SHOWN = ("rouge1", "rouge2", "rougeL", "bleu", "omission", "hallucination", "finished", "loss")
 SYSTEMS = ("", "base_", "baseline_lead_", "baseline_copy_", "baseline_nearest_source_")
 
 

@@ -39,7 +39,7 @@ from utils.inference import Predictor
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
 from utils.metrics.statistics import accuracy_statistics, text_statistics
-from utils.prompts import answer_frame
+from utils.prompts import answer_delimiters
 from utils.retrieval import MIN_OVERLAP, PASSAGE_WORDS, Passage, Retriever, add_passages, cite, find_support
 
 RESULTS = Path("benchmarks/results/retrieval.json")
@@ -135,7 +135,7 @@ def ask_model(retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]
         "chat": True,
         "system_prompt": None,
         "prompt_template": "{question}",
-        "stop": answer_frame(tokenizer, True)[1],
+        "stop": answer_delimiters(tokenizer, True)[1],
         "max_length": 1024,
         "generation": {"max_new_tokens": 96, "do_sample": False, "repetition_penalty": 1.1},
     }

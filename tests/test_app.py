@@ -98,11 +98,11 @@ def test_generate_answers_as_the_predictor_does(client, runs):
     for question, answer in zip(questions, expected, strict=True):
         body = post(client, "/generate", question=question).json()
         assert set(body) == {
-            "response", "safety_report", "inference_time_ms", "ended", "cut", "confidence", "confidence_note",
+            "response", "safety_report", "inference_time_ms", "finished", "cut", "confidence", "confidence_note",
             "passages", "supported", "wrong_citations",
         }  # fmt: skip
         assert body["passages"] is body["supported"] is body["wrong_citations"] is None  # there is no corpus
-        assert body["response"] == answer["prediction"] and body["ended"] == answer["ended"] and not body["cut"]
+        assert body["response"] == answer["prediction"] and body["finished"] == answer["finished"] and not body["cut"]
         assert body["inference_time_ms"] > 0 and 0 < body["confidence"] < 1
         assert set(body["safety_report"]) == {"risk_level", "warnings"}
 
@@ -156,7 +156,7 @@ def test_questions_with_different_settings_do_not_disturb_each_other(client, run
     with ThreadPoolExecutor(9) as pool:
         together = list(pool.map(lambda s: post(client, "/generate", question=question, **s).json(), asked))
     assert [answer["response"] for answer in together] == alone
-    assert len(alone[0]) < len(alone[8]) and not together[0]["ended"]
+    assert len(alone[0]) < len(alone[8]) and not together[0]["finished"]
 
 
 def test_a_temperature_draws_and_zero_does_not(client):
@@ -172,7 +172,7 @@ def test_beams_find_a_likelier_answer_of_the_same_length(client):
         return post(client, "/generate", question="What is cardiitis?", max_length=12, **settings).json()
 
     greedy, beams = answer(), answer(num_beams=8)
-    assert not greedy["ended"] and not beams["ended"] and beams["confidence"] > greedy["confidence"]
+    assert not greedy["finished"] and not beams["finished"] and beams["confidence"] > greedy["confidence"]
     assert answer(num_beams=1) | {"inference_time_ms": 0} == greedy | {"inference_time_ms": 0}
 
 

@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from utils.evaluation.ensemble import blend, fit_blend, fit_linear, linear_scores, train_blend
+from utils.evaluation.ensemble import ensemble, fit_ensemble_weights, fit_linear, linear_scores, train_ensemble
 
 WORDS = [["heart", "valve", "angina"], ["kidney", "stone", "bladder"], ["pollen", "hives", "mite"]]
 
@@ -53,7 +53,7 @@ def test_thousands_of_classes_get_fewer_features():
 
 def test_without_weights_a_blend_is_the_logits():
     logits, scores = np.random.default_rng(0).normal(size=(2, 5, 3))
-    assert np.array_equal(blend(logits, scores, [0.0, -1.0, -2.0], {"prior": 0.0, "linear": 0.0}), logits)
+    assert np.array_equal(ensemble(logits, scores, [0.0, -1.0, -2.0], {"prior": 0.0, "linear": 0.0}), logits)
 
 
 def test_the_prior_that_was_taken_out_of_the_logits_is_put_back():
@@ -62,7 +62,7 @@ def test_the_prior_that_was_taken_out_of_the_logits_is_put_back():
     labels = rng.choice(3, size=4000, p=np.exp(log_prior))
     evidence = rng.normal(size=(4000, 3))
     evidence[np.arange(4000), labels] += 1.0  # log-likelihoods of unit normals, up to a constant
-    weights = fit_blend(2.5 * evidence, None, log_prior, labels)
+    weights = fit_ensemble_weights(2.5 * evidence, None, log_prior, labels)
     assert weights["prior"] / 2.5 == pytest.approx(1.0, abs=0.12) and weights["linear"] == 0
 
 
@@ -71,11 +71,11 @@ def test_a_linear_model_that_knows_nothing_gets_no_weight_and_one_that_knows_all
     labels = rng.integers(3, size=2000)
     logits, noise = rng.normal(size=(2, 2000, 3))
     logits[np.arange(2000), labels] += 1.5
-    assert fit_blend(logits, noise, np.zeros(3), labels)["linear"] < 0.1
+    assert fit_ensemble_weights(logits, noise, np.zeros(3), labels)["linear"] < 0.1
     known = 0.3 * rng.normal(size=(2000, 3))
     known[np.arange(2000), labels] += 1.0
-    weights = fit_blend(logits, known, np.zeros(3), labels)
-    blended = blend(logits, known, np.zeros(3), weights).argmax(axis=1) == labels
+    weights = fit_ensemble_weights(logits, known, np.zeros(3), labels)
+    blended = ensemble(logits, known, np.zeros(3), weights).argmax(axis=1) == labels
     assert weights["linear"] > 5 and blended.mean() > (known.argmax(axis=1) == labels).mean()
 
 
@@ -86,10 +86,10 @@ def test_the_weights_make_validation_likelier_than_any_nearby():
     for values in (logits, scores):
         values[np.arange(500), labels] += 1.0
     log_prior = np.log([0.5, 0.3, 0.2])
-    weights = fit_blend(logits, scores, log_prior, labels)
+    weights = fit_ensemble_weights(logits, scores, log_prior, labels)
 
     def nll(prior: float, linear: float) -> float:
-        mixed = blend(logits, scores, log_prior, {"prior": prior, "linear": linear})
+        mixed = ensemble(logits, scores, log_prior, {"prior": prior, "linear": linear})
         scales = np.linspace(0.5, 2, 61)
         return min(-log_softmax(scale * mixed, axis=1)[np.arange(500), labels].mean() for scale in scales)
 
@@ -102,7 +102,7 @@ def test_the_weights_make_validation_likelier_than_any_nearby():
 def test_a_recipes_blend_fits_what_it_asks_for(how):
     (texts, labels), (new, new_labels) = toy(300, 0), toy(100, 1)
     logits, log_prior = np.random.default_rng(2).normal(size=(100, 3)), [-0.5, -1.2, -2.3]
-    linear, weights = train_blend(how, texts, labels, new, new_labels, logits, log_prior, seed=0)
+    linear, weights = train_ensemble(how, texts, labels, new, new_labels, logits, log_prior, seed=0)
     assert (linear is not None) == (how == "linear")
     assert weights["linear"] > 1 if how == "linear" else weights["linear"] == 0
     assert (weights["prior"] == 0) == (how == "none")

@@ -9,7 +9,7 @@ from conftest import qa_flags, run_here
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from run_qa_sft import ARGUMENTS, main
-from utils.evaluation.confidence import PARTS, answer_confidence, by_confidence, confidence_words, learn_confidence
+from utils.evaluation.confidence import PARTS, answer_confidence, by_confidence, confidence_words, fit_confidence
 from utils.inference import Predictor
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
 from utils.metrics.statistics import accuracy_statistics, text_statistics
@@ -44,11 +44,11 @@ def test_confidence_is_the_mean_probability_of_the_tokens_and_the_last_counts_wh
     prompts = [build_prompt(tokenizer, task, {"question": text}) for text in ("What is otalgia?", "What?")]
     answers = ["A disease of the ear.", "A disease of the ear caused by a virus."]
     found = answer_confidence(model, tokenizer, task, prompts, answers, [True, False], 2, None)
-    for prompt, answer, ended, value in zip(prompts, answers, (True, False), found, strict=True):
+    for prompt, answer, finished, value in zip(prompts, answers, (True, False), found, strict=True):
         messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
         whole = tokenizer.apply_chat_template(messages, tokenize=False)
         tail = whole[whole.index(answer) :]
-        text = prompt + answer + (tail[len(answer) :].split("\n")[0] if ended else "")
+        text = prompt + answer + (tail[len(answer) :].split("\n")[0] if finished else "")
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         n = ids.shape[1] - len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         log_p = model(ids).logits[0, -n - 1 : -1].log_softmax(-1).gather(1, ids[0, -n:, None])
@@ -110,7 +110,7 @@ def test_multiple_choice_counts_right_letters(tiny_llama, data, tmp_path):
 def test_few_rows_teach_nothing(qa_run):
     assert qa_run.results["validation_rows"] < 30 and qa_run.task["confidence"] is None
     assert not any("confident" in key for key in qa_run.results)
-    assert learn_confidence(None, None, [{}] * 29, [""] * 29, {}, 1, 1) == (None, {})
+    assert fit_confidence(None, None, [{}] * 29, [""] * 29, {}, 1, 1) == (None, {})
 
 
 @pytest.mark.parametrize(

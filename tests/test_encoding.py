@@ -1,4 +1,4 @@
-"""Long texts lose what the recipe says and nothing else, and windows come together again."""
+"""Long texts lose what the recipe says and nothing else, and chunks come together again."""
 
 from types import SimpleNamespace
 
@@ -9,15 +9,15 @@ from conftest import save_encoder, word_tokenizer
 
 from utils.encoding import (
     NEAR_TIE,
-    WindowCollator,
+    ChunkCollator,
     encode_texts,
     measure_latency,
     pad,
+    pool_chunks,
     pool_windows,
-    pool_windows_of,
     predict_logits,
     special_tokens,
-    split_windows,
+    split_chunks,
 )
 
 WORDS = [f"w{i}" for i in range(100)]
@@ -38,7 +38,7 @@ def text(n):
 
 
 def test_a_short_text_stays_as_the_tokenizer_writes_it(tokenizer):
-    for how in ("head", "head_tail", "windows"):
+    for how in ("head", "head_tail", "chunks"):
         rows, cut = encode_texts(tokenizer, [text(3), text(ROOM), ""], 10, how)
         assert rows == tokenizer([text(3), text(ROOM), ""])["input_ids"]
         assert cut == [False, False, False]
@@ -53,17 +53,17 @@ def test_head_keeps_the_beginning_and_head_tail_a_quarter_of_it_and_the_end(toke
 
 @pytest.mark.parametrize("n", [ROOM + 1, 2 * ROOM, 20])
 def test_windows_hold_every_word_once_and_come_apart_where_they_were_joined(tokenizer, n):
-    (row,), (cut,) = encode_texts(tokenizer, [text(n)], 10, "windows")
-    windows = split_windows(row, 10)
-    assert not cut and len(windows) == -(-n // ROOM)
-    assert all(words(tokenizer, w)[0] == "[CLS]" and words(tokenizer, w)[-1] == "[SEP]" for w in windows)
-    assert [word for w in windows for word in words(tokenizer, w)[1:-1]] == WORDS[:n]
+    (row,), (cut,) = encode_texts(tokenizer, [text(n)], 10, "chunks")
+    chunks = split_chunks(row, 10)
+    assert not cut and len(chunks) == -(-n // ROOM)
+    assert all(words(tokenizer, w)[0] == "[CLS]" and words(tokenizer, w)[-1] == "[SEP]" for w in chunks)
+    assert [word for w in chunks for word in words(tokenizer, w)[1:-1]] == WORDS[:n]
 
 
 def test_more_windows_than_allowed_are_cut_and_said(tokenizer):
-    (row,), (cut,) = encode_texts(tokenizer, [text(50)], 10, "windows", max_windows=3)
-    assert cut and len(split_windows(row, 10)) == 3
-    (row,), (cut,) = encode_texts(tokenizer, [text(3 * ROOM)], 10, "windows", max_windows=3)
+    (row,), (cut,) = encode_texts(tokenizer, [text(50)], 10, "chunks", max_chunks=3)
+    assert cut and len(split_chunks(row, 10)) == 3
+    (row,), (cut,) = encode_texts(tokenizer, [text(3 * ROOM)], 10, "chunks", max_chunks=3)
     assert not cut
 
 
@@ -78,12 +78,12 @@ def test_special_tokens_are_read_off_the_tokenizer(tokenizer):
 
 def test_the_collator_pads_to_the_longest_window_and_counts_windows_where_there_are_several():
     rows = [{"input_ids": list(range(1, 24)), "labels": 4}, {"input_ids": [5, 6], "labels": 0}]
-    batch = WindowCollator(pad_token_id=0, max_length=10)(rows)
-    assert batch["labels"].tolist() == [4, 0] and batch["window_counts"].tolist() == [3, 1]
+    batch = ChunkCollator(pad_token_id=0, max_length=10)(rows)
+    assert batch["labels"].tolist() == [4, 0] and batch["chunk_counts"].tolist() == [3, 1]
     assert batch["input_ids"].shape == (4, 10)
     assert batch["attention_mask"].sum(dim=1).tolist() == [10, 10, 3, 2]
     assert batch["input_ids"][3].tolist() == [5, 6] + [0] * 8
-    assert "window_counts" not in WindowCollator(0, 30)(rows)
+    assert "chunk_counts" not in ChunkCollator(0, 30)(rows)
 
 
 def test_padding_is_no_wider_than_the_batch():
@@ -99,14 +99,14 @@ def test_pooled_logits_are_the_mean_of_each_texts_windows():
 def test_a_model_that_pools_gives_a_row_a_text_and_its_loss_a_gradient(tmp_path):
     model, tokenizer = save_encoder(tmp_path, WORDS, num_labels=3)
     model.eval()
-    rows, _ = encode_texts(tokenizer, [text(n) for n in (3, 40, 7)], 10, "windows")
-    batch = WindowCollator(0, 10)([{"input_ids": ids, "labels": 0} for ids in rows])
+    rows, _ = encode_texts(tokenizer, [text(n) for n in (3, 40, 7)], 10, "chunks")
+    batch = ChunkCollator(0, 10)([{"input_ids": ids, "labels": 0} for ids in rows])
     expected = predict_logits(model, rows, 0, 10, 16)
-    pool_windows_of(model)
+    pool_chunks(model)
     labels = batch.pop("labels")
     logits = model(**batch).logits
     assert len(logits) == len(labels) and np.allclose(logits.detach().numpy(), expected, atol=1e-5)
-    assert len(model(input_ids=batch["input_ids"]).logits) == 7  # windows, where no counts are given
+    assert len(model(input_ids=batch["input_ids"]).logits) == 7  # chunks, where no counts are given
     logits.sum().backward()
     assert model.classifier.weight.grad.abs().sum() > 0
 
@@ -125,14 +125,14 @@ def test_logits_come_in_the_order_of_the_rows_and_windows_count_once():
     rng = np.random.default_rng(1)
     rows = [rng.integers(1, 50, size=n).tolist() for n in (3, 25, 1, 10, 7, 18)]
     logits = predict_logits(SumOfTokens(), rows, pad_token_id=9, max_length=10, batch_size=2)
-    expected = [[np.mean([sum(w) for w in split_windows(r, 10)]), len(r) / len(split_windows(r, 10))] for r in rows]
+    expected = [[np.mean([sum(w) for w in split_chunks(r, 10)]), len(r) / len(split_chunks(r, 10))] for r in rows]
     assert np.allclose(logits, expected)
 
 
 def test_predicting_leaves_the_mode_of_the_model_as_it_was_and_batches_change_nothing(tmp_path):
     model, tokenizer = save_encoder(tmp_path, WORDS, num_labels=3)
     model.train()
-    rows, _ = encode_texts(tokenizer, [text(n) for n in (3, 40, 7, 12)], 10, "windows")
+    rows, _ = encode_texts(tokenizer, [text(n) for n in (3, 40, 7, 12)], 10, "chunks")
     one, all_at_once = (predict_logits(model, rows, 0, 10, batch_size) for batch_size in (1, 16))
     assert model.training
     assert np.allclose(one, all_at_once, atol=1e-5)

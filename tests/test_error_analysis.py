@@ -10,7 +10,7 @@ REFERENCE = "Pale skin, tiredness and poor appetite; give 1,000 mg once or 0.50 
 
 
 @pytest.mark.parametrize(
-    ("prediction", "ended", "shown"),
+    ("prediction", "finished", "shown"),
     [
         ("Pale skin, tiredness and poor appetite; give 1000 mg once or .5 g twice a day.", True, set()),
         (REFERENCE + " Also" + "".join(f" see {word} notes" for word in "abcdefghijkl"), True, {"verbose"}),
@@ -25,8 +25,8 @@ REFERENCE = "Pale skin, tiredness and poor appetite; give 1,000 mg once or 0.50 
         (REFERENCE.replace("1,000 mg", "some"), True, {"wrong_numbers"}),
     ],
 )
-def test_a_row_shows_exactly_its_error_patterns(prediction, ended, shown):
-    patterns = error_analysis.error_patterns(["", prediction], ["", REFERENCE], ["", SOURCE], [True, ended])
+def test_a_row_shows_exactly_its_error_patterns(prediction, finished, shown):
+    patterns = error_analysis.error_patterns(["", prediction], ["", REFERENCE], ["", SOURCE], [True, finished])
     assert {name for name, rows in patterns.items() if 1 in rows} == shown
     assert patterns["empty"][:1] == [0]
     assert set(patterns) == set(error_analysis.PATTERN_ADVICE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.factuality import KINDS, OMITTED, factuality_statistics, find_inventions, find_omissions
+from utils.factuality import KINDS, OMITTED, factuality_statistics, find_hallucinations, find_omissions
 from utils.factuality.medical_terms import PACKAGES, load_terms
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
 
@@ -62,12 +62,12 @@ def found(findings: list[dict]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("summary", RIGHT)
 def test_what_the_dialogue_says_in_other_words_is_no_invention(summary):
-    assert find_inventions(DIALOGUE, summary) == []
+    assert find_hallucinations(DIALOGUE, summary) == []
 
 
 @pytest.mark.parametrize(("summary", "kind", "text"), WRONG)
 def test_each_kind_of_invention_is_found_where_it_stands(summary, kind, text):
-    findings = find_inventions(DIALOGUE, summary)
+    findings = find_hallucinations(DIALOGUE, summary)
     assert found(findings) == [(kind, text)]
     start, end = findings[0]["span"]
     assert summary[start:end] == text and findings[0]["detail"]
@@ -78,12 +78,12 @@ def test_every_kind_is_tested_and_no_other_is_found():
 
 
 def test_a_side_that_the_source_does_not_give_is_found_and_one_of_both_is_not():
-    (finding,) = find_inventions("My shoulder hurts.", "Left shoulder pain.")
+    (finding,) = find_hallucinations("My shoulder hurts.", "Left shoulder pain.")
     assert finding["kind"] == "laterality" and "no side" in finding["detail"]
-    assert find_inventions("Both knees hurt.", "Left knee pain.") == []
-    assert find_inventions("The left knee hurts. The right knee, too.", "Bilateral knee pain.") == []
-    assert find_inventions("These knees hurt.", "Bilateral knee pain.") == []
-    assert find_inventions("Doctor: Which shoulder? Patient: The left.", "Left shoulder.") == []
+    assert find_hallucinations("Both knees hurt.", "Left knee pain.") == []
+    assert find_hallucinations("The left knee hurts. The right knee, too.", "Bilateral knee pain.") == []
+    assert find_hallucinations("These knees hurt.", "Bilateral knee pain.") == []
+    assert find_hallucinations("Doctor: Which shoulder? Patient: The left.", "Left shoulder.") == []
 
 
 def test_an_omission_has_its_place_in_the_reference():
@@ -99,25 +99,25 @@ def test_an_omission_has_its_place_in_the_reference():
 
 
 def test_a_more_general_word_is_no_invention_but_an_omission():
-    assert find_inventions("He has a migraine.", "Headache.") == []
+    assert find_hallucinations("He has a migraine.", "Headache.") == []
     assert found(find_omissions("He has a migraine.", "Headache.")) == [("finding", "migraine")]
-    assert found(find_inventions("He has a headache.", "Migraine.")) == [("finding", "Migraine")]
+    assert found(find_hallucinations("He has a headache.", "Migraine.")) == [("finding", "Migraine")]
 
 
 def test_where_the_source_says_both_nothing_is_flipped():
     source = "Doctor: Any cough? Patient: No. Well, at night I have a cough."
-    assert find_inventions(source, "He has a cough.") == find_inventions(source, "No cough.") == []
+    assert find_hallucinations(source, "He has a cough.") == find_hallucinations(source, "No cough.") == []
 
 
 def test_findings_come_in_the_order_of_the_text():
-    starts = [f["span"][0] for f in find_inventions("", "Gout, 12 mg of warfarin for the 3 years of pneumonia.")]
+    starts = [f["span"][0] for f in find_hallucinations("", "Gout, 12 mg of warfarin for the 3 years of pneumonia.")]
     assert starts == sorted(starts) and len(starts) == 5
 
 
 @pytest.mark.parametrize("text", ["", " \n", "?", "\U0001f600 \u0130\u00df", "Doctor:", "no", "5", "\ufeff5 mg\x00"])
 def test_empty_and_odd_texts(text):
-    assert find_inventions(text, text) == find_omissions(text, text) == []
-    assert find_inventions(text, "") == [] and find_omissions("", text) == []
+    assert find_hallucinations(text, text) == find_omissions(text, text) == []
+    assert find_hallucinations(text, "") == [] and find_omissions("", text) == []
     statistics = factuality_statistics([""], [text], [text])
     assert all(np.isfinite(values).all() for values in statistics.values())
 
@@ -127,7 +127,7 @@ def test_empty_and_odd_texts(text):
 )
 def test_a_long_text_takes_seconds_not_minutes(text):
     start = time.process_time()
-    find_inventions(text * 500, text * 500)
+    find_hallucinations(text * 500, text * 500)
     assert time.process_time() - start < 10  # 0.3 s measured
 
 
@@ -137,12 +137,14 @@ def test_statistics_count_what_is_found():
     statistics = factuality_statistics(summaries, references, [DIALOGUE] * 3)
     values = {name: column[:, 0].tolist() for name, column in statistics.items()}
     assert all((column[:, 1] == 1).all() and column.shape == (3, 2) for column in statistics.values())
-    assert values["invented_findings"] == values["invented_drugs"] == values["invented_numbers"] == [1, 0, 0]
+    assert (
+        values["hallucinated_findings"] == values["hallucinated_drugs"] == values["hallucinated_numbers"] == [1, 0, 0]
+    )
     assert values["negation_flips"] == values["wrong_laterality"] == [1, 0, 0]
     assert values["wrong_person"] == [0, 0, 0]
-    assert values["any_invention"] == [1, 0, 0]
+    assert values["any_hallucination"] == [1, 0, 0]
     assert values["omitted_numbers"] == values["omitted_drugs"] == [1, 1, 1]
-    assert values["invention"][0] > 0.3 and values["invention"][1:] == [0, 0]
+    assert values["hallucination"][0] > 0.3 and values["hallucination"][1:] == [0, 0]
     assert values["omission"][1] < values["omission"][0] and values["omission"][2] == 1
 
 
@@ -152,13 +154,13 @@ def test_omission_is_the_share_of_content_that_is_missing():
     assert statistics["omission"][0, 0] == pytest.approx(2 / 4)
     # gout and its word, over these two and 5 supported ones
     statistics = factuality_statistics(["Gout."], [""], ["Nothing."])
-    assert statistics["invention"][0, 0] == pytest.approx(2 / 7)
+    assert statistics["hallucination"][0, 0] == pytest.approx(2 / 7)
 
 
 def test_statistics_go_through_the_bootstrap():
     statistics = factuality_statistics(RIGHT * 3, RIGHT * 3, [DIALOGUE] * 24)
     results = evaluate_statistics(statistics, resampling_weights(24, 0), "test")
-    assert results["test_any_invention"] == 0 and results["test_omission"] == 0
+    assert results["test_any_hallucination"] == 0 and results["test_omission"] == 0
     assert set(OMITTED) < set(statistics)
 
 
@@ -169,7 +171,7 @@ def test_a_text_invents_and_omits_nothing_of_itself():
         texts = [row[column] for row in csv.DictReader(stream) for column in ("section_text", "dialogue")]
     assert len(texts) == 200
     for text in texts:
-        assert find_inventions(text, text) == find_omissions(text, text) == []
+        assert find_hallucinations(text, text) == find_omissions(text, text) == []
     statistics = factuality_statistics(texts, texts, texts)
     assert all(values[:, 0].sum() == 0 for values in statistics.values())
 
@@ -185,7 +187,7 @@ def test_a_hundred_dialogues_take_under_two_seconds_of_processor_time_and_spans_
     factuality_statistics(notes, notes, dialogues)
     assert time.process_time() - start < 2  # 0.3 s measured
     pairs = list(zip(notes, dialogues, strict=True))
-    findings = [(note, finding) for note, dialogue in pairs for finding in find_inventions(dialogue, note)]
+    findings = [(note, finding) for note, dialogue in pairs for finding in find_hallucinations(dialogue, note)]
     assert len(findings) > 30
     assert all(note[slice(*finding["span"])] == finding["text"] for note, finding in findings)
     assert all(finding["kind"] in KINDS for _, finding in findings)

@@ -82,7 +82,8 @@ def test_a_file_that_cannot_be_read_is_named_with_its_row(tmp_path, name, conten
 def test_reading_a_file_imports_no_training_library(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"q": 1}')
     script = (
-        "import sys; from utils.arguments import DataArguments; before = set(sys.modules); from utils.data.files import *\n"
+        "import sys; from utils.arguments import DataArguments; before = set(sys.modules)\n"
+        "from utils.data.files import *\n"
         "list(read_split(DataArguments(train_file=sys.argv[1]), 'train', ['q'], None, '', {}))\n"
         "print(*({'datasets', 'sklearn', 'torch'} & (set(sys.modules) - before)))"
     )

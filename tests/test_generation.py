@@ -5,7 +5,7 @@ from conftest import toy_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from utils.generation import batches_by_length, generate_answers, score_answers
-from utils.prompts import chat_prompt, encode
+from utils.prompts import chat_prompt, tokenize_pairs
 
 GENERATION = {"max_new_tokens": 12, "do_sample": False}
 
@@ -26,7 +26,7 @@ def rows(loaded):
     questions = [row["question"] * (1 + i % 3) for i, row in enumerate(toy_rows()[:9])]
     answers = [row["answer"][: 5 + 17 * (i % 5)] for i, row in enumerate(toy_rows()[:9])]
     prompts = [chat_prompt(tokenizer, None, q) if chat else q for q in questions]
-    return encode(tokenizer, prompts, answers, chat)
+    return tokenize_pairs(tokenizer, prompts, answers, chat)
 
 
 @torch.inference_mode()
@@ -73,10 +73,10 @@ def test_answers_are_greedy_in_order_and_the_same_in_any_batch(loaded, rows):
     stop = tokenizer.convert_ids_to_tokens(common)
     expected = [naive_answer(model, tokenizer, p, {common, tokenizer.eos_token_id}) for p in prompts]
     for batch_size in (1, 4, 9):
-        texts, ended = generate_answers(model, tokenizer, prompts, stop, GENERATION, batch_size, None)
+        texts, finished = generate_answers(model, tokenizer, prompts, stop, GENERATION, batch_size, None)
         assert texts == [text for text, _ in expected]
-        assert ended == [end for _, end in expected]
-    assert len(set(ended)) == 2  # some ended by themselves, some were cut off
+        assert finished == [end for _, end in expected]
+    assert len(set(finished)) == 2  # some ended by themselves, some were cut off
 
 
 def test_an_answer_that_ends_at_once_is_empty_and_ended(loaded, rows):

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from trl import ModelConfig
 
 from utils.arguments import UserError
-from utils.encoding import WindowCollator, encode_texts, predict_logits
+from utils.encoding import ChunkCollator, encode_texts, predict_logits
 from utils.evaluation.calibration import fit_temperature
 from utils.hierarchy import (
     LabelTree,
@@ -360,7 +360,7 @@ def train(folder, model, tree, base, **values) -> tuple[Trainer, np.ndarray]:
         model=model,
         args=args,
         train_dataset=Dataset.from_dict({"input_ids": rows, "labels": labels}),
-        data_collator=WindowCollator(0, 16),
+        data_collator=ChunkCollator(0, 16),
         compute_loss_func=hierarchical_loss(tree, [[5, 25], [5, 15, 10]], [1.0, 1.0], 2.0, "class_balanced"),
     )
     trainer.train()

@@ -41,7 +41,7 @@ def test_the_predictor_gives_the_answers_that_the_run_measured(run):
     for batch_size in (1, 8):
         answers = Predictor.from_pretrained(str(run.folder))([row["source"] for row in rows], batch_size)
         assert [a["prediction"] for a in answers] == [row["prediction"] for row in rows]
-        assert [a["ended"] for a in answers] == [row["ended"] for row in rows]
+        assert [a["finished"] for a in answers] == [row["finished"] for row in rows]
 
 
 def test_the_adapter_is_what_answers(run):
@@ -65,7 +65,7 @@ def test_a_file_is_answered_in_its_order_with_its_ids(run, tmp_path, ending):
 def test_one_text_is_answered_on_standard_output(run):
     row = run.predictions[0]
     done = run_predict(run.folder, text=row["source"])
-    keys = ("prediction", "ended", "confidence")
+    keys = ("prediction", "finished", "confidence")
     assert json.loads(done.stdout) == {
         key: pytest.approx(row[key]) if key == "confidence" else row[key] for key in keys
     }

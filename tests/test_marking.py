@@ -104,8 +104,8 @@ def test_the_passages_of_an_answer_are_listed_and_the_cited_ones_marked():
 
 
 def test_what_is_cut_or_not_ended_is_told():
-    assert notes_on({"cut": False, "ended": True}) == ""
-    html = notes_on({"cut": True, "ended": False, "confidence": 0.5, "confidence_note": "a mean of 0.50"})
+    assert notes_on({"cut": False, "finished": True}) == ""
+    html = notes_on({"cut": True, "finished": False, "confidence": 0.5, "confidence_note": "a mean of 0.50"})
     assert "saw a part" in html and "not finished" in html and "0.50" in html
 
 

@@ -139,8 +139,8 @@ def test_the_f1_of_a_group_is_the_mean_of_its_own_classes():
     groups = {"head": ["a", "b"], "tail": ["d", "z"], "none": ["z"]}
     statistics = metrics.classification_statistics(predictions, references, list("abcdz"), groups)
     scores = dict(zip("abcd", f1_score(references, predictions, average=None, zero_division=0), strict=True))
-    assert value(statistics, "head_macro_f1") == pytest.approx((scores["a"] + scores["b"]) / 2)
-    assert value(statistics, "tail_macro_f1") == scores["d"] == 0
+    assert value(statistics, "many_shot_macro_f1") == pytest.approx((scores["a"] + scores["b"]) / 2)
+    assert value(statistics, "few_shot_macro_f1") == scores["d"] == 0
     assert "none_macro_f1" not in statistics
 
 

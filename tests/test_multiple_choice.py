@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from utils.evaluation.multiple_choice import _letter, choice_statistics, score_options, shuffle_rows
 from utils.generation import score_answers
-from utils.prompts import build_prompt, encode, option_answers
+from utils.prompts import build_prompt, option_answers, tokenize_pairs
 
 TASK = {
     "chat": True, "system_prompt": None, "prompt_template": "{question}\n{options}", "max_length": 400,
@@ -33,7 +33,7 @@ def test_an_options_score_is_the_likelihood_of_its_line_and_the_same_by_characte
     scores = scores_of(loaded, ROWS[:2])
     for row, found in zip(ROWS[:2], scores, strict=True):
         lines = option_answers(row["options"])
-        ids, answers = encode(tokenizer, [build_prompt(tokenizer, TASK, row)] * 4, lines, True)
+        ids, answers = tokenize_pairs(tokenizer, [build_prompt(tokenizer, TASK, row)] * 4, lines, True)
         nll, _ = score_answers(model, ids, answers, 0, 1, None)
         assert found[:, 0] == pytest.approx(-nll, abs=1e-4)
         assert found[:, 1] == pytest.approx(-nll / np.array([len(line) for line in lines]), abs=1e-5)

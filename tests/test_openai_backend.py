@@ -114,14 +114,14 @@ def test_settings_of_the_request_are_passed_on(server, folder):
 def test_beams_are_no_part_of_the_protocol(server, folder):
     with pytest.raises(UserError, match="`num_beams`"):
         ask(server, folder, num_beams=2)
-    assert server.bodies == [] and ask(server, folder, num_beams=1)["ended"]
+    assert server.bodies == [] and ask(server, folder, num_beams=1)["finished"]
 
 
 @pytest.mark.parametrize(("chat", "confidence"), [(True, 0.5), (False, 0.25)])
 def test_the_answer_comes_whole_and_in_pieces_with_its_confidence(server, folder, chat, confidence):
     pieces: list[str] = []
     answer = ask(server, folder, chat=chat, on_text=pieces.append)
-    assert answer["response"] == "A disease of the heart." and answer["ended"]
+    assert answer["response"] == "A disease of the heart." and answer["finished"]
     assert answer["confidence"] == pytest.approx(confidence)
     assert pieces == ["A", "A disease", "A disease of the", "A disease of the heart."]
 

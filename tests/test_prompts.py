@@ -5,16 +5,16 @@ from transformers import AutoTokenizer
 
 from utils.arguments import UserError
 from utils.prompts import (
-    answer_frame,
+    answer_delimiters,
     build_prompt,
     chat_prompt,
     check_adapted,
-    encode,
     fill_template,
-    fit,
     format_options,
     option_answers,
-    whole_prompt,
+    render_prompt,
+    tokenize_pairs,
+    truncate_pairs,
 )
 
 COLUMNS = {"question": "q", "context": "c", "options": "o", "answer": "a", "answer_index": "i"}
@@ -87,7 +87,7 @@ def test_a_system_prompt_is_a_turn_of_its_own(tiny_llama):
     assert prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is ataxia?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert whole_prompt(tokenizer, task | {"chat": False}, "What?") == "What?"
+    assert render_prompt(tokenizer, task | {"chat": False}, "What?") == "What?"
 
 
 # ----- Where an answer begins and ends
@@ -95,7 +95,7 @@ def test_a_system_prompt_is_a_turn_of_its_own(tiny_llama):
 
 def test_an_answer_ends_as_the_chat_template_ends_a_turn(tiny_llama, tiny_phi3, tiny_phi):
     frames = {
-        path.name: answer_frame(tokenizer := AutoTokenizer.from_pretrained(path), has_chat(tokenizer))
+        path.name: answer_delimiters(tokenizer := AutoTokenizer.from_pretrained(path), has_chat(tokenizer))
         for path in (tiny_llama, tiny_phi3, tiny_phi)
     }
     assert frames == {
@@ -108,7 +108,7 @@ def test_an_answer_ends_as_the_chat_template_ends_a_turn(tiny_llama, tiny_phi3, 
 def test_a_template_that_writes_before_the_answer_has_that_in_its_frame():
     template = CHATML.replace("{{ m['content'] }}", "{{ '> ' if m['role'] == 'assistant' else '' }}{{ m['content'] }}")
     tokenizer = make_tokenizer(["<|im_start|>", "<|im_end|>"], "<|im_end|>", template)
-    assert answer_frame(tokenizer, True) == ("> ", "<|im_end|>")
+    assert answer_delimiters(tokenizer, True) == ("> ", "<|im_end|>")
 
 
 # ----- Tokens
@@ -119,9 +119,9 @@ def test_the_prompts_tokens_are_the_same_with_and_without_an_answer(tokenizer):
     prompts = [row["question"] for row in toy_rows()[:20]] + ["Question: heart\nAnswer:", "ends in a space ", "x"]
     answers = [row["answer"] for row in toy_rows()[:20]] + ["heart", "so", "\nnew line"]
     prompts = [chat_prompt(tokenizer, None, text) if chat else text for text in prompts]
-    alone, nothing = encode(tokenizer, prompts, None, chat)
-    ids, answer_ids = encode(tokenizer, prompts, answers, chat)
-    stop = tokenizer.convert_tokens_to_ids(answer_frame(tokenizer, chat)[1])
+    alone, nothing = tokenize_pairs(tokenizer, prompts, None, chat)
+    ids, answer_ids = tokenize_pairs(tokenizer, prompts, answers, chat)
+    stop = tokenizer.convert_tokens_to_ids(answer_delimiters(tokenizer, chat)[1])
     assert nothing == [] and ids == alone
     for prompt, answer, p, a in zip(prompts, answers, ids, answer_ids, strict=True):
         assert a[-1] == stop and a.count(stop) == 1
@@ -134,14 +134,14 @@ def test_the_prompts_tokens_stay_where_they_would_merge_with_the_answers(tiny_ll
     prompt, answer = "What i", "s a disease"
     alone, joint = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, prompt + answer))
     assert joint[: len(alone)] != alone  # " is" is one token
-    (ids,), (answer_ids,) = encode(tokenizer, [prompt], [answer], True)
+    (ids,), (answer_ids,) = tokenize_pairs(tokenizer, [prompt], [answer], True)
     assert ids == alone and tokenizer.decode(ids + answer_ids[:-1]) == prompt + answer
 
 
 def test_every_option_of_an_exam_follows_the_same_prompt_tokens(tokenizer):
     row = toy_exam()[0]
     options = option_answers(row["options"])
-    ids, answer_ids = encode(tokenizer, [row["question"]] * 4, options, False)
+    ids, answer_ids = tokenize_pairs(tokenizer, [row["question"]] * 4, options, False)
     assert all(prompt == ids[0] for prompt in ids) and len({tuple(a) for a in answer_ids}) == 4
 
 
@@ -149,19 +149,19 @@ def test_every_option_of_an_exam_follows_the_same_prompt_tokens(tokenizer):
 
 
 def test_rows_that_fit_are_left_alone():
-    assert fit([[1, 2], [3]], [[4, 5], [6]], 4) == (
+    assert truncate_pairs([[1, 2], [3]], [[4, 5], [6]], 4) == (
         [[1, 2], [3]], [[4, 5], [6]], {"cut_prompts": 0, "cut_answers": 0},
     )  # fmt: skip
 
 
 def test_a_long_prompt_keeps_its_end_and_leaves_room_for_one_token_of_answer():
-    prompts, answers, counts = fit([[1, 2, 3, 4, 5], [1, 2, 3, 4]], [[6, 7], [8]], 4)
+    prompts, answers, counts = truncate_pairs([[1, 2, 3, 4, 5], [1, 2, 3, 4]], [[6, 7], [8]], 4)
     assert prompts == [[3, 4, 5], [2, 3, 4]] and answers == [[6], [8]]
     assert counts == {"cut_prompts": 2, "cut_answers": 1}
-    assert fit([[1, 2, 3, 4, 5]], None, 4) == ([[3, 4, 5]], None, {"cut_prompts": 1, "cut_answers": 0})
+    assert truncate_pairs([[1, 2, 3, 4, 5]], None, 4) == ([[3, 4, 5]], None, {"cut_prompts": 1, "cut_answers": 0})
 
 
 def test_a_long_answer_loses_its_end():
-    prompts, answers, counts = fit([[1, 2]], [[3, 4, 5]], 4)
+    prompts, answers, counts = truncate_pairs([[1, 2]], [[3, 4, 5]], 4)
     assert (prompts, answers, counts) == ([[1, 2]], [[3, 4]], {"cut_prompts": 0, "cut_answers": 1})
     assert all(len(p) + len(a) <= 4 for p, a in zip(prompts, answers, strict=True))

@@ -125,7 +125,7 @@ def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):
         "utils.plots.Figure.savefig",
         lambda figure, *_, **__: drawn.append([t.get_text() for a in figure.axes for t in a.get_yticklabels()]),
     )
-    metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "ended", "loss", "perplexity"]
+    metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "finished", "loss", "perplexity"]
     results = {f"{p}test_{metric}": 0.5 for metric in metrics for p in ("", "base_")}
     plot_metrics(results | {"base_test_rougeLsum": 0.499}, tmp_path)
     assert [label.split("\n")[0] for label in drawn[0]] == ["ROUGE-1", "ROUGE-2", "ROUGE-L", "BLEU", "perplexity"]
@@ -162,7 +162,9 @@ def test_any_key_may_be_absent(tmp_path, dropped):
 
 @pytest.mark.parametrize("count", [1, 8])
 def test_plots_are_images_that_show_something(tmp_path, count):
-    metrics = ["accuracy", "macro_f1", "weighted_f1", "path_accuracy", "ece", "brier", "omission", "invention"][:count]
+    metrics = ["accuracy", "macro_f1", "weighted_f1", "path_accuracy", "ece", "brier", "omission", "hallucination"][
+        :count
+    ]
     results = {f"{p}{m}": 0.5 for m in metrics for p in ("test_", f"baseline_{'long_name_' * 8}test_")}
     write_json(tmp_path / "all_results.json", results | {f"test_{metrics[0]}_ci95": [0.4, 0.6]})
     history = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}, {"step": 20, "eval_loss": 1.5}]

@@ -9,7 +9,7 @@ import pytest
 from conftest import CHATML, make_tokenizer, toy_rows, write_rows
 
 from utils.arguments import UserError
-from utils.prompts import build_prompt, encode
+from utils.prompts import build_prompt, tokenize_pairs
 from utils.retrieval import (
     NO_SUPPORT,
     PASSAGE_WORDS,
@@ -174,7 +174,7 @@ def test_rows_get_as_many_passages_as_the_models_length_allows(chat: bool):
     assert shown[0] == retriever.search(rows[0]["asked"], 3)
 
     prompt = build_prompt(tokenizer, task, new_rows[0])
-    length = len(encode(tokenizer, [prompt], None, chat)[0][0])
+    length = len(tokenize_pairs(tokenizer, [prompt], None, chat)[0][0])
     for most, expected in ((length + 1, 3), (length, 2), (5, 0)):
         _, shown = add_passages(rows, retriever, 3, tokenizer, task | {"max_length": most})
         assert len(shown[0]) == expected

@@ -69,7 +69,7 @@ def class_run(tiny_bert, data, tmp_path_factory) -> Run:
         "learning_rate": 0.001, "head_learning_rate": 0.05, "dropout": 0.0, "use_cpu": True,
         "train_sampling_strategy": "group_by_length", "report_to": "none", "logging_steps": 10,
         "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True,
-        "metric_for_best_model": "macro_f1", "class_imbalance": "logit_adjustment", "blend": "linear",
+        "metric_for_best_model": "macro_f1", "class_imbalance": "logit_adjustment", "ensemble": "linear",
         "max_risk": 0.3,
         "output_dir": str(folder / "run"),
     }  # fmt: skip
@@ -120,7 +120,7 @@ def results_file(run: Run) -> str:
 def test_training_beats_the_base_model_and_guessing(class_run):
     results = class_run.results
     assert results["test_macro_f1"] > 0.7 > results["baseline_encoder_alone_test_macro_f1"] > 0.4
-    assert results["blend_linear"] > 0
+    assert results["ensemble_linear"] > 0
     for other in ("base_test", "baseline_majority_test", "baseline_stratified_random_test"):
         assert results[f"delta_{other}_macro_f1_ci95"][0] > 0
     assert results["mcnemar_test_accuracy_p"] < 0.05
@@ -133,7 +133,7 @@ def test_every_system_has_every_metric_with_its_interval(class_run):
         for metric in ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "matthews"):
             low, high = results[f"{system}_{metric}_ci95"]
             assert low <= high and -1 <= results[f"{system}_{metric}"] <= 1
-    for metric in ("loss", "ece", "brier", "uncalibrated_ece", "top_3_accuracy", "coverage", "middle_macro_f1"):
+    for metric in ("loss", "ece", "brier", "uncalibrated_ece", "top_3_accuracy", "coverage", "medium_shot_macro_f1"):
         assert f"test_{metric}_ci95" in results
     assert results["test_top_3_accuracy"] == 1  # of three classes
     assert all(not isinstance(value, dict) for value in results.values())
@@ -237,18 +237,18 @@ def test_balanced_sampling_draws_the_rare_ward_more_often(tiny_bert, data, tmp_p
     assert share["balanced_sampling"] > share["none"]
 
 
-@pytest.mark.parametrize("how", ["head", "head_tail", "windows"])
+@pytest.mark.parametrize("how", ["head", "head_tail", "chunks"])
 def test_long_texts_are_cut_or_read_in_windows_and_served_alike(how, tiny_bert, data, tmp_path):
     run = classify(tiny_bert, tmp_path / "run", train_file=data.notes, long_texts=how, max_length=16)
     assert run.task["long_texts"] == how
-    assert (run.results["data_train_cut_texts"] == 0) == (how == "windows")
+    assert (run.results["data_train_cut_texts"] == 0) == (how == "chunks")
     answers = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [a["confidence"] for a in answers] == pytest.approx([r["confidence"] for r in run.predictions], abs=1e-4)
 
 
 def test_with_windows_the_evaluation_during_training_is_that_of_whole_texts(tiny_bert, data, tmp_path):
     run = classify(
-        tiny_bert, tmp_path / "run", train_file=data.notes, long_texts="windows", max_length=16, eval_strategy="steps",
+        tiny_bert, tmp_path / "run", train_file=data.notes, long_texts="chunks", max_length=16, eval_strategy="steps",
         eval_steps=2, per_device_eval_batch_size=4,
     )  # fmt: skip
     (during,) = [entry["eval_macro_f1"] for entry in history(run) if "eval_macro_f1" in entry]
@@ -262,7 +262,7 @@ def test_gradient_accumulation_changes_neither_loss_nor_gradient(how, tiny_bert,
         run = classify(
             tiny_bert, tmp_path / f"{rows}x{steps}", train_file=data.notes, per_device_train_batch_size=rows,
             gradient_accumulation_steps=steps, logging_first_step=True, dropout=0.0, lora_dropout=0.0,
-            long_texts="windows", max_length=16, class_imbalance=how,
+            long_texts="chunks", max_length=16, class_imbalance=how,
         )  # fmt: skip
         first.append((history(run)[0]["loss"], history(run)[0]["grad_norm"]))
     assert first[1] == pytest.approx(first[0], abs=1e-4) and first[2] == pytest.approx(first[0], abs=1e-4)
@@ -405,10 +405,10 @@ def test_a_run_that_was_killed_ends_in_the_weights_of_one_that_was_not(tiny_bert
         ({"dtype": "bfloat16", "bf16": True, "use_peft": False}, "all weights are trained, which needs float32"),
         ({"class_imbalance": "oversample"}, "`class_imbalance`"),
         ({"max_risk": 5}, "`max_risk` is 5.0"),
-        ({"max_windows": 0}, "`max_windows` is 0"),
+        ({"max_chunks": 0}, "`max_chunks` is 0"),
         ({"dropout": 1.5}, "`dropout` is 1.5"),
         ({"pooling": "cls"}, "`pooling`"),
-        ({"blend": "svm"}, "`blend`"),
+        ({"ensemble": "svm"}, "`ensemble`"),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(tiny_bert, data, tmp_path, values, expected):
@@ -436,7 +436,7 @@ def test_a_text_of_a_megabyte_and_a_class_of_one_row_are_no_mistake(tiny_bert, d
     rows += [{"id": "long", "note": "heart pain " * 100_000, "ward": "cardiology"}]
     rows += [{"id": "one", "note": "The only one of its kind.", "ward": "oncology"}]
     path = write_rows(tmp_path / "rows.csv", rows)
-    for how in ("head_tail", "windows"):
+    for how in ("head_tail", "chunks"):
         run = classify(tiny_bert, tmp_path / how, train_file=path, long_texts=how, max_length=64)
         assert run.task["labels"] == [*WARDS[:2], "oncology", "urology"]
 

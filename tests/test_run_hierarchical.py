@@ -84,7 +84,7 @@ def tree_run(tiny_bert, notes, tmp_path_factory) -> Run:
         "use_cpu": True, "train_sampling_strategy": "group_by_length", "report_to": "none", "logging_steps": 10,
         "eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True,
         "metric_for_best_model": "child_macro_f1", "focal_gamma": 1.0, "class_imbalance": "class_balanced",
-        "blend": "linear", "max_risk": 0.3, "output_dir": str(folder / "run"),
+        "ensemble": "linear", "max_risk": 0.3, "output_dir": str(folder / "run"),
     }  # fmt: skip
     argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--num_train_epochs", "6"]
     done = run_script("run_hierarchical.py", [*argv, "--output_dir", str(folder / "run")])
@@ -94,11 +94,11 @@ def tree_run(tiny_bert, notes, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def plain(tiny_bert, notes, tmp_path_factory) -> Run:
-    """Two steps of cross-entropy without dropout, texts in windows."""
+    """Two steps of cross-entropy without dropout, texts in chunks."""
     return classify(tiny_bert, tmp_path_factory.mktemp("plain") / "run", train_file=notes, **STEADY)
 
 
-STEADY = {"logging_steps": 1, "dropout": 0.0, "lora_dropout": 0.0, "long_texts": "windows", "max_length": 16}
+STEADY = {"logging_steps": 1, "dropout": 0.0, "lora_dropout": 0.0, "long_texts": "chunks", "max_length": 16}
 
 
 # ----- What a run writes
@@ -275,7 +275,7 @@ def test_a_path_column_of_three_levels(tiny_bert, notes, tmp_path):
 
 
 def test_long_texts_in_windows_are_served_as_evaluated(plain):
-    assert plain.results["data_train_cut_texts"] == 0 and plain.task["long_texts"] == "windows"
+    assert plain.results["data_train_cut_texts"] == 0 and plain.task["long_texts"] == "chunks"
     assert_served_as_evaluated(plain, 1e-4)
 
 

@@ -25,7 +25,7 @@ METRICS = (
     "bleu",
     "length_ratio",
     "repetition",
-    "ended",
+    "finished",
 )
 
 
@@ -78,9 +78,12 @@ def test_a_run_writes_every_file_of_the_contract(qa_run):
 
 def test_results_hold_each_metric_of_the_three_systems_with_its_interval(qa_run):
     results = qa_run.results
-    systems = ("test", "base_test", "baseline_nearest_question_test")
+    system_names = ("test", "base_test", "baseline_nearest_question_test")
     for name in [
-        f"{s}_{m}" for s in systems for m in METRICS if not (s == systems[2] and m in METRICS[:2] + ("ended",))
+        f"{s}_{m}"
+        for s in system_names
+        for m in METRICS
+        if not (s == system_names[2] and m in METRICS[:2] + ("finished",))
     ]:
         low, high = results[f"{name}_ci95"]
         assert low <= results[name] <= high, name
@@ -156,7 +159,7 @@ def test_the_task_file_alone_is_enough_to_serve_the_adapter(qa_run, tiny_llama):
     assert set(task["versions"]) >= {"torch", "transformers", "peft", "trl"}
     rows = qa_run.predictions[:3]
     answers = Predictor.from_pretrained(str(qa_run.folder))([row["source"] for row in rows], batch_size=1)
-    assert len(answers) == 3 and all(set(a) == {"prediction", "ended", "confidence"} for a in answers)
+    assert len(answers) == 3 and all(set(a) == {"prediction", "finished", "confidence"} for a in answers)
 
 
 def test_the_loss_curve_and_the_logger_are_written(qa_run):

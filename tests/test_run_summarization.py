@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import predict
 from run_summarization import ARGUMENTS, main
-from utils.factuality import find_inventions
+from utils.factuality import find_hallucinations
 from utils.hub import published_files
 from utils.inference import Predictor
 
@@ -98,9 +98,9 @@ def test_the_numbers_are_those_of_the_predictions(summary_run):
         scores = [scorer.score(row["reference"], row[column]) for row in rows]
         for name in ("rouge1", "rougeL"):
             assert results[f"{prefix}_{name}"] == pytest.approx(np.mean([score[name].fmeasure for score in scores]))
-    assert results["test_ended"] == pytest.approx(np.mean([row["ended"] for row in rows]))
-    assert results["test_any_invention"] == pytest.approx(np.mean([bool(row["inventions"]) for row in rows]))
-    assert all(row["inventions"] == find_inventions(row["source"], row["prediction"]) for row in rows)
+    assert results["test_finished"] == pytest.approx(np.mean([row["finished"] for row in rows]))
+    assert results["test_any_hallucination"] == pytest.approx(np.mean([bool(row["hallucinations"]) for row in rows]))
+    assert all(row["hallucinations"] == find_hallucinations(row["source"], row["prediction"]) for row in rows)
 
 
 def test_the_loss_is_the_mean_over_the_tokens_of_all_summaries(summary_run, tiny_t5):
@@ -118,18 +118,27 @@ def test_the_loss_is_the_mean_over_the_tokens_of_all_summaries(summary_run, tiny
 def test_training_beats_the_base_model(summary_run):
     results = summary_run.results
     assert results["test_rouge1"] > 0.4 and results["delta_base_test_rouge1_ci95"][0] > 0
-    assert results["delta_base_test_loss_ci95"][1] < 0 and results["test_ended"] == 1
+    assert results["delta_base_test_loss_ci95"][1] < 0 and results["test_finished"] == 1
     assert results["delta_baseline_copy_test_compression"] > 0
 
 
 def test_every_system_has_every_metric_with_its_interval(summary_run):
     results = summary_run.results
     for system in SYSTEMS:
-        for metric in ("rouge1", "rougeLsum", "bleu", "chrf", "omission", "invention", "any_invention", "compression"):
+        for metric in (
+            "rouge1",
+            "rougeLsum",
+            "bleu",
+            "chrf",
+            "omission",
+            "hallucination",
+            "any_hallucination",
+            "compression",
+        ):
             low, high = results[f"{system}_{metric}_ci95"]
             assert low <= results[f"{system}_{metric}"] + 1e-9 and results[f"{system}_{metric}"] <= high + 1e-9
     copy, tuned = results["baseline_copy_test_compression"], results["test_compression"]
-    assert copy == 1 and tuned > 1.5 and results["baseline_copy_test_any_invention"] == 0
+    assert copy == 1 and tuned > 1.5 and results["baseline_copy_test_any_hallucination"] == 0
     assert all(not isinstance(value, dict) for value in results.values())
     assert {"latency_p50_ms", "peak_memory_gb", "train_loss", "eval_loss_ci95"} <= set(results)
 
@@ -171,8 +180,12 @@ def test_the_predictor_summarizes_as_the_evaluation_did_in_any_order_and_batch(s
     backwards = predictor([{"dialogue": row["source"]} for row in reversed(rows)], batch_size=3)[::-1]
     assert backwards == answers
     for answer, row in zip(answers, rows, strict=True):
-        assert (answer["ended"], answer["cut"], answer["inventions"]) == (row["ended"], row["cut"], row["inventions"])
-        for found in answer["inventions"]:
+        assert (answer["finished"], answer["cut"], answer["hallucinations"]) == (
+            row["finished"],
+            row["cut"],
+            row["hallucinations"],
+        )
+        for found in answer["hallucinations"]:
             assert answer["prediction"][slice(*found["span"])] == found["text"]
 
 
@@ -183,7 +196,7 @@ def test_the_command_line_writes_a_line_a_row(summary_run, data, tmp_path):
     assert done.code == 0, done.stderr
     lines = read_jsonl(tmp_path / "out.jsonl")
     assert [line["id"] for line in lines] == [row["id"] for row in read_jsonl(data.dialogues)]
-    assert all(set(line) == {"id", "prediction", "ended", "cut", "inventions"} for line in lines)
+    assert all(set(line) == {"id", "prediction", "finished", "cut", "hallucinations"} for line in lines)
     known = {row["id"]: row["prediction"] for row in summary_run.predictions}
     shorter = [known[line["id"]].startswith(line["prediction"]) for line in lines if line["id"] in known]
     assert len(shorter) == 16 and all(shorter)
@@ -214,7 +227,7 @@ def test_quantized_weights_train_an_adapter(bits, tiny_t5, data, tmp_path):
     assert type(layer.wo) is torch.nn.Linear  # transformers leaves it whole: its input is what overflows in T5
     assert type(layer.wi_0).__name__ in ("Linear4bit", "Linear8bitLt")
     answers = predictor([row["source"] for row in run.predictions])
-    assert [set(a) for a in answers] == [{"prediction", "ended", "cut", "inventions"}] * 4
+    assert [set(a) for a in answers] == [{"prediction", "finished", "cut", "hallucinations"}] * 4
 
 
 def test_gradient_accumulation_changes_neither_loss_nor_gradient(tiny_t5, data, tmp_path):
@@ -270,7 +283,7 @@ def test_windows_read_the_whole_source_and_are_served_alike(tiny_t5, data, tmp_p
     twice = [row | {"dialogue": f"{row['dialogue']}\n{row['dialogue']}"} for row in rows]
     values = {"train_file": write_rows(tmp_path / "rows.jsonl", twice), "max_source_length": 64}
     head = run_main(tiny_t5, tmp_path / "head", **values).results
-    run = run_main(tiny_t5, tmp_path / "windows", long_texts="windows", max_windows=20, **values)
+    run = run_main(tiny_t5, tmp_path / "chunks", long_texts="chunks", max_chunks=20, **values)
     for split in ("train", "validation", "test"):
         assert head[f"data_{split}_cut_sources"] > 0 and head[f"data_{split}_lost_source_tokens"] > 0
         assert run.results[f"data_{split}_cut_sources"] == run.results[f"data_{split}_lost_source_tokens"] == 0
@@ -345,7 +358,7 @@ def test_a_run_that_was_killed_ends_in_the_weights_of_one_that_was_not(tiny_t5, 
         ({"max_source_length": 4}, "`max_source_length` is 4: this model takes 8 or more tokens"),
         ({"max_new_tokens": 0}, "`max_new_tokens` is 0"),
         ({"num_beams": 0}, "`num_beams` is 0: give 1 or more"),
-        ({"max_windows": 0}, "`max_windows` is 0"),
+        ({"max_chunks": 0}, "`max_chunks` is 0"),
         ({"no_repeat_ngram_size": -1}, "`no_repeat_ngram_size` is -1"),
         ({"length_penalty": 2.0}, "give `num_beams` above 1"),
         ({"long_texts": "tail"}, "`long_texts`"),

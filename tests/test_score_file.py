@@ -55,7 +55,7 @@ def test_a_summary_is_also_compared_with_its_source(tmp_path, capsys):
     statistics = summary_statistics(predictions, references, sources)
     statistics |= factuality_statistics(predictions, references, sources)
     assert list(result) == ["rows", *(key for name in statistics for key in (name, f"{name}_ci95"))]
-    assert result["any_invention"] == result["invented_drugs"] == 0.5 and result["omitted_numbers"] == 0.5
+    assert result["any_hallucination"] == result["hallucinated_drugs"] == 0.5 and result["omitted_numbers"] == 0.5
     assert result["compression"] == pytest.approx(9 / 7) and result["novel_4gram"] == 1
 
 

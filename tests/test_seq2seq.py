@@ -87,8 +87,8 @@ def test_summaries_are_greedy_in_order_and_the_same_in_any_batch(loaded, pairs):
     stop = naive_stop(model, tokenizer, pairs[0])
     expected = [naive_summary(model, tokenizer, source, tokenizer.convert_tokens_to_ids(stop)) for source in pairs[0]]
     for batch_size in (1, 4, 9):
-        texts, ended = generate_answers(model, tokenizer, pairs[0], stop, GENERATION, batch_size, None)
-        assert list(zip(texts, ended, strict=True)) == expected
+        texts, finished = generate_answers(model, tokenizer, pairs[0], stop, GENERATION, batch_size, None)
+        assert list(zip(texts, finished, strict=True)) == expected
     assert len({text for text, _ in expected}) > 1
 
 
@@ -152,8 +152,8 @@ def test_a_summary_that_is_too_long_keeps_its_end_token(loaded):
 
 def test_a_window_without_a_sentence_is_left_out_and_none_of_the_summary_is(loaded):
     _, tokenizer = loaded
-    windows = [["I have a fever.", "Thank you."], ["It is surgery."]]
-    ids, labels, owners, _ = encode_pairs(tokenizer, windows, ["Fever fever.", "Surgery."], 64)
+    chunks = [["I have a fever.", "Thank you."], ["It is surgery."]]
+    ids, labels, owners, _ = encode_pairs(tokenizer, chunks, ["Fever fever.", "Surgery."], 64)
     assert owners == [0, 1] and len(ids) == len(labels) == 2
 
 

@@ -18,26 +18,26 @@ def finding(kind: str) -> dict:
     return {"kind": kind, "text": "x", "span": [0, 1], "detail": ""}
 
 
-def patterns_of(prediction: str, invented: str, omitted: str, ended: bool, cut: bool, reference: str) -> set[str]:
+def patterns_of(prediction: str, invented: str, omitted: str, finished: bool, cut: bool, reference: str) -> set[str]:
     """Patterns of the second of two rows; the first is right."""
     predictions, references, sources = ["Cough.", prediction], ["Cough.", reference], ["I cough.", SOURCE]
-    inventions, omissions = ([[], [finding(kind) for kind in kinds.split()]] for kinds in (invented, omitted))
+    hallucinations, omissions = ([[], [finding(kind) for kind in kinds.split()]] for kinds in (invented, omitted))
     statistics = summary_statistics(predictions, references, sources)
     found = summary_error_patterns(
-        predictions, references, sources, [True, ended], [False, cut], inventions, omissions, statistics
+        predictions, references, sources, [True, finished], [False, cut], hallucinations, omissions, statistics
     )
     assert set(found) == set(PATTERN_ADVICE) and not any(0 in rows for rows in found.values())
     return {name for name, rows in found.items() if rows == [1]}
 
 
 @pytest.mark.parametrize(
-    ("prediction", "invented", "omitted", "shown"),
+    ("prediction", "hallucinated", "omitted", "shown"),
     [
         (REFERENCE, "", "", set()),
         (REFERENCE, "word", "word", set()),  # another wording is no error
         (REFERENCE, "", "word drug", {"omission"}),
-        (REFERENCE, "finding", "", {"invention"}),
-        (REFERENCE, "drug drug", "", {"invention"}),
+        (REFERENCE, "finding", "", {"hallucination"}),
+        (REFERENCE, "drug drug", "", {"hallucination"}),
         (REFERENCE, "number", "number", {"wrong_number", "omission"}),
         (REFERENCE, "negation", "", {"negation_flip"}),
         (REFERENCE, "", "negation", {"negation_flip"}),
@@ -65,13 +65,13 @@ def test_copying_is_no_error_where_the_reference_copies_too():
 def analyse(rows: int) -> dict:
     sources = [f"word{i} " * (i + 1) for i in range(rows)]
     references, predictions = ["word0 a b c"] * rows, ["word0 b c"] * (rows - 1) + ["d"]
-    inventions = [[finding("drug"), finding("drug")], *[[finding("number")]] * 2, *[[]] * (rows - 3)]
+    hallucinations = [[finding("drug"), finding("drug")], *[[finding("number")]] * 2, *[[]] * (rows - 3)]
     omissions = [[]] * (rows - 1) + [[finding("drug")]]
     statistics = text_statistics(predictions, references)
     statistics["omission"] = np.column_stack([np.arange(rows) / rows, np.ones(rows)])
     cut = [False] * (rows - 4) + [True] * 4
     return analyse_summaries(
-        predictions, references, sources, cut, inventions, omissions, statistics,
+        predictions, references, sources, cut, hallucinations, omissions, statistics,
         resampling_weights(rows, seed=0),
     )  # fmt: skip
 
@@ -108,8 +108,8 @@ def test_rows_of_one_length_share_a_bin_and_have_no_correlation():
 def test_counts_percentiles_and_references_are_right_and_no_text_is_kept():
     analysis = analyse(40)
     assert analysis["findings"] == {
-        "drug": {"inventions": 2, "rows_with_inventions": 1, "omissions": 1, "rows_with_omissions": 1},
-        "number": {"inventions": 2, "rows_with_inventions": 2, "omissions": 0, "rows_with_omissions": 0},
+        "drug": {"hallucinations": 2, "rows_with_hallucinations": 1, "omissions": 1, "rows_with_omissions": 1},
+        "number": {"hallucinations": 2, "rows_with_hallucinations": 2, "omissions": 0, "rows_with_omissions": 0},
     }
     words = analysis["summary_words"]
     assert words["references"] == [4.0] * 101 and (words["predictions"][0], words["predictions"][50]) == (1.0, 3.0)

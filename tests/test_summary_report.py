@@ -10,7 +10,7 @@ from huggingface_hub import metadata_load
 from matplotlib.image import imread
 
 from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
-from utils.factuality import factuality_statistics, find_inventions, find_omissions
+from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
 from utils.metrics.summaries import bert_statistics, summary_baselines, summary_statistics
@@ -50,7 +50,7 @@ def summarizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     cut = [i >= 18 for i in range(24)]
     findings = (
-        [find_inventions(source, text) for source, text in zip(sources, predictions, strict=True)],
+        [find_hallucinations(source, text) for source, text in zip(sources, predictions, strict=True)],
         [find_omissions(reference, text) for reference, text in zip(references, predictions, strict=True)],
         statistics["test"],
     )
@@ -78,10 +78,10 @@ def test_the_report_counts_what_was_invented_and_left_out_by_kind(report):
     ]
     errors = section(report, "Error patterns")
     assert f"| omission | 12 | 50.0% | {PATTERN_ADVICE['omission']} |" in errors
-    assert f"| invention | 8 | 33.3% | {PATTERN_ADVICE['invention']} |" in errors
+    assert f"| hallucination | 8 | 33.3% | {PATTERN_ADVICE['hallucination']} |" in errors
     assert f"| cut source | 6 | 25.0% | {PATTERN_ADVICE['cut_source']} |" in errors
     assert "| test cut sources | 6 (25.0%) |" in section(report, "Data")
-    assert "0.333 [0.1" in section(report, "Results").split("| texts with an invention | lower | ")[1][:11]
+    assert "0.333 [0.1" in section(report, "Results").split("| texts with a hallucination | lower | ")[1][:11]
     assert "of them say something that their source does not" in report.split("\n## ")[0]
 
 
@@ -91,7 +91,7 @@ def test_lengths_and_novelty_stand_beside_those_of_the_references(summarizer, re
     low, high = results["test_novel_1gram_ci95"]
     shown = f"{results['test_novel_1gram']:.3f} [{low:.3f}, {high:.3f}]"
     assert f"| novel words | {analysis['references']['novel_1gram']:.3f} | {shown} |" in text
-    assert "ROUGE-L " in text and "omission " in text and "invention " in text
+    assert "ROUGE-L " in text and "omission " in text and "hallucination " in text
 
 
 def test_metrics_without_a_better_direction_have_no_difference_and_bertscore_has_its_name(report):
@@ -135,4 +135,4 @@ def test_the_card_names_the_limits_of_the_numbers_and_the_model_of_bertscore(sum
     assert metadata["pipeline_tag"] == "summarization" and {"rouge", "bertscore", "chrf"} <= set(metadata["metrics"])
     names = {metric["name"]: metric for metric in metadata["model-index"][0]["results"][0]["metrics"]}
     assert names["BERTScore F1 (lab/encoder layer 5)"]["value"] == 0.75
-    assert "invention" in names and not any("novel" in name or "a summary" in name for name in names)
+    assert "hallucination" in names and not any("novel" in name or "a summary" in name for name in names)

@@ -270,8 +270,8 @@ def test_rows_in_another_order_are_put_in_order_and_the_same_runs_do_not_differ(
 
 def test_three_summarizers_are_compared_with_the_first(tmp_path):
     references = [f"Fever {i} days, cough." for i in range(20)]
-    systems = {"a": ["Cough."] * 20, "b": references, "c": [f"Fever {i}" for i in range(20)]}
-    folders = [str(write_run(tmp_path / n, p, references, task="summarization")) for n, p in systems.items()]
+    system_names = {"a": ["Cough."] * 20, "b": references, "c": [f"Fever {i}" for i in range(20)]}
+    folders = [str(write_run(tmp_path / n, p, references, task="summarization")) for n, p in system_names.items()]
     compare_runs(folders, tmp_path / "out")
     results = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert results["b_rouge1"] == pytest.approx(1) and results["delta_b_rouge1"] > results["delta_c_rouge1"] > 0

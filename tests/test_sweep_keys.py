@@ -36,9 +36,9 @@ def tasks(data, tiny_bert, tiny_llama, tiny_t5, tmp_path) -> dict[str, tuple]:
     return {
         "classification": (
             run_classification, ENCODER | {"model_name_or_path": tiny_bert, "train_file": data.notes,
-            "label_column": "ward", "blend": "linear"},
+            "label_column": "ward", "ensemble": "linear"},
         ),
-        "hierarchical": (run_hierarchical, ENCODER | {"model_name_or_path": tiny_bert, "blend": "linear"} | tree),
+        "hierarchical": (run_hierarchical, ENCODER | {"model_name_or_path": tiny_bert, "ensemble": "linear"} | tree),
         "qa": (run_qa_sft, SHORT | {"model_name_or_path": tiny_llama, "max_length": 128} | qa),
         "summarization": (
             run_summarization, SHORT | {"model_name_or_path": tiny_t5, "train_file": data.dialogues,
@@ -56,18 +56,18 @@ def run_task(task: tuple, folder: Path, **values) -> Run:
 
 @pytest.mark.parametrize("name", ["classification", "hierarchical", "qa", "summarization"])
 def test_a_run_that_ends_on_validation_is_evaluated_on_the_test_later_as_if_at_once(tasks, name, tmp_path):
-    ended = run_task(tasks[name], tmp_path / "run", evaluate_test=False)
-    before = ended.results
-    assert before["train_peak_memory_gb"] > 0 and ended.task["task"] == name
+    finished = run_task(tasks[name], tmp_path / "run", evaluate_test=False)
+    before = finished.results
+    assert before["train_peak_memory_gb"] > 0 and finished.task["task"] == name
     assert {key for key in before if key.startswith(OF_THE_TEST)} == {"test_rows", "test_sha256"}
-    files = {path.name for path in ended.folder.rglob("*")}
+    files = {path.name for path in finished.folder.rglob("*")}
     assert "recipe.yaml" in files and not files & {"report.md", "plots", "predictions_test.jsonl"}
     known = EVAL_METRICS[f"{tasks[name][0].__name__}.py"]  # what a sweep can be told to choose by
     written = {key.removeprefix("eval_") for key in before if key.startswith("eval_") and not key.endswith("_ci95")}
     assert [metric for metric in written if not re.fullmatch(known, metric)] == []
-    modes = {path.stat().st_mode for path in ended.folder.glob("*.safetensors")}
-    assert modes == {(ended.folder / "task.json").stat().st_mode}  # who may read the one may read the other
-    weights = next(ended.folder.glob("adapter_model.safetensors")).read_bytes()
+    modes = {path.stat().st_mode for path in finished.folder.glob("*.safetensors")}
+    assert modes == {(finished.folder / "task.json").stat().st_mode}  # who may read the one may read the other
+    weights = next(finished.folder.glob("adapter_model.safetensors")).read_bytes()
 
     later = run_task(tasks[name], tmp_path / "run", evaluate_test=True)
     assert next(later.folder.glob("adapter_model.safetensors")).read_bytes() == weights
@@ -85,10 +85,13 @@ def test_a_run_that_stopped_early_is_not_trained_again(tasks, tmp_path):
     patience = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "max_steps": None}
     patience |= {"num_train_epochs": 9, "metric_for_best_model": "child_macro_f1", "early_stopping_patience": 1}
     patience |= {"learning_rate": 0.0, "save_steps": None}
-    ended = run_task(tasks["hierarchical"], tmp_path / "run", evaluate_test=False, **patience)
-    state = json.loads((ended.folder / "trainer_state.json").read_text())
+    finished = run_task(tasks["hierarchical"], tmp_path / "run", evaluate_test=False, **patience)
+    state = json.loads((finished.folder / "trainer_state.json").read_text())
     assert state["epoch"] == 2
-    assert list(read_history(ended.folder, "eval_child_macro_f1")) == [state["global_step"] // 2, state["global_step"]]
+    assert list(read_history(finished.folder, "eval_child_macro_f1")) == [
+        state["global_step"] // 2,
+        state["global_step"],
+    ]
     later = run_task(tasks["hierarchical"], tmp_path / "run", **patience)
     assert json.loads((later.folder / "trainer_state.json").read_text())["global_step"] == state["global_step"]
     assert "test_path_accuracy" in later.results

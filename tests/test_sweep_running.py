@@ -107,8 +107,8 @@ def test_several_runs_at_once_share_the_cores_and_keep_their_order(tmp_path):
     rows = do(runs, jobs=3)
     assert [row["seed"] for row in rows] == [1, 2, 3]
     begun = [(tmp_path / f"r{seed}" / "starts").stat().st_mtime for seed in (1, 2, 3)]
-    ended = [(tmp_path / f"r{seed}" / "all_results.json").stat().st_mtime for seed in (1, 2, 3)]
-    assert max(begun) < min(ended)
+    finished = [(tmp_path / f"r{seed}" / "all_results.json").stat().st_mtime for seed in (1, 2, 3)]
+    assert max(begun) < min(finished)
     environments = slot_environments(jobs=2, processes=1)
     assert len(environments) == 2 and int(environments[0]["LOKY_MAX_CPU_COUNT"]) == max(1, os.cpu_count() // 2)
     assert "LOKY_MAX_CPU_COUNT" not in slot_environments(jobs=1, processes=1)[0]

@@ -28,7 +28,7 @@ def rows():
 def task(how: str, **values) -> dict:
     template = "Summarize, please: {text} Note:"
     return {
-        "columns": COLUMNS, "text_template": template, "max_source_length": 64, "long_texts": how, "max_windows": 100,
+        "columns": COLUMNS, "text_template": template, "max_source_length": 64, "long_texts": how, "max_chunks": 100,
     } | values  # fmt: skip
 
 
@@ -37,34 +37,34 @@ def inner(piece: str) -> str:
     return piece.removeprefix("Summarize, please:").removesuffix("Note:")
 
 
-@pytest.mark.parametrize("how", ["head", "head_tail", "windows"])
+@pytest.mark.parametrize("how", ["head", "head_tail", "chunks"])
 def test_every_piece_fits_and_holds_the_whole_template(tokenizer, rows, how):
-    windows, lost = cut_sources(tokenizer, rows, task(how))
-    assert len(windows) == len(lost) == len(rows)
-    for row, own, missing in zip(rows, windows, lost, strict=True):
+    chunks, lost = cut_sources(tokenizer, rows, task(how))
+    assert len(chunks) == len(lost) == len(rows)
+    for row, own, missing in zip(rows, chunks, lost, strict=True):
         for piece in own:
             assert inner(piece).strip()
             assert len(tokenizer(piece)["input_ids"]) <= 64
         whole = len(own) == 1 and inner(own[0]).split() == row["dialogue"].split()
-        assert whole == (missing == 0) or how == "windows"
+        assert whole == (missing == 0) or how == "chunks"
 
 
 def test_windows_hold_every_word_once_and_in_order(tokenizer, rows):
-    windows, lost = cut_sources(tokenizer, rows, task("windows", max_windows=10**6))
+    chunks, lost = cut_sources(tokenizer, rows, task("chunks", max_chunks=10**6))
     assert lost == [0] * len(rows)
-    for row, own in zip(rows, windows, strict=True):
+    for row, own in zip(rows, chunks, strict=True):
         assert "".join("".join(map(inner, own)).split()) == "".join(row["dialogue"].split())
-    assert max(map(len, windows)) > 50
+    assert max(map(len, chunks)) > 50
 
 
 def test_windows_end_with_a_turn_where_that_leaves_them_half_full(tokenizer, rows):
-    (own,), _ = cut_sources(tokenizer, [rows[20]], task("windows"))
+    (own,), _ = cut_sources(tokenizer, [rows[20]], task("chunks"))
     assert all(inner(piece).strip().startswith(("Doctor:", "Patient:")) for piece in own)
 
 
 def test_what_is_left_out_is_counted_in_tokens(tokenizer, rows):
-    (few,), (lost,) = cut_sources(tokenizer, rows[20:21], task("windows", max_windows=3))
-    (every,), _ = cut_sources(tokenizer, rows[20:21], task("windows", max_windows=10**6))
+    (few,), (lost,) = cut_sources(tokenizer, rows[20:21], task("chunks", max_chunks=3))
+    (every,), _ = cut_sources(tokenizer, rows[20:21], task("chunks", max_chunks=10**6))
     assert few == every[:3]
     missing = sum(len(tokenizer(inner(p).strip(), add_special_tokens=False)["input_ids"]) for p in every[3:])
     assert lost == pytest.approx(missing, rel=0.05)
@@ -86,7 +86,7 @@ def test_a_template_that_fills_the_model_is_refused(tokenizer, rows):
         )
 
 
-# ----- Summaries of windows
+# ----- Summaries of chunks
 
 
 def test_sentences_are_all_of_a_text():
@@ -109,16 +109,16 @@ def test_sentences_are_all_of_a_text():
 
 
 def test_a_sentence_goes_to_the_window_that_it_is_about():
-    windows = ["Patient: I have a fever since Monday.", "Doctor: Take the tablets twice.", "Patient: Thank you, bye."]
+    chunks = ["Patient: I have a fever since Monday.", "Doctor: Take the tablets twice.", "Patient: Thank you, bye."]
     summary = "Fever since Monday. Tablets twice."
-    assert split_summary(summary, windows) == ["Fever since Monday.", "Tablets twice.", ""]
-    assert split_summary(summary, windows[:1]) == [summary]
+    assert split_summary(summary, chunks) == ["Fever since Monday.", "Tablets twice.", ""]
+    assert split_summary(summary, chunks[:1]) == [summary]
 
 
 def test_no_sentence_is_lost_when_a_summary_is_split():
-    windows = [row["dialogue"] for row in toy_dialogues()[:5]]
+    chunks = [row["dialogue"] for row in toy_dialogues()[:5]]
     summary = " ".join(NOTES)
-    parts = split_summary(summary, windows)
+    parts = split_summary(summary, chunks)
     assert sorted(" ".join(parts).split()) == sorted(summary.split())
 
 

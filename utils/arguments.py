@@ -109,6 +109,8 @@ REPLACED = {
     "base_model": "write `model_name_or_path`",
     "micro_batch_size": "write `per_device_train_batch_size`",
     "num_epochs": "write `num_train_epochs`",
+    "blend": "write `ensemble`",
+    "max_windows": "write `max_chunks`",
     "lr_scheduler": "write `lr_scheduler_type`",
     "do_train": "delete it; a run always trains, evaluates and reports, and `num_train_epochs: 0` evaluates only",
     "do_eval": "delete it, a run always evaluates",

@@ -26,10 +26,10 @@ def cut_sources(
         rows: with the text and the columns that the template names.
         task: `text_template`, `columns`, `max_source_length` (tokens), and `long_texts`, what of a text that is
             longer: `head`, its beginning; `head_tail`, a quarter of the room from its beginning and the rest from its
-            end; `windows`, all of it in pieces of whole lines where that leaves them half full, up to `max_windows`.
+            end; `chunks`, all of it in pieces of whole lines where that leaves them half full, up to `max_chunks`.
 
     Returns:
-        what the model reads of each row, one text or several windows; and tokens of each row that it does not see.
+        what the model reads of each row, one text or several chunks; and tokens of each row that it does not see.
 
     Raises:
         UserError: the template leaves no room for a text.
@@ -54,7 +54,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: Mappi
     counts = [len(ids) for ids in tokenizer(words, add_special_tokens=False)["input_ids"]]
     room = task["max_source_length"] - len(tokenizer(_fill(task, row, ""))["input_ids"])
     while room > 0:
-        spans = _spans(words, np.cumsum([0, *counts]), room, task["long_texts"], task["max_windows"])
+        spans = _spans(words, np.cumsum([0, *counts]), room, task["long_texts"], task["max_chunks"])
         pieces = [_fill(task, row, "".join(word for a, b in own for word in words[a:b])) for own in spans]
         lengths = [len(ids) for ids in tokenizer(pieces, verbose=False)["input_ids"]]
         over = max(lengths) - task["max_source_length"]
@@ -68,7 +68,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: Mappi
 
 
 def _spans(
-    words: list[str], total: np.ndarray, room: int, long_texts: str, max_windows: int
+    words: list[str], total: np.ndarray, room: int, long_texts: str, max_chunks: int
 ) -> list[list[tuple[int, int]]]:
     """The ranges of words of each piece; `total` are the tokens before each word, and before the end."""
 
@@ -80,33 +80,33 @@ def _spans(
     if long_texts == "head_tail":
         tail = int(np.searchsorted(total, total[-1] - (room - room // 4)))
         return [[(0, end_of(0, room // 4)), (tail, len(words))]]
-    windows, start = [], 0
-    while start < len(words) and len(windows) < max_windows:
+    chunks, start = [], 0
+    while start < len(words) and len(chunks) < max_chunks:
         end = end_of(start, room)
         if end < len(words):
             lines = [
                 i for i in range(end_of(start, room // 2), end + 1) if "\n" in words[i][: -len(words[i].lstrip())]
             ]
             end = lines[-1] if lines else end
-        windows.append([(start, end)])
+        chunks.append([(start, end)])
         start = end
-    return windows
+    return chunks
 
 
-def split_summary(summary: str, windows: Sequence[str]) -> list[str]:
-    """The part of a summary for each window, "" for none."""
-    if len(windows) == 1:
+def split_summary(summary: str, chunks: Sequence[str]) -> list[str]:
+    """The part of a summary for each chunk, "" for none."""
+    if len(chunks) == 1:
         return [summary]
-    known = [set(re.findall(r"\w+", window.lower())) for window in windows]
-    parts = [""] * len(windows)
+    known = [set(re.findall(r"\w+", chunk.lower())) for chunk in chunks]
+    parts = [""] * len(chunks)
     for sentence in SENTENCES.findall(summary):
         words = set(re.findall(r"\w+", sentence.lower()))
-        parts[max(range(len(windows)), key=lambda i: len(words & known[i]))] += sentence
+        parts[max(range(len(chunks)), key=lambda i: len(words & known[i]))] += sentence
     return [part.strip() for part in parts]
 
 
 def join_summaries(summaries: Sequence[str]) -> str:
-    """One text of the summaries of a text's windows, without sentences that stood in an earlier one."""
+    """One text of the summaries of a text's chunks, without sentences that stood in an earlier one."""
     seen: set[str] = set()
     kept = []
     for summary in summaries:

@@ -1,6 +1,6 @@
 """Texts -> tokens that fit the model, and logits -> one row a text, for classifiers.
 
-A long text is cut, or read in windows. A row's `input_ids` are its windows one after the other; all but the last hold
+A long text is cut, or read in chunks. A row's `input_ids` are its chunks one after the other; all but the last hold
 `max_length` tokens, so that is where they are taken apart again.
 """
 
@@ -15,10 +15,10 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.evaluation.ensemble import BLENDS
+from utils.evaluation.ensemble import ENSEMBLES
 from utils.generation import batches_by_length, progress
 
-LONG_TEXTS = ("head", "head_tail", "windows")
+LONG_TEXTS = ("head", "head_tail", "chunks")
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts, one class of which changed
 
 
@@ -31,9 +31,9 @@ class EncoderArguments:
     max_length: int = field(default=512, metadata={"help": "Tokens that the model sees at once."})
     long_texts: str = field(
         default="head",
-        metadata={"help": "Of a longer text: its head, head and tail, or windows.", "choices": LONG_TEXTS},
+        metadata={"help": "Of a longer text: its head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
-    max_windows: int = field(default=8, metadata={"help": "With `long_texts: windows`, most windows of one text."})
+    max_chunks: int = field(default=8, metadata={"help": "With `long_texts: chunks`, most chunks of one text."})
     pooling: str = field(
         default="model",
         metadata={"help": "What the head sees: as the model class has it, or mean.", "choices": ("model", "mean")},
@@ -42,11 +42,11 @@ class EncoderArguments:
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Of the new head, which may learn faster than what is pretrained."}
     )
-    blend: str = field(
+    ensemble: str = field(
         default="none",
         metadata={
             "help": "Add to the logits, weighted on validation, the classes' prior, or that and a linear model.",
-            "choices": BLENDS,
+            "choices": ENSEMBLES,
         },
     )
     max_risk: float = field(
@@ -55,8 +55,8 @@ class EncoderArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
 
     def __post_init__(self) -> None:
-        if self.max_windows < 1:
-            raise UserError(f"`max_windows` is {self.max_windows}: give 1 or more.")
+        if self.max_chunks < 1:
+            raise UserError(f"`max_chunks` is {self.max_chunks}: give 1 or more.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"`dropout` is {self.dropout}: give a share from 0 to below 1.")
         if not 0 < self.max_risk < 1:
@@ -68,7 +68,7 @@ def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> Non
     if not 8 <= max_length <= tokenizer.model_max_length:
         raise UserError(
             f"`max_length` is {max_length}: this model takes 8 to {tokenizer.model_max_length} tokens; for longer "
-            "texts write `long_texts: windows`."
+            "texts write `long_texts: chunks`."
         )
 
 
@@ -77,25 +77,25 @@ def encode_texts(
     texts: Sequence[str],
     max_length: int,
     long_texts: str = "head",
-    max_windows: int = 8,
+    max_chunks: int = 8,
 ) -> tuple[list[list[int]], list[bool]]:
     """Tokenize texts for a classifier.
 
     Args:
-        tokenizer: its special tokens stand around each window.
+        tokenizer: its special tokens stand around each chunk.
         texts: one a row.
-        max_length: tokens a window, with the special ones.
+        max_length: tokens a chunk, with the special ones.
         long_texts: what of a text that is longer: `head`, its beginning; `head_tail`, a quarter of the room from its
             beginning and the rest from its end (Sun et al. 2019, How to fine-tune BERT for text classification);
-            `windows`, all of it in windows, up to `max_windows`.
+            `chunks`, all of it in chunks, up to `max_chunks`.
 
     Returns:
-        token ids of each text, its windows one after the other; and whether it was cut.
+        token ids of each text, its chunks one after the other; and whether it was cut.
     """
     before, after = special_tokens(tokenizer)
     room = max_length - len(before) - len(after)
     encoded = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    most = room * (max_windows if long_texts == "windows" else 1)
+    most = room * (max_chunks if long_texts == "chunks" else 1)
     rows = []
     for ids in encoded:
         if long_texts == "head_tail" and len(ids) > room:
@@ -113,37 +113,37 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
 
 
 @dataclass
-class WindowCollator:
-    """Rows of `input_ids` and `labels` -> a batch of windows, padded to the longest one of the batch: `input_ids` and
-    `attention_mask` [windows, longest], `labels` [rows] and, where a row has several windows, `window_counts` [rows]
-    for `pool_windows_of`."""
+class ChunkCollator:
+    """Rows of `input_ids` and `labels` -> a batch of chunks, padded to the longest one of the batch: `input_ids` and
+    `attention_mask` [chunks, longest], `labels` [rows] and, where a row has several chunks, `chunk_counts` [rows]
+    for `pool_chunks`."""
 
     pad_token_id: int
     max_length: int
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        windows = [split_windows(row["input_ids"], self.max_length) for row in rows]
-        batch = pad([window for own in windows for window in own], self.pad_token_id)
+        chunks = [split_chunks(row["input_ids"], self.max_length) for row in rows]
+        batch = pad([chunk for own in chunks for chunk in own], self.pad_token_id)
         batch["labels"] = torch.tensor([row["labels"] for row in rows])
-        if any(len(own) > 1 for own in windows):
-            batch["window_counts"] = torch.tensor([len(own) for own in windows])
+        if any(len(own) > 1 for own in chunks):
+            batch["chunk_counts"] = torch.tensor([len(own) for own in chunks])
         return batch
 
 
-def pool_windows(logits: torch.Tensor, window_counts: torch.Tensor) -> torch.Tensor:
-    """Mean logits of the windows of each row: [windows, classes] -> [rows, classes]."""
-    row = torch.arange(len(window_counts), device=logits.device).repeat_interleave(window_counts)
-    total = logits.new_zeros(len(window_counts), logits.shape[1]).index_add(0, row, logits)
-    return total / window_counts.unsqueeze(1)
+def pool_windows(logits: torch.Tensor, chunk_counts: torch.Tensor) -> torch.Tensor:
+    """Mean logits of the chunks of each row: [chunks, classes] -> [rows, classes]."""
+    row = torch.arange(len(chunk_counts), device=logits.device).repeat_interleave(chunk_counts)
+    total = logits.new_zeros(len(chunk_counts), logits.shape[1]).index_add(0, row, logits)
+    return total / chunk_counts.unsqueeze(1)
 
 
-def pool_windows_of(model: PreTrainedModel) -> None:
-    """Make a classifier that is called with `window_counts` return one row of logits a text, so that the loss, and the
-    trainer's own evaluation, see texts and not windows."""
+def pool_chunks(model: PreTrainedModel) -> None:
+    """Make a classifier that is called with `chunk_counts` return one row of logits a text, so that the loss, and the
+    trainer's own evaluation, see texts and not chunks."""
     waiting = []
 
     def take(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        waiting.append(kwargs.pop("window_counts", None))
+        waiting.append(kwargs.pop("chunk_counts", None))
         return args, kwargs
 
     def pool(module: torch.nn.Module, args: tuple, output: Any) -> Any:
@@ -156,16 +156,16 @@ def pool_windows_of(model: PreTrainedModel) -> None:
     model.register_forward_hook(pool)
 
 
-def split_windows(ids: list[int], max_length: int) -> list[list[int]]:
-    """Take a text's windows apart."""
+def split_chunks(ids: list[int], max_length: int) -> list[list[int]]:
+    """Take a text's chunks apart."""
     return [ids[start : start + max_length] for start in range(0, len(ids), max_length)]
 
 
-def pad(windows: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both int [windows, longest], padded on the right."""
-    width = max(map(len, windows))
-    ids = torch.tensor([window + [pad_token_id] * (width - len(window)) for window in windows])
-    lengths = torch.tensor([len(window) for window in windows])
+def pad(chunks: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, both int [chunks, longest], padded on the right."""
+    width = max(map(len, chunks))
+    ids = torch.tensor([chunk + [pad_token_id] * (width - len(chunk)) for chunk in chunks])
+    lengths = torch.tensor([len(chunk) for chunk in chunks])
     return {"input_ids": ids, "attention_mask": (torch.arange(width) < lengths[:, None]).long()}
 
 
@@ -207,9 +207,9 @@ def predict_logits(
 
     Args:
         model: a sequence classifier.
-        rows: from `encode_texts`; the mean over a row's windows is its logits.
+        rows: from `encode_texts`; the mean over a row's chunks is its logits.
         pad_token_id, max_length: as in training.
-        batch_size: most windows a batch.
+        batch_size: most chunks a batch.
         autocast: compute in this, "bfloat16" or "float16", as training did; None: as the weights are.
         name: of the progress bar; None shows none.
     """
@@ -234,16 +234,16 @@ def _logits(
     name: str | None,
 ) -> np.ndarray:
     dtype = getattr(torch, autocast) if autocast else None
-    windows = [(i, window) for i, ids in enumerate(rows) for window in split_windows(ids, max_length)]
-    batches = batches_by_length([len(window) for _, window in windows], batch_size)
+    chunks = [(i, chunk) for i, ids in enumerate(rows) for chunk in split_chunks(ids, max_length)]
+    batches = batches_by_length([len(chunk) for _, chunk in chunks], batch_size)
     was_training = model.training
     model.eval()
     found: list[tuple[int, np.ndarray]] = []
     for batch in progress(batches, name):
-        inputs = pad([windows[i][1] for i in batch], pad_token_id)
+        inputs = pad([chunks[i][1] for i in batch], pad_token_id)
         with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
             logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits
-        found += zip((windows[i][0] for i in batch), logits.float().cpu().numpy(), strict=True)
+        found += zip((chunks[i][0] for i in batch), logits.float().cpu().numpy(), strict=True)
     model.train(was_training)
     found = gather_object(found)
     logits = np.zeros((len(rows), len(found[0][1])), dtype=np.float32)

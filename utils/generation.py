@@ -156,7 +156,7 @@ def generate_answers(
         model: a causal language model, or an encoder-decoder made ready by `set_generation`; on its device.
         tokenizer: of that model.
         prompts: token ids, one list a row.
-        stop: the token that ends an answer, from `answer_frame`.
+        stop: the token that ends an answer, from `answer_delimiters`.
         generation: `GenerationConfig` values, e.g. `{"max_new_tokens": 256, "do_sample": False}`. The base model's
             own defaults (Phi-3's and Llama's sample) are not used.
         batch_size: rows a batch.
@@ -181,8 +181,8 @@ def generate_answers(
             end = next((k for k, token in enumerate(tokens) if token in stop_ids), None)
             text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
             results.append((i, (text, end is not None)))
-    texts, ended = zip(*_in_order(results, len(prompts)), strict=True)
-    return list(texts), list(ended)
+    texts, finished = zip(*_in_order(results, len(prompts)), strict=True)
+    return list(texts), list(finished)
 
 
 def set_generation(

@@ -156,7 +156,7 @@ def leaf_log_probabilities(logits: np.ndarray, tree: LabelTree) -> np.ndarray:
     """log P(leaf), float64 [rows, leaves], of logits [rows, nodes].
 
     They are what calibration works on: a temperature divides them (dividing the logits would change which leaf is the
-    likeliest), and `utils.blend` adds to them.
+    likeliest), and `utils.evaluation.ensemble` adds to them.
     """
     return tree_log_softmax(torch.from_numpy(logits).double(), tree)[:, tree.columns[-1]].numpy()
 

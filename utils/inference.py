@@ -26,9 +26,9 @@ from utils.chunking import cut_sources
 from utils.encoding import encode_texts, predict_logits
 from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import answer_confidence
-from utils.evaluation.ensemble import blend, linear_scores
+from utils.evaluation.ensemble import ensemble, linear_scores
 from utils.evaluation.multiple_choice import score_options
-from utils.factuality import find_inventions
+from utils.factuality import find_hallucinations
 from utils.generation import generate_answers, set_generation
 from utils.hierarchy import (
     LabelTree,
@@ -38,7 +38,7 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.modeling import class_config, prepare_classifier
-from utils.prompts import build_prompt, encode, fill_template, fit, option_answers
+from utils.prompts import build_prompt, fill_template, option_answers, tokenize_pairs, truncate_pairs
 from utils.run import has_bfloat16
 from utils.seq2seq import summarize
 
@@ -133,15 +133,15 @@ class Predictor:
             batch_size: rows a batch.
 
         Returns:
-            one dict a row, in order. Questions: `prediction`, `ended` (the answer ended by itself) and `confidence`
+            one dict a row, in order. Questions: `prediction`, `finished` (the answer ended by itself) and `confidence`
             (mean probability of its tokens; `confidence` of `task.json` says what that is worth); rows with options
             get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and `probabilities`.
             Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure for the error
             rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and `probabilities`,
             by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists, a level each
             from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure enough, 0 is
-            for a person; `probabilities` are a list of dicts, a level each. Summaries: `prediction`, `ended`, `cut`,
-            and `inventions`, what it says that the text does not, as far as `find_inventions` sees.
+            for a person; `probabilities` are a list of dicts, a level each. Summaries: `prediction`, `finished`,
+            `cut`, and `hallucinations`, what it says that the text does not, as far as `find_hallucinations` sees.
         """
         if not inputs:
             return []
@@ -155,30 +155,30 @@ class Predictor:
         prompts = [build_prompt(self.tokenizer, task, row) for row in rows]
         if columns["options"] and all(row.get(columns["options"]) for row in rows):
             return self._choose(prompts, [row[columns["options"]] for row in rows], batch_size)
-        ids, _ = encode(self.tokenizer, prompts, None, task["chat"])
-        ids, _, _ = fit(ids, None, task["max_length"])
-        texts, ended = generate_answers(
+        ids, _ = tokenize_pairs(self.tokenizer, prompts, None, task["chat"])
+        ids, _, _ = truncate_pairs(ids, None, task["max_length"])
+        texts, finished = generate_answers(
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )
-        sure = answer_confidence(self.model, self.tokenizer, task, prompts, texts, ended, batch_size, None)
+        sure = answer_confidence(self.model, self.tokenizer, task, prompts, texts, finished, batch_size, None)
         return [
-            {"prediction": text, "ended": end, "confidence": p}
-            for text, end, p in zip(texts, ended, sure.tolist(), strict=True)
+            {"prediction": text, "finished": end, "confidence": p}
+            for text, end, p in zip(texts, finished, sure.tolist(), strict=True)
         ]
 
     def _summarize(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
-        windows, lost = cut_sources(self.tokenizer, rows, self.task)
-        texts, ended = summarize(self.model, self.tokenizer, windows, self.task, batch_size, None)
+        chunks, lost = cut_sources(self.tokenizer, rows, self.task)
+        texts, finished = summarize(self.model, self.tokenizer, chunks, self.task, batch_size, None)
         sources = [row[self.task["columns"]["text"]] for row in rows]
         return [
-            {"prediction": text, "ended": end, "cut": n > 0, "inventions": find_inventions(source, text)}
-            for source, text, end, n in zip(sources, texts, ended, lost, strict=True)
+            {"prediction": text, "finished": end, "cut": n > 0, "hallucinations": find_hallucinations(source, text)}
+            for source, text, end, n in zip(sources, texts, finished, lost, strict=True)
         ]
 
     def _classify(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         task = self.task
         texts = [fill_template(task["text_template"], task["columns"], row, "text_template") for row in rows]
-        ids, cut = encode_texts(self.tokenizer, texts, task["max_length"], task["long_texts"], task["max_windows"])
+        ids, cut = encode_texts(self.tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
         # a machine without bfloat16 computes in float32, which is nearly the same and faster there
         slow = task["dtype"] == "float32" and not has_bfloat16(self.model.device)
         autocast = None if slow else task["autocast"]
@@ -187,7 +187,7 @@ class Predictor:
         if tree:
             logits = leaf_log_probabilities(logits, tree)
         scores = linear_scores(self.linear, texts) if self.linear else None
-        logits = blend(logits, scores, task["log_prior"], task["blend"])
+        logits = ensemble(logits, scores, task["log_prior"], task["ensemble"])
         if tree:
             return self._paths(sum_to_parents(logits / task["temperature"], tree), tree, cut)
         threshold = task["abstention"]["threshold"]

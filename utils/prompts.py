@@ -82,17 +82,17 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, u
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-def whole_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], user: str) -> str:
+def render_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], user: str) -> str:
     """Return the prompt of a user's turn: in the chat template, or as it is for a model without one."""
     return chat_prompt(tokenizer, task["system_prompt"], user) if task["chat"] else user
 
 
 def build_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return the whole prompt of a row, from what `task.json` says. Training uses this function too."""
-    return whole_prompt(tokenizer, task, fill_template(task["prompt_template"], task["columns"], row))
+    return render_prompt(tokenizer, task, fill_template(task["prompt_template"], task["columns"], row))
 
 
-def answer_frame(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[str, str]:
+def answer_delimiters(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[str, str]:
     """Return what stands between the prompt and an answer, and the token that ends an answer.
 
     For a chat template the frame is read off the template itself, since end-of-turn tokens differ: Phi-3 ends a turn
@@ -112,7 +112,7 @@ def answer_frame(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[str, s
     return before, ends[0] if ends else tokenizer.eos_token
 
 
-def encode(
+def tokenize_pairs(
     tokenizer: PreTrainedTokenizerBase, prompts: list[str], answers: list[str] | None, chat: bool
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Tokenize prompts and answers; an answer's last token is the one that ends it.
@@ -133,7 +133,7 @@ def encode(
     prompt_ids = tokenizer(prompts, add_special_tokens=not chat)["input_ids"]
     if answers is None:
         return prompt_ids, []
-    before, stop = answer_frame(tokenizer, chat)
+    before, stop = answer_delimiters(tokenizer, chat)
     stop_id = tokenizer.convert_tokens_to_ids(stop)
     texts = [before + answer for answer in answers]
     joint_ids = tokenizer([p + t for p, t in zip(prompts, texts, strict=True)], add_special_tokens=not chat)[
@@ -147,7 +147,7 @@ def encode(
     return prompt_ids, answer_ids
 
 
-def fit(
+def truncate_pairs(
     prompts: list[list[int]], answers: list[list[int]] | None, max_length: int
 ) -> tuple[list[list[int]], list[list[int]] | None, dict[str, int]]:
     """Cut rows to `max_length` tokens: a prompt that leaves no room for an answer to its last tokens, where the

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.data.files import read_rows
-from utils.factuality import find_inventions
+from utils.factuality import find_hallucinations
 from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
-from utils.prompts import build_prompt, encode
+from utils.prompts import build_prompt, tokenize_pairs
 
 # Words without content. Not the single letters of bm25s's list (of "I'd", "it's"), but those that are words: vitamin D
 STOP_WORDS = {word for word in STOPWORDS_EN_PLUS if len(word) > 1} | {"a", "i"}
@@ -194,7 +194,7 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
 
     A passage supports a sentence if it holds at least `MIN_OVERLAP` of its words (stems, lay words and clinical words
     of one meaning alike), those of the passage's title left out, since they are the topic and claim nothing; and if
-    `utils.factuality.find_inventions` finds nothing in the sentence that the passage lacks: number, drug, finding,
+    `utils.factuality.find_hallucinations` finds nothing in the sentence that the passage lacks: number, drug, finding,
     negation, side. A cited passage goes before others. That the words stand in another relation there is not seen.
 
     Args:
@@ -221,7 +221,7 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
         shares = [len(own & terms) / len(own) for own, (_, terms) in zip(wanted, known, strict=True)]
         enough = [i for i, share in enumerate(shares) if share >= MIN_OVERLAP]
         enough.sort(key=lambda i: (i + 1 not in own, -shares[i]))
-        support = next((i + 1 for i in enough if not find_inventions(_headed(passages[i]), match[0])), None)
+        support = next((i + 1 for i in enough if not find_hallucinations(_headed(passages[i]), match[0])), None)
         start = match.end() - len(match[0].lstrip())
         claims.append(Claim(start, match.end(), own, support, max(shares, default=0.0)))
     return plain, claims
@@ -258,7 +258,7 @@ def blank_citations(answer: str) -> str:
 
 def _fits(text: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]) -> bool:
     prompt = build_prompt(tokenizer, task, {**row, task["columns"]["question"]: text})
-    return len(encode(tokenizer, [prompt], None, task["chat"])[0][0]) < task["max_length"]
+    return len(tokenize_pairs(tokenizer, [prompt], None, task["chat"])[0][0]) < task["max_length"]
 
 
 def _terms(text: str) -> list[str]:

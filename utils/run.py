@@ -29,9 +29,9 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes"
 # Keys that may differ between a run and the one it goes on from: none of them changes a weight.
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size", "blend",
-    "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer", "bertscore_model",
-    "bertscore_layer", "evaluate_test",
+    "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size",
+    "ensemble", "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer",
+    "bertscore_model", "bertscore_layer", "evaluate_test",
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def train_or_take_up(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
+def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
     """Train to the end, from `checkpoint` if there is one, and return the metrics with the prefix `train_`.
 
     `Trainer.train` takes one more step when its checkpoint is that of the last one. So a run that had ended, or had

@@ -63,7 +63,7 @@ def check_lengths(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, 
         least = 8 if key == "max_source_length" else 2
         if length < least or (limit and length > limit):
             allowed = f"{least} to {limit}" if limit else f"{least} or more"
-            longer = "; for longer texts write `long_texts: windows`" if key == "max_source_length" else ""
+            longer = "; for longer texts write `long_texts: chunks`" if key == "max_source_length" else ""
             raise UserError(f"`{key}` is {length}: this model takes {allowed} tokens{longer}.")
 
 
@@ -104,27 +104,27 @@ def check_seq2seq_training(args: Seq2SeqTrainingArguments, early_stopping_patien
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, windows: list[list[str]], summaries: Sequence[str], max_target_length: int
+    tokenizer: PreTrainedTokenizerBase, chunks: list[list[str]], summaries: Sequence[str], max_target_length: int
 ) -> tuple[list[list[int]], list[list[int]], list[int], int]:
     """Tokenize what the model reads with what it should write.
 
-    Of several windows each gets the sentences of the summary that it holds the largest share of the words of, and a
-    window without one is left out (Gidiotis and Tsoumakas 2020, A divide-and-conquer approach to the summarization of
+    Of several chunks each gets the sentences of the summary that it holds the largest share of the words of, and a
+    chunk without one is left out (Gidiotis and Tsoumakas 2020, A divide-and-conquer approach to the summarization of
     long documents).
 
     Args:
         tokenizer: of the model.
-        windows: of each row, from `cut_sources`.
+        chunks: of each row, from `cut_sources`.
         summaries: one a row.
         max_target_length: most tokens of a summary, with the one that ends it.
 
     Returns:
-        token ids of each window and of its part of the summary, the row of each; and how many parts were cut.
+        token ids of each chunk and of its part of the summary, the row of each; and how many parts were cut.
     """
     parts = [
-        (row, window, part)
-        for row, (own, summary) in enumerate(zip(windows, summaries, strict=True))
-        for window, part in zip(own, split_summary(summary, own), strict=True)
+        (row, chunk, part)
+        for row, (own, summary) in enumerate(zip(chunks, summaries, strict=True))
+        for chunk, part in zip(own, split_summary(summary, own), strict=True)
         if part
     ]
     rows, texts, targets = zip(*parts, strict=True)
@@ -138,7 +138,7 @@ def encode_pairs(
 def summarize(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    windows: list[list[str]],
+    chunks: list[list[str]],
     task: Mapping[str, Any],
     batch_size: int,
     name: str | None,
@@ -148,30 +148,30 @@ def summarize(
     Args:
         model: made ready by `set_generation`.
         tokenizer: of the model.
-        windows: of each row, from `cut_sources`; the summaries of several are joined.
+        chunks: of each row, from `cut_sources`; the summaries of several are joined.
         task: `stop`, the token that ends a summary, and `generation`.
-        batch_size: windows a batch.
+        batch_size: chunks a batch.
         name: of the progress bar; None shows none.
 
     Returns:
-        the summaries, and whether each ended by itself, in all of its windows.
+        the summaries, and whether each ended by itself, in all of its chunks.
     """
-    ids = tokenizer([text for own in windows for text in own], verbose=False)["input_ids"]
+    ids = tokenizer([text for own in chunks for text in own], verbose=False)["input_ids"]
     found = generate_answers(model, tokenizer, ids, task["stop"], task["generation"], batch_size, name)
     results = iter(zip(*found, strict=True))
-    rows = [[next(results) for _ in own] for own in windows]
+    rows = [[next(results) for _ in own] for own in chunks]
     texts = [own[0][0] if len(own) == 1 else join_summaries([text for text, _ in own]) for own in rows]
-    return texts, [all(ended for _, ended in own) for own in rows]
+    return texts, [all(finished for _, finished in own) for own in rows]
 
 
 def pair_losses(
     model: PreTrainedModel, pairs: Mapping[str, list], pad_token_id: int, batch_size: int, name: str
 ) -> dict[str, np.ndarray]:
-    """Row statistics of the loss; a row's is the sum over its windows.
+    """Row statistics of the loss; a row's is the sum over its chunks.
 
     Args:
         model: an encoder-decoder.
-        pairs: `input_ids`, `labels` and `row` of each window, from `encode_pairs`.
+        pairs: `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
         pad_token_id, batch_size, name: as for `score_summaries`.
     """
     found = score_summaries(model, pairs["input_ids"], pairs["labels"], pad_token_id, batch_size, name)
@@ -188,9 +188,9 @@ def write_summaries(
 ) -> tuple[list[str], list[bool], dict[str, np.ndarray]]:
     """`summarize` and `pair_losses` of the same rows: the summaries, whether each ended by itself, and the row
     statistics of both."""
-    texts, ended = summarize(model, tokenizer, pairs["windows"], task, batch_size, f"{name}: summaries")
+    texts, finished = summarize(model, tokenizer, pairs["chunks"], task, batch_size, f"{name}: summaries")
     losses = pair_losses(model, pairs, tokenizer.pad_token_id, batch_size, f"{name}: loss")
-    return texts, ended, losses | accuracy_statistics(ended, "ended")
+    return texts, finished, losses | accuracy_statistics(finished, "finished")
 
 
 def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:

@@ -10,11 +10,11 @@ from utils.data.cleaning import clean_text
 
 
 def frequency_groups(class_counts: list[int]) -> dict[str, list[int]]:
-    """Classes with over 100, 20 to 100 and under 20 training rows as `head`, `middle` and `tail`: the many, medium and
-    few shots of Liu et al. 2019, Large-Scale Long-Tailed Recognition in an Open World."""
-    groups = {"head": [], "middle": [], "tail": []}
+    """Classes with over 100, 20 to 100 and under 20 training rows as `many_shot`, `medium_shot` and `few_shot`: the
+    groups of Liu et al. 2019, Large-Scale Long-Tailed Recognition in an Open World."""
+    groups = {"many_shot": [], "medium_shot": [], "few_shot": []}
     for number, count in enumerate(class_counts):
-        groups["head" if count > 100 else "middle" if count >= 20 else "tail"].append(number)
+        groups["many_shot" if count > 100 else "medium_shot" if count >= 20 else "few_shot"].append(number)
     return groups
 
 

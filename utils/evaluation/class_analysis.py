@@ -25,7 +25,7 @@ PATTERN_ADVICE = {
     "confident": "Review the labels of these rows first; if they are right, set `max_risk` to a risk you can bear.",
     "second_choice": "Show the two likeliest classes and let a person choose, or abstain with `max_risk`.",
     "rare_class": "Collect rows of these classes, merge them into others, or set `class_imbalance`.",
-    "cut_text": "Set `long_texts: head_tail` or `windows`, or raise `max_length`.",
+    "cut_text": "Set `long_texts: head_tail` or `chunks`, or raise `max_length`.",
     "conflicting_text": "Have an expert settle which label is right: no model can learn both from the same text.",
     "other": "Read these rows beside the most confused classes; more training rows near that border help.",
 }
@@ -132,7 +132,7 @@ def class_error_patterns(
         conflicting: whether the same text stands under several labels.
     """
     rows, classes = np.arange(len(references)), probabilities.shape[1]
-    rare = frequency_groups(np.bincount(train_labels, minlength=classes).tolist())["tail"]
+    rare = frequency_groups(np.bincount(train_labels, minlength=classes).tolist())["few_shot"]
     others = probabilities.copy()
     others[rows, predictions] = -1
     shown = {

@@ -14,7 +14,7 @@ from utils.evaluation.multiple_choice import letter_statistics
 from utils.generation import generate_answers, score_answers
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
 from utils.metrics.statistics import text_statistics
-from utils.prompts import build_prompt, encode, fit
+from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 
 MOST_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08
 LEAST_ROWS = 30  # 10 a part: with fewer an interval says nothing
@@ -27,7 +27,7 @@ def answer_confidence(
     task: Mapping[str, Any],
     prompts: list[str],
     answers: Sequence[str],
-    ended: Sequence[bool],
+    finished: Sequence[bool],
     batch_size: int,
     name: str | None,
 ) -> np.ndarray:
@@ -37,21 +37,21 @@ def answer_confidence(
         task: the content of `task.json`.
         prompts: whole prompts, a text a row, as `build_prompt` returns them.
         answers: as generated.
-        ended: whether each ended by itself: then the token that ends it counts, too.
+        finished: whether each ended by itself: then the token that ends it counts, too.
         batch_size: most rows a forward pass.
         name: text of the progress bar, or None for none.
 
     Returns:
         0 to 1 [rows].
     """
-    ids, tokens = encode(tokenizer, prompts, list(answers), task["chat"])
-    ids, _, _ = fit(ids, None, task["max_length"])
-    tokens = [t if end or len(t) == 1 else t[:-1] for t, end in zip(tokens, ended, strict=True)]
+    ids, tokens = tokenize_pairs(tokenizer, prompts, list(answers), task["chat"])
+    ids, _, _ = truncate_pairs(ids, None, task["max_length"])
+    tokens = [t if end or len(t) == 1 else t[:-1] for t, end in zip(tokens, finished, strict=True)]
     nll, counts = score_answers(model, ids, tokens, tokenizer.pad_token_id, batch_size, name)
     return np.exp(-nll / counts)
 
 
-def learn_confidence(
+def fit_confidence(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[dict[str, Any]],
@@ -75,12 +75,12 @@ def learn_confidence(
     if len(rows) < LEAST_ROWS:
         return None, {}
     prompts = [build_prompt(tokenizer, task, row) for row in rows]
-    ids, _, _ = fit(encode(tokenizer, prompts, None, task["chat"])[0], None, task["max_length"])
-    answers, ended = generate_answers(
+    ids, _, _ = truncate_pairs(tokenize_pairs(tokenizer, prompts, None, task["chat"])[0], None, task["max_length"])
+    answers, finished = generate_answers(
         model, tokenizer, ids, task["stop"], task["generation"], batch_size, "validation: answers"
     )
     name = "validation: confidence"
-    confidence = answer_confidence(model, tokenizer, task, prompts, answers, ended, batch_size, name)
+    confidence = answer_confidence(model, tokenizer, task, prompts, answers, finished, batch_size, name)
     if task["columns"]["options"]:
         metric, statistics = "generated_accuracy", letter_statistics(rows, answers, task)
     else:
@@ -108,7 +108,7 @@ def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
     """A confidence in words that promise no more than what was measured.
 
     Args:
-        table: of `learn_confidence`; None where nothing was measured, or answers are made in another way.
+        table: of `fit_confidence`; None where nothing was measured, or answers are made in another way.
     """
     gave = f"The model gave its words a mean probability of {confidence:.2f}."
     if table is None:

@@ -14,11 +14,11 @@ from scipy.special import logsumexp
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
-BLENDS = ("none", "prior", "linear")
+ENSEMBLES = ("none", "prior", "linear")
 MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # 1 GB of float64 while fitting
 
 
-def train_blend(
+def train_ensemble(
     how: str,
     texts: Sequence[str],
     labels: np.ndarray,
@@ -28,7 +28,7 @@ def train_blend(
     log_prior: Sequence[float],
     seed: int,
 ) -> tuple[dict[str, np.ndarray] | None, dict[str, float]]:
-    """Fit what a recipe's `blend` asks for: the linear model on training, the weights of `blend` on validation.
+    """Fit what a recipe's `ensemble` asks for: the linear model on training, the weights of `ensemble` on validation.
 
     Args:
         how: one of `BLENDS`.
@@ -42,7 +42,7 @@ def train_blend(
     linear = fit_linear(texts, labels, eval_logits.shape[1], seed) if how == "linear" else None
     if how == "none":
         return None, {"prior": 0.0, "linear": 0.0}
-    return linear, fit_blend(eval_logits, linear_scores(linear, eval_texts), log_prior, eval_labels)
+    return linear, fit_ensemble_weights(eval_logits, linear_scores(linear, eval_texts), log_prior, eval_labels)
 
 
 def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> dict[str, np.ndarray]:
@@ -90,7 +90,7 @@ def linear_scores(arrays: dict[str, np.ndarray] | None, texts: Sequence[str]) ->
     return rows @ arrays["coefficients"].astype(np.float32).T + arrays["intercept"]
 
 
-def blend(
+def ensemble(
     logits: np.ndarray, scores: np.ndarray | None, log_prior: Sequence[float], weights: dict[str, float]
 ) -> np.ndarray:
     """logits + weights["prior"] * log_prior + weights["linear"] * scores, float [rows, classes]."""
@@ -98,10 +98,10 @@ def blend(
     return mixed if scores is None else mixed + weights["linear"] * scores
 
 
-def fit_blend(
+def fit_ensemble_weights(
     logits: np.ndarray, scores: np.ndarray | None, log_prior: Sequence[float], labels: np.ndarray
 ) -> dict[str, float]:
-    """Choose the weights of `blend` on validation: those that make its labels the likeliest, together with a
+    """Choose the weights of `ensemble` on validation: those that make its labels the likeliest, together with a
     temperature that is not kept (Wolpert 1992, stacking, with three weights and no more: macro F1, which hangs on a
     few rows of rare classes, would choose by chance).
 

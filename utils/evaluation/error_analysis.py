@@ -38,7 +38,7 @@ def error_patterns(
     predictions: Sequence[str],
     references: Sequence[str],
     sources: Sequence[str] | None = None,
-    ended: Sequence[bool] | None = None,
+    finished: Sequence[bool] | None = None,
     statistics: dict[str, np.ndarray] | None = None,
 ) -> dict[str, list[int]]:
     """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
@@ -49,7 +49,7 @@ def error_patterns(
     under 0.1. wrong_numbers: other numbers than the reference (English notation, 1,000 = 1000, 0.50 = .5).
 
     Args:
-        sources, ended: without them `copies_source`, `cut_off` are left out.
+        sources, finished: without them `copies_source`, `cut_off` are left out.
         statistics: `text_statistics` of the same rows, computed if not given.
     """
     statistics = statistics or text_statistics(predictions, references)
@@ -66,10 +66,10 @@ def error_patterns(
             "wrong_numbers": _numbers(prediction) != _numbers(reference),
         }
         shown = shown if words else {"empty": True}
-        shown["cut_off"] = ended is not None and not ended[i]
+        shown["cut_off"] = finished is not None and not finished[i]
         for name in shown:
             found[name] += [i] if shown[name] else []
-    unknown = {"copies_source": sources is None, "cut_off": ended is None}
+    unknown = {"copies_source": sources is None, "cut_off": finished is None}
     return {name: rows for name, rows in found.items() if not unknown.get(name)}
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.generation import score_answers
 from utils.metrics.statistics import accuracy_statistics
-from utils.prompts import build_prompt, encode, fit, option_answers
+from utils.prompts import build_prompt, option_answers, tokenize_pairs, truncate_pairs
 
 
 def score_options(
@@ -29,8 +29,8 @@ def score_options(
         option, as `acc` and `acc_norm` of lm-evaluation-harness use them.
     """
     flat = [(prompt, answer) for prompt, row in zip(prompts, options, strict=True) for answer in option_answers(row)]
-    ids, answer_ids = encode(tokenizer, [p for p, _ in flat], [a for _, a in flat], task["chat"])
-    ids, answer_ids, _ = fit(ids, answer_ids, task["max_length"])
+    ids, answer_ids = tokenize_pairs(tokenizer, [p for p, _ in flat], [a for _, a in flat], task["chat"])
+    ids, answer_ids, _ = truncate_pairs(ids, answer_ids, task["max_length"])
     nll, _ = score_answers(model, ids, answer_ids, tokenizer.pad_token_id, batch_size, name)
     scores = np.stack([-nll, -nll / [max(len(answer), 1) for _, answer in flat]], axis=1)
     return np.split(scores, np.cumsum([len(row) for row in options])[:-1])

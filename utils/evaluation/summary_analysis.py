@@ -19,15 +19,15 @@ REPEATED = 5  # 4-grams: "500 mg q.d." for two drugs repeats three, and is no lo
 CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures
 PATTERN_ADVICE = {
     "omission": "Look at `cut_source` and `too_short` first: what is not read cannot be said; then train longer.",
-    "invention": "Have an expert read these first. Lower `num_train_epochs`, and leave out training summaries that "
-    "say what their source does not.",
+    "hallucination": "Have an expert read these first. Lower `num_train_epochs`, and leave out training summaries "
+    "that say what their source does not.",
     "negation_flip": "Have an expert read these first: a denied finding is said to be there, or the reverse.",
     "wrong_number": "Have an expert check doses, ages and dates against the source; overlap metrics hardly see them.",
     "wrong_person": "Have an expert check who has it, and on which side; keep the speakers' names in the source.",
     "too_long": "Lower `max_new_tokens`, or with beams `length_penalty`: the model gives back the length it has seen.",
     "too_short": "Check how many training summaries `max_target_length` cuts; with beams raise `length_penalty`.",
     "repetition": "Set `no_repeat_ngram_size: 3`, and look for duplicates in the training data.",
-    "cut_source": "Raise `max_source_length`, or set `long_texts: windows`.",
+    "cut_source": "Raise `max_source_length`, or set `long_texts: chunks`.",
     "empty": "Check that training summaries are not empty, and train longer.",
     "copies_source": "Raise `num_train_epochs` or `learning_rate`: the model has not yet learnt to summarize.",
     "cut_off": "Raise `max_new_tokens`; if it stays, `max_target_length` cuts the end that the model should learn.",
@@ -38,16 +38,16 @@ def summary_error_patterns(
     predictions: Sequence[str],
     references: Sequence[str],
     sources: Sequence[str],
-    ended: Sequence[bool],
+    finished: Sequence[bool],
     cut: Sequence[bool],
-    inventions: Sequence[Sequence[dict[str, Any]]],
+    hallucinations: Sequence[Sequence[dict[str, Any]]],
     omissions: Sequence[Sequence[dict[str, Any]]],
     statistics: dict[str, np.ndarray],
 ) -> dict[str, list[int]]:
     """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
 
-    omission: lacks a drug, finding or number of the reference. invention: names a drug or finding that the source does
-    not. wrong_number: has a number that the source does not have. negation_flip: denies what source or reference
+    omission: lacks a drug, finding or number of the reference. hallucination: names a drug or finding that the source
+    does not. wrong_number: has a number that the source does not have. negation_flip: denies what source or reference
     affirm, or the reverse. wrong_person: gives a finding to another person or side of the body. too_long: over 2 times
     the reference's words and over 10 more. too_short: under half of them. repetition: over a fifth of its 4-grams, and
     at least 5, were there before. cut_source: the model did not see all of the source. copies_source: over half of
@@ -56,9 +56,9 @@ def summary_error_patterns(
 
     Args:
         predictions, references, sources: one text a row.
-        ended: whether the summary ended by itself.
+        finished: whether the summary ended by itself.
         cut: whether the source was longer than the model takes.
-        inventions, omissions: the findings of each row, from `utils.factuality`.
+        hallucinations, omissions: the findings of each row, from `utils.factuality`.
         statistics: `summary_statistics` of the same rows.
     """
     copied = _copied(statistics) > 0.5
@@ -67,10 +67,10 @@ def summary_error_patterns(
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         words, reference_words = len(prediction.split()), len(reference.split())
         grams = four_grams(prediction)
-        invented, omitted = _kinds(inventions[i]), _kinds(omissions[i])
+        invented, omitted = _kinds(hallucinations[i]), _kinds(omissions[i])
         shown = {
             "omission": not omitted.isdisjoint(CONTENT),
-            "invention": not invented.isdisjoint(("drug", "finding")),
+            "hallucination": not invented.isdisjoint(("drug", "finding")),
             "negation_flip": "negation" in invented | omitted,
             "wrong_number": "number" in invented,
             "wrong_person": "person" in invented | omitted or "laterality" in invented,
@@ -80,7 +80,7 @@ def summary_error_patterns(
             "copies_source": copied[i] and not reference_copied[i],
         }
         shown = shown if words else {"empty": True}
-        shown |= {"cut_source": cut[i], "cut_off": not ended[i]}
+        shown |= {"cut_source": cut[i], "cut_off": not finished[i]}
         for name in shown:
             found[name] += [i] if shown[name] else []
     return found
@@ -91,7 +91,7 @@ def analyse_summaries(
     references: Sequence[str],
     sources: Sequence[str],
     cut: Sequence[bool],
-    inventions: Sequence[Sequence[dict[str, Any]]],
+    hallucinations: Sequence[Sequence[dict[str, Any]]],
     omissions: Sequence[Sequence[dict[str, Any]]],
     statistics: dict[str, np.ndarray],
     weights: np.ndarray,
@@ -99,8 +99,8 @@ def analyse_summaries(
     """What `analysis.json` says about the summaries of the test rows.
 
     Args:
-        predictions, references, sources, cut, inventions, omissions: as for `summary_error_patterns`.
-        statistics: of the same rows; its rougeL, omission and invention are looked at, where they are there.
+        predictions, references, sources, cut, hallucinations, omissions: as for `summary_error_patterns`.
+        statistics: of the same rows; its rougeL, omission and hallucination are looked at, where they are there.
         weights: bootstrap counts [resamples, rows] from `resampling_weights`.
 
     Returns:
@@ -109,10 +109,10 @@ def analyse_summaries(
             its row values with the source's words over rows, None where one side is constant.
         summary_words: percentiles 0 to 100 of the words of the `predictions` and the `references`.
         references: compression and novel n-grams of the references, to compare the model's with.
-        findings: kind -> `inventions`, `omissions`, and the rows that have at least one of them.
+        findings: kind -> `hallucinations`, `omissions`, and the rows that have at least one of them.
     """
     words = np.array([len(source.split()) for source in sources])
-    metrics = [name for name in ("rougeL", "omission", "invention") if name in statistics]
+    metrics = [name for name in ("rougeL", "omission", "hallucination") if name in statistics]
     bins = []
     for rows in length_bins(words):
         shown = {name: statistics[name][rows] for name in metrics}
@@ -130,7 +130,7 @@ def analyse_summaries(
             "references": _percentiles(references),
         },
         "references": {name: float(reduce_sums(name, rows.sum(axis=0))) for name, rows in own.items()},
-        "findings": _count_findings(inventions, omissions),
+        "findings": _count_findings(hallucinations, omissions),
     }
 
 
@@ -157,11 +157,11 @@ def _spearman(words: np.ndarray, statistic: np.ndarray) -> float | None:
 
 
 def _count_findings(
-    inventions: Sequence[Sequence[dict[str, Any]]], omissions: Sequence[Sequence[dict[str, Any]]]
+    hallucinations: Sequence[Sequence[dict[str, Any]]], omissions: Sequence[Sequence[dict[str, Any]]]
 ) -> dict[str, dict[str, int]]:
     counts = {}
-    for name, rows in (("inventions", inventions), ("omissions", omissions)):
+    for name, rows in (("hallucinations", hallucinations), ("omissions", omissions)):
         counts[name] = Counter(finding["kind"] for row in rows for finding in row)
         counts[f"rows_with_{name}"] = Counter(kind for row in rows for kind in _kinds(row))
-    kinds = sorted(counts["inventions"] | counts["omissions"])
+    kinds = sorted(counts["hallucinations"] | counts["omissions"])
     return {kind: {name: count[kind] for name, count in counts.items()} for kind in kinds}

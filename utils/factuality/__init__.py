@@ -26,16 +26,16 @@ STOP_WORDS = ENGLISH_STOP_WORDS | frozenset(
     "report reports reported okay ok yes yeah um uh oh hi hello thanks thank i'm i've don't it's that's history year "
     "years".split()
 )
-# An invention counts as if five more words were there that the source holds: one new word in a summary of two is not
-# half invented. Correlation with 200 expert scores, of the half of MTS-Dialog's validation dialogues that this was
+# A hallucination counts as if five more words were there that the source holds: one new word in a summary of two is
+# not half invented. Correlation with 200 expert scores, of the half of MTS-Dialog's validation dialogues that this was
 # chosen on: 0.21 without, 0.44 with 3, 0.46 with 5 and with 8; of the other half 0.23 (benchmarks/factuality.py).
 SUPPORTED_WORDS = 5
 
 # statistic -> the kind that it counts
 INVENTED = {
-    "invented_numbers": "number",
-    "invented_drugs": "drug",
-    "invented_findings": "finding",
+    "hallucinated_numbers": "number",
+    "hallucinated_drugs": "drug",
+    "hallucinated_findings": "finding",
     "negation_flips": "negation",
     "wrong_person": "person",
     "wrong_laterality": "laterality",
@@ -64,7 +64,7 @@ class Facts(NamedTuple):
     sides: list[tuple[str, str, Span]]
 
 
-def find_inventions(source: str, summary: str) -> list[dict[str, Any]]:
+def find_hallucinations(source: str, summary: str) -> list[dict[str, Any]]:
     """Find what a summary says and its source does not.
 
     Returns:
@@ -78,7 +78,7 @@ def find_inventions(source: str, summary: str) -> list[dict[str, Any]]:
 
 
 def find_omissions(reference: str, summary: str) -> list[dict[str, Any]]:
-    """Find what a reference says and the summary does not; as `find_inventions`, with spans in the reference."""
+    """Find what a reference says and the summary does not; as `find_hallucinations`, with spans in the reference."""
     return _differences(_read(reference), _read(summary), "the summary")
 
 
@@ -93,25 +93,28 @@ def factuality_statistics(
     Returns:
         omission: share of the reference's content that the summary lacks or turns round, in 0..1. Content is the
             distinct words that are no stop words, and each number and term once more, since they matter most.
-        invention: the same share of the summary's content against the source, with `SUPPORTED_WORDS`.
-        invented_numbers, invented_drugs, invented_findings, negation_flips, wrong_person, wrong_laterality,
-        omitted_numbers, omitted_drugs, omitted_findings: how many a summary.
-        any_invention: share of summaries with at least one of the first six.
+        hallucination: the same share of the summary's content against the source, with `SUPPORTED_WORDS`.
+        hallucinated_numbers, hallucinated_drugs, hallucinated_findings, negation_flips, wrong_person,
+        wrong_laterality, omitted_numbers, omitted_drugs, omitted_findings: how many a summary.
+        any_hallucination: share of summaries with at least one of the first six.
 
     Raises:
         UserError: if a package with the lists of medical names is not installed.
     """
-    names = ["omission", "invention", *INVENTED, *OMITTED, "any_invention"]
+    names = ["omission", "hallucination", *INVENTED, *OMITTED, "any_hallucination"]
     rows: dict[str, list[float]] = {name: [] for name in names}
     for summary, reference, source in zip(summaries, references, sources, strict=True):
         facts, wanted, known = _read(summary), _read(reference), _read(source)
-        inventions, omissions = _differences(facts, known, "the source"), _differences(wanted, facts, "the summary")
+        hallucinations, omissions = (
+            _differences(facts, known, "the source"),
+            _differences(wanted, facts, "the summary"),
+        )
         rows["omission"].append(_missing_share(wanted, facts, omissions))
-        rows["invention"].append(_missing_share(facts, known, inventions, SUPPORTED_WORDS))
-        for kinds, differences in ((INVENTED, inventions), (OMITTED, omissions)):
+        rows["hallucination"].append(_missing_share(facts, known, hallucinations, SUPPORTED_WORDS))
+        for kinds, differences in ((INVENTED, hallucinations), (OMITTED, omissions)):
             for name, kind in kinds.items():
                 rows[name].append(sum(difference["kind"] == kind for difference in differences))
-        rows["any_invention"].append(bool(inventions))
+        rows["any_hallucination"].append(bool(hallucinations))
     return {name: np.column_stack([values, np.ones(len(values))]) for name, values in rows.items()}
 
 

@@ -70,13 +70,13 @@ def find_terms(text: str) -> list[Term]:
         start = 0
         while start < len(clause):
             for length in range(min(LONGEST, len(clause) - start), 0, -1):
-                window = clause[start : start + length]
-                key = tuple(sorted(word.stem for word in window))
-                hit = drugs.get(tuple(word.lower for word in window)) or names.get(key)
-                if hit is None and length == 1 and window[0].text.isupper():
-                    hit = names.get((window[0].lower.upper(),))
+                chunk = clause[start : start + length]
+                key = tuple(sorted(word.stem for word in chunk))
+                hit = drugs.get(tuple(word.lower for word in chunk)) or names.get(key)
+                if hit is None and length == 1 and chunk[0].text.isupper():
+                    hit = names.get((chunk[0].lower.upper(),))
                 if hit:
-                    found.append(Term(*hit, key, window[0].start, window[-1].end))
+                    found.append(Term(*hit, key, chunk[0].start, chunk[-1].end))
                     break
             start += length
     return found

@@ -98,11 +98,11 @@ def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
     names = {term["id"]: term["name"] for term in terms}
 
     @functools.cache
-    def systems(term: str) -> frozenset[str]:
-        above = frozenset().union(*(systems(parent) for parent in parents[term]))
+    def system_names(term: str) -> frozenset[str]:
+        above = frozenset().union(*(system_names(parent) for parent in parents[term]))
         return above | {term} if PHENOTYPE in parents[term] else above
 
-    rows = [(term, systems(term["id"])) for term in terms if term["definition"]]
+    rows = [(term, system_names(term["id"])) for term in terms if term["definition"]]
     return [
         {"id": term["id"], "text": term["definition"], "label": names[next(iter(found))]}
         for term, found in rows

@@ -21,9 +21,9 @@ METRICS = {
     "child_ece": ("child calibration error (ECE)", "lower"),
     "macro_f1": ("macro F1", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
-    "head_macro_f1": ("macro F1, over 100 training rows", "higher"),
-    "middle_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
-    "tail_macro_f1": ("macro F1, under 20 training rows", "higher"),
+    "many_shot_macro_f1": ("macro F1, over 100 training rows", "higher"),
+    "medium_shot_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
+    "few_shot_macro_f1": ("macro F1, under 20 training rows", "higher"),
     "top_3_accuracy": ("among the 3 likeliest", "higher"), "matthews": ("Matthews correlation", "higher"),
     "macro_precision": ("macro precision", "higher"), "macro_recall": ("macro recall", "higher"),
     "weighted_precision": ("weighted precision", "higher"),
@@ -32,8 +32,8 @@ METRICS = {
     "flip_rate": ("flipped by option order", "lower"), "parse_failure": ("no letter generated", "lower"),
     "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
     "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"),
-    "omission": ("omission", "lower"), "invention": ("invention", "lower"),
-    "any_invention": ("texts with an invention", "lower"),
+    "omission": ("omission", "lower"), "hallucination": ("hallucination", "lower"),
+    "any_hallucination": ("texts with a hallucination", "lower"),
     "chrf": ("chrF", "higher"), "bertscore_f1": ("BERTScore F1", "higher"),
     "bertscore_precision": ("BERTScore precision", "higher"), "bertscore_recall": ("BERTScore recall", "higher"),
     "loss": ("loss", "lower"),
@@ -42,9 +42,9 @@ METRICS = {
     "uncalibrated_brier": ("Brier score before calibration", "lower"),
     "coverage": ("coverage when it abstains", "higher"), "selective_risk": ("error rate when it abstains", "lower"),
     "aurc": ("area under risk-coverage", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
-    "invented_drugs": ("invented drugs a summary", "lower"),
-    "invented_findings": ("invented findings a summary", "lower"),
-    "invented_numbers": ("invented numbers a summary", "lower"),
+    "hallucinated_drugs": ("invented drugs a summary", "lower"),
+    "hallucinated_findings": ("invented findings a summary", "lower"),
+    "hallucinated_numbers": ("invented numbers a summary", "lower"),
     "negation_flips": ("flipped negations a summary", "lower"),
     "wrong_person": ("findings of the wrong person a summary", "lower"),
     "wrong_laterality": ("findings on the wrong side a summary", "lower"),
@@ -55,24 +55,24 @@ METRICS = {
     "length_ratio": ("length ratio", "nearer 1"), "compression": ("compression", "as references"),
     "novel_1gram": ("novel words", "as references"), "novel_2gram": ("novel 2-grams", "as references"),
     "novel_3gram": ("novel 3-grams", "as references"), "novel_4gram": ("novel 4-grams", "as references"),
-    "ended": ("ended by themselves", "higher"),
+    "finished": ("ended by themselves", "higher"),
 }  # fmt: skip
 HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
 NOT_METRICS = re.compile(
     r"(_ci95|_p|_confident|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
 )
 FINDINGS = (
-    "invented_drugs", "invented_findings", "invented_numbers", "negation_flips", "wrong_person", "wrong_laterality",
-    "omitted_drugs", "omitted_findings", "omitted_numbers",
+    "hallucinated_drugs", "hallucinated_findings", "hallucinated_numbers", "negation_flips", "wrong_person",
+    "wrong_laterality", "omitted_drugs", "omitted_findings", "omitted_numbers",
 )  # fmt: skip
 NOVEL = ("novel_1gram", "novel_2gram", "novel_3gram", "novel_4gram")
-TABLE_ONLY = ("loss", "length_ratio", "ended", "coverage", "compression", *NOVEL, *FINDINGS)
+TABLE_ONLY = ("loss", "length_ratio", "finished", "coverage", "compression", *NOVEL, *FINDINGS)
 NOTES = {
-    "omission": "Omission is the share of the reference's content that the text lacks or turns round, invention the "
-    "share of the text's content that the source lacks. Content is the words but stop words, with numbers, medical "
+    "omission": "Omission is the share of the reference's content that the text lacks or turns round, hallucination "
+    "the share of the text's content that the source lacks. Content is the words but stop words, with numbers, medical "
     "terms and sides counted once more; rules and word lists find it, and see no misplaced fact.",
-    "any_invention": "A text with an invention has a number, drug, finding, negation, person or side that its source "
-    "does not have. ROUGE does not see an invented dose: read this first.",
+    "any_hallucination": "A text with a hallucination has a number, drug, finding, negation, person or side that its "
+    "source does not have. ROUGE does not see an invented dose: read this first.",
 }
 BASELINES = {
     "nearest_question": "the answer of the most similar training question (TF-IDF)",
@@ -84,11 +84,11 @@ BASELINES = {
     "tfidf_svm": "linear SVM on TF-IDF of words and pairs, classes weighted with their inverse frequency",
     "tfidf_logistic": "logistic regression on the same",
     "tfidf_svm_per_node": "the same at each node of the tree, from the root down",
-    "encoder_alone": "the fine-tuned encoder without what `blend` adds",
+    "encoder_alone": "the fine-tuned encoder without what `ensemble` adds",
 }
 
 
-def systems(results: dict[str, Any]) -> dict[str, str]:
+def system_names(results: dict[str, Any]) -> dict[str, str]:
     """Prefix of the results -> name of the system, the fine-tuned model first, then the base model and baselines."""
     names = {"test_": "fine-tuned", "base_test_": "base model"}
     for key in results:
@@ -111,7 +111,7 @@ def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
 def baselines_line(results: dict[str, Any]) -> str:
     """What each known baseline among the systems is."""
     known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
-    return " ".join(f"{name}: {known[p]}." for p, name in systems(results).items() if p in known)
+    return " ".join(f"{name}: {known[p]}." for p, name in system_names(results).items() if p in known)
 
 
 def notes_line(results: dict[str, Any]) -> str:

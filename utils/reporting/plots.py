@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from utils.reporting.metric_names import METRICS, TABLE_ONLY, is_number, label, metric_names, systems
+from utils.reporting.metric_names import METRICS, TABLE_ONLY, is_number, label, metric_names, system_names
 from utils.reporting.tables import format_number
 
 PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
@@ -40,7 +40,7 @@ def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
 
 def plot_metrics(results: dict[str, Any], path: Path) -> bool:
     """Bars with 95 % intervals, a panel for the first metrics between 0 and 1, one for perplexity. False: nothing."""
-    names = systems(results)
+    names = system_names(results)
     metrics = [metric for metric in metric_names(results, list(names)) if metric not in TABLE_ONLY]
     # Lsum is L where few texts have line breaks: bars closer than 0.005 look the same
     if all(abs((results.get(f"{p}rougeLsum") or 0) - (results.get(f"{p}rougeL") or 0)) < 0.005 for p in names):
@@ -56,7 +56,7 @@ def plot_bars(results: dict[str, Any], panels: list[list[str]], title: str, path
     metric to draw."""
     if not panels:
         return False
-    names = systems(results)
+    names = system_names(results)
     heights = [0.4 + len(panel) * (bar * len(names) + 0.22) for panel in panels]  # inches
     handles = [Patch(color=COLORS[i % len(COLORS)], label=name) for i, name in enumerate(names.values())]
     figure = Figure(figsize=(9, sum(heights) + 0.6 + 0.25 * len(names)), layout="constrained")

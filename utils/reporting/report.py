@@ -15,7 +15,7 @@ from utils.reporting.class_plots import (
     plot_tree,
     wrong_rows,
 )
-from utils.reporting.metric_names import baselines_line, label, metric_names, notes_line, systems
+from utils.reporting.metric_names import baselines_line, label, metric_names, notes_line, system_names
 from utils.reporting.plots import plot_loss, plot_metrics
 from utils.reporting.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
 from utils.reporting.tables import (
@@ -39,7 +39,7 @@ FILES = {
     "per_class.csv": "precision, recall and F1 of each class", "classification_report.txt": "the same to read",
     "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
     "adapter_model.safetensors": "the adapter's weights", "adapter_config.json": "the adapter's configuration",
-    "model.safetensors": "the model's weights", "linear.safetensors": "the linear model of `blend`",
+    "model.safetensors": "the model's weights", "linear.safetensors": "the linear model of `ensemble`",
     "_private": "predictions and errors as text; never published",
 }  # fmt: skip
 CLASS_PLOTS = {
@@ -52,7 +52,7 @@ SUMMARY_PLOTS = {
     "length_and_novelty.png": plot_length_and_novelty,
 }  # fmt: skip
 MOST_ABOVE = 40  # classes of a confusion matrix with numbers: the levels above the leaves have few classes
-MOST_PARENTS = 30
+MAX_PARENTS = 30
 
 
 def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
@@ -113,7 +113,7 @@ def write_report(output_dir: Path, advice: dict[str, str]) -> Path:
 
 def write_comparison(results: dict[str, Any], path: Path) -> None:
     """Write the test metrics as csv: a row a system, and for each metric its value and both ends of its interval."""
-    names = systems(results)
+    names = system_names(results)
     metrics = metric_names(results, list(names))
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -198,7 +198,7 @@ def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
             children[parent].append(child)
         scores = [(row["f1"] is None, row["f1"], -row["support"]) for row in levels[level]]
         rows = []
-        for parent in sorted(children, key=scores.__getitem__)[:MOST_PARENTS]:
+        for parent in sorted(children, key=scores.__getitem__)[:MAX_PARENTS]:
             row, worst = levels[level][parent], max(children[parent], key=wrong_rows)
             wrong = "-"  # also of a parent without finer classes
             if len(children[parent]) > 1 and wrong_rows(worst):
@@ -223,9 +223,9 @@ def summary_sections(results: dict[str, Any], analysis: dict[str, Any], images: 
         results: the content of `all_results.json`.
         analysis, images: as for `class_sections`.
     """
-    columns = ("inventions", "rows_with_inventions", "omissions", "rows_with_omissions")
+    columns = ("hallucinations", "rows_with_hallucinations", "omissions", "rows_with_omissions")
     findings = [[kind, *(f"{counts[c]:,}" for c in columns)] for kind, counts in analysis["findings"].items()]
-    header = ["kind", "invented", "summaries with one", "left out", "summaries that lack one"]
+    header = ["kind", "hallucinated", "summaries with one", "left out", "summaries that lack one"]
     own = [
         [label(name), format_number(value), with_interval(results, f"test_{name}")]
         for name, value in analysis["references"].items()

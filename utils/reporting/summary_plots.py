@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from utils.reporting.metric_names import FINDINGS, METRICS, NOVEL, is_number, label, metric_names, systems
+from utils.reporting.metric_names import FINDINGS, METRICS, NOVEL, is_number, label, metric_names, system_names
 from utils.reporting.plots import COLORS, RED, plain, plot_bars
 from utils.reporting.tables import error_counts, format_number
 
@@ -16,9 +16,9 @@ EXTRACTS = ("baseline_lead_test_", "baseline_copy_test_")  # of which nothing is
 
 def plot_findings(results: dict[str, Any], analysis: dict[str, Any], path: Path) -> bool:
     """What each system leaves out and invents: shares of the content, then findings a summary by kind."""
-    groups = [("omission", "invention", "any_invention")]
+    groups = [("omission", "hallucination", "any_hallucination")]
     groups += [[m for m in FINDINGS if m.startswith("omitted") == omitted] for omitted in (False, True)]
-    measured = metric_names(results, list(systems(results)))
+    measured = metric_names(results, list(system_names(results)))
     panels = [[metric for metric in group if metric in measured] for group in groups]
     title = "Left out of the reference, and invented beyond the source, with 95 % intervals"
     return plot_bars(results, [panel for panel in panels if panel], title, path, bar=0.16)
@@ -46,7 +46,7 @@ def plot_errors(results: dict[str, Any], analysis: dict[str, Any], path: Path) -
 
 
 def plot_source_length(results: dict[str, Any], analysis: dict[str, Any], path: Path) -> bool:
-    """ROUGE-L, omission and invention of sources of about the same length, with bootstrap intervals."""
+    """ROUGE-L, omission and hallucination of sources of about the same length, with bootstrap intervals."""
     bins = analysis["source_length"]["bins"]
     spearman = analysis["source_length"]["spearman"]
     figure = Figure(figsize=(8.5, 1.2 + 2 * len(spearman)), layout="constrained")
@@ -88,7 +88,7 @@ def plot_length_and_novelty(results: dict[str, Any], analysis: dict[str, Any], p
     left.legend(loc="upper left")
 
     own = [analysis["references"][name] for name in NOVEL]
-    for i, (prefix, name) in enumerate(systems(results).items()):
+    for i, (prefix, name) in enumerate(system_names(results).items()):
         values = [results.get(prefix + metric) for metric in NOVEL]
         if any(map(is_number, values)) and prefix not in EXTRACTS:
             ends = [results.get(f"{prefix}{NOVEL[n]}_ci95") or (value, value) for n, value in enumerate(values)]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from utils.reporting.metric_names import HEADLINES, METRICS, is_number, label, metric_names, systems
+from utils.reporting.metric_names import HEADLINES, METRICS, is_number, label, metric_names, system_names
 
 
 def paragraphs(*texts: str | None) -> str:
@@ -14,7 +14,7 @@ def paragraphs(*texts: str | None) -> str:
 
 def results_table(results: dict[str, Any]) -> str:
     """One row a metric, one column a system, 95 % intervals in brackets."""
-    names = systems(results)
+    names = system_names(results)
     rows = [
         [label(metric), METRICS.get(metric, ("", "-"))[1], *(with_interval(results, p + metric) for p in names)]
         for metric in metric_names(results, list(names))
@@ -25,7 +25,7 @@ def results_table(results: dict[str, Any]) -> str:
 def differences_table(results: dict[str, Any]) -> str:
     """Fine-tuned minus each other system, paired on the same rows: the difference of each metric of which more or less
     is better, its 95 % interval and p; then the p of McNemar's tests."""
-    others = {prefix: name for prefix, name in systems(results).items() if prefix != "test_"}
+    others = {prefix: name for prefix, name in system_names(results).items() if prefix != "test_"}
     rows = []
     for metric in metric_names(results, [f"delta_{prefix}" for prefix in others]):
         if METRICS.get(metric, ("", "higher"))[1] in ("higher", "lower"):
@@ -133,8 +133,8 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
         "Steps": results.get("train_steps"),
         "Training loss": results.get("train_loss"),
         "Validation loss": results.get("eval_loss"),
-        "Weight of the classes' prior": results.get("blend_prior"),
-        "Weight of the linear model": results.get("blend_linear"),
+        "Weight of the classes' prior": results.get("ensemble_prior"),
+        "Weight of the linear model": results.get("ensemble_linear"),
         "Training time": "train_runtime" in results and f"{results['train_runtime'] / 60:.1f} min",
         "Samples per second": results.get("train_samples_per_second"),
         "Tokens per second": results.get("train_tokens_per_second"),
@@ -155,7 +155,7 @@ def summary(results: dict[str, Any]) -> str:
     if metric is None:
         return "No test metric was measured."
     sign = 1 if METRICS[metric][1] == "higher" else -1
-    others = {p: n for p, n in systems(results).items() if p != "test_" and is_number(results.get(p + metric))}
+    others = {p: n for p, n in system_names(results).items() if p != "test_" and is_number(results.get(p + metric))}
     # the encoder alone is a part of what is tuned
     baselines = others.keys() - {"base_test_", "baseline_encoder_alone_test_"}
     best = max(sorted(baselines), key=lambda p: sign * results[p + metric], default=None)
@@ -174,9 +174,9 @@ def summary(results: dict[str, Any]) -> str:
     before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
     if before and after and metric != "perplexity":
         text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
-    if is_number(results.get("test_omission")) and is_number(results.get("test_any_invention")):
+    if is_number(results.get("test_omission")) and is_number(results.get("test_any_hallucination")):
         text += f". Its summaries lack {with_interval(results, 'test_omission')} of the references' content; "
-        text += f"{with_interval(results, 'test_any_invention')} of them say something that their source does not"
+        text += f"{with_interval(results, 'test_any_hallucination')} of them say something that their source does not"
     return f"{text}. Brackets are 95 % intervals."
 
 

@@ -11,7 +11,7 @@ from utils.arguments import UserError
 from utils.evaluation.confidence import answer_confidence, confidence_words
 from utils.generation import generate_answers
 from utils.inference import Predictor
-from utils.prompts import build_prompt, encode, fit
+from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 from utils.retrieval import MOST_PASSAGES, Retriever, add_passages, blank_citations, cite
 from utils.safety import check_question, check_response
 from utils.seq2seq import position_limit
@@ -129,15 +129,15 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
         batch_size: rows a batch.
 
     Returns:
-        one dict a question: `response`; `ended`, by itself; `cut`, the model saw the end of the question alone;
+        one dict a question: `response`; `finished`, by itself; `cut`, the model saw the end of the question alone;
         `confidence`, as `answer_confidence` has it, and `confidence_note`, what it is worth.
     """
     model, tokenizer, task = predictor.model, predictor.tokenizer, predictor.task
     prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
-    whole, _ = encode(tokenizer, prompts, None, task["chat"])
-    ids, _, _ = fit(whole, None, task["max_length"])
+    whole, _ = tokenize_pairs(tokenizer, prompts, None, task["chat"])
+    ids, _, _ = truncate_pairs(whole, None, task["max_length"])
     most = position_limit(model.config, tokenizer, "decoder")
-    texts, ended = [""] * len(questions), [False] * len(questions)
+    texts, finished = [""] * len(questions), [False] * len(questions)
     for settings, rows in _alike(questions):
         generation, asked = generation_settings(task, settings), [ids[row] for row in rows]
         if most:  # positions of the model: the prompt takes some
@@ -150,11 +150,13 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
                 *generate_answers(model, tokenizer, asked, task["stop"], generation, rows_at_once, None), strict=True
             )
         for row, (text, end) in zip(rows, found, strict=True):
-            texts[row], ended[row] = text, end
-    confidence = answer_confidence(model, tokenizer, task, prompts, texts, ended, batch_size, None).tolist()
+            texts[row], finished[row] = text, end
+    confidence = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, None).tolist()
     return [
-        {"response": text, "ended": end, "cut": len(own) < len(own_whole), **state_confidence(p, task, question)}
-        for text, end, own, own_whole, p, question in zip(texts, ended, ids, whole, confidence, questions, strict=True)
+        {"response": text, "finished": end, "cut": len(own) < len(own_whole), **state_confidence(p, task, question)}
+        for text, end, own, own_whole, p, question in zip(
+            texts, finished, ids, whole, confidence, questions, strict=True
+        )
     ]
 
 

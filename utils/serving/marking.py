@@ -92,7 +92,7 @@ def banner(text: str) -> str:
 def notes_on(answer: dict[str, Any]) -> str:
     """HTML of what a reader has to know of an answer or a summary beside its text."""
     notes = ["The text was longer than the model takes: it saw a part."] if answer["cut"] else []
-    notes += [] if answer["ended"] else ["It stops where it was not finished, at a limit of length or time."]
+    notes += [] if answer["finished"] else ["It stops where it was not finished, at a limit of length or time."]
     notes += [answer["confidence_note"]] if answer.get("confidence_note") else []
     return "".join(f"<p>{escape(note)}</p>" for note in notes)
 

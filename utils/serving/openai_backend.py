@@ -93,7 +93,7 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
         raise Unavailable("the server at `base_url` broke off in the middle of its answer")
     confidence = float(np.exp(np.mean(log_p))) if log_p else None
     sure = state_confidence(confidence, task, question)
-    return {"response": text.strip(), "ended": finish == "stop", "cut": False, **sure}
+    return {"response": text.strip(), "finished": finish == "stop", "cut": False, **sure}
 
 
 def read_task(model: str) -> dict[str, Any]:

@@ -176,8 +176,8 @@ def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
             (found,) = ask([text]).result(timeout=seconds)
         except Exception as error:
             raise _told(error) from None
-        marked = mark_spans(found["prediction"], found["inventions"], lambda _: "invented")
-        listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in found["inventions"])
+        marked = mark_spans(found["prediction"], found["hallucinations"], lambda _: "hallucinated")
+        listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in found["hallucinations"])
         notes = notes_on(found) + (f"<ul>{listed}</ul>" if listed else "")
         covered = mark_covered(text, found["prediction"])
         return f'{SUMMARY}<div class="text">{marked}</div>{notes}', SOURCE + covered

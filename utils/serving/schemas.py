@@ -79,7 +79,7 @@ class GenerateAnswer(BaseModel):
     response: str = Field(description="with a corpus each sentence ends in [1] or in [no passage supports this]")
     safety_report: SafetyReport | None = Field(description="null where `use_safety` was false: nothing was checked")
     inference_time_ms: float
-    ended: bool = Field(description="the answer ended by itself")
+    finished: bool = Field(description="the answer ended by itself")
     cut: bool = Field(description="the model saw a part of the question")
     confidence: float | None = Field(description="mean probability of a token")
     confidence_note: str | None = Field(description="what that was worth in the evaluation of the model, in words")
@@ -141,9 +141,9 @@ class Invention(BaseModel):
 
 class SummarizeAnswer(BaseModel):
     summary: str
-    ended: bool
+    finished: bool
     cut: bool
-    inventions: list[Invention] = Field(description="what the summary says and the text does not, as far as seen")
+    hallucinations: list[Invention] = Field(description="what the summary says and the text does not, as far as seen")
     inference_time_ms: float
 
 

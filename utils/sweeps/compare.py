@@ -24,7 +24,7 @@ SHOWN = {
     "classification": ("accuracy", "macro_f1", "weighted_f1"),
     "hierarchical": ("path_accuracy", "parent_macro_f1", "level_1_macro_f1", "level_2_macro_f1", "child_macro_f1"),
     "qa": ("rouge1", "rouge2", "rougeL", "bleu"),
-    "summarization": ("rouge1", "rouge2", "rougeL", "chrf", "omission", "invention", "any_invention"),
+    "summarization": ("rouge1", "rouge2", "rougeL", "chrf", "omission", "hallucination", "any_hallucination"),
 }
 MATCHED = ("accuracy", "path_accuracy")  # right or wrong a row: McNemar's test
 

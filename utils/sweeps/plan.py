@@ -21,7 +21,7 @@ LABELS = r"(macro|weighted)_(f1|precision|recall)|accuracy|matthews|loss|ece|bri
 EVAL_METRICS = {
     "run_qa_sft.py": "loss|perplexity",
     "run_summarization.py": "loss|perplexity",
-    "run_classification.py": rf"{LABELS}|(head|middle|tail)_macro_f1|top_\d+_accuracy",
+    "run_classification.py": rf"{LABELS}|(many|medium|few)_shot_macro_f1|top_\d+_accuracy",
     "run_hierarchical.py": rf"path_accuracy|inconsistent|hierarchical_\w+|\w+_({LABELS}|given_\w+_accuracy)",
 }
 OWN_KEYS = ("seed", "output_dir", "evaluate_test", "push_to_hub")  # the sweep's own business
