@@ -25,10 +25,9 @@ from transformers import (
 )
 from trl import ModelConfig
 
-from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
 from utils.data.load import load_splits
-from utils.encoding import LONG_TEXTS
 from utils.evaluation.error_analysis import write_predictions
 from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
 from utils.factuality import factuality_statistics, find_hallucinations, find_omissions

@@ -14,11 +14,10 @@ from utils.encoding import (
     measure_latency,
     pad,
     pool_chunks,
-    pool_windows,
     predict_logits,
-    special_tokens,
     split_chunks,
 )
+from utils.modeling import special_tokens
 
 WORDS = [f"w{i}" for i in range(100)]
 ROOM = 8  # words beside [CLS] and [SEP] in 10 tokens
@@ -92,7 +91,7 @@ def test_padding_is_no_wider_than_the_batch():
 
 def test_pooled_logits_are_the_mean_of_each_texts_windows():
     logits = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [0.0, 6.0], [0.0, 0.0]])
-    pooled = pool_windows(logits, torch.tensor([2, 3]))
+    pooled = mean_of_chunks(logits, torch.tensor([2, 3]))
     assert pooled.tolist() == [[2.0, 1.0], pytest.approx([5 / 3, 11 / 3])]
 
 

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from tests.hub_server import Hub, serve_hub
 from utils.arguments import UserError
 from utils.hub import _no_right, push
-from utils.json_files import write_json
-from utils.reporting.card import without_paths, write_card
+from utils.json_files import without_paths, write_json
+from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 
 ROOT = Path(__file__).parents[1]

@@ -46,6 +46,9 @@ def library_checks(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {error}") from error
 
 
+LONG_TEXTS = ("head", "head_tail", "chunks")  # what of a text that is longer than the model reads at once
+
+
 @dataclass
 class DataArguments:
     """Where the rows come from, how they are cleaned and split. The same for all four scripts."""

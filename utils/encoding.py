@@ -14,11 +14,11 @@ import torch
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.arguments import UserError
-from utils.evaluation.ensemble import ENSEMBLES
+from utils.arguments import LONG_TEXTS, UserError
 from utils.generation import batches_by_length, progress
+from utils.modeling import special_tokens
 
-LONG_TEXTS = ("head", "head_tail", "chunks")
+ENSEMBLES = ("none", "prior", "linear")
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts, one class of which changed
 
 
@@ -105,13 +105,6 @@ def encode_texts(
     return rows, [len(ids) > most for ids in encoded]
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Ids of the tokens that the tokenizer writes before and after a text, such as [CLS] and [SEP]."""
-    plain, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-    return whole[:start], whole[start + len(plain) :]
-
-
 @dataclass
 class ChunkCollator:
     """Rows of `input_ids` and `labels` -> a batch of chunks, padded to the longest one of the batch: `input_ids` and
@@ -130,7 +123,7 @@ class ChunkCollator:
         return batch
 
 
-def pool_windows(logits: torch.Tensor, chunk_counts: torch.Tensor) -> torch.Tensor:
+def mean_of_chunks(logits: torch.Tensor, chunk_counts: torch.Tensor) -> torch.Tensor:
     """Mean logits of the chunks of each row: [chunks, classes] -> [rows, classes]."""
     row = torch.arange(len(chunk_counts), device=logits.device).repeat_interleave(chunk_counts)
     total = logits.new_zeros(len(chunk_counts), logits.shape[1]).index_add(0, row, logits)
@@ -149,7 +142,7 @@ def pool_chunks(model: PreTrainedModel) -> None:
     def pool(module: torch.nn.Module, args: tuple, output: Any) -> Any:
         counts = waiting.pop()
         if counts is not None:
-            output.logits = pool_windows(output.logits.float(), counts)
+            output.logits = mean_of_chunks(output.logits.float(), counts)
         return output
 
     model.register_forward_pre_hook(take, with_kwargs=True)

@@ -17,8 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from utils.arguments import UserError
-from utils.json_files import read_json
-from utils.reporting.card import read_yaml, without_paths
+from utils.json_files import read_json, read_yaml, without_paths
 
 PUBLISHED = (
     "adapter_model.safetensors", "adapter_config.json",

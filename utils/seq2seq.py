@@ -19,11 +19,10 @@ from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.chunking import join_summaries, split_summary
-from utils.encoding import special_tokens
 from utils.generation import generate_answers, score_summaries
 from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
-from utils.modeling import load_config
+from utils.modeling import load_config, special_tokens
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # in float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")

@@ -14,7 +14,6 @@ from scipy.special import logsumexp
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
-ENSEMBLES = ("none", "prior", "linear")
 MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # 1 GB of float64 while fitting
 
 

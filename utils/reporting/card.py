@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from utils.json_files import read_json
+from utils.json_files import last_part, read_json, read_yaml, without_paths
 from utils.reporting.metric_names import METRICS, TABLE_ONLY, baselines_line, metric_names, notes_line
 from utils.reporting.tables import (
     data_tables,
@@ -48,26 +48,6 @@ person. What is counted here as invented or left out was found by rules and word
 and facts that are there but put together wrongly. Do not file a summary that nobody compared with its source.""",
 }
 
-ROOT = r"(?:file:/+|~?/|\\\\|[A-Za-z]:[\\/]+)(?=[^\s/\\])"  # how an absolute path begins
-PATH = re.compile(rf"""(?<='){ROOT}[^']*(?=')|(?<="){ROOT}[^"]*(?=")|(?<![^\s=:,(\[]){ROOT}[^\s"',)\]]*""")
-TEXT_KEYS = re.compile(r"(?=.*(prompt|stop|label|template|tree|_token$))(?!.*_(file|path|dir)$)")
-
-
-def without_paths(value: Any, key: str = "") -> Any:
-    """A copy with each absolute path cut to its last part, and Hub tokens masked, for what others will read. Texts
-    that the model sees (prompts, labels, stop sequences; told by their key) are left alone: serving needs them."""
-    if TEXT_KEYS.match(key):
-        return value
-    if isinstance(value, dict):
-        return {k: without_paths(v, str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [without_paths(v, key) for v in value]
-    if not isinstance(value, str):
-        return value
-    whole = key != "command" and re.fullmatch(ROOT + r".*", value)  # a path that is the whole value may hold spaces
-    value = _last_part(value) if whole else PATH.sub(lambda match: _last_part(match.group()), value)
-    return re.sub(r"\bhf_\w{20,}", "hf_***", value)
-
 
 def write_card(output_dir: Path, repo_id: str | None) -> Path:
     """Write the model card `README.md`, on huggingface_hub's template, without the sections it has nothing for.
@@ -89,8 +69,8 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     is_adapter = (output_dir / "adapter_config.json").exists()
     model = repo_id or (output_dir.name if output_dir.is_absolute() else output_dir.as_posix())
     data, dataset = task.get("data", {}), local_task.get("data", {}).get("dataset_name")
-    data_name = data.get("dataset_name") or _last_part(data.get("train_file") or "local files")
-    test_name = data.get("dataset_name") or _last_part(data.get("test_file") or data_name)
+    data_name = data.get("dataset_name") or last_part(data.get("train_file") or "local files")
+    test_name = data.get("dataset_name") or last_part(data.get("test_file") or data_name)
     revision = f" at revision `{data['dataset_revision']}`" if data.get("dataset_revision") else ""
     evaluated = [m for m in metric_names(results, ["test_"]) if m in METRICS and m not in TABLE_ONLY]
     qlora = is_adapter and (task.get("quantization") or {}).get("load_in_4bit")
@@ -164,15 +144,6 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     card.text = _without_empty_sections(card.text)
     card.save(output_dir / "README.md")
     return output_dir / "README.md"
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a YAML file, {} if there is none."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
-
-
-def _last_part(path: str) -> str:
-    return re.split(r"[/\\]+", path.rstrip("/\\"))[-1]
 
 
 def _metric_name(metric: str, results: dict[str, Any]) -> str:

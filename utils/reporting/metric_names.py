@@ -69,8 +69,8 @@ NOVEL = ("novel_1gram", "novel_2gram", "novel_3gram", "novel_4gram")
 TABLE_ONLY = ("loss", "length_ratio", "finished", "coverage", "compression", *NOVEL, *FINDINGS)
 NOTES = {
     "omission": "Omission is the share of the reference's content that the text lacks or turns round, hallucination "
-    "the share of the text's content that the source lacks. Content is the words but stop words, with numbers, medical "
-    "terms and sides counted once more; rules and word lists find it, and see no misplaced fact.",
+    "the share of the text's content that the source lacks. Content is the words but stop words, with numbers, "
+    "medical terms and sides counted once more; rules and word lists find it, and see no misplaced fact.",
     "any_hallucination": "A text with a hallucination has a number, drug, finding, negation, person or side that its "
     "source does not have. ROUGE does not see an invented dose: read this first.",
 }
