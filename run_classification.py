@@ -9,6 +9,7 @@ or `to_text` below.
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ import numpy as np
 from datasets import Dataset
 from peft import get_peft_model
 from safetensors.numpy import save_file
-from sklearn.metrics import classification_report
+from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, EvalPrediction, Trainer, TrainingArguments
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.data.labels import frequency_groups
 from utils.data.load import load_splits
 from utils.encoding import (
     ChunkCollator,
@@ -32,50 +32,31 @@ from utils.encoding import (
     pool_chunks,
     predict_logits,
 )
-from utils.evaluation.calibration import (
-    abstention_statistics,
-    abstention_threshold,
-    area_under_risk_coverage,
-    calibration_curves,
-    calibration_statistics,
-    fit_temperature,
-    softmax,
-)
-from utils.evaluation.class_analysis import (
-    PATTERN_ADVICE,
-    analyse_classes,
-    class_error_patterns,
-    label_conflicts,
-    write_class_files,
-)
-from utils.evaluation.ensemble import ensemble, linear_scores, train_ensemble
-from utils.evaluation.error_analysis import write_predictions
+from utils.evaluation.classification import ERROR_ADVICE, calibrate, evaluate
+from utils.evaluation.ensemble import fit_linear, linear_scores
+from utils.evaluation.outputs import save_outputs, write_results
 from utils.hub import check_push_access, push
-from utils.json_files import write_json
 from utils.losses import CLASS_IMBALANCE, classification_loss
 from utils.metrics.baselines import classification_baselines
-from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
-from utils.metrics.statistics import accuracy_statistics, classification_statistics
 from utils.modeling import (
     autocast_dtype,
+    base_model,
     count_parameters,
     get_lora_config,
+    get_optimizer,
     get_quantization_config,
     head_names,
-    load_base_model,
+    load_classifier,
     load_tokenizer,
-    optimizer_of,
-    prepare_classifier,
 )
 from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
-from utils.reporting.report import write_report
+from utils.reporting.class_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
-from utils.sampling import EpochSampler, set_train_order
+from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.sampling import set_train_order
 
 logger = logging.getLogger(__name__)
-COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # with each baseline, paired
 
 
 @dataclass
@@ -84,10 +65,13 @@ class ClassificationArguments:
 
     label_column: str = field(default="label", metadata={"help": "The class: text or a number."})
     class_imbalance: str = field(
-        default="none", metadata={"help": "What to do for rare classes.", "choices": CLASS_IMBALANCE}
+        default="none",
+        metadata={"help": "How the loss or the sampling makes up for rare classes.", "choices": CLASS_IMBALANCE},
     )
-    focal_gamma: float = field(default=2.0, metadata={"help": "Of the focal loss; 0 is cross-entropy."})
-    top_k: int = field(default=3, metadata={"help": "Also count as right what is among the k likeliest."})
+    focal_gamma: float = field(
+        default=2.0, metadata={"help": "Focusing parameter of the focal loss; 0 is cross-entropy."}
+    )
+    top_k: int = field(default=3, metadata={"help": "Report the accuracy of the k likeliest classes, too."})
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -106,20 +90,19 @@ def to_text(row: dict[str, Any], task: dict[str, Any]) -> str:
     return fill_template(task["text_template"], task["columns"], row, "text_template")
 
 
-def to_training_rows(
-    split: Dataset, tokenizer: Any, task: dict[str, Any]
-) -> tuple[list[str], np.ndarray, Dataset, list[bool]]:
-    """Texts, labels, tokenized rows for the trainer, and whether each text was cut."""
+def to_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict[str, Any], Dataset]:
+    """Return a split as columns for the evaluation, and its token ids and labels for the trainer."""
     texts = [to_text(row, task) for row in split]
     labels = np.array(split[task["columns"]["label"]])
-    rows, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
-    return texts, labels, Dataset.from_dict({"input_ids": rows, "labels": labels}), cut
+    ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
+    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": texts, "label": labels, "cut": cut}
+    return rows, Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 
 def make_task(
-    encoder_args: EncoderArguments, args: ClassificationArguments, tokenizer: Any, train: Dataset
+    encoder_args: EncoderArguments, args: ClassificationArguments, seed: int, tokenizer: Any, train: Dataset
 ) -> dict[str, Any]:
-    """Return what serving needs to see a text as training did, for `task.json`."""
+    """Return what serving needs to read a text as training did, for `task.json`."""
     check_max_length(encoder_args.max_length, tokenizer)
     shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
     task = {
@@ -127,19 +110,17 @@ def make_task(
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
         "labels": train.features[args.label_column].names,
         **{key: getattr(encoder_args, key) for key in shared},
+        "evaluation": {"seed": seed, "top_k": args.top_k},
     }
     check_adapted(lambda row: to_text(row, task), task, train, "text_template")
     return task
 
 
-def row_statistics(
-    logits: np.ndarray, labels: np.ndarray, temperature: float, groups: dict[str, list[int]], top_k: int
-) -> dict[str, Any]:
-    """Row statistics of a model: right or wrong by class, among the k likeliest, and its probabilities' quality."""
-    rank = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
-    statistics = classification_statistics(logits.argmax(axis=1), labels, range(logits.shape[1]), groups)
-    statistics |= accuracy_statistics(rank < top_k, f"top_{top_k}_accuracy")
-    return statistics | calibration_statistics(softmax(logits, temperature), labels)
+def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
+    """Score an evaluation during training: what `metric_for_best_model` can name beside the loss."""
+    labels, predictions = evaluation.label_ids, evaluation.predictions.argmax(axis=1)
+    scores = {f"{a}_f1": f1_score(labels, predictions, average=a, zero_division=0) for a in ("macro", "weighted")}
+    return scores | {"accuracy": accuracy_score(labels, predictions)}
 
 
 def main(
@@ -169,24 +150,24 @@ def main(
         seed=training_args.seed,
     )
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
-    task = make_task(encoder_args, class_args, tokenizer, splits["train"])
+    task = make_task(encoder_args, class_args, training_args.seed, tokenizer, splits["train"])
     names = task["labels"]
-    train_texts, train_labels, train_dataset, train_cut = to_training_rows(splits["train"], tokenizer, task)
-    eval_texts, eval_labels, eval_dataset, eval_cut = to_training_rows(splits["validation"], tokenizer, task)
-    texts, labels, test_dataset, cut = to_training_rows(splits["test"], tokenizer, task)
-    class_counts = np.bincount(train_labels, minlength=len(names)).tolist()
-    conflicts = label_conflicts(texts, labels)
-    results |= {"data_classes": len(names), "data_accuracy_ceiling": conflicts["accuracy_ceiling"]}
-    results |= {"data_train_cut_texts": sum(train_cut), "data_validation_cut_texts": sum(eval_cut)}
-    results |= {"data_test_cut_texts": sum(cut)}
+    rows, datasets = {}, {}
+    for split, table in splits.items():
+        rows[split], datasets[split] = to_rows(table, tokenizer, task)
+        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])
+    class_counts = np.bincount(rows["train"]["label"], minlength=len(names))
 
     # ----- 3. Model
     device, trust_remote_code = training_args.device, encoder_args.trust_remote_code
     autocast = autocast_dtype(model_args, training_args)
+    # New layers are trained whole and stay out of quantization; LoRA adapts the rest
     heads = head_names(model_args, AutoModelForSequenceClassification, names, trust_remote_code)
     quantization = get_quantization_config(model_args, device, skip_modules=heads)
-    load = (model_args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, names)
-    model = prepare_classifier(load_base_model(*load), heads, encoder_args.pooling, encoder_args.dropout)
+    load_model = partial(
+        load_classifier, model_args, quantization, device, names, heads, encoder_args.pooling, encoder_args.dropout
+    )
+    model = load_model(trust_remote_code)
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
     task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
     if encoder_args.long_texts == "chunks":
@@ -195,32 +176,23 @@ def main(
         model = get_peft_model(model, peft_config)
 
     # ----- 4. Trainer
-    def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
-        statistics = classification_statistics(
-            evaluation.predictions.argmax(1), evaluation.label_ids, range(len(names))
-        )
-        once = np.ones((1, len(evaluation.label_ids)), dtype=np.float32)  # the values alone: no resamples in training
-        return {k: v for k, v in evaluate_statistics(statistics, once).items() if k in COMPARED}
-
     with library_checks("Trainer"):
         trainer = Trainer(
             model=model,
             args=training_args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=datasets["train"],
+            eval_dataset=datasets["validation"],
             data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
-            compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
+            # divides by the rows of the whole step, so gradient accumulation does not scale the gradient
+            compute_loss_func=classification_loss(
+                class_counts.tolist(), class_args.class_imbalance, class_args.focal_gamma
+            ),
             compute_metrics=compute_metrics,
-            optimizer_cls_and_kwargs=optimizer_of(model, training_args, heads, encoder_args.head_learning_rate),
+            optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
         )
     balanced = class_args.class_imbalance == "balanced_sampling"
-    grouped = training_args.train_sampling_strategy == "group_by_length"
-    if balanced or grouped:
-        lengths = [len(ids) for ids in train_dataset["input_ids"]]
-        batch_size = training_args.train_batch_size * training_args.world_size
-        sampled = train_labels if balanced else None
-        set_train_order(trainer, EpochSampler(lengths, batch_size, training_args.seed, grouped, sampled))
+    set_train_order(trainer, datasets["train"], labels=rows["train"]["label"] if balanced else None)
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
@@ -229,99 +201,47 @@ def main(
     trainer.save_state()
 
     # ----- 6. Evaluate
-    seed, top_k = training_args.seed, class_args.top_k
-    how = (tokenizer.pad_token_id, encoder_args.max_length, training_args.per_device_eval_batch_size, autocast)
-    groups = frequency_groups(class_counts)
-    eval_logits = predict_logits(trainer.model, eval_dataset["input_ids"], *how, "validation")
-    log_prior = task["log_prior"] = np.log(np.maximum(class_counts, 1) / len(train_labels)).tolist()
-    linear, task["ensemble"] = train_ensemble(
-        encoder_args.ensemble, train_texts, train_labels, eval_texts, eval_labels, eval_logits, log_prior, seed
+    def predict(model: Any, ids: list[list[int]], name: str | None = None) -> np.ndarray:
+        batch_size = training_args.per_device_eval_batch_size
+        return predict_logits(model, ids, tokenizer.pad_token_id, encoder_args.max_length, batch_size, autocast, name)
+
+    train, validation, test = rows["train"], rows["validation"], rows["test"]
+    outputs = {"validation": {"logits": predict(trainer.model, datasets["validation"]["input_ids"], "validation")}}
+    if data_args.evaluate_test:
+        ids = datasets["test"]["input_ids"]
+        outputs["test"] = {"logits": predict(trainer.model, ids, "test: tuned model")}
+        with base_model(trainer.model, load_model) as base:
+            outputs["base_test"] = {"logits": predict(base, ids, "test: base model")}
+        baselines = classification_baselines(train["text"], train["label"], test["text"], training_args.seed)
+        if encoder_args.ensemble != "none":
+            baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
+        outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
+        results |= measure_latency(partial(predict, trainer.model), ids)
+    if encoder_args.ensemble == "linear":  # a linear model on words is wrong on other rows than the encoder
+        linear = fit_linear(train["text"], train["label"], len(names), training_args.seed)
+        for split in outputs.keys() & {"validation", "test"}:
+            outputs[split]["linear_scores"] = linear_scores(linear, rows[split]["text"])
+        if trainer.is_world_process_zero():
+            save_file(linear, output_dir / "linear.safetensors")
+    task |= calibrate(
+        outputs["validation"], validation["label"], class_counts, encoder_args.ensemble, encoder_args.max_risk
     )
-    if linear and trainer.is_world_process_zero():
-        save_file(linear, output_dir / "linear.safetensors")
-    results |= {
-        f"ensemble_{name}": weight for name, weight in task["ensemble"].items() if encoder_args.ensemble != "none"
-    }
-    eval_scores = linear_scores(linear, eval_texts)
-    eval_logits = ensemble(eval_logits, eval_scores, log_prior, task["ensemble"])
-    temperature = task["temperature"] = results["temperature"] = fit_temperature(eval_logits, eval_labels)
-    weights = resampling_weights(len(eval_labels), seed, splits["validation"]["cluster"])
-    statistics = row_statistics(eval_logits, eval_labels, temperature, groups, top_k)
-    results |= evaluate_statistics(statistics, weights, "eval")
-    eval_confidence = softmax(eval_logits, temperature).max(axis=1)
-    threshold = abstention_threshold(eval_confidence, eval_logits.argmax(axis=1) == eval_labels, encoder_args.max_risk)
-    task["abstention"] = {"max_risk": encoder_args.max_risk, "threshold": threshold}
-    if not data_args.evaluate_test:
-        end_on_validation(trainer, task, results)
-        return
-
-    inputs = test_dataset["input_ids"]
-    encoder_logits = predict_logits(trainer.model, inputs, *how, "test: tuned model")
-    logits = ensemble(encoder_logits, linear_scores(linear, texts), log_prior, task["ensemble"])
-    if model_args.use_peft:
-        with trainer.model.disable_adapter():
-            base_logits = predict_logits(trainer.model, inputs, *how, "test: base model")
-    else:
-        base_model = prepare_classifier(load_base_model(*load), heads, encoder_args.pooling)
-        base_logits = predict_logits(base_model, inputs, *how, "test: base model")
-    probabilities = softmax(logits, temperature)
-    predictions, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
-    correct = predictions == labels
-    weights = resampling_weights(len(labels), seed, splits["test"]["cluster"])
-    tuned = row_statistics(logits, labels, temperature, groups, top_k)
-    uncalibrated = calibration_statistics(softmax(logits), labels)
-    tuned |= {f"uncalibrated_{name}": uncalibrated[name] for name in ("ece", "brier")}
-    tuned |= abstention_statistics(confidence, correct, threshold)
-    results |= evaluate_statistics(tuned, weights, "test")
-    results["test_aurc"] = area_under_risk_coverage(confidence, correct)
-    base = row_statistics(base_logits, labels, 1.0, groups, top_k)
-    results |= evaluate_statistics(base, weights, "base_test")
-    compared = {name: tuned[name] for name in COMPARED}
-    results |= paired_difference(compared, base, weights, "delta_base_test")
-    results["mcnemar_test_accuracy_p"] = mcnemar(correct, base_logits.argmax(axis=1) == labels)
-    baselines = classification_baselines(train_texts, train_labels, texts, seed)
-    if encoder_args.ensemble != "none":
-        baselines["encoder_alone"] = encoder_logits.argmax(axis=1)
-    for name, guesses in baselines.items():
-        statistics = classification_statistics(guesses, labels, range(len(names)), groups)
-        results |= evaluate_statistics(statistics, weights, f"baseline_{name}_test")
-        results |= paired_difference(compared, statistics, weights, f"delta_baseline_{name}_test")
-        results[f"mcnemar_baseline_{name}_test_accuracy_p"] = mcnemar(correct, guesses == labels)
-    results |= measure_latency(trainer.model, inputs, *how)
-    patterns = class_error_patterns(labels, predictions, probabilities, train_labels, cut, conflicts["rows"])
-    results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
-    results |= peak_memory()
-
-    words = [len(text.split()) for text in texts]
-    analysis = analyse_classes(labels, predictions, probabilities, names, train_labels, words, weights)
-    analysis |= calibration_curves(probabilities, softmax(logits), labels, temperature)
-    analysis["abstention"] = task["abstention"] | {"coverage": results["test_coverage"]}
-    analysis["abstention"]["risk"] = results.get("test_selective_risk")
-    ids, base_predictions = splits["test"]["id"], base_logits.argmax(axis=1)
-    columns_of_rows = zip(ids, texts, predictions, labels, base_predictions, confidence, strict=True)
-    rows = [
-        {"id": i, "source": text, "prediction": names[p], "reference": names[r], "base_prediction": names[b]}
-        | {"confidence": float(c)}
-        for i, text, p, r, b, c in columns_of_rows
-    ]
-    every = {"labels": range(len(names)), "target_names": names, "digits": 3, "zero_division": 0}
-    if trainer.is_world_process_zero():
-        write_class_files(output_dir, analysis, classification_report(labels, predictions, **every))
+    rows["train"] = {"class_counts": class_counts}
+    measured = results | peak_memory()
+    found, files = evaluate(rows, outputs, task)
+    results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        write_predictions(output_dir, rows, patterns)
-        make_readable(output_dir)
-        write_json(output_dir / "task.json", task)
-        write_json(output_dir / "all_results.json", results)
-        card = write_card(output_dir, repo_id)
-        report = write_report(output_dir, PATTERN_ADVICE)
-        print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
+        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        write_results(output_dir, task, results, files)
+        if data_args.evaluate_test:
+            card, report = write_card(output_dir, repo_id), write_report(output_dir, ERROR_ADVICE)
+            print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
-        # ----- 8. Hub
-        if push_to_hub:
-            url = push(output_dir, repo_id, training_args.hub_private_repo)
-            logger.info("pushed to %s", url)
+    # ----- 8. Hub
+    if push_to_hub and trainer.is_world_process_zero():
+        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

@@ -11,6 +11,7 @@ from utils.encoding import (
     NEAR_TIE,
     ChunkCollator,
     encode_texts,
+    mean_of_chunks,
     measure_latency,
     pad,
     pool_chunks,

@@ -5,7 +5,7 @@ A long text is cut, or read in chunks. A row's `input_ids` are its chunks one af
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,20 +162,22 @@ def pad(chunks: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": (torch.arange(width) < lengths[:, None]).long()}
 
 
-def measure_latency(model: PreTrainedModel, rows: list[list[int]], *how: Any, most: int = 20) -> dict[str, float]:
+def measure_latency(
+    predict: Callable[[list[list[int]]], np.ndarray], rows: list[list[int]], most: int = 20
+) -> dict[str, float]:
     """Milliseconds for a text alone, P50 and P95 of the first `most` rows, and texts per second of all in batches.
 
     Args:
-        model, rows: as for `predict_logits`.
-        how: its further arguments.
+        predict: rows of token ids -> logits.
+        rows: from `encode_texts`.
     """
     single = []
     for row in rows[:1] + rows[:most]:  # the first call is slower and does not count
         start = time.perf_counter()
-        predict_logits(model, [row], *how)
+        predict([row])
         single.append(1000 * (time.perf_counter() - start))
     start = time.perf_counter()
-    predict_logits(model, rows, *how)
+    predict(rows)
     p50, p95 = np.quantile(single[1:], (0.5, 0.95)).tolist()
     return {
         "latency_p50_ms": p50,

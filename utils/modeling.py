@@ -1,7 +1,8 @@
 """Tokenizer, base model in 4 bits, 8 bits or none, LoRA, and how much of it is trained."""
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -145,6 +147,22 @@ def load_base_model(
         raise _not_loaded(name, error) from error
 
 
+def load_classifier(
+    args: ModelConfig,
+    quantization: BitsAndBytesConfig | None,
+    device: torch.device,
+    labels: list[str],
+    heads: list[str],
+    pooling: str,
+    dropout: float | None,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """Load the encoder with a new head for `labels`; the arguments are those of `load_base_model` and
+    `prepare_classifier`."""
+    model = load_base_model(args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, labels)
+    return prepare_classifier(model, heads, pooling, dropout)
+
+
 def class_config(labels: list[str]) -> dict[str, Any]:
     """What a classifier's config says about its classes."""
     return {
@@ -265,7 +283,7 @@ def get_lora_config(
         )
 
 
-def optimizer_of(
+def get_optimizer(
     model: nn.Module, args: TrainingArguments, heads: Sequence[str], head_learning_rate: float | None
 ) -> tuple[type, dict[str, Any]]:
     """Return the optimizer of the recipe for `Trainer(optimizer_cls_and_kwargs=...)`, with another learning rate for
@@ -295,6 +313,21 @@ def upcast_trainable_weights(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+@contextlib.contextmanager
+def base_model(tuned: nn.Module, load: Callable[[], PreTrainedModel]) -> Iterator[nn.Module]:
+    """The model before tuning: `tuned` with its adapter switched off or, where all weights were trained, loaded anew.
+
+    Args:
+        tuned: the trained model.
+        load: loads the base model as training did.
+    """
+    if isinstance(tuned, PeftModel):
+        with tuned.disable_adapter():
+            yield tuned
+    else:
+        yield load()
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

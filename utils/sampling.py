@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import Trainer
 
@@ -75,6 +76,23 @@ class EpochSampler(Sampler[int]):
         return np.concatenate([*(whole[i] for i in order), *rest])
 
 
-def set_train_order(trainer: Trainer, sampler: Sampler) -> None:
-    """Make `trainer` take its rows as `sampler` says, where a `Trainer` subclass would have one method."""
-    trainer._get_train_sampler = lambda train_dataset=None: sampler
+def set_train_order(
+    trainer: Trainer,
+    rows: Dataset,
+    labels: np.ndarray | None = None,
+    target_lengths: Sequence[int] | None = None,
+) -> None:
+    """Make `trainer` take its rows as `EpochSampler` says, if it is to group them by length or to balance classes.
+
+    Args:
+        trainer: its `train_sampling_strategy` says whether to group.
+        rows: its training rows, with `input_ids`.
+        labels, target_lengths: as for `EpochSampler`.
+    """
+    grouped = trainer.args.train_sampling_strategy == "group_by_length"
+    if grouped or labels is not None:
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        batch_size = trainer.args.train_batch_size * trainer.args.world_size
+        sampler = EpochSampler(lengths, batch_size, trainer.args.seed, grouped, labels, target_lengths)
+        # Trainer has no argument for a sampler: this method is what a subclass would override
+        trainer._get_train_sampler = lambda train_dataset=None: sampler

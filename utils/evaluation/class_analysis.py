@@ -4,9 +4,9 @@ Nothing here holds text of a data row: what comes out are the names of the class
 """
 
 import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from scipy.stats import binomtest, pearsonr, spearmanr
 from utils.data.labels import frequency_groups
 from utils.data.splits import near_duplicate_clusters
 from utils.evaluation.error_analysis import length_bins
-from utils.json_files import write_json
+from utils.json_files import json_text
 from utils.metrics.intervals import INTERVAL
 
 CONFIDENT = 0.9
 PAIRS = 20
-PATTERN_ADVICE = {
+ERROR_ADVICE = {
     "confident": "Review the labels of these rows first; if they are right, set `max_risk` to a risk you can bear.",
     "second_choice": "Show the two likeliest classes and let a person choose, or abstain with `max_risk`.",
     "rare_class": "Collect rows of these classes, merge them into others, or set `class_imbalance`.",
@@ -36,7 +36,7 @@ def analyse_classes(
     predictions: np.ndarray,
     probabilities: np.ndarray,
     labels: Sequence[str],
-    train_labels: Sequence[int],
+    class_counts: np.ndarray,
     words: Sequence[int],
     weights: np.ndarray,
 ) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def analyse_classes(
         references, predictions: int [rows], places in `labels`.
         probabilities: [rows, classes].
         labels: names of the classes, in the data set's order.
-        train_labels: int [training rows], places in `labels`.
+        class_counts: training rows of each class, int [classes].
         words: number of words of each text.
         weights: bootstrap counts [resamples, rows] from `resampling_weights`.
 
@@ -60,11 +60,11 @@ def analyse_classes(
         length: error rate in up to 8 bins of about as many rows, by words, both ends included, with Wilson's interval;
             Spearman's correlation of words and being wrong, over rows.
         training: Spearman's and Pearson's correlation of a class's training rows and its error rate (1 - recall), over
-            the classes with test rows (seed 000 reports -0.313).
+            the classes with test rows.
         A correlation and its p are None where one side is constant.
     """
     n, wrong = len(labels), references != predictions
-    train_rows = np.bincount(train_labels, minlength=n)
+    train_rows = class_counts
     support, predicted = np.bincount(references, minlength=n), np.bincount(predictions, minlength=n)
     hits = np.bincount(references[~wrong], minlength=n)
     with np.errstate(invalid="ignore"):
@@ -116,23 +116,23 @@ def class_error_patterns(
     references: np.ndarray,
     predictions: np.ndarray,
     probabilities: np.ndarray,
-    train_labels: Sequence[int],
+    class_counts: np.ndarray,
     cut: Sequence[bool],
     conflicting: Sequence[bool],
 ) -> dict[str, list[int]]:
-    """Indices of the wrong rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
+    """Indices of the wrong rows that show each pattern of `ERROR_ADVICE`; what to do about it stands there.
 
     confident: the prediction has a probability of 0.9 or more. second_choice: the right class is the likeliest of the
     others; left out with two classes, where it always is. rare_class: the right class has fewer than 20 training rows.
     cut_text, conflicting_text: as `cut` and `conflicting` say. other: none of these.
 
     Args:
-        references, predictions, probabilities, train_labels: as for `analyse_classes`.
+        references, predictions, probabilities, class_counts: as for `analyse_classes`.
         cut: whether the model saw only a part of the text.
         conflicting: whether the same text stands under several labels.
     """
     rows, classes = np.arange(len(references)), probabilities.shape[1]
-    rare = frequency_groups(np.bincount(train_labels, minlength=classes).tolist())["few_shot"]
+    rare = frequency_groups(class_counts.tolist())["few_shot"]
     others = probabilities.copy()
     others[rows, predictions] = -1
     shown = {
@@ -169,16 +169,19 @@ def label_conflicts(texts: Sequence[str], labels: Sequence[Any]) -> dict[str, An
     }
 
 
-def write_class_files(output_dir: Path, analysis: dict[str, Any], report_text: str) -> None:
-    """Write `analysis.json`, its classes as `per_class.csv`, and `report_text` as `classification_report.txt`."""
-    write_json(output_dir / "analysis.json", analysis)
-    (output_dir / "classification_report.txt").write_text(report_text, encoding="utf-8")
+def class_files(analysis: dict[str, Any], report_text: str) -> dict[str, str]:
+    """`analysis.json`, its classes as `per_class.csv`, and `report_text` as `classification_report.txt`."""
     columns = ["label", "train_rows", "support", "precision", "recall", "f1"]
-    with (output_dir / "per_class.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*columns, "f1_low", "f1_high"])
-        for row in analysis["classes"]:
-            writer.writerow([*(row[column] for column in columns), *(row["f1_ci95"] or ("", ""))])
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow([*columns, "f1_low", "f1_high"])
+    for row in analysis["classes"]:
+        writer.writerow([*(row[column] for column in columns), *(row["f1_ci95"] or ("", ""))])
+    return {
+        "analysis.json": json_text(analysis),
+        "per_class.csv": stream.getvalue(),
+        "classification_report.txt": report_text,
+    }
 
 
 def _f1_intervals(references: np.ndarray, predictions: np.ndarray, n: int, weights: np.ndarray) -> np.ndarray:

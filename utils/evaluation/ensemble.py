@@ -5,7 +5,8 @@ validation, is better than either; and never much worse than the linear model al
 hard to beat.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -15,33 +16,6 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
 MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # 1 GB of float64 while fitting
-
-
-def train_ensemble(
-    how: str,
-    texts: Sequence[str],
-    labels: np.ndarray,
-    eval_texts: Sequence[str],
-    eval_labels: np.ndarray,
-    eval_logits: np.ndarray,
-    log_prior: Sequence[float],
-    seed: int,
-) -> tuple[dict[str, np.ndarray] | None, dict[str, float]]:
-    """Fit what a recipe's `ensemble` asks for: the linear model on training, the weights of `ensemble` on validation.
-
-    Args:
-        how: one of `BLENDS`.
-        texts, labels: the training rows.
-        eval_texts, eval_labels, eval_logits: the validation rows and the encoder's logits of them, [rows, classes].
-        log_prior, seed: as in `fit_blend` and `fit_linear`.
-
-    Returns:
-        the arrays of `fit_linear`, or None, and the weights, zeros for "none".
-    """
-    linear = fit_linear(texts, labels, eval_logits.shape[1], seed) if how == "linear" else None
-    if how == "none":
-        return None, {"prior": 0.0, "linear": 0.0}
-    return linear, fit_ensemble_weights(eval_logits, linear_scores(linear, eval_texts), log_prior, eval_labels)
 
 
 def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> dict[str, np.ndarray]:
@@ -78,10 +52,8 @@ def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: i
     return arrays
 
 
-def linear_scores(arrays: dict[str, np.ndarray] | None, texts: Sequence[str]) -> np.ndarray | None:
-    """Margins of texts, float [rows, classes], from the arrays of `fit_linear`; None without a linear model."""
-    if arrays is None:
-        return None
+def linear_scores(arrays: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
+    """Margins of texts, float [rows, classes], from the arrays of `fit_linear`."""
     idf = arrays["idf"].astype(float)
     tfidf = TfidfTransformer(sublinear_tf=True)
     tfidf.idf_ = idf
@@ -89,28 +61,38 @@ def linear_scores(arrays: dict[str, np.ndarray] | None, texts: Sequence[str]) ->
     return rows @ arrays["coefficients"].astype(np.float32).T + arrays["intercept"]
 
 
-def ensemble(
-    logits: np.ndarray, scores: np.ndarray | None, log_prior: Sequence[float], weights: dict[str, float]
-) -> np.ndarray:
-    """logits + weights["prior"] * log_prior + weights["linear"] * scores, float [rows, classes]."""
-    mixed = logits + weights["prior"] * np.asarray(log_prior)
-    return mixed if scores is None else mixed + weights["linear"] * scores
+def ensemble_logits(outputs: Mapping[str, Any], task: Mapping[str, Any]) -> np.ndarray:
+    """logits + prior * log_prior + linear * linear_scores, float [rows, classes].
+
+    Args:
+        outputs: `logits` of the encoder and, with a linear model, `linear_scores`, both [rows, classes].
+        task: the content of `task.json`: `log_prior` [classes] and the two weights in `ensemble`.
+    """
+    mixed = outputs["logits"] + task["ensemble"]["prior"] * np.asarray(task["log_prior"])
+    scores = outputs.get("linear_scores")
+    return mixed if scores is None else mixed + task["ensemble"]["linear"] * scores
 
 
-def fit_ensemble_weights(
-    logits: np.ndarray, scores: np.ndarray | None, log_prior: Sequence[float], labels: np.ndarray
-) -> dict[str, float]:
-    """Choose the weights of `ensemble` on validation: those that make its labels the likeliest, together with a
+def fit_ensemble(
+    method: str, outputs: Mapping[str, Any], log_prior: Sequence[float], labels: np.ndarray
+) -> dict[str, Any]:
+    """Choose the weights of `ensemble_logits` on validation: those that make its labels the likeliest, together with a
     temperature that is not kept (Wolpert 1992, stacking, with three weights and no more: macro F1, which hangs on a
     few rows of rare classes, would choose by chance).
 
     Args:
-        logits: of the encoder on validation, float [rows, classes].
-        scores: from `linear_scores`; without them only the weight of the prior is chosen.
+        method: "none", "prior" or "linear", which has the prior, too.
+        outputs: of the validation rows, as for `ensemble_logits`.
         log_prior: log of the classes' shares in training, float [classes]. A positive weight undoes a training that
             made rare classes as likely as frequent ones.
         labels: int [rows].
+
+    Returns:
+        `method`, and the weights `prior` and `linear`; 0 for what the method leaves out.
     """
+    if method == "none":
+        return {"method": method, "prior": 0.0, "linear": 0.0}
+    logits, scores = outputs["logits"], outputs.get("linear_scores")
     parts = np.stack([logits, np.broadcast_to(log_prior, logits.shape), *([] if scores is None else [scores])])
     right = parts[:, np.arange(len(labels)), labels]
 
@@ -121,7 +103,8 @@ def fit_ensemble_weights(
     start = [0.0, 0.0, *([] if scores is None else [1.0])]
     bounds = [(-4, 4), (-5, 5), (0, 100)][: len(start)]  # of the log of the scale, the prior, the linear model
     found = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
-    return {"prior": float(found[1]), "linear": float(found[2]) if scores is not None else 0.0}
+    linear = 0.0 if scores is None else float(found[2])
+    return {"method": method, "prior": float(found[1]), "linear": linear}
 
 
 def _hash(texts: Sequence[str], features: int) -> csr_matrix:

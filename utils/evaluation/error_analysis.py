@@ -1,11 +1,7 @@
-"""What kind of mistakes the answers have, how often, and what to do about each (seed 002's error analysis)."""
+"""What kind of mistakes the answers have, how often, and what to do about each."""
 
-import csv
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +11,7 @@ from utils.metrics.statistics import four_grams, text_statistics
 NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
 LENGTH_BINS = 8
 ROWS_A_BIN = 10  # at least: with 10 rows the interval of an error rate of 0.5 is 0.24 to 0.76
-PATTERN_ADVICE = {
+ERROR_ADVICE = {
     "verbose": "Lower `max_new_tokens`, and train on shorter answers: the model gives back the length it has seen.",
     "too_short": "Check how many training answers `max_length` cuts, and raise it or `num_train_epochs`.",
     "repeated": "Raise `repetition_penalty` to 1.1 or 1.2, and look for duplicates in the training data.",
@@ -41,7 +37,7 @@ def error_patterns(
     finished: Sequence[bool] | None = None,
     statistics: dict[str, np.ndarray] | None = None,
 ) -> dict[str, list[int]]:
-    """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
+    """Indices of the rows that show each pattern of `ERROR_ADVICE`; what to do about it stands there.
 
     verbose: over 2 times the reference's words and over 20 more. too_short: under half of them. repeated: repetition
     over 0.2. cut_off: did not end by itself. empty: no word; such a row shows none of the others but cut_off.
@@ -53,7 +49,7 @@ def error_patterns(
         statistics: `text_statistics` of the same rows, computed if not given.
     """
     statistics = statistics or text_statistics(predictions, references)
-    found: dict[str, list[int]] = {name: [] for name in PATTERN_ADVICE}
+    found: dict[str, list[int]] = {name: [] for name in ERROR_ADVICE}
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         words, reference_words = len(prediction.split()), len(reference.split())
         source = sources[i] if sources is not None else ""
@@ -71,28 +67,6 @@ def error_patterns(
             found[name] += [i] if shown[name] else []
     unknown = {"copies_source": sources is None, "cut_off": finished is None}
     return {name: rows for name, rows in found.items() if not unknown.get(name)}
-
-
-def write_predictions(output_dir: Path, rows: Sequence[dict[str, Any]], patterns: dict[str, list[int]]) -> None:
-    """Write what holds text of data rows to `_private/`, which is never pushed.
-
-    Args:
-        output_dir: the run's folder.
-        rows: one dict a test row, with `id`: `predictions_test.jsonl`.
-        patterns: from `error_patterns`; its rows go to `error_examples.csv`, with the names of their patterns.
-    """
-    private = output_dir / "_private"
-    private.mkdir(exist_ok=True)
-    with (private / "predictions_test.jsonl").open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    shown = {i: [name for name, found in patterns.items() if i in set(found)] for i in range(len(rows))}
-    with (private / "error_examples.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, ["patterns", *rows[0]])
-        writer.writeheader()
-        for i, row in enumerate(rows):
-            if shown[i]:  # a model may generate NUL, which Python 3.10 cannot write to a csv
-                cells = {name: str(value).replace("\0", "") for name, value in row.items()}
-                writer.writerow({"patterns": " ".join(shown[i]), **cells})
 
 
 def _copied(text: str, source: str) -> float:

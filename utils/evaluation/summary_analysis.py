@@ -1,4 +1,4 @@
-"""What kind of mistakes summaries have, how often, and how they go with the length of the source (seed 003).
+"""What kind of mistakes summaries have, how often, and how they go with the length of the source.
 
 Nothing here holds text of a data row: what comes out are numbers.
 """
@@ -17,7 +17,7 @@ from utils.metrics.summaries import LONGEST_NGRAM, source_statistics
 
 REPEATED = 5  # 4-grams: "500 mg q.d." for two drugs repeats three, and is no loop
 CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures
-PATTERN_ADVICE = {
+ERROR_ADVICE = {
     "omission": "Look at `cut_source` and `too_short` first: what is not read cannot be said; then train longer.",
     "hallucination": "Have an expert read these first. Lower `num_train_epochs`, and leave out training summaries "
     "that say what their source does not.",
@@ -44,7 +44,7 @@ def summary_error_patterns(
     omissions: Sequence[Sequence[dict[str, Any]]],
     statistics: dict[str, np.ndarray],
 ) -> dict[str, list[int]]:
-    """Indices of the rows that show each pattern of `PATTERN_ADVICE`; what to do about it stands there.
+    """Indices of the rows that show each pattern of `ERROR_ADVICE`; what to do about it stands there.
 
     omission: lacks a drug, finding or number of the reference. hallucination: names a drug or finding that the source
     does not. wrong_number: has a number that the source does not have. negation_flip: denies what source or reference
@@ -63,7 +63,7 @@ def summary_error_patterns(
     """
     copied = _copied(statistics) > 0.5
     reference_copied = _copied(source_statistics(references, sources)) > 0.5
-    found: dict[str, list[int]] = {name: [] for name in PATTERN_ADVICE}
+    found: dict[str, list[int]] = {name: [] for name in ERROR_ADVICE}
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         words, reference_words = len(prediction.split()), len(reference.split())
         grams = four_grams(prediction)

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precisi
 from utils import metrics
 from utils.arguments import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MTS_DIALOG = ROOT.parent / "shared/data/mts_dialog"
 
 

@@ -17,7 +17,7 @@ from utils.data.files import read_rows
 from utils.data.load import load_splits
 from utils.data.splits import fingerprint
 
-REAL_DATA = Path(__file__).parents[2] / "shared/data"
+REAL_DATA = Path(__file__).parents[3] / "shared/data"
 WORDS = [f"word{number}" for number in range(3000)]
 
 
@@ -224,7 +224,7 @@ def test_rows_lie_in_a_folder_that_goes_with_the_process(tmp_path):
     )
     environment = {"HF_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", script, path]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     assert str(tmp_path) in done.stdout and not Path(done.stdout.strip()).parent.exists()
     assert not list(tmp_path.rglob("*.arrow"))
@@ -398,7 +398,7 @@ def test_command_line_mistakes_change_no_file(tmp_path, flags, says):
 def test_command_line_ends_with_code_2_and_one_line(tmp_path):
     command = [sys.executable, "-m", "utils.data", "--train_file", str(tmp_path / "no.csv"), "--output_dir", "x"]
     command += ["--text_column", "text", "--label_column", "label"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "no.csv" in done.stderr and not done.stdout
 

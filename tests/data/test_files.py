@@ -88,5 +88,5 @@ def test_reading_a_file_imports_no_training_library(tmp_path):
         "print(*({'datasets', 'sklearn', 'torch'} & (set(sys.modules) - before)))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a.jsonl")]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"

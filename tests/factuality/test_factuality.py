@@ -15,7 +15,7 @@ from utils.metrics.intervals import evaluate_statistics, resampling_weights
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in PACKAGES), reason="packages are not installed"
 )
-MTS_DIALOG = Path(__file__).parents[2] / "shared" / "data" / "mts_dialog"
+MTS_DIALOG = Path(__file__).parents[3] / "shared" / "data" / "mts_dialog"
 needs_data = pytest.mark.skipif(not MTS_DIALOG.is_dir(), reason="shared data is absent")
 
 DIALOGUE = """Doctor: How old are you?
