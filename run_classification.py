@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from peft import get_peft_model
-from safetensors.numpy import save_file
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, EvalPrediction, Trainer, TrainingArguments
 from trl import ModelConfig
@@ -27,26 +26,22 @@ from utils.encoding import (
     ChunkCollator,
     EncoderArguments,
     check_max_length,
-    encode_texts,
-    measure_latency,
+    encode_rows,
+    load_classifier,
     pool_chunks,
-    predict_logits,
 )
-from utils.evaluation.classification import ERROR_ADVICE, calibrate, evaluate
-from utils.evaluation.ensemble import fit_linear, linear_scores
+from utils.evaluation.classification import calibrate, evaluate
+from utils.evaluation.encoders import add_linear_scores, predict_encoders
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.hub import check_push_access, push
 from utils.losses import CLASS_IMBALANCE, classification_loss
 from utils.metrics.baselines import classification_baselines
 from utils.modeling import (
     autocast_dtype,
-    base_model,
     count_parameters,
     get_lora_config,
     get_optimizer,
-    get_quantization_config,
     head_names,
-    load_classifier,
     load_tokenizer,
 )
 from utils.prompts import check_adapted, fill_template
@@ -90,15 +85,6 @@ def to_text(row: dict[str, Any], task: dict[str, Any]) -> str:
     return fill_template(task["text_template"], task["columns"], row, "text_template")
 
 
-def to_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict[str, Any], Dataset]:
-    """Return a split as columns for the evaluation, and its token ids and labels for the trainer."""
-    texts = [to_text(row, task) for row in split]
-    labels = np.array(split[task["columns"]["label"]])
-    ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
-    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": texts, "label": labels, "cut": cut}
-    return rows, Dataset.from_dict({"input_ids": ids, "labels": labels})
-
-
 def make_task(
     encoder_args: EncoderArguments, args: ClassificationArguments, seed: int, tokenizer: Any, train: Dataset
 ) -> dict[str, Any]:
@@ -110,6 +96,8 @@ def make_task(
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
         "labels": train.features[args.label_column].names,
         **{key: getattr(encoder_args, key) for key in shared},
+        "ensemble": {"method": encoder_args.ensemble},
+        "abstention": {"max_risk": encoder_args.max_risk},
         "evaluation": {"seed": seed, "top_k": args.top_k},
     }
     check_adapted(lambda row: to_text(row, task), task, train, "text_template")
@@ -154,22 +142,20 @@ def main(
     names = task["labels"]
     rows, datasets = {}, {}
     for split, table in splits.items():
-        rows[split], datasets[split] = to_rows(table, tokenizer, task)
+        labels, texts = np.array(table[class_args.label_column]), [to_text(row, task) for row in table]
+        rows[split], datasets[split] = encode_rows(table, texts, labels, tokenizer, task)
         results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])
     class_counts = np.bincount(rows["train"]["label"], minlength=len(names))
 
     # ----- 3. Model
-    device, trust_remote_code = training_args.device, encoder_args.trust_remote_code
-    autocast = autocast_dtype(model_args, training_args)
+    device = training_args.device
     # New layers are trained whole and stay out of quantization; LoRA adapts the rest
-    heads = head_names(model_args, AutoModelForSequenceClassification, names, trust_remote_code)
-    quantization = get_quantization_config(model_args, device, skip_modules=heads)
-    load_model = partial(
-        load_classifier, model_args, quantization, device, names, heads, encoder_args.pooling, encoder_args.dropout
-    )
-    model = load_model(trust_remote_code)
+    heads = head_names(model_args, AutoModelForSequenceClassification, names, encoder_args.trust_remote_code)
+    load_model = partial(load_classifier, model_args, encoder_args, device, names, heads)
+    model = load_model()
     peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
-    task |= describe_run(model_args, data_args, model, device) | {"autocast": autocast, "heads": heads}
+    task |= describe_run(model_args, data_args, model, device) | {"heads": heads}
+    task["autocast"] = autocast_dtype(model_args, training_args)
     if encoder_args.long_texts == "chunks":
         pool_chunks(model)
     if peft_config:
@@ -185,9 +171,7 @@ def main(
             data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
             # divides by the rows of the whole step, so gradient accumulation does not scale the gradient
-            compute_loss_func=classification_loss(
-                class_counts.tolist(), class_args.class_imbalance, class_args.focal_gamma
-            ),
+            compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
             compute_metrics=compute_metrics,
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
         )
@@ -201,31 +185,18 @@ def main(
     trainer.save_state()
 
     # ----- 6. Evaluate
-    def predict(model: Any, ids: list[list[int]], name: str | None = None) -> np.ndarray:
-        batch_size = training_args.per_device_eval_batch_size
-        return predict_logits(model, ids, tokenizer.pad_token_id, encoder_args.max_length, batch_size, autocast, name)
-
-    train, validation, test = rows["train"], rows["validation"], rows["test"]
-    outputs = {"validation": {"logits": predict(trainer.model, datasets["validation"]["input_ids"], "validation")}}
+    outputs, latency = predict_encoders(trainer, load_model, datasets, task, data_args.evaluate_test)
+    results |= latency
+    if encoder_args.ensemble == "linear":  # a linear model on words is wrong on other rows than the encoder
+        folder = output_dir if trainer.is_world_process_zero() else None
+        add_linear_scores(outputs, rows, len(names), training_args.seed, folder)
     if data_args.evaluate_test:
-        ids = datasets["test"]["input_ids"]
-        outputs["test"] = {"logits": predict(trainer.model, ids, "test: tuned model")}
-        with base_model(trainer.model, load_model) as base:
-            outputs["base_test"] = {"logits": predict(base, ids, "test: base model")}
+        train, test = rows["train"], rows["test"]
         baselines = classification_baselines(train["text"], train["label"], test["text"], training_args.seed)
         if encoder_args.ensemble != "none":
             baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
         outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
-        results |= measure_latency(partial(predict, trainer.model), ids)
-    if encoder_args.ensemble == "linear":  # a linear model on words is wrong on other rows than the encoder
-        linear = fit_linear(train["text"], train["label"], len(names), training_args.seed)
-        for split in outputs.keys() & {"validation", "test"}:
-            outputs[split]["linear_scores"] = linear_scores(linear, rows[split]["text"])
-        if trainer.is_world_process_zero():
-            save_file(linear, output_dir / "linear.safetensors")
-    task |= calibrate(
-        outputs["validation"], validation["label"], class_counts, encoder_args.ensemble, encoder_args.max_risk
-    )
+    task |= calibrate(outputs["validation"], rows["validation"]["label"], class_counts, task)
     rows["train"] = {"class_counts": class_counts}
     measured = results | peak_memory()
     found, files = evaluate(rows, outputs, task)
@@ -236,7 +207,7 @@ def main(
         save_outputs(output_dir, rows, outputs, measured, repo_id)
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
-            card, report = write_card(output_dir, repo_id), write_report(output_dir, ERROR_ADVICE)
+            card, report = write_card(output_dir, repo_id), write_report(output_dir)
             print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
     # ----- 8. Hub

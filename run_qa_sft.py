@@ -9,8 +9,8 @@ recipe, or `to_prompt_and_answer` below.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,16 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.augmentation import augment
 from utils.data.load import load_splits
-from utils.evaluation.confidence import answer_confidence, by_confidence, fit_confidence
-from utils.evaluation.error_analysis import PATTERN_ADVICE, error_patterns, write_predictions
-from utils.evaluation.multiple_choice import choice_statistics
-from utils.generation import generate_answers, measure_latency, score_answers
+from utils.evaluation.answers import predict_answers
+from utils.evaluation.confidence import MAX_ROWS
+from utils.evaluation.multiple_choice import shuffled_rows
+from utils.evaluation.outputs import save_outputs, write_results
+from utils.evaluation.qa import calibrate, evaluate
+from utils.generation import measure_latency
 from utils.hub import check_push_access, push
-from utils.json_files import write_json
 from utils.metrics.baselines import nearest_answers
-from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
-from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
 from utils.modeling import (
+    base_model,
     count_parameters,
     get_lora_config,
     get_quantization_config,
@@ -50,7 +50,8 @@ from utils.prompts import (
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
+from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.sampling import shortest_first
 
 logger = logging.getLogger(__name__)
 
@@ -59,22 +60,21 @@ logger = logging.getLogger(__name__)
 class QAArguments:
     """What this task adds."""
 
-    question_column: str = field(default="question", metadata={"help": "The question."})
-    answer_column: str | None = field(default=None, metadata={"help": "The answer; `answer` without options."})
-    context_column: str | None = field(default=None, metadata={"help": "A text to answer from, which may be empty."})
+    question_column: str = field(default="question", metadata={"help": "Column of the question."})
+    answer_column: str | None = field(default=None, metadata={"help": "Column of the answer; `answer` by default."})
+    context_column: str | None = field(default=None, metadata={"help": "Column of a text to answer from."})
     options_column: list[str] | None = field(
-        default=None, metadata={"help": "Multiple choice: a column of lists, or one column for each option."}
+        default=None, metadata={"help": "Multiple choice: one column with lists, or one column per option."}
     )
-    answer_index_column: str | None = field(default=None, metadata={"help": "The right option, counted from 0."})
+    answer_index_column: str | None = field(default=None, metadata={"help": "Index of the right option, from 0."})
     prompt_template: str | None = field(
-        default=None,
-        metadata={"help": "Text with {question}, {context}, {options}."},
+        default=None, metadata={"help": "The user's turn, with {question}, {context} and {options}."}
     )
-    system_prompt: str | None = field(default=None, metadata={"help": "The chat template's system turn."})
-    augmentation_factor: int = field(default=1, metadata={"help": "Rows made of one training row by other wordings."})
-    curriculum: bool = field(default=False, metadata={"help": "Short rows first."})
-    max_new_tokens: int = field(default=256, metadata={"help": "Longest generated answer, in tokens."})
-    repetition_penalty: float = field(default=1.0, metadata={"help": "Above 1: less of what was said before."})
+    system_prompt: str | None = field(default=None, metadata={"help": "System message of the chat template."})
+    augmentation_factor: int = field(default=1, metadata={"help": "Rows made from each training row."})
+    curriculum: bool = field(default=False, metadata={"help": "Train on short rows first."})
+    max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated answer."})
+    repetition_penalty: float = field(default=1.0, metadata={"help": "Above 1 discourages repetition."})
 
     def __post_init__(self) -> None:
         if bool(self.options_column) != bool(self.answer_index_column):
@@ -130,42 +130,20 @@ def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tu
     return tokenized, dict(counts)
 
 
-def answer_rows(
-    model: Any,
-    tokenizer: Any,
-    rows: list[dict[str, Any]],
-    prompts: list[list[int]],
-    answers: list[list[int]],
-    references: Sequence[str],
-    task: dict[str, Any],
-    args: SFTConfig,
-    name: str,
-) -> tuple[dict[str, Any], list[str], list[bool]]:
-    """Ask a model every row: the row statistics of its metrics, its answers, and whether each ended by itself."""
-    batch_size = args.per_device_eval_batch_size
-    nll, tokens = score_answers(model, prompts, answers, tokenizer.pad_token_id, batch_size, f"{name}: loss")
-    predictions, finished = generate_answers(
-        model, tokenizer, prompts, task["stop"], task["generation"], batch_size, f"{name}: answers"
-    )
-    statistics = loss_statistics(nll, tokens) | text_statistics(predictions, references)
-    statistics |= accuracy_statistics(finished, "finished")
-    if task["columns"]["options"]:
-        statistics |= choice_statistics(model, tokenizer, rows, predictions, task, batch_size, args.seed, name)
-    return statistics, predictions, finished
+def to_rows(split: Dataset, task: dict[str, Any]) -> dict[str, list]:
+    """Return a split as columns for the evaluation; options also in another order, since models prefer some places."""
+    table, columns = split.to_list(), task["columns"]
+    users, answers = zip(*(to_prompt_and_answer(row, task) for row in table), strict=True)
+    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "source": list(users), "reference": list(answers)}
+    if column := columns["options"]:
+        moved = shuffled_rows(table, column, task["evaluation"]["seed"])
+        rows |= {"options": split[column][:], "answer_index": split[columns["answer_index"]][:]}
+        rows["shuffled_options"] = [row[column] for row in moved]
+        rows["shuffled_source"] = [to_prompt_and_answer(row, task)[0] for row in moved]
+    return rows
 
 
-def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
-    """Sort tokenized rows by length, for trainers that take them in this order (seed 004's curriculum)."""
-    if args.train_sampling_strategy != "sequential" or args.packing:
-        raise UserError(
-            f"`curriculum` needs rows in order: `train_sampling_strategy` is {args.train_sampling_strategy} and "
-            f"`packing` is {args.packing}, write `train_sampling_strategy: sequential` and `packing: false`."
-        )
-    lengths = [len(ids) for ids in train["input_ids"]]
-    return train.select(sorted(range(len(train)), key=lengths.__getitem__))
-
-
-def make_task(args: QAArguments, tokenizer: Any, max_length: int, train: Dataset) -> dict[str, Any]:
+def make_task(args: QAArguments, tokenizer: Any, max_length: int, seed: int, train: Dataset) -> dict[str, Any]:
     """Return what serving needs to put a question as training did, for `task.json`."""
     options = args.options_column or []
     columns = {
@@ -195,6 +173,7 @@ def make_task(args: QAArguments, tokenizer: Any, max_length: int, train: Dataset
             "do_sample": False,
             "repetition_penalty": args.repetition_penalty,
         },
+        "evaluation": {"seed": seed},
     }
     check_adapted(lambda row: to_prompt_and_answer(row, task)[0], task, train)
     return task
@@ -228,7 +207,7 @@ def main(
         seed=training_args.seed,
     )
     tokenizer = load_tokenizer(model_args, training_args.trust_remote_code)
-    task = make_task(qa_args, tokenizer, training_args.max_length, splits["train"])
+    task = make_task(qa_args, tokenizer, training_args.max_length, training_args.seed, splits["train"])
     columns = task["columns"]
     train = augment(
         splits["train"],
@@ -248,7 +227,8 @@ def main(
     # ----- 3. Model
     device, trust_remote_code = training_args.device, training_args.trust_remote_code
     quantization = get_quantization_config(model_args, device)
-    model = load_base_model(model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
+    load_model = partial(load_base_model, model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
+    model = load_model()
     peft_config = get_lora_config(model_args, model, "CAUSAL_LM")
     task |= describe_run(model_args, data_args, model, device)
 
@@ -272,76 +252,41 @@ def main(
     trainer.save_state()
 
     # ----- 6. Evaluate
-    batch_size, seed = training_args.per_device_eval_batch_size, training_args.seed
-    validation, test = splits["validation"].to_list(), splits["test"].to_list()
-    prompts, answers, _ = to_tokens(validation, tokenizer, task)
-    nll, tokens = score_answers(
-        trainer.model, prompts, answers, tokenizer.pad_token_id, batch_size, "validation: loss"
-    )
-    weights = resampling_weights(len(validation), seed, splits["validation"]["cluster"])
-    results |= evaluate_statistics(loss_statistics(nll, tokens), weights, "eval")
-    if not data_args.evaluate_test:
-        end_on_validation(trainer, task, results)
-        return
-
-    _, references = zip(*(to_prompt_and_answer(row, task) for row in validation), strict=True)
-    task["confidence"], found = fit_confidence(
-        trainer.model, tokenizer, validation, references, task, batch_size, seed
-    )
-    results |= found
-    prompts, answers, cut = to_tokens(test, tokenizer, task)
-    users, references = zip(*(to_prompt_and_answer(row, task) for row in test), strict=True)
-    asked = (tokenizer, test, prompts, answers, references, task, training_args)
-    tuned, predictions, finished = answer_rows(trainer.model, *asked, "tuned model")
-    whole = [render_prompt(tokenizer, task, user) for user in users]
-    confidence = answer_confidence(
-        trainer.model, tokenizer, task, whole, predictions, finished, batch_size, "tuned model: confidence"
-    )
-    if model_args.use_peft:
-        with trainer.model.disable_adapter():
-            base, base_predictions, _ = answer_rows(trainer.model, *asked, "base model")
-    else:
-        model = load_base_model(model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
-        base, base_predictions, _ = answer_rows(model, *asked, "base model")
-    known, known_answers = zip(*(to_prompt_and_answer(row, task) for row in splits["train"]), strict=True)
-    nearest = text_statistics(nearest_answers(known, known_answers, users), references)
-    weights = resampling_weights(len(test), seed, splits["test"]["cluster"])
-    results |= evaluate_statistics(tuned, weights, "test")
-    if task["confidence"]:
-        results |= evaluate_statistics(by_confidence(tuned, confidence, task["confidence"]), weights, "test")
-    results |= evaluate_statistics(base, weights, "base_test")
-    results |= evaluate_statistics(nearest, weights, "baseline_nearest_question_test")
-    results |= paired_difference(tuned, base, weights, "delta_base_test")
-    results |= paired_difference(
-        {k: tuned[k] for k in nearest}, nearest, weights, "delta_baseline_nearest_question_test"
-    )
-    if columns["options"]:
-        results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
-    results |= {f"data_test_{key}": value for key, value in cut.items()}
-    results |= measure_latency(trainer.model, tokenizer, prompts[:20], task)
-    patterns = error_patterns(predictions, references, users, finished, tuned)
-    results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
-    results |= peak_memory()
-    columns_of_rows = zip(
-        test, users, predictions, references, base_predictions, finished, confidence.tolist(), strict=True
-    )
-    keys = ("source", "prediction", "reference", "base_prediction", "finished", "confidence")
-    rows = [{"id": row["id"], **dict(zip(keys, values, strict=True))} for row, *values in columns_of_rows]
+    model, batch_size = trainer.model, training_args.per_device_eval_batch_size
+    rows = {split: to_rows(splits[split], task) for split in ("validation", "test")}
+    # Some validation answers show what the model's confidence is worth
+    most = MAX_ROWS if data_args.evaluate_test else 0
+    outputs = {
+        "validation": predict_answers(model, tokenizer, rows["validation"], task, batch_size, "validation", most)
+    }
+    task |= calibrate(outputs["validation"], rows["validation"], task)
+    if data_args.evaluate_test:
+        test, known = rows["test"], to_rows(splits["train"], task)
+        outputs["test"] = predict_answers(model, tokenizer, test, task, batch_size, "tuned model")
+        with base_model(model, load_model) as base:
+            outputs["base_test"] = predict_answers(
+                base, tokenizer, test, task, batch_size, "base model", with_confidence=False
+            )
+        nearest = nearest_answers(known["source"], known["reference"], test["source"])
+        outputs["baseline_nearest_question_test"] = {"prediction": nearest}
+        prompts, _, cut = to_tokens(splits["test"].to_list(), tokenizer, task)
+        results |= {f"data_test_{key}": value for key, value in cut.items()}
+        results |= measure_latency(model, tokenizer, prompts[:20], task)
+    measured = results | peak_memory()
+    found, files = evaluate(rows, outputs, task)
+    results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        write_predictions(output_dir, rows, patterns)
-        make_readable(output_dir)
-        write_json(output_dir / "task.json", task)
-        write_json(output_dir / "all_results.json", results)
-        card = write_card(output_dir, repo_id)
-        report = write_report(output_dir, PATTERN_ADVICE)
-        print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
+        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        write_results(output_dir, task, results, files)
+        if data_args.evaluate_test:
+            card, report = write_card(output_dir, repo_id), write_report(output_dir)
+            print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
-        # ----- 8. Hub
-        if push_to_hub:
-            url = push(output_dir, repo_id, training_args.hub_private_repo)
-            logger.info("pushed to %s", url)
+    # ----- 8. Hub
+    if push_to_hub and trainer.is_world_process_zero():
+        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

@@ -5,18 +5,20 @@ A long text is cut, or read in chunks. A row's `input_ids` are its chunks one af
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, UserError
 from utils.generation import batches_by_length, progress
-from utils.modeling import special_tokens
+from utils.modeling import get_quantization_config, load_base_model, prepare_classifier, special_tokens
 
 ENSEMBLES = ("none", "prior", "linear")
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts, one class of which changed
@@ -63,6 +65,24 @@ class EncoderArguments:
             raise UserError(f"`max_risk` is {self.max_risk}: give a share between 0 and 1.")
 
 
+def load_classifier(
+    args: ModelConfig, encoder_args: EncoderArguments, device: torch.device, labels: list[str], heads: list[str]
+) -> PreTrainedModel:
+    """Load an encoder with new heads, in 4 or 8 bits if the recipe asks for it; the heads are never quantized.
+
+    Args:
+        args: the model arguments.
+        encoder_args: pooling, dropout and whether to trust remote code.
+        device: of this process.
+        labels: names of the outputs.
+        heads: from `head_names`.
+    """
+    quantization = get_quantization_config(args, device, skip_modules=heads)
+    remote_code = encoder_args.trust_remote_code
+    model = load_base_model(args, AutoModelForSequenceClassification, quantization, device, remote_code, labels)
+    return prepare_classifier(model, heads, encoder_args.pooling, encoder_args.dropout)
+
+
 def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:
     """UserError for a length that the model does not take."""
     if not 8 <= max_length <= tokenizer.model_max_length:
@@ -70,6 +90,23 @@ def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> Non
             f"`max_length` is {max_length}: this model takes 8 to {tokenizer.model_max_length} tokens; for longer "
             "texts write `long_texts: chunks`."
         )
+
+
+def encode_rows(
+    split: Dataset, texts: list[str], labels: np.ndarray, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
+) -> tuple[dict[str, Any], Dataset]:
+    """Return a split as columns for the evaluation, and its token ids and labels for the trainer.
+
+    Args:
+        split: with `id` and `cluster`.
+        texts: what the model sees of each row.
+        labels: int [rows].
+        tokenizer: of the model.
+        task: `max_length`, `long_texts` and `max_chunks`.
+    """
+    ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
+    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": texts, "label": labels, "cut": cut}
+    return rows, Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 
 def encode_texts(

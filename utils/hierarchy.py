@@ -205,8 +205,8 @@ def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Seq
 
 def hierarchical_loss(
     tree: LabelTree,
-    class_counts: Sequence[Sequence[int]],
-    level_weights: Sequence[float],
+    class_counts: np.ndarray,
+    level_weights: Sequence[float] | None = None,
     gamma: float = 0.0,
     how: str = "none",
 ) -> Callable[..., torch.Tensor]:
@@ -218,14 +218,15 @@ def hierarchical_loss(
 
     Args:
         tree: the labels.
-        class_counts: training rows of each node, a list a level.
-        level_weights: weight of each level.
+        class_counts: training rows of each leaf, int [leaves].
+        level_weights: weight of each level; 1 by default.
         gamma: of the focal loss; 0 is cross-entropy.
         how: `inverse_frequency` or `class_balanced`: weight nodes by `class_counts`, as `class_weights` does.
     """
     weights = []
-    for level_weight, counts in zip(level_weights, class_counts, strict=True):
-        of_node = class_weights(list(counts), how)
+    for level, level_weight in enumerate(level_weights or [1.0] * tree.depth):
+        counts = np.bincount(tree.ancestors[:, level], class_counts)
+        of_node = class_weights(counts, how)
         weights.append(level_weight * (torch.ones(len(counts)) if of_node is None else of_node))
     path_weights = torch.cat(weights)[tree.ancestor_columns]
     path_columns = torch.from_numpy(tree.ancestor_columns)

@@ -26,7 +26,7 @@ from utils.chunking import cut_sources
 from utils.encoding import encode_texts, predict_logits
 from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import answer_confidence
-from utils.evaluation.ensemble import ensemble, linear_scores
+from utils.evaluation.ensemble import ensemble_logits, linear_scores
 from utils.evaluation.multiple_choice import score_options
 from utils.factuality import find_hallucinations
 from utils.generation import generate_answers, set_generation
@@ -89,7 +89,7 @@ class Predictor:
         folder = Path(model) if Path(model).is_dir() else _download(model, revision)
         if not (folder / "task.json").exists():
             raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a run that has ended.")
-        task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+        task = upgrade_task(json.loads((folder / "task.json").read_text(encoding="utf-8")))
         if task["task"] not in AUTO_CLASSES:
             raise UserError(f"`model` {model} is of task {task['task']}: known are {', '.join(AUTO_CLASSES)}.")
         quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
@@ -186,8 +186,10 @@ class Predictor:
         tree = LabelTree.from_dict(task["tree"]) if "tree" in task else None
         if tree:
             logits = leaf_log_probabilities(logits, tree)
-        scores = linear_scores(self.linear, texts) if self.linear else None
-        logits = ensemble(logits, scores, task["log_prior"], task["ensemble"])
+        outputs = {"logits": logits}
+        if self.linear:
+            outputs["linear_scores"] = linear_scores(self.linear, texts)
+        logits = ensemble_logits(outputs, task)
         if tree:
             return self._paths(sum_to_parents(logits / task["temperature"], tree), tree, cut)
         threshold = task["abstention"]["threshold"]
@@ -228,13 +230,21 @@ class Predictor:
         results = []
         scores = score_options(self.model, self.tokenizer, prompts, options, self.task, batch_size, None)
         for row, row_scores in zip(options, scores, strict=True):
-            logits = row_scores[:, 0]
+            logits = row_scores[: len(row), 0]
             probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             best = int(logits.argmax())
             results.append(
                 {"prediction": option_answers(row)[best], "option": best, "probabilities": probabilities.tolist()}
             )
         return results
+
+
+def upgrade_task(task: dict[str, Any]) -> dict[str, Any]:
+    """A `task.json` of an earlier version with the names of this one."""
+    task = {{"blend": "ensemble", "max_windows": "max_chunks"}.get(key, key): value for key, value in task.items()}
+    if task.get("long_texts") == "windows":
+        task["long_texts"] = "chunks"
+    return task
 
 
 def _likeliest_first(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, float]]:

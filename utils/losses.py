@@ -1,6 +1,6 @@
 """Losses for classes of very unequal size, and how much each class counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ CLASS_IMBALANCE = (
 )  # fmt: skip
 
 
-def class_weights(class_counts: list[int], how: str) -> torch.Tensor | None:
+def class_weights(class_counts: Sequence[int], how: str) -> torch.Tensor | None:
     """Weight of each class, float32 [classes], such that the weight of a training row is 1 on average.
 
     Args:
@@ -50,7 +50,7 @@ def focal_loss(
 
 
 def classification_loss(
-    class_counts: list[int], how: str, focal_gamma: float = 2.0, tau: float = 1.0
+    class_counts: Sequence[int], how: str, focal_gamma: float = 2.0, tau: float = 1.0
 ) -> Callable[..., torch.Tensor]:
     """Return a loss for `Trainer(compute_loss_func=...)`.
 

@@ -11,7 +11,6 @@ from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -145,22 +144,6 @@ def load_base_model(
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
-
-
-def load_classifier(
-    args: ModelConfig,
-    quantization: BitsAndBytesConfig | None,
-    device: torch.device,
-    labels: list[str],
-    heads: list[str],
-    pooling: str,
-    dropout: float | None,
-    trust_remote_code: bool,
-) -> PreTrainedModel:
-    """Load the encoder with a new head for `labels`; the arguments are those of `load_base_model` and
-    `prepare_classifier`."""
-    model = load_base_model(args, AutoModelForSequenceClassification, quantization, device, trust_remote_code, labels)
-    return prepare_classifier(model, heads, pooling, dropout)
 
 
 def class_config(labels: list[str]) -> dict[str, Any]:

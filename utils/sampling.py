@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
+
+from utils.arguments import UserError
 
 GROUPED_BATCHES = 50  # batches that are sorted together: as in transformers, little padding and still random
 # Of pairs: slices of like target length, each sorted by the source's. On definitions and names (32 and 8 tokens) a row
@@ -96,3 +98,14 @@ def set_train_order(
         sampler = EpochSampler(lengths, batch_size, trainer.args.seed, grouped, labels, target_lengths)
         # Trainer has no argument for a sampler: this method is what a subclass would override
         trainer._get_train_sampler = lambda train_dataset=None: sampler
+
+
+def shortest_first(train: Dataset, args: TrainingArguments) -> Dataset:
+    """Sort tokenized rows by length; the trainer has to take them in this order."""
+    if args.train_sampling_strategy != "sequential" or args.packing:
+        raise UserError(
+            f"`curriculum` needs rows in order: `train_sampling_strategy` is {args.train_sampling_strategy} and "
+            f"`packing` is {args.packing}, write `train_sampling_strategy: sequential` and `packing: false`."
+        )
+    lengths = [len(ids) for ids in train["input_ids"]]
+    return train.select(sorted(range(len(train)), key=lengths.__getitem__))

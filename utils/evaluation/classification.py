@@ -16,7 +16,6 @@ from utils.evaluation.calibration import (
     softmax,
 )
 from utils.evaluation.class_analysis import (
-    ERROR_ADVICE,
     analyse_classes,
     class_error_patterns,
     class_files,
@@ -27,12 +26,11 @@ from utils.evaluation.outputs import prediction_files
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
 from utils.metrics.statistics import accuracy_statistics, classification_statistics
 
-__all__ = ["ERROR_ADVICE", "calibrate", "evaluate"]
 COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # with the base model and each baseline, paired
 
 
 def calibrate(
-    outputs: dict[str, Any], labels: np.ndarray, class_counts: np.ndarray, method: str, max_risk: float
+    outputs: dict[str, Any], labels: np.ndarray, class_counts: np.ndarray, task: dict[str, Any]
 ) -> dict[str, Any]:
     """Fit on validation rows what serving applies to logits, for `task.json`.
 
@@ -40,14 +38,17 @@ def calibrate(
         outputs: of the validation rows: `logits` [rows, classes] and, with `method: linear`, `linear_scores`.
         labels: their classes, int [rows].
         class_counts: training rows of each class.
-        method: of the ensemble, one of `utils.encoding.ENSEMBLES`.
-        max_risk: the error rate that answers may have where the model does not abstain.
+        task: `ensemble` says the `method`, `abstention` the `max_risk`: the error rate that answers may have.
 
     Returns:
         `log_prior`, `ensemble`, `temperature` and `abstention`.
     """
+    max_risk = task["abstention"]["max_risk"]
     log_prior = np.log(np.maximum(class_counts, 1) / class_counts.sum())
-    fitted = {"log_prior": log_prior.tolist(), "ensemble": fit_ensemble(method, outputs, log_prior, labels)}
+    fitted = {
+        "log_prior": log_prior.tolist(),
+        "ensemble": fit_ensemble(task["ensemble"]["method"], outputs, log_prior, labels),
+    }
     logits = ensemble_logits(outputs, fitted)
     fitted["temperature"] = fit_temperature(logits, labels)
     confidence = softmax(logits, fitted["temperature"]).max(axis=1)

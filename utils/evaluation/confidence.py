@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.evaluation.multiple_choice import letter_statistics
-from utils.generation import generate_answers, score_answers
+from utils.generation import score_answers
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
-from utils.metrics.statistics import text_statistics
-from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
+from utils.prompts import tokenize_pairs, truncate_pairs
 
-MOST_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08
-LEAST_ROWS = 30  # 10 a part: with fewer an interval says nothing
+MAX_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08
+MIN_ROWS = 30  # 10 a part: with fewer an interval says nothing
 PARTS = ("least_confident", "middle_confident", "most_confident")  # thirds of the validation answers
 
 
@@ -52,47 +50,31 @@ def answer_confidence(
 
 
 def fit_confidence(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[dict[str, Any]],
-    references: Sequence[str],
-    task: Mapping[str, Any],
-    batch_size: int,
-    seed: int,
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Answer up to `MOST_ROWS` validation rows, and see how confidence goes with agreement.
+    statistics: Mapping[str, np.ndarray], confidence: np.ndarray, metric: str, clusters: Sequence[int], seed: int
+) -> dict[str, Any] | None:
+    """Measure on validation answers how far confidence goes with agreement.
 
     Args:
-        rows: of the validation split, with their `cluster`.
-        references: the experts' answers.
+        statistics: row statistics of the answers, with `metric`.
+        confidence: from `answer_confidence` [rows].
+        metric: `rougeL`, agreement with the expert's answer, or `generated_accuracy`, whether the letter is right.
+        clusters: of the rows, for the intervals.
+        seed: of the bootstrap.
 
     Returns:
-        for `task.json`, or None with fewer than `LEAST_ROWS` rows: `metric` (ROUGE-L with the expert's answer; with
-        options whether the letter is right), `rows`, its mean `all`, two `edges` of confidence between the thirds,
-        and for each third its mean `agreement` and `ci95`; and the same for `all_results.json`.
+        for `task.json`, or None with fewer than `MIN_ROWS` rows: `metric`, `rows`, its mean `all`, two `edges` of
+        confidence between the thirds, and for each third its mean `agreement` and `ci95`.
     """
-    rows, references = rows[:MOST_ROWS], references[:MOST_ROWS]
-    if len(rows) < LEAST_ROWS:
-        return None, {}
-    prompts = [build_prompt(tokenizer, task, row) for row in rows]
-    ids, _, _ = truncate_pairs(tokenize_pairs(tokenizer, prompts, None, task["chat"])[0], None, task["max_length"])
-    answers, finished = generate_answers(
-        model, tokenizer, ids, task["stop"], task["generation"], batch_size, "validation: answers"
-    )
-    name = "validation: confidence"
-    confidence = answer_confidence(model, tokenizer, task, prompts, answers, finished, batch_size, name)
-    if task["columns"]["options"]:
-        metric, statistics = "generated_accuracy", letter_statistics(rows, answers, task)
-    else:
-        metric, statistics = "rougeL", text_statistics(answers, references)
-    table = {"metric": metric, "rows": len(rows), "edges": np.quantile(confidence, (1 / 3, 2 / 3)).tolist()}
-    weights = resampling_weights(len(rows), seed, [row["cluster"] for row in rows])
-    found = evaluate_statistics(by_confidence(statistics, confidence, table), weights)
+    rows = len(confidence)
+    if rows < MIN_ROWS:
+        return None
+    table = {"metric": metric, "rows": rows, "edges": np.quantile(confidence, (1 / 3, 2 / 3)).tolist()}
+    found = evaluate_statistics(by_confidence(statistics, confidence, table), resampling_weights(rows, seed, clusters))
     parts = [f"{metric}_{part}" for part in PARTS]
     table["all"] = float(statistics[metric][:, 0].mean())
     table["agreement"] = [found[part] for part in parts]
     table["ci95"] = [found[f"{part}_ci95"] for part in parts]
-    return table, {f"eval_{key}": value for key, value in found.items()}
+    return table
 
 
 def by_confidence(

@@ -12,7 +12,6 @@ from utils.evaluation.calibration import (
     fit_temperature,
 )
 from utils.evaluation.class_analysis import (
-    ERROR_ADVICE,
     analyse_classes,
     class_error_patterns,
     class_files,
@@ -30,16 +29,13 @@ from utils.hierarchy import (
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
 
-__all__ = ["ERROR_ADVICE", "calibrate", "evaluate"]
-
 
 def calibrate(
     outputs: dict[str, Any],
     labels: np.ndarray,
     class_counts: np.ndarray,
     tree: LabelTree,
-    method: str,
-    max_risk: float,
+    task: dict[str, Any],
 ) -> dict[str, Any]:
     """Fit on validation rows what serving applies to logits, for `task.json`.
 
@@ -48,15 +44,18 @@ def calibrate(
         labels: their leaves, int [rows].
         class_counts: training rows of each leaf.
         tree: the labels.
-        method: of the ensemble, one of `utils.encoding.ENSEMBLES`.
-        max_risk: the error rate that answers of each level may have where the model does not abstain.
+        task: `ensemble` says the `method`, `abstention` the `max_risk`: the error rate that answers may have.
 
     Returns:
         `log_prior`, `ensemble`, `temperature` and `abstention`, whose `thresholds` are one a level.
     """
+    max_risk = task["abstention"]["max_risk"]
     log_prior = np.log(np.maximum(class_counts, 1) / class_counts.sum())
     leaves = leaf_outputs(outputs, tree)
-    fitted = {"log_prior": log_prior.tolist(), "ensemble": fit_ensemble(method, leaves, log_prior, labels)}
+    fitted = {
+        "log_prior": log_prior.tolist(),
+        "ensemble": fit_ensemble(task["ensemble"]["method"], leaves, log_prior, labels),
+    }
     logits = ensemble_logits(leaves, fitted)
     fitted["temperature"] = fit_temperature(logits, labels)
     log_p = sum_to_parents(logits / fitted["temperature"], tree)

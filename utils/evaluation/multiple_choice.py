@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.generation import score_answers
 from utils.metrics.statistics import accuracy_statistics
-from utils.prompts import build_prompt, option_answers, tokenize_pairs, truncate_pairs
+from utils.prompts import option_answers, tokenize_pairs, truncate_pairs
 
 
 def score_options(
@@ -21,84 +21,75 @@ def score_options(
     task: Mapping[str, Any],
     batch_size: int,
     name: str | None,
-) -> list[np.ndarray]:
+) -> np.ndarray:
     """Log-likelihood of every option of every row as the answer to its prompt.
 
     Returns:
-        an array [number of options, 2] a row: sum of log-probabilities in nats, and the same by character of the
-        option, as `acc` and `acc_norm` of lm-evaluation-harness use them.
+        float [rows, most options, 2]: sum of log-probabilities in nats, and the same divided by the characters of the
+        option, as `acc` and `acc_norm` of lm-evaluation-harness use them; -inf where a row has fewer options.
     """
     flat = [(prompt, answer) for prompt, row in zip(prompts, options, strict=True) for answer in option_answers(row)]
     ids, answer_ids = tokenize_pairs(tokenizer, [p for p, _ in flat], [a for _, a in flat], task["chat"])
     ids, answer_ids, _ = truncate_pairs(ids, answer_ids, task["max_length"])
     nll, _ = score_answers(model, ids, answer_ids, tokenizer.pad_token_id, batch_size, name)
     scores = np.stack([-nll, -nll / [max(len(answer), 1) for _, answer in flat]], axis=1)
-    return np.split(scores, np.cumsum([len(row) for row in options])[:-1])
+    counts = [len(row) for row in options]
+    padded = np.full((len(options), max(counts), 2), -np.inf)
+    padded[np.arange(max(counts)) < np.array(counts)[:, None]] = scores
+    return padded
 
 
-def shuffle_rows(rows: list[dict[str, Any]], options_column: str, seed: int) -> tuple[list[dict], list[list[int]]]:
-    """Return the rows with their options in another order, and for each new place the old one."""
-    orders = [random.Random(seed + i).sample(range(n), n) for i, n in enumerate(len(r[options_column]) for r in rows)]
-    moved = [
-        {**row, options_column: [row[options_column][old] for old in order]}
+def shuffled_orders(counts: Sequence[int], seed: int) -> list[list[int]]:
+    """Another order of each row's options: for each new place the old one."""
+    return [random.Random(seed + i).sample(range(n), n) for i, n in enumerate(counts)]
+
+
+def shuffled_rows(rows: Sequence[Mapping[str, Any]], options_column: str, seed: int) -> list[dict[str, Any]]:
+    """The rows with their options in another order, since models prefer some places."""
+    orders = shuffled_orders([len(row[options_column]) for row in rows], seed)
+    return [
+        {**row, options_column: [row[options_column][place] for place in order]}
         for row, order in zip(rows, orders, strict=True)
     ]
-    return moved, orders
 
 
 def choice_statistics(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[dict[str, Any]],
-    generated: Sequence[str],
-    task: Mapping[str, Any],
-    batch_size: int,
-    seed: int,
-    name: str,
+    outputs: Mapping[str, Any], options: Sequence[Sequence[str]], answer_index: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
     """Row statistics of multiple choice.
 
+    Args:
+        outputs: `option_scores`, `shuffled_option_scores` (the options in the order of `shuffled_orders`), and the
+            generated answers as `prediction`.
+        options: of each row.
+        answer_index: place of the right one.
+        seed: of `shuffled_orders`.
+
     Returns:
         accuracy: the option of the highest log-likelihood is the right one.
-        accuracy_norm: the same, by character of the option.
+        accuracy_norm: the same, divided by the characters of the option.
         flip_rate: another option is chosen once the options stand in another order.
-        generated_accuracy: the letter that the generated answer begins with is the right one.
-        parse_failure: the generated answer begins with no letter of an option.
+        generated_accuracy, parse_failure: as `letter_statistics`.
     """
-    options_column, index_column = task["columns"]["options"], task["columns"]["answer_index"]
-    moved, orders = shuffle_rows(rows, options_column, seed)
-    scores, moved_scores = (
-        score_options(
-            model,
-            tokenizer,
-            [build_prompt(tokenizer, task, row) for row in version],
-            [row[options_column] for row in version],
-            task,
-            batch_size,
-            f"{name}: {label}",
-        )
-        for version, label in ((rows, "options"), (moved, "options in another order"))
-    )
-    right = np.array([row[index_column] for row in rows])
-    best = np.array([row_scores[:, 0].argmax() for row_scores in scores])
-    best_norm = np.array([row_scores[:, 1].argmax() for row_scores in scores])
-    best_moved = np.array([order[s[:, 0].argmax()] for order, s in zip(orders, moved_scores, strict=True)])
+    right, orders = np.array(answer_index), shuffled_orders([len(row) for row in options], seed)
+    best, best_norm = outputs["option_scores"].argmax(axis=1).T
+    moved = outputs["shuffled_option_scores"][:, :, 0].argmax(axis=1)
+    best_moved = np.array([order[place] for order, place in zip(orders, moved, strict=True)])
     return (
         accuracy_statistics(best == right)
         | accuracy_statistics(best_norm == right, "accuracy_norm")
         | accuracy_statistics(best_moved != best, "flip_rate")
-        | letter_statistics(rows, generated, task)
+        | letter_statistics(options, answer_index, outputs["prediction"])
     )
 
 
 def letter_statistics(
-    rows: list[dict[str, Any]], generated: Sequence[str], task: Mapping[str, Any]
+    options: Sequence[Sequence[str]], answer_index: Sequence[int], generated: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """`generated_accuracy` and `parse_failure` of `choice_statistics`."""
-    options_column, index_column = task["columns"]["options"], task["columns"]["answer_index"]
-    letters = np.array([_letter(text, len(row[options_column])) for text, row in zip(generated, rows, strict=True)])
-    right = np.array([row[index_column] for row in rows])
-    return accuracy_statistics(letters == right, "generated_accuracy") | accuracy_statistics(
+    """generated_accuracy: the letter that the generated answer begins with is the right one. parse_failure: it begins
+    with no letter of an option."""
+    letters = np.array([_letter(text, len(row)) for text, row in zip(generated, options, strict=True)])
+    return accuracy_statistics(letters == np.array(answer_index), "generated_accuracy") | accuracy_statistics(
         letters < 0, "parse_failure"
     )
 

@@ -1,0 +1,62 @@
+"""What a causal language model says of each row: the likelihood of the expert's answer, and an answer of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.evaluation.confidence import answer_confidence
+from utils.evaluation.multiple_choice import score_options
+from utils.generation import generate_answers, score_answers
+from utils.prompts import render_prompt, tokenize_pairs, truncate_pairs
+
+
+def predict_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Mapping[str, Any],
+    task: Mapping[str, Any],
+    batch_size: int,
+    name: str,
+    most_answers: int | None = None,
+    with_confidence: bool = True,
+) -> dict[str, Any]:
+    """Score and answer rows.
+
+    Args:
+        model: on its device.
+        tokenizer: of that model.
+        rows: `source` (the user's turn) and `reference` (the expert's answer), one of each a row; with multiple choice
+            also `options`, and `shuffled_source` and `shuffled_options`, the same with the options in another order.
+        task: the content of `task.json`.
+        batch_size: maximum rows per forward pass.
+        name: of the progress bars.
+        most_answers: answer the first rows alone; None answers all, 0 none.
+        with_confidence: whether to measure how likely the model finds its own answers.
+
+    Returns:
+        `nll` (nats, summed over the tokens of the reference) and `tokens` (their number), arrays [rows]; unless
+        `most_answers` is 0, `prediction` and `finished` (the answer ended by itself), lists, `confidence` [answers];
+        and, where options are there and every row is answered, `option_scores` and `shuffled_option_scores`.
+    """
+    prompts = [render_prompt(tokenizer, task, user) for user in rows["source"]]
+    pairs = tokenize_pairs(tokenizer, prompts, list(rows["reference"]), task["chat"])
+    ids, references, _ = truncate_pairs(*pairs, task["max_length"])
+    nll, tokens = score_answers(model, ids, references, tokenizer.pad_token_id, batch_size, f"{name}: loss")
+    outputs: dict[str, Any] = {"nll": nll, "tokens": tokens}
+    if most_answers == 0:
+        return outputs
+    prompts, ids = prompts[:most_answers], ids[:most_answers]
+    texts, finished = generate_answers(
+        model, tokenizer, ids, task["stop"], task["generation"], batch_size, f"{name}: answers"
+    )
+    outputs |= {"prediction": texts, "finished": finished}
+    if with_confidence:
+        label = f"{name}: confidence"
+        outputs["confidence"] = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, label)
+    if "options" in rows and most_answers is None:
+        for order in ("", "shuffled_"):
+            turns = [render_prompt(tokenizer, task, user) for user in rows[f"{order}source"]]
+            options, label = rows[f"{order}options"], f"{name}: {order.replace('_', ' ')}options"
+            outputs[f"{order}option_scores"] = score_options(model, tokenizer, turns, options, task, batch_size, label)
+    return outputs

@@ -1,0 +1,62 @@
+"""The report of a summarizer: what its summaries hallucinate and omit, and how that goes with their length."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.evaluation.summary_analysis import ERROR_ADVICE
+from utils.json_files import read_json
+from utils.reporting import report
+from utils.reporting.metric_names import label
+from utils.reporting.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
+from utils.reporting.tables import format_number, paragraphs, table, with_interval
+
+PLOTS = {
+    "factuality.png": plot_findings, "errors.png": plot_errors, "quality_by_length.png": plot_source_length,
+    "length_and_novelty.png": plot_length_and_novelty,
+}  # fmt: skip
+
+
+def write_report(output_dir: Path) -> Path:
+    """Write `report.md`, `baseline_comparison.csv` and `plots/*.png`, and return the path of `report.md`.
+
+    Args:
+        output_dir: as for `utils.reporting.report.write_report`, with `analysis.json`.
+    """
+    output_dir = Path(output_dir)
+    results, analysis = read_json(output_dir / "all_results.json"), read_json(output_dir / "analysis.json")
+    plots = report.plots_folder(output_dir)
+    images = report.images({name: plot(results, analysis, plots / name) for name, plot in PLOTS.items()})
+    sections = summary_sections(results, analysis, images)
+    return report.write_report(output_dir, ERROR_ADVICE, sections, images.get("errors.png"))
+
+
+def summary_sections(results: dict[str, Any], analysis: dict[str, Any], images: dict[str, str]) -> dict[str, str]:
+    """The sections of a summarizer's report.
+
+    Args:
+        results: the content of `all_results.json`.
+        analysis, images: as for `class_sections`.
+    """
+    columns = ("hallucinations", "rows_with_hallucinations", "omissions", "rows_with_omissions")
+    findings = [[kind, *(f"{counts[c]:,}" for c in columns)] for kind, counts in analysis["findings"].items()]
+    header = ["kind", "hallucinated", "summaries with one", "left out", "summaries that lack one"]
+    own = [
+        [label(name), format_number(value), with_interval(results, f"test_{name}")]
+        for name, value in analysis["references"].items()
+    ]
+    correlations = [f"{label(k)} {format_number(v, '+')}" for k, v in analysis["source_length"]["spearman"].items()]
+    return {
+        "Factuality": paragraphs(
+            table(header, findings) if findings else "Nothing was invented, and nothing left out.",
+            "Of the fine-tuned model's summaries: what their source does not say, and what they lack of the "
+            "reference. Rules and word lists found it, so a clinician has to read it: "
+            "`_private/predictions_test.jsonl` has each with its place.",
+            images.get("factuality.png"),
+        ),
+        "Length and compression": paragraphs(
+            table(["of all test rows", "references", "fine-tuned"], own),
+            f"Spearman's correlation with the words of the source: {', '.join(correlations)}.",
+            images.get("quality_by_length.png"),
+            images.get("length_and_novelty.png"),
+        ),
+    }
