@@ -9,14 +9,13 @@ or `to_source_and_summary` below.
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from peft import get_peft_model
 from transformers import (
-    AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
     EarlyStoppingCallback,
     PreTrainedConfig,
@@ -28,45 +27,36 @@ from trl import ModelConfig
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
 from utils.data.load import load_splits
-from utils.evaluation.error_analysis import write_predictions
-from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
-from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
-from utils.generation import measure_latency, set_generation
+from utils.evaluation.outputs import save_outputs, write_results
+from utils.evaluation.summarization import evaluate
+from utils.generation import check_bertscore_model, measure_latency
 from utils.hub import check_push_access, push
-from utils.json_files import write_json
 from utils.metrics.baselines import nearest_answers
-from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
-from utils.metrics.summaries import (
-    bert_scores,
-    bert_statistics,
-    check_bertscore_model,
-    summary_baselines,
-    summary_statistics,
-)
+from utils.metrics.summaries import add_bert_scores, summary_baselines
 from utils.modeling import (
     autocast_dtype,
+    base_model,
     count_parameters,
     get_lora_config,
     get_quantization_config,
-    load_base_model,
     load_tokenizer,
 )
 from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
-from utils.reporting.report import write_report
+from utils.reporting.summary_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, end_on_validation, make_readable, peak_memory, start_run, train_or_resume
-from utils.sampling import EpochSampler, set_train_order
+from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.sampling import set_train_order
 from utils.seq2seq import (
     check_lengths,
     check_seq2seq_training,
     encode_pairs,
     end_token,
     generation_metrics,
+    load_for_generation,
     load_seq2seq_config,
-    pair_losses,
+    predict_summaries,
     token_loss,
-    write_summaries,
 )
 
 logger = logging.getLogger(__name__)
@@ -76,29 +66,29 @@ logger = logging.getLogger(__name__)
 class SummarizationArguments:
     """What this task adds."""
 
-    text_column: str = field(default="text", metadata={"help": "What to summarize, such as a dialogue."})
-    summary_column: str = field(default="summary", metadata={"help": "Its summary."})
+    text_column: str = field(default="text", metadata={"help": "Column of the text to summarize, such as a dialogue."})
+    summary_column: str = field(default="summary", metadata={"help": "Column of its summary."})
     text_template: str = field(
-        default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`; T5 wants an instruction."}
+        default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`; T5 expects an instruction."}
     )
-    max_source_length: int = field(default=512, metadata={"help": "Tokens that the model reads at once."})
-    max_target_length: int = field(default=256, metadata={"help": "Most tokens of a summary to learn from."})
+    max_source_length: int = field(default=512, metadata={"help": "Maximum tokens that the model reads at once."})
+    max_target_length: int = field(default=256, metadata={"help": "Maximum tokens of a training summary."})
     long_texts: str = field(
         default="head",
-        metadata={"help": "Of a longer text: its head, head and tail, or chunks.", "choices": LONG_TEXTS},
+        metadata={"help": "What to read of a longer text: head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
-    max_chunks: int = field(default=8, metadata={"help": "With `long_texts: chunks`, most chunks of one text."})
-    max_new_tokens: int = field(default=256, metadata={"help": "Longest generated summary (of a chunk), in tokens."})
-    num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 is greedy, and fastest."})
-    length_penalty: float = field(default=1.0, metadata={"help": "Of the beam search; above 1: longer summaries."})
-    no_repeat_ngram_size: int = field(default=0, metadata={"help": "No n-gram of this size twice; 0: any may be."})
-    use_stemmer: bool = field(default=False, metadata={"help": "Porter stemming in ROUGE."})
+    max_chunks: int = field(default=8, metadata={"help": "Maximum chunks per text, with `long_texts: chunks`."})
+    max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated summary (per chunk)."})
+    num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 is greedy search."})
+    length_penalty: float = field(default=1.0, metadata={"help": "With beams; above 1 favours longer summaries."})
+    no_repeat_ngram_size: int = field(default=0, metadata={"help": "Never repeat an n-gram of this size."})
+    use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
     bertscore_model: str | None = field(
-        default=None, metadata={"help": "Encoder for BERTScore, a folder or on the Hub; none: no BERTScore."}
+        default=None, metadata={"help": "Encoder for BERTScore, a folder or Hub id; no BERTScore by default."}
     )
-    bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; the known one by default."})
+    bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; the recommended one by default."})
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations that are no better."}
+        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
 
     def __post_init__(self) -> None:
@@ -108,7 +98,7 @@ class SummarizationArguments:
         if self.no_repeat_ngram_size < 0:
             raise UserError(f"`no_repeat_ngram_size` is {self.no_repeat_ngram_size}: give 0 or more.")
         if self.length_penalty != 1 and self.num_beams == 1:
-            raise UserError("`length_penalty` is of the beam search: give `num_beams` above 1 with it.")
+            raise UserError("`length_penalty` needs a beam search: set `num_beams` above 1, too.")
         if self.bertscore_layer and not self.bertscore_model:
             raise UserError("`bertscore_layer` is given without `bertscore_model`: give both.")
 
@@ -124,27 +114,25 @@ def to_source_and_summary(row: dict[str, Any], task: dict[str, Any]) -> tuple[st
     return fill_template(task["text_template"], columns, row, "text_template"), row[columns["summary"]]
 
 
-def to_pairs(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict[str, list], dict[str, int]]:
-    """A split as lists, and counts of what was cut.
+def to_pairs(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
+    """Return a split as columns for the evaluation, and its pairs of source and summary.
 
-    Returns:
-        a value a row: `texts` and `references`; `chunks`, what the model reads; `cut`, whether a part of the text is
-        in none. A value a chunk: `input_ids`, `labels`, and `row`, which it is of.
+    A long source is read in chunks. The pairs hold a value per row, `chunks`, what the model reads, and a value per
+    chunk: `input_ids`, `labels`, and `row`, which row it is of.
     """
-    rows = split.to_list()
-    texts = [row[task["columns"]["text"]] for row in rows]
-    references = [to_source_and_summary(row, task)[1] for row in rows]
-    chunks, lost = cut_sources(tokenizer, rows, task)
-    ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, references, task["max_target_length"])
-    longer = sum(len(r.split()) > len(t.split()) for t, r in zip(texts, references, strict=True))
-    counts = {"cut_sources": sum(n > 0 for n in lost), "lost_source_tokens": sum(lost)}
+    table = split.to_list()
+    chunks, lost = cut_sources(tokenizer, table, task)
+    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": split[task["columns"]["text"]][:]}
+    rows |= {"reference": [to_source_and_summary(row, task)[1] for row in table], "cut": [n > 0 for n in lost]}
+    ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
+    longer = sum(len(r.split()) > len(t.split()) for t, r in zip(rows["text"], rows["reference"], strict=True))
+    counts = {"cut_sources": sum(rows["cut"]), "lost_source_tokens": sum(lost)}
     counts |= {"cut_summaries": cut_summaries, "longer_summaries": longer}
-    pairs = {"texts": texts, "references": references, "chunks": chunks, "cut": [n > 0 for n in lost]}
-    return pairs | {"input_ids": ids, "labels": labels, "row": owners}, counts
+    return rows, {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners, "counts": counts}
 
 
 def make_task(
-    args: SummarizationArguments, config: PreTrainedConfig, tokenizer: Any, train: Dataset
+    args: SummarizationArguments, config: PreTrainedConfig, seed: int, tokenizer: Any, train: Dataset
 ) -> dict[str, Any]:
     """Return what serving needs to read a text and to write as the evaluation did, for `task.json`."""
     lengths = ("max_source_length", "max_target_length", "max_new_tokens")
@@ -158,27 +146,10 @@ def make_task(
         **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_chunks")},
         "stop": end_token(tokenizer),
         "generation": {"do_sample": False, **{key: getattr(args, key) for key in generation}} | beams,
+        "evaluation": {"seed": seed, "use_stemmer": args.use_stemmer, "bertscore_model": None},
     }
     check_adapted(lambda row: to_source_and_summary(row, task)[0], task, train, "text_template")
     return task
-
-
-def row_statistics(
-    written: dict[str, list[str]], test: dict[str, list], args: SummarizationArguments, device: Any, batch_size: int
-) -> dict[str, dict[str, Any]]:
-    """Row statistics of what each system has written: overlap, length, facts, and BERTScore if the recipe asks."""
-    given = (test["references"], test["texts"])
-    statistics = {
-        name: summary_statistics(texts, *given, args.use_stemmer) | factuality_statistics(texts, *given)
-        for name, texts in written.items()
-    }
-    if args.bertscore_model:
-        every = [text for texts in written.values() for text in texts]
-        model = (args.bertscore_model, args.bertscore_layer, device, batch_size)
-        scores = bert_scores(every, test["references"] * len(written), *model)
-        for name, own in zip(written, np.split(scores, len(written)), strict=True):
-            statistics[name] |= bert_statistics(own)
-    return statistics
 
 
 def main(
@@ -200,8 +171,6 @@ def main(
 
     # ----- 2. Data
     config = load_seq2seq_config(model_args, training_args.fp16)
-    if summary_args.bertscore_model:
-        _, bertscore_name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
     splits, results = load_splits(
         data_args,
         input_column=summary_args.text_column,
@@ -210,42 +179,43 @@ def main(
         seed=training_args.seed,
     )
     tokenizer = load_tokenizer(model_args)
-    task = make_task(summary_args, config, tokenizer, splits["train"])
-    pairs = {}
-    for name, split in splits.items():
-        pairs[name], counts = to_pairs(split, tokenizer, task)
-        results |= {f"data_{name}_{key}": value for key, value in counts.items()}
-    train, validation, test = (pairs[name] for name in ("train", "validation", "test"))
-    if (longer := results["data_train_longer_summaries"]) > len(train["texts"]) / 2:
+    task = make_task(summary_args, config, training_args.seed, tokenizer, splits["train"])
+    if summary_args.bertscore_model:
+        layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
+        task["evaluation"]["bertscore_model"] = name
+    rows, pairs = {}, {}
+    for split, table in splits.items():
+        rows[split], pairs[split] = to_pairs(table, tokenizer, task)
+        results |= {f"data_{split}_{key}": value for key, value in pairs[split]["counts"].items()}
+    if (longer := results["data_train_longer_summaries"]) > len(splits["train"]) / 2:
         logger.warning(
             "%d of %d training summaries are longer than their text: are `text_column: %s` and `summary_column: %s` "
-            "the wrong way round?", longer, len(train["texts"]), summary_args.text_column, summary_args.summary_column,
+            "swapped?", longer, len(splits["train"]), summary_args.text_column, summary_args.summary_column,
         )  # fmt: skip
 
     # ----- 3. Model
     device = training_args.device
     autocast_dtype(model_args, training_args)  # refuses a `dtype` that does not go with `bf16`, `fp16`
     quantization = get_quantization_config(model_args, device)
-    load = (model_args, AutoModelForSeq2SeqLM, quantization, device)
-    model = load_base_model(*load)
-    generation = (tokenizer, task["stop"], task["generation"])
-    set_generation(model, *generation)
+    load_model = partial(load_for_generation, model_args, quantization, device, tokenizer, task)
+    model = load_model()
     peft_config = get_lora_config(model_args, model, "SEQ_2_SEQ_LM")
     task |= describe_run(model_args, data_args, model, device)
     if peft_config:
         model = get_peft_model(model, peft_config)
 
     # ----- 4. Trainer
-    train_dataset, eval_dataset = (
-        Dataset.from_dict({key: pairs[key] for key in ("input_ids", "labels")}) for pairs in (train, validation)
+    train, validation = (
+        Dataset.from_dict({key: pairs[split][key] for key in ("input_ids", "labels")})
+        for split in ("train", "validation")
     )
     compute_metrics = generation_metrics(tokenizer, summary_args.use_stemmer)
     with library_checks("Seq2SeqTrainer"):
         trainer = Seq2SeqTrainer(
             model=model,
             args=training_args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=train,
+            eval_dataset=validation,
             data_collator=DataCollatorForSeq2Seq(tokenizer, model),  # the model shifts the labels for its decoder
             processing_class=tokenizer,
             compute_loss_func=token_loss(training_args.label_smoothing_factor),
@@ -253,11 +223,7 @@ def main(
         )
     if summary_args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(summary_args.early_stopping_patience))
-    if training_args.train_sampling_strategy == "group_by_length":
-        lengths, targets = ([len(ids) for ids in train[key]] for key in ("input_ids", "labels"))
-        batch_size = training_args.train_batch_size * training_args.world_size
-        sampler = EpochSampler(lengths, batch_size, training_args.seed, grouped=True, target_lengths=targets)
-        set_train_order(trainer, sampler)
+    set_train_order(trainer, train, target_lengths=[len(ids) for ids in pairs["train"]["labels"]])
     results |= count_parameters(trainer.model)
 
     # ----- 5. Train
@@ -266,71 +232,41 @@ def main(
     trainer.save_state()
 
     # ----- 6. Evaluate
-    batch_size, seed = training_args.per_device_eval_batch_size, training_args.seed
-    # without the trainer's autocast: in the precision of the weights, as they are served
+    batch_size = training_args.per_device_eval_batch_size
+    # Without the trainer's autocast: in the precision of the weights, as the model is served
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    weights = resampling_weights(len(validation["texts"]), seed, splits["validation"]["cluster"])
-    loss = pair_losses(model, validation, tokenizer.pad_token_id, batch_size, "validation: loss")
-    results |= evaluate_statistics(loss, weights, "eval")
-    if not data_args.evaluate_test:
-        end_on_validation(trainer, task, results)
-        return
-
-    asked = (tokenizer, test, task, batch_size)
-    predictions, finished, tuned = write_summaries(model, *asked, "tuned model")
-    if model_args.use_peft:
-        with model.disable_adapter():
-            base_predictions, _, base = write_summaries(model, *asked, "base model")
-    else:
-        base_model = load_base_model(*load)
-        set_generation(base_model, *generation)
-        base_predictions, _, base = write_summaries(base_model, *asked, "base model")
-    sources, references = test["texts"], test["references"]
-    baselines = summary_baselines(sources, train["references"])
-    baselines["nearest_source"] = nearest_answers(train["texts"], train["references"], sources)
-    written = {"test": predictions, "base_test": base_predictions}
-    written |= {f"baseline_{name}_test": texts for name, texts in baselines.items()}
-    statistics = row_statistics(written, test, summary_args, device, batch_size)
-    statistics["test"] |= tuned
-    statistics["base_test"] |= base
-    results["use_stemmer"] = summary_args.use_stemmer
-    if summary_args.bertscore_model:
-        results["bertscore_model"] = bertscore_name
-    weights = resampling_weights(len(sources), seed, splits["test"]["cluster"])
-    for name, own in statistics.items():
-        results |= evaluate_statistics(own, weights, name)
-    tuned = statistics.pop("test")
-    for name, own in statistics.items():
-        results |= paired_difference({key: tuned[key] for key in own}, own, weights, f"delta_{name}")
-    results |= measure_latency(model, tokenizer, test["input_ids"][:20], task)
-    hallucinations = [find_hallucinations(s, p) for s, p in zip(sources, predictions, strict=True)]
-    omissions = [find_omissions(r, p) for r, p in zip(references, predictions, strict=True)]
-    found = (hallucinations, omissions, tuned)
-    patterns = summary_error_patterns(predictions, references, sources, finished, test["cut"], *found)
-    results |= {f"errors_{name}": len(rows) for name, rows in patterns.items()}
-    results |= peak_memory()
-    analysis = analyse_summaries(predictions, references, sources, test["cut"], *found, weights)
-    shown = {"id": splits["test"]["id"], "source": sources, "prediction": predictions, "reference": references}
-    shown |= {"base_prediction": base_predictions, "finished": finished, "cut": test["cut"]}
-    shown |= {"hallucinations": hallucinations, "omissions": omissions}
-    rows = [dict(zip(shown, values, strict=True)) for values in zip(*shown.values(), strict=True)]
-    if trainer.is_world_process_zero():
-        write_json(output_dir / "analysis.json", analysis)
+    outputs = {
+        "validation": predict_summaries(
+            model, tokenizer, pairs["validation"], task, batch_size, "validation", with_texts=False
+        )
+    }
+    if data_args.evaluate_test:
+        train, test = rows["train"], rows["test"]
+        outputs["test"] = predict_summaries(model, tokenizer, pairs["test"], task, batch_size, "tuned model")
+        with base_model(model, load_model) as base:
+            outputs["base_test"] = predict_summaries(base, tokenizer, pairs["test"], task, batch_size, "base model")
+        baselines = summary_baselines(test["text"], train["reference"])
+        baselines["nearest_source"] = nearest_answers(train["text"], train["reference"], test["text"])
+        outputs |= {f"baseline_{name}_test": {"prediction": texts} for name, texts in baselines.items()}
+        results |= measure_latency(model, tokenizer, pairs["test"]["input_ids"][:20], task)
+        if summary_args.bertscore_model:
+            add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, batch_size)
+    rows = {"validation": {"cluster": rows["validation"]["cluster"]}, "test": rows["test"]}
+    measured = results | peak_memory()
+    found, files = evaluate(rows, outputs, task)
+    results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        write_predictions(output_dir, rows, patterns)
-        make_readable(output_dir)
-        write_json(output_dir / "task.json", task)
-        write_json(output_dir / "all_results.json", results)
-        card = write_card(output_dir, repo_id)
-        report = write_report(output_dir, PATTERN_ADVICE)
-        print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
+        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        write_results(output_dir, task, results, files)
+        if data_args.evaluate_test:
+            card, report = write_card(output_dir, repo_id), write_report(output_dir)
+            print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
-        # ----- 8. Hub
-        if push_to_hub:
-            url = push(output_dir, repo_id, training_args.hub_private_repo)
-            logger.info("pushed to %s", url)
+    # ----- 8. Hub
+    if push_to_hub and trainer.is_world_process_zero():
+        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

@@ -21,7 +21,6 @@ from transformers import Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
-from utils.json_files import write_json
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
@@ -135,20 +134,6 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
     trainer.save_metrics("train", metrics, combined=False)
     return metrics
-
-
-def end_on_validation(trainer: Trainer, task: dict[str, Any], results: dict[str, Any]) -> None:
-    """End a run with `evaluate_test: false`: write `task.json` and `all_results.json`, and no report, card or push.
-
-    The same command with `evaluate_test: true` evaluates it on the test rows without training again.
-    """
-    if trainer.is_world_process_zero():
-        output_dir = Path(trainer.args.output_dir)
-        make_readable(output_dir)
-        write_json(output_dir / "task.json", task)
-        write_json(output_dir / "all_results.json", results | peak_memory())
-    trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
-    trainer.end()
 
 
 def make_readable(folder: Path) -> None:

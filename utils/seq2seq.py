@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu import corpus_bleu
 from torch import nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoModelForSeq2SeqLM,
+    BitsAndBytesConfig,
     EvalPrediction,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,10 +23,8 @@ from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.chunking import join_summaries, split_summary
-from utils.generation import generate_answers, score_summaries
-from utils.metrics.intervals import evaluate_statistics
-from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
-from utils.modeling import load_config, special_tokens
+from utils.generation import generate_answers, score_summaries, set_generation
+from utils.modeling import load_base_model, load_config, special_tokens
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # in float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
@@ -52,6 +54,19 @@ def load_seq2seq_config(args: ModelConfig, fp16: bool) -> PreTrainedConfig:
             "`fp16: false` and no `dtype: float16`."
         )
     return config
+
+
+def load_for_generation(
+    args: ModelConfig,
+    quantization: BitsAndBytesConfig | None,
+    device: torch.device,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Mapping[str, Any],
+) -> PreTrainedModel:
+    """Load an encoder-decoder, as `load_base_model` does, and set the `stop` and `generation` of `task.json`."""
+    model = load_base_model(args, AutoModelForSeq2SeqLM, quantization, device)
+    set_generation(model, tokenizer, task["stop"], task["generation"])
+    return model
 
 
 def check_lengths(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, **lengths: int) -> None:
@@ -163,33 +178,38 @@ def summarize(
     return texts, [all(finished for _, finished in own) for own in rows]
 
 
-def pair_losses(
-    model: PreTrainedModel, pairs: Mapping[str, list], pad_token_id: int, batch_size: int, name: str
-) -> dict[str, np.ndarray]:
-    """Row statistics of the loss; a row's is the sum over its chunks.
-
-    Args:
-        model: an encoder-decoder.
-        pairs: `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
-        pad_token_id, batch_size, name: as for `score_summaries`.
-    """
-    found = score_summaries(model, pairs["input_ids"], pairs["labels"], pad_token_id, batch_size, name)
-    return loss_statistics(*(np.bincount(pairs["row"], weights=values) for values in found))
-
-
-def write_summaries(
+def predict_summaries(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Mapping[str, list],
     task: Mapping[str, Any],
     batch_size: int,
     name: str,
-) -> tuple[list[str], list[bool], dict[str, np.ndarray]]:
-    """`summarize` and `pair_losses` of the same rows: the summaries, whether each ended by itself, and the row
-    statistics of both."""
-    texts, finished = summarize(model, tokenizer, pairs["chunks"], task, batch_size, f"{name}: summaries")
-    losses = pair_losses(model, pairs, tokenizer.pad_token_id, batch_size, f"{name}: loss")
-    return texts, finished, losses | accuracy_statistics(finished, "finished")
+    with_texts: bool = True,
+) -> dict[str, Any]:
+    """Score the references of rows and summarize them.
+
+    Args:
+        model: an encoder-decoder made ready by `set_generation`.
+        tokenizer: of the model.
+        pairs: `chunks` of each row; `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
+        task: as for `summarize`.
+        batch_size: maximum chunks per forward pass.
+        name: of the progress bars.
+        with_texts: whether to write summaries.
+
+    Returns:
+        `nll` (nats, summed over the tokens of the reference in all chunks) and `tokens` (their number), arrays [rows];
+        and `prediction` and `finished` (the summary ended by itself in all chunks), lists.
+    """
+    texts = {}
+    if with_texts:
+        written = summarize(model, tokenizer, pairs["chunks"], task, batch_size, f"{name}: summaries")
+        texts = dict(zip(("prediction", "finished"), written, strict=True))
+    pad_id = tokenizer.pad_token_id
+    found = score_summaries(model, pairs["input_ids"], pairs["labels"], pad_id, batch_size, f"{name}: loss")
+    nll, tokens = (np.bincount(pairs["row"], weights=values) for values in found)
+    return texts | {"nll": nll, "tokens": tokens}
 
 
 def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
@@ -212,14 +232,15 @@ def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
 
 
 def generation_metrics(tokenizer: PreTrainedTokenizerBase, use_stemmer: bool) -> Callable[[EvalPrediction], dict]:
-    """Return `Trainer(compute_metrics=...)` for evaluations during training with `predict_with_generate`: the values
-    of `TRAINING_METRICS` and the like, without intervals."""
+    """Return `Trainer(compute_metrics=...)` for evaluations during training with `predict_with_generate`: the mean F1
+    of each ROUGE (rouge-score) and corpus BLEU in 0..1 (sacrebleu)."""
+    scorer = RougeScorer(TRAINING_METRICS[:-1], use_stemmer)
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         ids = [np.where(i < 0, tokenizer.pad_token_id, i) for i in (evaluation.predictions, evaluation.label_ids)]
-        texts = [tokenizer.batch_decode(i, skip_special_tokens=True) for i in ids]
-        once = np.ones((1, len(ids[0])), dtype=np.float32)  # no resamples
-        values = evaluate_statistics(text_statistics(*texts, use_stemmer), once)
-        return {name: value for name, value in values.items() if not name.endswith("_ci95")}
+        predictions, references = (tokenizer.batch_decode(i, skip_special_tokens=True) for i in ids)
+        scores = [scorer.score(reference, text) for text, reference in zip(predictions, references, strict=True)]
+        means = {name: float(np.mean([row[name].fmeasure for row in scores])) for name in TRAINING_METRICS[:-1]}
+        return means | {"bleu": corpus_bleu(predictions, [references]).score / 100}
 
     return compute_metrics

@@ -11,14 +11,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from utils import metrics
 from utils.arguments import UserError
-from utils.metrics.summaries import (
-    BERTSCORE_LAYERS,
-    bert_scores,
-    bert_statistics,
-    check_bertscore_model,
-    summary_baselines,
-    summary_statistics,
-)
+from utils.generation import BERTSCORE_LAYERS, check_bertscore_model
+from utils.metrics.summaries import bert_scores, bert_statistics, summary_baselines, summary_statistics
 
 MINILM = ROOT / "quickstart/models/all-minilm-l6-v2"
 

@@ -14,10 +14,11 @@ import torch
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
+from utils.generation import check_bertscore_model
 from utils.json_files import finite
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
 from utils.metrics.statistics import classification_statistics, text_statistics
-from utils.metrics.summaries import bert_scores, bert_statistics, check_bertscore_model, summary_statistics
+from utils.metrics.summaries import bert_scores, bert_statistics, summary_statistics
 
 
 @dataclass

@@ -6,7 +6,7 @@ No number here sees an invented dose: `utils.factuality` looks for that.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +15,11 @@ from sacrebleu.metrics.helpers import extract_all_char_ngrams
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from utils.arguments import UserError
-from utils.generation import batches_by_length, progress
+from utils.generation import batches_by_length, check_bertscore_model, progress
 from utils.metrics.statistics import text_statistics
 
 LONGEST_NGRAM = 4
 CHRF_ORDER = 6
-# the layer that agrees best with people on WMT16, from the table of the package bert-score 0.3.13
-BERTSCORE_LAYERS = {
-    "microsoft/deberta-xlarge-mnli": 40, "microsoft/deberta-large-mnli": 18, "microsoft/deberta-base-mnli": 9,
-    "roberta-large": 17, "FacebookAI/roberta-large": 17, "bert-base-uncased": 9, "google-bert/bert-base-uncased": 9,
-    "distilbert-base-uncased": 5, "distilbert/distilbert-base-uncased": 5, "allenai/scibert_scivocab_uncased": 8,
-}  # fmt: skip
 BERTSCORE_ROWS = 256  # at once: their texts' vectors take about 300 MB with 1,024 values a token
 
 
@@ -86,38 +79,6 @@ def summary_baselines(sources: Sequence[str], references_of_train: Sequence[str]
     return {"lead": [match.group() if match else "" for match in found], "copy": list(sources)}
 
 
-def check_bertscore_model(model_name_or_path: str, num_layers: int | None) -> tuple[int, str]:
-    """Find the layer of BERTScore, and the name under which its numbers can be compared with others.
-
-    Args:
-        model_name_or_path: an encoder, as a folder or on the Hub.
-        num_layers: of its layers, how many to use; the known one by default (`BERTSCORE_LAYERS`).
-
-    Returns:
-        the layer, and a name such as "microsoft/deberta-xlarge-mnli layer 40".
-
-    Raises:
-        UserError: there is no such model, it is no encoder, or it has no such layer.
-    """
-    try:
-        config = AutoConfig.from_pretrained(model_name_or_path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): name an encoder."
-        ) from error
-    if config.is_encoder_decoder:
-        raise UserError(f"`bertscore_model` {model_name_or_path} ({config.model_type}) is no encoder: name a BERT.")
-    layers = num_layers or BERTSCORE_LAYERS.get(model_name_or_path)
-    if layers is None or not 1 <= layers <= config.num_hidden_layers:
-        raise UserError(
-            f"`bertscore_layer` is {num_layers}: for {model_name_or_path} give 1 to {config.num_hidden_layers}; it is "
-            f"known for {', '.join(BERTSCORE_LAYERS)}."
-        )
-    folder = Path(model_name_or_path)
-    return layers, f"{folder.resolve().name if folder.exists() else model_name_or_path} layer {layers}"
-
-
 def bert_scores(
     predictions: Sequence[str],
     references: Sequence[str],
@@ -156,6 +117,23 @@ def bert_scores(
         vectors = _token_vectors(sorted(texts, key=len), tokenizer, model, batch_size)
         results += [(i, _greedy_match(*vectors[predictions[i]], *vectors[references[i]])) for i in rows]
     return np.array([scores for _, scores in sorted(gather_object(results))])
+
+
+def add_bert_scores(
+    outputs: dict[str, Any],
+    references: Sequence[str],
+    model_name_or_path: str,
+    num_layers: int | None,
+    device: torch.device | str,
+    batch_size: int,
+) -> None:
+    """Add the `bert_scores` of each system's `prediction` to its outputs, all in one call of `bert_scores`, whose
+    arguments these are."""
+    written = {name: own["prediction"] for name, own in outputs.items() if "prediction" in own}
+    every = [text for texts in written.values() for text in texts]
+    scores = bert_scores(every, list(references) * len(written), model_name_or_path, num_layers, device, batch_size)
+    for name, own in zip(written, np.split(scores, len(written)), strict=True):
+        outputs[name]["bert_scores"] = own
 
 
 def bert_statistics(scores: np.ndarray) -> dict[str, np.ndarray]:
