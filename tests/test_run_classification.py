@@ -450,7 +450,7 @@ def test_two_thousand_classes_are_no_mistake(tiny_bert, tmp_path):
 
 
 def test_frequency_groups_are_those_of_the_literature():
-    assert frequency_groups([500, 101, 100, 20, 19, 0]) == {"head": [0, 1], "middle": [2, 3], "tail": [4, 5]}
+    assert frequency_groups([500, 101, 100, 20, 19, 0]) == {"many_shot": [0, 1], "medium_shot": [2, 3], "few_shot": [4, 5]}
 
 
 # ----- Two processes
