@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +144,17 @@ def toy_notes() -> list[dict[str, str]]:
     return rows
 
 
+# The classes of the notes in a tree; allergy has no finer classes
+PARENT = {"cardiology": "organs", "urology": "organs", "allergy": "allergy"}
+PATHS = {"cardiology": "body > organs > cardiology", "urology": "body>organs>urology",
+         "allergy": "allergy > allergy > allergy"}  # fmt: skip
+
+
+def tree_rows() -> list[dict[str, str]]:
+    """Return the notes with the parent of their ward as `group`, and the whole path."""
+    return [row | {"group": PARENT[row["ward"]], "path": PATHS[row["ward"]]} for row in toy_notes()]
+
+
 def toy_dialogues() -> list[dict[str, str]]:
     """Return 80 dialogues between a doctor and a patient, from about 25 to 150 words, and a note of each."""
     rng = random.Random(10)
@@ -164,6 +176,7 @@ class Data:
 
     qa: Path
     notes: Path
+    tree: Path
     dialogues: Path
     exam: Path
     exam_columns: Path
@@ -182,6 +195,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(
         qa=write_rows(folder / "qa.jsonl", qa),
         notes=write_rows(folder / "notes.csv", notes),
+        tree=write_rows(folder / "tree.csv", tree_rows()),
         dialogues=write_rows(folder / "dialogues.jsonl", dialogues),
         exam=write_rows(folder / "exam.jsonl", exam),
         exam_columns=write_rows(folder / "exam.csv", four_columns(exam)),
@@ -415,6 +429,26 @@ def run_here(main: Callable, arguments: tuple[type, ...], argv: list[str]) -> Ru
 
 def _folder(argv: list[str]) -> Path:
     return Path(argv[argv.index("--output_dir") + 1]) if "--output_dir" in argv else Path()
+
+
+def assert_remade(run: Run, folder: Path) -> None:
+    """`python -m utils.evaluation` makes every number and text of a run again, without its weights."""
+    from utils.evaluation.__main__ import EvaluationArguments, main
+
+    made = ["all_results.json", "report.md", "README.md", "baseline_comparison.csv", "analysis.json", "per_class.csv"]
+    made += ["_private/predictions_test.jsonl", "_private/error_examples.csv", "classification_report.txt"]
+    made = [name for name in made if (run.folder / name).exists()]
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(b"")
+    for name in [*made, *(f"plots/{path.name}" for path in (run.folder / "plots").iterdir())]:
+        (folder / name).unlink()
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(EvaluationArguments(str(folder)))
+    for name in made:
+        before, after = ((root / name).read_text(encoding="utf-8") for root in (run.folder, folder))
+        assert after == before, name
+    assert {path.name for path in (folder / "plots").iterdir()} == {p.name for p in (run.folder / "plots").iterdir()}
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> Path:

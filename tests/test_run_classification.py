@@ -13,7 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Run, flags, read_jsonl, run_here, run_script, save_encoder, write_rows, write_yaml
+from conftest import (
+    ROOT,
+    Run,
+    assert_remade,
+    flags,
+    read_jsonl,
+    run_here,
+    run_script,
+    save_encoder,
+    write_rows,
+    write_yaml,
+)
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score, log_loss
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
@@ -450,7 +461,11 @@ def test_two_thousand_classes_are_no_mistake(tiny_bert, tmp_path):
 
 
 def test_frequency_groups_are_those_of_the_literature():
-    assert frequency_groups([500, 101, 100, 20, 19, 0]) == {"many_shot": [0, 1], "medium_shot": [2, 3], "few_shot": [4, 5]}
+    assert frequency_groups([500, 101, 100, 20, 19, 0]) == {
+        "many_shot": [0, 1],
+        "medium_shot": [2, 3],
+        "few_shot": [4, 5],
+    }
 
 
 # ----- Two processes
@@ -476,3 +491,7 @@ def test_two_processes_classify_every_row_once_and_in_order(tiny_bert, data, tmp
     assert len(run.predictions) == run.results["test_rows"] and stdout.count("model card: ") == 1
     alone = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [a["prediction"] for a in alone] == [row["prediction"] for row in run.predictions]
+
+
+def test_numbers_report_and_card_are_remade_without_a_model(class_run, tmp_path):
+    assert_remade(class_run, tmp_path / "run")

@@ -8,7 +8,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Run, flags, read_jsonl, run_here, run_script, toy_notes, write_rows, write_yaml
+from conftest import (
+    PARENT,
+    ROOT,
+    Run,
+    assert_remade,
+    flags,
+    read_jsonl,
+    run_here,
+    run_script,
+    toy_notes,
+    tree_rows,
+    write_rows,
+    write_yaml,
+)
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification
@@ -17,19 +30,12 @@ from run_hierarchical import ARGUMENTS, main
 from utils.hierarchy import LabelTree
 from utils.inference import Predictor
 
-PARENT = {"cardiology": "organs", "urology": "organs", "allergy": "allergy"}  # allergy has no finer classes
-PATHS = {"cardiology": "body > organs > cardiology", "urology": "body>organs>urology",
-         "allergy": "allergy > allergy > allergy"}  # fmt: skip
 TREE = {"levels": [["allergy", "organs"], ["allergy", "cardiology", "urology"]], "parents": [[0, 1, 1]]}
 
 
-def tree_rows() -> list[dict[str, str]]:
-    return [row | {"group": PARENT[row["ward"]], "path": PATHS[row["ward"]]} for row in toy_notes()]
-
-
 @pytest.fixture(scope="module")
-def notes(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("tree") / "notes.csv", tree_rows())
+def notes(data):
+    return data.tree
 
 
 def tree_flags(model, output_dir, **values) -> list[str]:
@@ -443,3 +449,7 @@ def test_the_medical_abstracts_run_as_001s_tree(tiny_bert, tmp_path):
     assert (results["data_parent_classes"], results["data_child_classes"]) == (2, 5)
     assert results["test_inconsistent"] == 0 and results["data_accuracy_ceiling"] < 1
     assert results["baseline_tfidf_svm_test_child_macro_f1"] > 0.45
+
+
+def test_numbers_report_and_card_are_remade_without_a_model(tree_run, tmp_path):
+    assert_remade(tree_run, tmp_path / "run")

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Run, qa_flags, read_jsonl, run_here, write_yaml
+from conftest import ROOT, Run, assert_remade, qa_flags, read_jsonl, run_here, write_yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -462,3 +462,7 @@ def test_the_same_recipe_gives_the_same_weights(tiny_llama, data, tmp_path):
         for name in ("a", "b")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_numbers_report_and_card_are_remade_without_a_model(qa_run, tmp_path):
+    assert_remade(qa_run, tmp_path / "run")

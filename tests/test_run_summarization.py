@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Run, flags, read_jsonl, run_here, run_script, write_rows, write_yaml
+from conftest import ROOT, Run, assert_remade, flags, read_jsonl, run_here, run_script, write_rows, write_yaml
 from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -423,3 +423,7 @@ def test_two_processes_summarize_every_row_once_and_in_order(tiny_t5, data, tmp_
     assert len(run.predictions) == run.results["test_rows"] == 5 and stdout.count("model card: ") == 1
     alone = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [a["prediction"] for a in alone] == [row["prediction"] for row in run.predictions]
+
+
+def test_numbers_report_and_card_are_remade_without_a_model(summary_run, tmp_path):
+    assert_remade(summary_run, tmp_path / "run")
