@@ -11,7 +11,9 @@ password. With `--corpus_file` a question is asked together with passages of you
 With `--backend openai` questions go to a server such as vLLM, which holds base model and adapter; it is told its
 models' names with `--lora-modules NAME=DIR`, and NAME is the last part of `--model` or `--served_model`.
 
-How to make a Hugging Face Space of it: deployment/space/README.md.
+As a Hugging Face Space: this repository as it is, with the variable APP_MODEL in the Space's settings (an adapter's
+repository), and GRADIO_SERVER_NAME=0.0.0.0 should the Space not set that itself. What a Space adds to requirements.txt
+resolves with it (pip's dry run), but none was started.
 
 Not a medical device: answers may be wrong and are for research only.
 """
