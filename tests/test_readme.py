@@ -17,6 +17,7 @@ import run_summarization
 from benchmarks.readme import BLOCKS, PAGES, render
 from utils.arguments import DataArguments, parse_recipe
 from utils.data.__main__ import ColumnArguments
+from utils.evaluation.__main__ import EvaluationArguments
 from utils.metrics.__main__ import MetricsArguments
 from utils.safety.__main__ import SafetyArguments
 from utils.sweeps.arguments import SweepArguments
@@ -34,6 +35,7 @@ ARGUMENTS = {
     "utils.safety": (SafetyArguments,),
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),
+    "utils.evaluation": (EvaluationArguments,),
 }
 
 
