@@ -5,7 +5,7 @@ REQUIREMENTS := requirements.txt tests/requirements.txt recipes/quickstart/requi
 LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
 
 .PHONY: install quickstart quickstart-classification quickstart-hierarchical quickstart-summarization quickstart-sweep \
-	results test quality style
+	results readme test quality style
 
 install: .venv/installed
 
@@ -49,6 +49,9 @@ results: quickstart quickstart-classification quickstart-hierarchical quickstart
 	cp outputs/quickstart-hierarchical/all_results.json benchmarks/results/quickstart_hierarchical.json
 	cp outputs/quickstart-summarization/all_results.json benchmarks/results/quickstart_summarization.json
 	cp outputs/sweep-quickstart/all_results.json benchmarks/results/quickstart_sweep.json
+
+readme: .venv/installed  # the tables in README.md and docs/, from benchmarks/results/
+	$(BIN)/python -m benchmarks.readme
 
 test: .venv/installed
 	$(BIN)/python -m pytest

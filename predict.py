@@ -1,4 +1,4 @@
-"""Use what a run has saved: one model, many texts, one JSON object a line.
+"""Use a model that a run has saved: many texts in, one JSON object per line out.
 
     python predict.py --model outputs/quickstart-qa --text "What is ataxia?"
     python predict.py --model outputs/quickstart-classification --text "A hole in the wall between the atria."
@@ -6,10 +6,10 @@
     python predict.py --model outputs/quickstart-qa --input_file questions.csv --output_file answers.jsonl
     python predict.py --model outputs/quickstart-qa --text "What is ataxia?" --corpus_file leaflets.csv
 
-With `--corpus_file` a question is asked together with the passages of your own texts that share its words, and each
-sentence of the answer cites the passage that supports it, or says that none does.
+With `--corpus_file` the model is shown passages of your own texts that share words with the question. Each sentence of
+its answer then cites the passage that supports it, or says that none does.
 
-Not a medical device: answers may be wrong and are for research only.
+Not a medical device: answers may be wrong. For research and teaching.
 """
 
 import json
@@ -27,32 +27,37 @@ from utils.seq2seq import position_limit
 
 @dataclass
 class PredictArguments:
-    """What to answer, and with which model."""
+    """The model, its input and its output."""
 
-    model: str = field(metadata={"help": "A run's `output_dir`, or the Hub repository that it was pushed to."})
-    text: str | None = field(default=None, metadata={"help": "One text; or give `input_file`."})
+    model: str = field(metadata={"help": "The `output_dir` of a run, or its repository on the Hub."})
+    text: str | None = field(default=None, metadata={"help": "One text. Give this or `input_file`."})
     input_file: str | None = field(
-        default=None, metadata={"help": "csv, tsv, jsonl, json or parquet (.gz too) with the columns of the training."}
+        default=None,
+        metadata={"help": "csv, tsv, jsonl, json or parquet (.gz too), with the columns used in training."},
     )
     output_file: str | None = field(
-        default=None, metadata={"help": "Where to write the lines; standard output if not given."}
+        default=None, metadata={"help": "Where to write the output. Default: standard output."}
     )
     corpus_file: str | None = field(
         default=None,
-        metadata={"help": "Your own texts, to answer from and to cite: column `text`; `title`, `source` if there."},
+        metadata={
+            "help": "Your own texts to answer from and to cite: column `text`, and optionally `title` and `source`."
+        },
     )
-    batch_size: int = field(default=8, metadata={"help": "Rows a batch."})
+    batch_size: int = field(default=8, metadata={"help": "Rows per batch."})
     max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Longest answer or summary; as in the training if not given."}
+        default=None, metadata={"help": "Longest answer or summary, in tokens. Default: as in training."}
     )
-    top_k: int = field(default=3, metadata={"help": "Classes to show with their probabilities."})
+    top_k: int = field(default=3, metadata={"help": "How many classes to show with their probabilities."})
     revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the Hub repository."})
-    base_model: str | None = field(default=None, metadata={"help": "Where the base model is, if it has moved."})
+    base_model: str | None = field(
+        default=None, metadata={"help": "Where the base model is now, if it has moved since training."}
+    )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the base model."})
 
 
 def read_inputs(args: PredictArguments, columns: dict[str, str | None]) -> list[dict[str, Any]]:
-    """Return the rows to answer, checked for the columns that the model was trained on."""
+    """Return the input rows. They must have the columns that the model was trained on."""
     if bool(args.text) == bool(args.input_file):
         raise UserError("give `--text` or `--input_file`, and not both.")
     main_column = columns.get("text") or columns.get("question")

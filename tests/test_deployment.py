@@ -348,3 +348,15 @@ def test_rollout_applies_everything_and_shows_no_secret_to_other_processes(tmp_p
     applied = {path.name for path in MANIFESTS if path.name in arguments}
     assert applied == {path.name for path in MANIFESTS} - {"app.yaml"}  # which comes through the pipe
     assert arguments.index("00-namespace.yaml") < arguments.index("create secret") < arguments.index("vllm.yaml")
+
+
+# ----- Space
+
+
+def test_the_head_of_the_space_names_what_this_repository_has():
+    head = yaml.safe_load((DEPLOYMENT / "space" / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    files = [*ROOT.glob("requirements*.txt"), *ROOT.glob("requirements/*.txt")]
+    pins = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert head["sdk"] == "gradio" and re.search(rf"^gradio=={re.escape(head['sdk_version'])}\b", pins, re.MULTILINE)
+    assert (ROOT / head["app_file"]).is_file() and re.fullmatch(r"3\.1\d", head["python_version"])
+    assert head["license"] == "apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")

@@ -1,13 +1,12 @@
-"""Every command in the README runs, or parses to its arguments where it needs a GPU, the Hub or minutes."""
+"""Every command in README.md, CONTRIBUTING.md and docs/ runs, or parses to its arguments where it needs a GPU, the Hub
+or minutes; their tables are those of the result files; their links lead somewhere."""
 
-import json
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 import app
 import predict
@@ -15,16 +14,16 @@ import run_classification
 import run_hierarchical
 import run_qa_sft
 import run_summarization
+from benchmarks.readme import BLOCKS, PAGES, render
 from utils.arguments import DataArguments, parse_recipe
 from utils.data.__main__ import ColumnArguments
+from utils.evaluation.__main__ import EvaluationArguments
 from utils.metrics.__main__ import MetricsArguments
 from utils.safety.__main__ import SafetyArguments
 from utils.sweeps.arguments import SweepArguments
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in [*PAGES, ROOT / "CONTRIBUTING.md"]}
 ARGUMENTS = {
     "run_qa_sft.py": run_qa_sft.ARGUMENTS,
     "run_classification.py": run_classification.ARGUMENTS,
@@ -36,41 +35,42 @@ ARGUMENTS = {
     "utils.safety": (SafetyArguments,),
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),
-}
-RESULTS = ROOT / "benchmarks" / "results"
-# result file -> the metrics of its table in the README and the systems of its columns
-TABLES = {
-    "quickstart_qa.json": (
-        {"perplexity": "perplexity", "ROUGE-L": "rougeL"},
-        ("test_", "base_test_", "baseline_nearest_question_test_"),
-    ),
-    "quickstart_classification.json": (
-        {"macro F1": "macro_f1", "accuracy": "accuracy"},
-        ("test_", "baseline_tfidf_svm_test_", "baseline_encoder_alone_test_"),
-    ),
-    "quickstart_hierarchical.json": (
-        {"chapter macro F1": "parent_macro_f1", "block macro F1": "child_macro_f1"},
-        ("test_", "baseline_tfidf_svm_test_", "baseline_tfidf_svm_per_node_test_"),
-    ),
-    "quickstart_summarization.json": (
-        {"ROUGE-1": "rouge1", "left out": "omission", "hallucinated": "hallucination"},
-        ("test_", "baseline_lead_test_", "baseline_nearest_source_test_"),
-    ),
+    "utils.evaluation": (EvaluationArguments,),
 }
 
 
-def test_the_readme_has_commands_of_every_kind():
+def blocks(language: str) -> list[str]:
+    """Every code block of a language, a line that ends in a backslash joined with the next."""
+    found = [block for text in TEXTS.values() for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+    return [block.replace("\\\n", " ") for block in found]
+
+
+COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
+COMMANDS = list(dict.fromkeys(map(tuple, filter(None, COMMANDS))))
+
+
+def test_there_are_commands_of_every_kind():
     programs = {word for words in COMMANDS for word in words}
-    assert len(COMMANDS) >= 8 and {"make", *ARGUMENTS} <= programs
+    assert len(COMMANDS) >= 20 and {"make", "source", *ARGUMENTS} <= programs
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_command_of_the_readme_parses(words):
+def test_a_command_parses(words):
+    if "|" in words:  # what reads is checked, `echo` is not
+        words = words[words.index("|") + 1 :]
+    if words[0] in ("git", "cd"):
+        return
+    if words[0] == "source":  # the environment that the Makefile makes
+        assert f"BIN := {Path(words[1]).parent}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        return
     if words[0] == "make":
         subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         return
+    if "pytest" in words:
+        assert (ROOT / words[words.index("pytest") + 1]).is_dir()
+        return
     at = next(i for i, word in enumerate(words) if word in ARGUMENTS)
-    argv = words[at + 1 :]
+    argv = list(words[at + 1 :])
     config = [word for word in words[:at] if word.endswith(".yaml")]
     assert all((ROOT / path).is_file() for path in config)
     recipe = [ROOT / argv[0]] if argv and argv[0].endswith(".yaml") else []
@@ -88,84 +88,32 @@ def test_a_command_of_the_readme_parses(words):
             flags[list(flags)[-1]].append(word)
     for key, values in flags.items():
         found = given[key] if isinstance(given[key], list) else [given[key]]
-        for value, shown in zip(found, values, strict=True):
+        for value, shown in zip(found, values, strict=bool(values)):  # a switch has no value
             number = re.fullmatch(r"[\d.e-]+", shown)
             assert str(value) == shown or (number and float(value) == float(shown))
 
 
-def test_the_head_of_the_readme_makes_a_space_of_this_repository():
-    head = yaml.safe_load(README.split("---\n")[1])
-    pins = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    assert head["sdk"] == "gradio" and re.search(rf"^gradio=={re.escape(head['sdk_version'])}\b", pins, re.MULTILINE)
-    assert (ROOT / head["app_file"]).is_file() and re.fullmatch(r"3\.1\d", head["python_version"])
-    assert head["license"] == "apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+def test_the_python_compiles_and_names_what_exists():
+    for code in blocks("python"):
+        compile(code, "README.md", "exec")
+        exec("\n".join(line for line in code.splitlines() if line.startswith("from ")), {})
 
 
-def test_the_python_of_the_readme_compiles_and_names_what_exists():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    compile(code, "README.md", "exec")
-    exec("\n".join(line for line in code.splitlines() if line.startswith("from ")), {})
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_tables_are_those_of_the_result_files(path):
+    text = path.read_text(encoding="utf-8")
+    assert render(text) == text, "run `make readme`"
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_the_numbers_of_the_readme_are_those_of_the_result_file(name):
-    results = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    metrics, prefixes = TABLES[name]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in README.splitlines() if line.startswith("| ")]
-    rows = [row for row in rows if row[0] in metrics]
-    assert len(rows) == len(metrics)
-    for metric, *cells in rows:
-        for prefix, cell in zip(prefixes, cells, strict=True):
-            key = prefix + metrics[metric]
-            numbers = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
-            expected = [results[key], *results[f"{key}_ci95"]] if key in results else []
-            assert numbers == pytest.approx(expected, abs=0.051 if metric == "perplexity" else 0.00051)
+def test_every_block_of_numbers_is_shown_once():
+    assert sorted(re.findall(r"<!-- (\w+):begin -->", "".join(TEXTS.values()))) == sorted(BLOCKS)
 
 
-def test_the_speed_in_the_readme_is_that_of_the_result_file():
-    results = json.loads((RESULTS / "classification_speed.json").read_text(encoding="utf-8"))
-    training, predicting = re.search(
-        r"training is (\d[\d.]*) times .*?prediction (\d[\d.]*) times", README, re.DOTALL
-    ).groups()
-    assert float(training) == pytest.approx(results["train_ours_over_official"], abs=0.051)
-    assert float(predicting) == pytest.approx(results["predict_ours_over_pipeline"], abs=0.051)
-
-
-def test_the_factuality_in_the_readme_is_that_of_the_result_file():
-    results = json.loads((RESULTS / "factuality.json").read_text(encoding="utf-8"))
-    omission, hallucination = re.search(
-        r"omission rate by (0\.\d+) .*?hallucination rate by (0\.\d+)", README, re.DOTALL
-    ).groups()
-    assert float(omission) == pytest.approx(results["r_omission_OmissionRate_held_out"], abs=0.0051)
-    assert float(hallucination) == pytest.approx(results["r_invention_HallucinationRate_held_out"], abs=0.0051)
-
-
-def test_the_tree_of_the_readme_names_every_module():
-    for path in (ROOT / "utils").rglob("*.py"):
-        assert path.name in README or path.name == "__init__.py"
-
-
-def test_what_the_readme_says_of_sweep_and_safety_checks_stands_in_their_result_files():
-    text = " ".join(README.split())
-    sweep = json.loads((RESULTS / "quickstart_sweep.json").read_text(encoding="utf-8"))
-    chosen = next(row for row in sweep["configurations"] if row["configuration"] == sweep["chosen"])
-    low, high = chosen["ci95"]
-    assert f"{chosen['difference']:+.3f} macro F1 [{low:+.3f}, {high:+.3f}]" in text and not sweep["more_than_noise"]
-    safety = json.loads((RESULTS / "safety.json").read_text(encoding="utf-8"))
-    lay = safety["lay"]["held_out"]
-    for kind in ("emergencies", "harmful_requests", "interaction", "dose", "patient"):
-        assert f"{lay[f'recall_{kind}']['count']} of {lay[f'recall_{kind}']['of']}" in text
-    near, safe = lay["false_alarms_hard_negatives"], lay["false_alarms_safe"]
-    assert f"{near['count']} false alarms on {near['of']} texts" in text and f"{safe['count']} on {safe['of']}" in text
-    alarms = safety["medquad"]["questions_or_answers"]
-    assert alarms["count"] == 0 and f"No alarm on {alarms['of']:,} texts" in text
-
-
-def test_what_the_readme_says_of_confidence_and_settings_stands_in_their_result_files():
-    text = " ".join(README.split())
-    answers = json.loads((RESULTS / "quickstart_qa.json").read_text(encoding="utf-8"))
-    low, high = (answers[f"test_rougeL_{part}_confident"] for part in ("least", "most"))
-    assert f"a ROUGE-L of {low:.3f} in the third of lowest confidence and of {high:.3f} in the highest" in text
-    settings = json.loads((RESULTS / "answer_settings.json").read_text(encoding="utf-8"))
-    usual, concise = settings["as_evaluated"], settings["beams_4_penalty_0"]
-    assert concise["words_ci95"][1] < usual["words_ci95"][0] and concise["delta_rougeL_ci95"][0] > 0
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_links_lead_to_files_and_headings(name):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXTS[name]):
+        page, _, anchor = target.partition("#")
+        path = ROOT / Path(name).parent / page if page else ROOT / name
+        assert path.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings], target

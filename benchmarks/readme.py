@@ -1,0 +1,120 @@
+"""Write the numbers of README.md and docs/*.md from the files in benchmarks/results/: `make readme`.
+
+The text between `<!-- NAME:begin -->` and `<!-- NAME:end -->` is what `BLOCKS[NAME]` returns.
+"""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from utils.reporting.metric_names import BASELINES, baselines_line, label, system_names
+from utils.reporting.tables import table, with_interval
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# quickstart -> script, what it learns, model, metrics, whether its base model has a head that can do the task
+TASKS = {
+    "qa": ("run_qa_sft.py", "to define a medical term", "SmolLM2", ("rougeL", "perplexity"), True),
+    "classification": (
+        "run_classification.py", "the organ system of a definition", "MiniLM", ("macro_f1", "accuracy"), False),
+    "hierarchical": (
+        "run_hierarchical.py", "chapter and block of an ICD-10-CM title", "MiniLM",
+        ("child_macro_f1", "parent_macro_f1"), False),
+    "summarization": (
+        "run_summarization.py", "to name a term from its definition", "BART made from MiniLM",
+        ("rouge1", "omission", "hallucination"), True),
+}  # fmt: skip
+
+
+def read(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def results() -> str:
+    """One row a script: its score, that of the base model and that of the best baseline without a neural network."""
+    rows = []
+    for name, (script, learns, model, (metric, *_), base_can) in TASKS.items():
+        found = read(f"quickstart_{name}")
+        trained, total = (f"{found[f'{part}_parameters'] / 1e6:.0f}M" for part in ("trainable", "total"))
+        base = with_interval(found, f"base_test_{metric}") if base_can else "untrained head"
+        best = max(BASELINES.keys() - {"encoder_alone"}, key=lambda b: found.get(f"baseline_{b}_test_{metric}", -1))
+        compared = f"{with_interval(found, f'baseline_{best}_test_{metric}')}, {best.replace('_', ' ')}"
+        score = f"{label(metric)} **{with_interval(found, f'test_{metric}')}**"
+        model += f", {f'all {total}' if trained == total else f'{trained} of {total}'} weights"
+        rows.append([f"`{script}`", learns, model, score, base, compared, f"{found['train_runtime'] / 60:.0f}"])
+    return table(["script", "learns", "model", "fine-tuned", "base model", "best baseline", "minutes"], rows)
+
+
+def quickstart(name: str) -> str:
+    """One quickstart in full, and the fine-tuned model minus each other system on the same rows."""
+    found, (*_, metrics, base_can) = read(f"quickstart_{name}"), TASKS[name]
+    rows = []
+    for prefix, system in system_names(found).items():
+        if base_can or prefix != "base_test_":
+            delta = "" if prefix == "test_" else with_interval(found, f"delta_{prefix}{metrics[0]}")
+            rows.append([system, *(with_interval(found, prefix + metric) for metric in metrics), delta])
+    head = ["", *map(label, metrics), f"{label(metrics[0])}, fine-tuned minus this"]
+    size = f"{found['train_rows']:,} training rows, {found['test_rows']:,} test rows"
+    size += f", {found['train_runtime'] / 60:.0f} minutes of training."
+    return "\n\n".join([size, table(head, rows), baselines_line(found)])
+
+
+def answers() -> str:
+    columns = ("verdict", "question", "expert", "fine_tuned")
+    rows = [[row[column] for column in columns] for row in read("quickstart_answers")]
+    return table(["", "question", "expert", "fine-tuned model"], rows)
+
+
+def confidence() -> str:
+    found, parts = read("quickstart_qa"), ("least", "middle", "most")
+    rows = [[f"{part} confident", with_interval(found, f"test_rougeL_{part}_confident")] for part in parts]
+    return table(["third of the answers", "ROUGE-L"], rows)
+
+
+def sweep() -> str:
+    found, rows = read("quickstart_sweep"), []
+    for row in found["configurations"]:
+        delta = with_interval({"delta": row.get("difference"), "delta_ci95": row.get("ci95")}, "delta")
+        rows.append([row["configuration"], f"{row['mean']:.3f}", delta])
+    chosen = f"Chosen: {found['chosen']}. More than noise: {'yes' if found['more_than_noise'] else 'no'}."
+    return f"{table(['configuration', found['metric'], 'minus the first'], rows)}\n\n{chosen}"
+
+
+def speed() -> str:
+    found = read("classification_speed") | read("summarization_speed")
+    keys = {
+        "training a classifier, against transformers' example script": "train_ours_over_official",
+        "classifying, against transformers' `pipeline`": "predict_ours_over_pipeline",
+        "training a summarizer, against transformers' example script": "train_rows_per_second_ours_over_official",
+    }
+    return table(["on 2 CPU cores", "times as fast"], [[what, f"{found[key]:.1f}"] for what, key in keys.items()])
+
+
+def factuality() -> str:
+    found, rates = read("factuality"), {"omission": "OmissionRate", "hallucination": "HallucinationRate"}
+    rows = [[name, with_interval(found, f"r_{name}_{rate}_held_out")] for name, rate in rates.items()]
+    return table(["measure", "correlation with the experts' rate, held-out dialogues"], rows)
+
+
+def safety() -> str:
+    found = read("safety")
+    counts = found["lay"]["held_out"] | {"false_alarms_medquad": found["medquad"]["questions_or_answers"]}
+    rows = [[key.replace("_", " "), f"{n['count']:,} of {n['of']:,}"] for key, n in counts.items()]
+    return table(["texts in everyday words, and MedQuAD", "count"], rows)
+
+
+BLOCKS = {f.__name__: f for f in (results, answers, confidence, sweep, speed, factuality, safety)}
+BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
+
+
+def render(text: str) -> str:
+    """Return a page with every block between markers made anew."""
+    marked = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
+    return marked.sub(lambda m: f"{m[1]}{BLOCKS[m[2]]()}\n{m[3]}", text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
