@@ -1,19 +1,20 @@
-"""A web page and a REST API for what runs have saved, one model a task.
+"""Web page and REST API for fine-tuned models, one model per task.
 
     python app.py --model outputs/quickstart-qa
     python app.py --model outputs/quickstart-qa --model outputs/quickstart-classification --port 8080
     python app.py --model outputs/quickstart-qa --corpus_file leaflets.csv
     python app.py --model outputs/phi3-qlora --backend openai --base_url http://127.0.0.1:8000/v1
 
-The page is at `/`, the description of the API at `/docs`, numbers for Prometheus at `/metrics`. With the environment
-variable APP_TOKEN set, everything but `/health` asks for it: `Authorization: Bearer TOKEN`, or in the browser as the
-password. With `--corpus_file` a question is asked together with passages of your own texts, and its answer cites them.
-With `--backend openai` questions go to a server such as vLLM, which holds base model and adapter; it is told its
-models' names with `--lora-modules NAME=DIR`, and NAME is the last part of `--model` or `--served_model`.
+The page is at `/`, the API documentation at `/docs` and the Prometheus metrics at `/metrics`.
 
-As a Hugging Face Space: this repository as it is, with the variable APP_MODEL in the Space's settings (an adapter's
-repository), and GRADIO_SERVER_NAME=0.0.0.0 should the Space not set that itself. What a Space adds to requirements.txt
-resolves with it (pip's dry run), but none was started.
+- Token: if the environment variable APP_TOKEN is set, every request except `/health` must send `Authorization: Bearer
+  TOKEN`. A browser asks for a password instead: enter the token there.
+- `--corpus_file` adds passages of your own texts to each question; the answer cites them.
+- `--backend openai` sends questions to a server such as vLLM that hosts the base model and the adapter. Start vLLM
+  with `--lora-modules NAME=DIR`, where NAME is `--served_model`, by default the last part of `--model`.
+- Hugging Face Space: use this repository unchanged and set the variable APP_MODEL to the adapter's repository. Set
+  GRADIO_SERVER_NAME=0.0.0.0 if the Space does not. The packages that a Space adds resolve together with
+  requirements.txt (checked with pip's dry run), but no Space has been started.
 
 Not a medical device: answers may be wrong and are for research only.
 """
@@ -57,7 +58,7 @@ from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
 from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, read_tokenizer, state_of
 from utils.serving.page import TITLE, make_page, mount_page
 from utils.serving.schemas import (
-    MOST_CHARACTERS,
+    MAX_CHARACTERS,
     ClassifyAnswer,
     ClassifyRequest,
     GenerateAnswer,
@@ -70,60 +71,68 @@ from utils.serving.schemas import (
 
 logger = logging.getLogger("app")
 ROUTES = ("/generate", "/classify", "/summarize", "/health", "/metrics", "/docs", "/openapi.json")
-MOST_BYTES = 1_000_000  # of a request's body
+MAX_BYTES = 1_000_000  # per request body
 
 PROBLEMS = {status: {"model": Problem} for status in (400, 401, 404, 413, 422, 429, 500, 503, 504)}
 
 
 @dataclass
 class AppArguments:
-    """What to serve, where, and within which limits."""
+    """Models to serve, address and limits."""
 
     model: list[str] = field(
         default_factory=lambda: os.environ.get("APP_MODEL", "").split(),
-        metadata={"help": "A run's `output_dir` or its Hub repository, one a task; default: APP_MODEL."},
+        metadata={"help": "`output_dir` or Hub repository of a run, one per task; default: the variable APP_MODEL."},
     )
     host: str = field(
         default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-        metadata={"help": "Address to listen on; 0.0.0.0 is every one of this machine."},
+        metadata={"help": "Address to listen on; 0.0.0.0 listens on all network interfaces."},
     )
-    port: int = field(default=7860, metadata={"help": "Port to listen on."})
+    port: int = field(default=7860, metadata={"help": "Port to listen on; 0 picks a free one."})
     backend: Literal["local", "openai"] = field(
-        default="local", metadata={"help": "Who answers questions: this process, or the server at `base_url`."}
+        default="local", metadata={"help": "Who generates answers: this process or the server at `base_url`."}
     )
-    base_url: str | None = field(default=None, metadata={"help": "Of that server, http://HOST:PORT/v1."})
+    base_url: str | None = field(
+        default=None, metadata={"help": "URL of an OpenAI-compatible server: http://HOST:PORT/v1."}
+    )
     served_model: str | None = field(
-        default=None, metadata={"help": "The model's name on that server; default: the last part of `model`."}
+        default=None, metadata={"help": "Name of the model on that server; default: the last part of `model`."}
     )
     corpus_file: str | None = field(
         default=None,
-        metadata={"help": "Your own texts, to answer from and to cite: column `text`; `title`, `source` if there."},
+        metadata={"help": "File of texts to answer from and cite: column `text`; optional `id`, `title`, `source`."},
     )
-    batch_size: int = field(default=32, metadata={"help": "Rows a batch, of as many requests as wait."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Maximum rows per batch; waiting requests are batched together."}
+    )
     batch_wait_ms: float = field(
-        default=0.0, metadata={"help": "How long an incomplete batch waits for more; a crowd fills them without it."}
+        default=0.0, metadata={"help": "Milliseconds an incomplete batch waits; under load batches fill without it."}
     )
-    queue_size: int = field(default=256, metadata={"help": "Requests that may wait for a model; one more gets 429."})
-    time_limit: float = field(default=60.0, metadata={"help": "Seconds that a request may take; more gets 504."})
+    queue_size: int = field(
+        default=256, metadata={"help": "Maximum requests waiting for a model; further ones get status 429."}
+    )
+    time_limit: float = field(
+        default=60.0, metadata={"help": "Maximum seconds per request; longer ones get status 504."}
+    )
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise UserError("`model` is not given: write --model DIR, the `output_dir` of a run that has ended.")
+            raise UserError("`model` is not given: pass --model DIR, the `output_dir` of a finished run.")
         if not 0 <= self.port <= 65535:
-            raise UserError(f"`port` is {self.port}: give 1 to 65535, or 0 for any that is free.")
+            raise UserError(f"`port` is {self.port}: set 1 to 65535, or 0 for any free port.")
         for key in ("batch_size", "queue_size"):
             if getattr(self, key) < 1:
-                raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
+                raise UserError(f"`{key}` is {getattr(self, key)}: set 1 or more.")
         if not 0 <= self.batch_wait_ms <= 1000:
-            raise UserError(f"`batch_wait_ms` is {self.batch_wait_ms}: give 0 to 1000.")
+            raise UserError(f"`batch_wait_ms` is {self.batch_wait_ms}: set 0 to 1000.")
         if not 0 < self.time_limit <= 3600:
-            raise UserError(f"`time_limit` is {self.time_limit}: give seconds, up to 3600.")
+            raise UserError(f"`time_limit` is {self.time_limit}: set more than 0 and at most 3600 seconds.")
         if (self.backend == "openai") != (self.base_url is not None):
-            raise UserError("`base_url` and `backend: openai` belong together: give both or none.")
+            raise UserError("`base_url` and `backend: openai` belong together: set both or neither.")
 
 
 class Served(NamedTuple):
-    """A model that is loaded: its `task.json`, its queue, and what says `ok` or what is wrong with it."""
+    """A loaded model: its `task.json`, its queue, and a function that returns `ok` or the problem."""
 
     task: dict[str, Any]
     batcher: Batcher
@@ -131,10 +140,15 @@ class Served(NamedTuple):
 
 
 def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
-    """Load a model, or find out what a server has to be asked for it.
+    """Load a model into this process, or connect to the server that hosts it.
+
+    Args:
+        model: `output_dir` or Hub repository of a run.
+        args: backend, corpus and limits.
+        metrics: metrics of the application.
 
     Raises:
-        UserError: it is no run's folder, or takes more than a text; or the corpus cannot be used.
+        UserError: `model` is not a run, needs more than one text as input, or cannot be used with the corpus.
     """
     task = read_task(model)
     retriever = None
@@ -150,13 +164,13 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, read_tokenizer(model), task)
-        # the server makes its own batches: each question goes there at once
+        # the server does its own batching, so each question is sent immediately
         batcher = Batcher("qa", ask, metrics, batch_size=1, threads=args.batch_size, **limits)
         return Served(task, batcher, lambda: state_of(client, name))
     predictor = Predictor.from_pretrained(model)
     task = predictor.task
     if "generation" in task:
-        task["generation"]["max_time"] = args.time_limit  # seconds: nobody waits for what comes later
+        task["generation"]["max_time"] = args.time_limit  # seconds: the client has its 504 after that
 
     def answer(rows: list[Any]) -> list[dict[str, Any]]:
         if task["task"] == "qa":
@@ -171,7 +185,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
 
 def join_models(argv: list[str]) -> list[str]:
-    """`--model A --model B` -> `--model A B`, which is how `parse_recipe` takes a list."""
+    """Turn `--model A --model B` into `--model A B`, the list syntax of `parse_recipe`."""
     given, rest = [], []
     arguments = iter(argv)
     for argument in arguments:
@@ -185,7 +199,7 @@ def join_models(argv: list[str]) -> list[str]:
 
 
 def show_first(result: dict[str, Any], top_k: int) -> dict[str, Any]:
-    """A classifier's result with its `top_k` likeliest classes, of each level."""
+    """Limit the probabilities of a classifier's result to the `top_k` most likely classes per level."""
     levels = result["probabilities"]
     if isinstance(levels, dict):
         return result | {"probabilities": dict(itertools.islice(levels.items(), top_k))}
@@ -197,42 +211,42 @@ def milliseconds_since(start: float) -> float:
 
 
 def refuse(request: Request, error: Exception) -> JSONResponse:
-    """What cannot be answered -> one line and a status; nothing of what was sent."""
+    """Turn an exception into a one-line JSON response that repeats nothing of the request."""
     if isinstance(error, RequestValidationError):
         return JSONResponse({"detail": [{key: e[key] for key in ("type", "loc", "msg")} for e in error.errors()]}, 422)
     if isinstance(error, Busy):
         return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(error.retry_after)})
     if isinstance(error, asyncio.TimeoutError):
-        return JSONResponse({"detail": "the time limit is over, try again later"}, 504)
+        return JSONResponse({"detail": "the time limit is exceeded, try again later"}, 504)
     return JSONResponse({"detail": str(error)}, 503 if isinstance(error, Unavailable) else 422)
 
 
 def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, token: str | None) -> FastAPI:
-    """The application: API, page, metrics and what every request passes.
+    """Build the application: API, page, metrics and middleware.
 
     Args:
-        models: task name -> model.
-        args: limits.
-        metrics: where it counts.
-        token: that every request but `/health` has to show; None: no request has to.
+        models: task name -> loaded model.
+        args: host and limits.
+        metrics: metrics of the application.
+        token: required by every request except `/health`; None requires no token.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for served in models.values():  # uvicorn has waited for the requests; what the page still asked for ends here
+        for served in models.values():  # uvicorn has waited for API requests; those of the page finish here
             await asyncio.to_thread(served.batcher.close)
 
     app = FastAPIOffline(title=TITLE, description=DISCLAIMER, version="1", redoc_url=None, lifespan=lifespan)
 
     async def ask(name: str, rows: list[Any]) -> list[dict[str, Any]]:
         if name not in models:
-            raise HTTPException(404, f"no model of task {name} is loaded: start app.py with the folder of one")
+            raise HTTPException(404, f"no model of task {name} is loaded: start app.py with the `output_dir` of one")
         return await asyncio.wait_for(asyncio.wrap_future(models[name].batcher.submit(rows)), args.time_limit)
 
     @app.post("/generate", responses=PROBLEMS)
     async def generate(request: GenerateRequest) -> GenerateAnswer:
-        """Answer a question. An emergency or a harmful request is met with what to do, and no model is asked."""
+        """Answer a question. Emergencies and harmful requests get a fixed reply, and no model is asked."""
         start = time.perf_counter()
         patient = request.patient_context and request.patient_context.model_dump(exclude_none=True)
         found, instead = [], None
@@ -249,7 +263,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
 
     @app.post("/classify", responses=PROBLEMS)
     async def classify(request: ClassifyRequest) -> ClassifyAnswer:
-        """Sort one text or several into classes, or down a tree of classes."""
+        """Classify one or more texts, flat or along a tree of classes."""
         start = time.perf_counter()
         name = request.task or ("hierarchical" if "classification" not in models else "classification")
         results = await ask(name, request.texts or [request.text])
@@ -258,14 +272,14 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
 
     @app.post("/summarize", responses=PROBLEMS)
     async def summarize(request: SummarizeRequest) -> SummarizeAnswer:
-        """Summarize a dialogue or a note, and say what the summary invents."""
+        """Summarize a dialogue or note and list the hallucinations of the summary."""
         start = time.perf_counter()
         (found,) = await ask("summarization", [request.text])
         return SummarizeAnswer(summary=found.pop("prediction"), **found, inference_time_ms=milliseconds_since(start))
 
     @app.get("/health", responses={503: {"model": Health}})
     def health() -> Health:
-        """Whether every model can answer; needs no token."""
+        """Report whether every model can answer. Needs no token."""
         wrong = [state for state in (served.state() for served in models.values()) if state != "ok"]
         report = Health(
             status=wrong[0] if wrong else "ok", model_loaded=not wrong, gpu_available=torch.cuda.is_available()
@@ -274,18 +288,16 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
 
     @app.get("/metrics", response_class=PlainTextResponse)
     def prometheus() -> PlainTextResponse:
-        """Requests, seconds, queues and batches for Prometheus."""
+        """Prometheus metrics: requests, latency, queue lengths and batch sizes."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     for kind in (RequestValidationError, UserError, Busy, Unavailable, asyncio.TimeoutError):
         app.add_exception_handler(kind, refuse)
-    app.add_middleware(CORSMiddleware)  # no origin may read an answer; Gradio would let every one otherwise
-    if is_loopback(args.host) and token is None:  # else a site whose name resolves to 127.0.0.1 could
+    app.add_middleware(CORSMiddleware)  # no other origin may read a response; Gradio would allow all of them
+    if is_loopback(args.host) and token is None:  # against DNS rebinding: sites that resolve to 127.0.0.1
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", args.host])
-    app.add_middleware(Guard, metrics=metrics, routes=ROUTES, token=token, most_bytes=MOST_BYTES)
-    page = make_page(
-        {name: (m.task, m.batcher.submit) for name, m in models.items()}, args.time_limit, MOST_CHARACTERS
-    )
+    app.add_middleware(Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES)
+    page = make_page({name: (m.task, m.batcher.submit) for name, m in models.items()}, args.time_limit, MAX_CHARACTERS)
     app.state.stop = mount_page(app, page)
     return app
 
@@ -295,24 +307,24 @@ def main(argv: list[str] | None = None) -> None:
         (args, _) = parse_recipe((AppArguments,), join_models(sys.argv[1:] if argv is None else argv), __doc__)
         token = os.environ.get("APP_TOKEN")
         if token is not None and not token.strip():
-            raise UserError("`APP_TOKEN` is empty: give a token, or unset the variable.")
-        listener = listen(args.host, args.port)  # before minutes of loading
+            raise UserError("`APP_TOKEN` is empty: set a token, or unset the variable.")
+        listener = listen(args.host, args.port)  # fails before the models are loaded, which takes minutes
         metrics = make_metrics()
         folders: dict[str, str] = {}
         for model in args.model:
             name = read_task(model)["task"]
             if name in folders:
-                raise UserError(f"`model` {model} is the second one of task {name}: give one a task.")
+                raise UserError(f"`model` {model} is the second one of task {name}: pass one model per task.")
             folders[name] = model
         if args.corpus_file is not None and "qa" not in folders:
-            raise UserError("`corpus_file` is for questions, and no `model` is of task qa: leave it out, or give one.")
+            raise UserError("`corpus_file` needs a `model` of task qa: add one, or drop `corpus_file`.")
         models = {name: load(model, args, metrics) for name, model in folders.items()}
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if token is None and not is_loopback(args.host):
-        logger.warning("`host` is %s and APP_TOKEN is not set: whoever reaches this machine may ask.", args.host)
+        logger.warning("`host` is %s and APP_TOKEN is not set: anyone who can reach it can use the models.", args.host)
     app = make_app(models, args, metrics, token)
-    # uvicorn's own access log would hold query strings
+    # no access log: it would contain query strings
     config = uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=int(args.time_limit) + 1)
     logger.info("http://%s:%d", args.host, listener.getsockname()[1])
     Server(config, app.state.stop).run([listener])

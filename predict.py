@@ -21,7 +21,7 @@ from typing import Any
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.data.files import read_rows
 from utils.inference import Predictor
-from utils.retrieval import MOST_PASSAGES, add_passages, cite, read_corpus
+from utils.retrieval import MAX_PASSAGES, add_passages, cite, read_corpus
 from utils.seq2seq import position_limit
 
 
@@ -98,7 +98,7 @@ def main(args: PredictArguments) -> None:
     rows = read_inputs(args, predictor.task["columns"])
     asked, passages = rows, [[] for _ in rows]
     if retriever:
-        asked, passages = add_passages(rows, retriever, MOST_PASSAGES, predictor.tokenizer, predictor.task)
+        asked, passages = add_passages(rows, retriever, MAX_PASSAGES, predictor.tokenizer, predictor.task)
     try:
         output = Path(args.output_file).open("w", encoding="utf-8") if args.output_file else sys.stdout
     except OSError as error:

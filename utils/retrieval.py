@@ -1,9 +1,9 @@
-"""Passages of a user's own texts for a question, in the prompt with their source, and cited in the answer.
+"""Retrieval-augmented answers: find passages of your own texts, put them into the prompt, and cite them in the answer.
 
-BM25 (Robertson et al. 1994) by bm25s (Lu 2024): words and how rare they are, no model, nothing to train, nothing that
-leaves the machine. What an answer says is then held against the passages sentence by sentence, and the citations that
-it shows are the ones found so, not the ones that the model wrote ("post-hoc", Gao et al. 2023, arXiv:2305.14627): a
-small model writes none (SmolLM2-135M in 50 answers, benchmarks/retrieval.py).
+The passages are ranked with BM25 (Robertson et al. 1994; library bm25s, Lu 2024), which needs no model, no training
+and no network. Each sentence of the answer is then compared with the passages, and the citations shown are the ones
+found this way, not those written by the model (post-hoc citation, Gao et al. 2023, arXiv:2305.14627). A small model
+writes none: SmolLM2-135M in 50 answers, see benchmarks/retrieval.py.
 """
 
 import re
@@ -24,15 +24,15 @@ from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
 from utils.prompts import build_prompt, tokenize_pairs
 
-# Words without content. Not the single letters of bm25s's list (of "I'd", "it's"), but those that are words: vitamin D
+# bm25s lists single letters (from "I'd", "it's") as stop words; all except the words "a" and "i" are kept: vitamin D
 STOP_WORDS = {word for word in STOPWORDS_EN_PLUS if len(word) > 1} | {"a", "i"}
-PASSAGE_WORDS = 150  # longest passage; 75 and 300 are compared with it in benchmarks/retrieval.py
-# Of a sentence's distinct words, how many a passage has to hold to support it (benchmarks/retrieval.py)
+PASSAGE_WORDS = 150  # maximum per passage; benchmarks/retrieval.py compares it with 75 and 300
+# Share of a sentence's distinct words that a supporting passage must contain (benchmarks/retrieval.py)
 MIN_OVERLAP = 0.7
-MOST_PASSAGES = 3  # in a prompt
+MAX_PASSAGES = 3  # per prompt
 CITATION = re.compile(r"\s*\[(\d+(?:\s*[,;]\s*\d+)*)\]")
 NO_SUPPORT = "no passage supports this"
-MARK = re.compile(rf" \[(?:\d+|{NO_SUPPORT})\]")  # what `cite` writes
+MARK = re.compile(rf" \[(?:\d+|{NO_SUPPORT})\]")  # written by `cite`
 PROMPT = (
     "{passages}\n\nAnswer from these passages alone and cite them by number, like [1]. If none of them holds the "
     f"answer, say: {NO_SUPPORT}.\n\n{{question}}"
@@ -40,7 +40,7 @@ PROMPT = (
 
 
 class Passage(NamedTuple):
-    """A part of a document of the corpus; `score` is BM25's for the question that found it, above 0, without a top."""
+    """A passage of the corpus; `score` is its BM25 score for the question: above 0, unbounded."""
 
     id: str
     title: str
@@ -50,8 +50,13 @@ class Passage(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A sentence of an answer: its place, the passages that it cites (from 1), the one that supports it (None: none
-    does), and the largest share of its words that a passage holds."""
+    """A sentence of an answer.
+
+    start, end: span in the answer without citations.
+    cited: numbers (from 1) of the passages that the model cited.
+    passage: number of the passage that supports it, or None.
+    overlap: largest share of its words that a passage contains.
+    """
 
     start: int
     end: int
@@ -61,7 +66,7 @@ class Claim(NamedTuple):
 
 
 class Retriever:
-    """The passages of a corpus, ready for many questions.
+    """BM25 index of the passages of a corpus.
 
     Example:
         >>> Retriever.from_file("leaflets.csv").search("What helps against hay fever?", k=3)
@@ -77,26 +82,26 @@ class Retriever:
         """Read a corpus and cut its texts into passages.
 
         Args:
-            path: a file as `utils.files.read_rows` takes it, with the column `text`, and `id`, `title`, `source` where
-                the corpus has them. Without an id a row is known by its number.
-            passage_words: longest passage.
+            path: file in a format of `utils.data.files.read_rows`, with the column `text` and optional columns `id`
+                (default: the row number), `title` and `source`.
+            passage_words: maximum words per passage.
 
         Raises:
-            UserError: there is no such file, no column `text`, or an empty text.
+            UserError: the file does not exist, has no column `text`, or has a text without words.
         """
         passages = []
         for number, row in read_rows(path):
             if "text" not in row:
-                raise UserError(f"`text` is no column of {path}, row {number}: it has {', '.join(row)}.")
+                raise UserError(f"{path}, row {number} has no column `text`, only {', '.join(row)}: rename one.")
             if not _terms(str(row["text"] or "")):
-                raise UserError(f"{path}, row {number}: `text` has no words: fill or delete the row.")
+                raise UserError(f"{path}, row {number}: `text` has no words: fill in a text or delete the row.")
             known = {key: str(row.get(key) or "") for key in ("id", "title", "source")}
             known["id"] = known["id"] or str(number)
             passages += [Passage(text=text, **known) for text in cut_passages(str(row["text"]), passage_words)]
         return cls(passages)
 
     def search(self, question: str, k: int = 3) -> list[Passage]:
-        """Return up to `k` passages that share words with a question, the best first; equal ones in their order."""
+        """Return up to `k` passages that share words with a question, best first; ties in the order of the corpus."""
         terms = self.index.get_tokens_ids(_terms(question))
         if not terms:
             return []
@@ -106,24 +111,28 @@ class Retriever:
 
 
 def read_corpus(path: str | Path, task: Mapping[str, Any]) -> Retriever:
-    """Read a corpus for a model that answers questions.
+    """Read a corpus for a question answering model.
 
-    Its passages are as short as the model's input asks for. With as many words as an eighth of its tokens,
-    `MOST_PASSAGES` leave room for their titles and a question (English has about 1.4 tokens a word, names more).
+    The number of words per passage is at most an eighth of the model's `max_length` tokens. `MAX_PASSAGES` of them
+    then leave room for their titles and the question (English has about 1.4 tokens per word, names have more).
+
+    Args:
+        path: corpus file, see `Retriever.from_file`.
+        task: `task.json` of the model.
 
     Raises:
-        UserError: the model answers no questions, or chooses among options; or as `Retriever.from_file`.
+        UserError: the model does not write answers, or the corpus cannot be read.
     """
     if task["task"] != "qa" or task["columns"]["options"]:
         what = "chooses among options" if task["task"] == "qa" else f"is of task {task['task']}"
-        raise UserError(f"`corpus_file` is for models that write answers, and `model` {what}: leave it out.")
+        raise UserError(f"`corpus_file` needs a model that writes answers, and `model` {what}: drop `corpus_file`.")
     return Retriever.from_file(path, max(1, min(PASSAGE_WORDS, task["max_length"] // 8)))
 
 
 def cut_passages(text: str, passage_words: int = PASSAGE_WORDS) -> list[str]:
-    """Cut a text into passages of whole sentences, each of at most `passage_words` words; a longer sentence is cut.
+    """Split a text into passages of whole sentences with at most `passage_words` words; longer sentences are split.
 
-    White space becomes single spaces.
+    Whitespace is collapsed to single spaces.
     """
     passages: list[list[str]] = [[]]
     for match in SENTENCE.finditer(text):
@@ -143,12 +152,12 @@ def build_question(
     """Put passages, numbered from 1 and with their source, in front of a question.
 
     Args:
-        question: as the user asked it.
-        passages: the best first.
-        fits: whether a text leaves room in the model's input; a prompt that is too long would lose its beginning.
+        question: question of the user.
+        passages: passages, best first.
+        fits: returns whether a text fits the model's input; a longer prompt would lose its beginning.
 
     Returns:
-        the text to ask the model, and the passages in it: as many of the first as fit. The question alone without any.
+        The text of the prompt and the passages in it: as many of the first ones as fit, possibly none.
     """
     text, shown = question, []
     for number in range(1, len(passages) + 1):
@@ -170,13 +179,13 @@ def add_passages(
     """Put up to `k` passages in front of the question of each row.
 
     Args:
-        rows: with the columns of the training.
-        retriever: of the corpus.
-        k: most passages a question.
-        tokenizer, task: of the model that is asked; a prompt stays within the task's `max_length` tokens.
+        rows: rows with the columns of the training data.
+        retriever: retriever of the corpus.
+        k: maximum passages per question.
+        tokenizer, task: of the model; prompts stay within the `max_length` tokens of the task.
 
     Returns:
-        the rows with their new questions, and the passages in each.
+        The rows with their new questions, and the passages in each.
     """
     column = task["columns"]["question"]
     new_rows, shown = [], []
@@ -192,17 +201,18 @@ def add_passages(
 def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Claim]]:
     """Find which passage supports each sentence of an answer.
 
-    A passage supports a sentence if it holds at least `MIN_OVERLAP` of its words (stems, lay words and clinical words
-    of one meaning alike), those of the passage's title left out, since they are the topic and claim nothing; and if
-    `utils.factuality.find_hallucinations` finds nothing in the sentence that the passage lacks: number, drug, finding,
-    negation, side. A cited passage goes before others. That the words stand in another relation there is not seen.
+    A passage supports a sentence if both conditions hold. It contains at least `MIN_OVERLAP` of the sentence's words,
+    compared by stem and with lay and clinical synonyms as equal; words of the passage's title do not count, since they
+    are the topic. And `utils.factuality.find_hallucinations` finds nothing in the sentence that the passage lacks
+    (number, drug, finding, negation, side). Passages that the model cited are tried first. A sentence that combines
+    the words of a passage in another relation is not detected.
 
     Args:
-        answer: with or without citations such as [1] or [1, 2].
-        passages: those that the model was shown, in that order.
+        answer: answer, with or without citations such as [1] or [1, 2].
+        passages: passages of the prompt, in order.
 
     Returns:
-        the answer without its citations, and a claim for each sentence in it that has words and is no question.
+        The answer without citations, and a claim for each sentence that has words and is not a question.
     """
     plain, cited, last = "", [], 0
     for match in CITATION.finditer(answer):
@@ -228,13 +238,12 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
 
 
 def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
-    """Give each sentence of an answer the passage that supports it, in place of what the model cited.
+    """Replace the citations of the model by the passages that support each sentence.
 
     Returns:
-        `prediction`, where a sentence ends in [1] or in [no passage supports this]; `supported`, the share of its
-        sentences that a passage supports, None where it claims nothing; `wrong_citations`, how many of the model's own
-        named a passage that does not support the sentence; `passages`, as dicts, each with its `number` and whether it
-        is `cited`.
+        A dict: `prediction`, the answer, in which each claim ends in [1] or in [no passage supports this];
+        `supported`, the share of claims that a passage supports, or None without claims; `wrong_citations`, the number
+        of citations by the model that do not support their sentence; `passages`, dicts with `number` and `cited`.
     """
     plain, claims = find_support(answer, passages)
     cited = {claim.passage for claim in claims}
@@ -251,8 +260,10 @@ def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
 
 
 def blank_citations(answer: str) -> str:
-    """An answer of `cite` with spaces in place of its citations: every other character keeps its place, and what reads
-    the answer for its meaning does not take the "no" of [no passage supports this] for a negation."""
+    """Replace the citations that `cite` added by as many spaces.
+
+    Offsets do not change, and the safety checks do not take the "no" of [no passage supports this] for a negation.
+    """
     return MARK.sub(lambda match: " " * len(match[0]), answer)
 
 

@@ -36,7 +36,7 @@ from utils.retrieval import NO_SUPPORT, add_passages, cite, read_corpus
 from utils.serving.answering import check_after
 from utils.serving.batching import make_metrics
 from utils.serving.guard import DISCLAIMER, Server, listen
-from utils.serving.schemas import MOST_CHARACTERS, MOST_TEXTS
+from utils.serving.schemas import MAX_CHARACTERS, MAX_TEXTS
 
 ATTACK = "I have crushing chest pain right now."
 
@@ -320,7 +320,7 @@ BAD = [
     ("/generate", {"question": 7}),
     ("/generate", {"question": [SECRET]}),
     ("/generate", {"question": None}),
-    ("/generate", {"question": "x" * (MOST_CHARACTERS + 1)}),
+    ("/generate", {"question": "x" * (MAX_CHARACTERS + 1)}),
     ("/generate", {"question": "What?", "patient": SECRET}),
     ("/generate", {"question": "What?", "temperature": -0.1}),
     ("/generate", {"question": "What?", "temperature": 2.1}),
@@ -347,7 +347,7 @@ BAD = [
     ("/classify", {"text": "x", "texts": ["y"]}),
     ("/classify", {"texts": []}),
     ("/classify", {"texts": ["x", " "]}),
-    ("/classify", {"texts": ["x"] * (MOST_TEXTS + 1)}),
+    ("/classify", {"texts": ["x"] * (MAX_TEXTS + 1)}),
     ("/classify", {"text": "x", "top_k": 0}),
     ("/classify", {"text": "x", "task": "qa"}),
     ("/summarize", {"text": {"a": SECRET}}),

@@ -60,7 +60,7 @@ def test_an_emergency_is_a_red_banner(page, tmp_path):
     page.screenshot(path=tmp_path / "emergency.png")
 
 
-@pytest.mark.parametrize(("tab", "levels"), [("Classify", 1), ("Classify in a tree", 2)])
+@pytest.mark.parametrize(("tab", "levels"), [("Classify", 1), ("Classify hierarchically", 2)])
 def test_a_text_is_classified_with_bars(page, tmp_path, tab, levels):
     page.get_by_role("tab", name=tab, exact=True).click()
     panel = page.get_by_role("tabpanel").filter(visible=True)

@@ -16,7 +16,7 @@ from utils.serving.guard import DISCLAIMER, Guard, is_loopback, listen
 TOKEN = "s3cret-tök€n"
 
 
-def make_client(token: str | None = None, most_bytes: int = 1000) -> TestClient:
+def make_client(token: str | None = None, max_bytes: int = 1000) -> TestClient:
     app = FastAPI()
     metrics = make_metrics()
 
@@ -32,7 +32,7 @@ def make_client(token: str | None = None, most_bytes: int = 1000) -> TestClient:
     async def broken() -> None:
         raise RuntimeError("the patient is called Jane Doe")
 
-    app.add_middleware(Guard, metrics=metrics, routes=("/echo",), token=token, most_bytes=most_bytes)
+    app.add_middleware(Guard, metrics=metrics, routes=("/echo",), token=token, max_bytes=max_bytes)
     client = TestClient(app, raise_server_exceptions=True)
     client.registry = metrics.registry
     return client
@@ -63,7 +63,7 @@ def test_without_the_token_only_health_answers(given):
 
 
 def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not():
-    client = make_client(most_bytes=1000)
+    client = make_client(max_bytes=1000)
     assert client.post("/echo", content=b"x" * 1000).json() == {"bytes": 1000}
     assert client.post("/echo", content=b"x" * 1001).status_code == 413
     chunks = (b"x" * 100 for _ in range(11))

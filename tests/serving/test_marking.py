@@ -106,17 +106,17 @@ def test_the_passages_of_an_answer_are_listed_and_the_cited_ones_marked():
 def test_what_is_cut_or_not_ended_is_told():
     assert notes_on({"cut": False, "finished": True}) == ""
     html = notes_on({"cut": True, "finished": False, "confidence": 0.5, "confidence_note": "a mean of 0.50"})
-    assert "saw a part" in html and "not finished" in html and "0.50" in html
+    assert "only a part" in html and "not finished" in html and "0.50" in html
 
 
 def test_a_class_that_is_sure_is_shown_with_what_its_probability_means():
     html = describe_classes(FLAT | {"prediction": "heart"}, FLAT_TASK)
-    assert "<b>heart</b>" in html and "about 90 are right" in html and "For a person" not in html
+    assert "<b>heart</b>" in html and "about 90 are right" in html and "human review" not in html
 
 
 def test_a_class_that_is_unsure_is_for_a_person():
     html = describe_classes(FLAT | {"prediction": "heart", "abstained": True}, FLAT_TASK)
-    assert "<b>heart</b>" not in html and "For a person" in html and "5%" in html
+    assert "<b>heart</b>" not in html and "human review" in html and "5%" in html
 
 
 def test_a_path_is_shown_down_to_where_it_is_sure():
@@ -124,8 +124,8 @@ def test_a_path_is_shown_down_to_where_it_is_sure():
     assert (
         "<b>heart</b>" in html
         and "<b>valve</b>" not in html
-        and "finer class is for a person" in html
-        and "saw a part" in html
+        and "finer class needs human review" in html
+        and "only a part" in html
     )
 
 

@@ -1,9 +1,11 @@
-"""What a summary says that its source does not, and what it leaves out of its reference: findings with their places.
+"""Find hallucinations and omissions of a summary, with their spans.
 
-ROUGE does not see an invented dose. Here numbers, drugs, findings and diagnoses of two texts are compared, and for
-what stands in both: whether it is affirmed or denied, of the patient or of the family, on which side. No model takes
-part: every finding can be checked by eye. What it does not see: claims without a number or a name from the lists
-(`utils/factuality/medical_terms.py`), and words that are both there and put together wrongly.
+ROUGE does not notice an invented dose. This package compares the numbers, drugs, findings and diagnoses of two texts.
+For those in both, it compares whether they are affirmed or denied, whether they concern the patient or the family, and
+on which side of the body they are. It uses rules and word lists only, so every finding can be checked by eye.
+
+Limits: it does not see claims without a number or a listed name (`utils/factuality/medical_terms.py`), nor words that
+occur in both texts but are combined wrongly.
 """
 
 import re
@@ -20,18 +22,18 @@ from utils.factuality.words import Word, split_words, stem
 
 KINDS = ("number", "drug", "finding", "negation", "person", "laterality")
 
-# Words that say nothing about this patient: of the language, of every dialogue and of every note
+# Words without content about the patient: English stop words and words of any dialogue or note
 STOP_WORDS = ENGLISH_STOP_WORDS | frozenset(
     "did does doing having patient pt doctor dr mr mrs ms guest family clinician say says said state states stated "
     "report reports reported okay ok yes yeah um uh oh hi hello thanks thank i'm i've don't it's that's history year "
     "years".split()
 )
-# A hallucination counts as if five more words were there that the source holds: one new word in a summary of two is
-# not half invented. Correlation with 200 expert scores, of the half of MTS-Dialog's validation dialogues that this was
-# chosen on: 0.21 without, 0.44 with 3, 0.46 with 5 and with 8; of the other half 0.23 (benchmarks/factuality.py).
+# Added to the denominator of the hallucination share, so that one new word in a summary of two is not 50 %.
+# Correlation with 200 expert scores on the half of MTS-Dialog's validation dialogues used to choose it: 0.21 for 0,
+# 0.44 for 3, 0.46 for 5 and for 8; on the other half 0.23 for 5 (benchmarks/factuality.py).
 SUPPORTED_WORDS = 5
 
-# statistic -> the kind that it counts
+# statistic -> kind of finding that it counts
 INVENTED = {
     "hallucinated_numbers": "number",
     "hallucinated_drugs": "drug",
@@ -54,7 +56,7 @@ BODY_PARTS = frozenset(
 
 
 class Facts(NamedTuple):
-    """What a text holds: words, terms, (status, person) of each term, numbers, (side, body part, place)."""
+    """Content of a text. `assertions` has (status, person) of each term, `sides` has (side, body part stem, span)."""
 
     text: str
     words: list[Word]
@@ -65,41 +67,41 @@ class Facts(NamedTuple):
 
 
 def find_hallucinations(source: str, summary: str) -> list[dict[str, Any]]:
-    """Find what a summary says and its source does not.
+    """Find claims of a summary that its source does not support.
 
     Returns:
-        `{"kind", "text", "span", "detail"}` each, by place: kind is one of `KINDS`, `summary[span[0]:span[1]]` is the
-        text, detail says what the source has instead.
+        A list of `{"kind", "text", "span", "detail"}` in the order of the spans: `kind` is one of `KINDS`, `text` is
+        `summary[span[0]:span[1]]`, and `detail` says what the source has instead.
 
     Raises:
-        UserError: if a package with the lists of medical names is not installed.
+        UserError: a package of medical names is not installed.
     """
     return _differences(_read(summary), _read(source), "the source")
 
 
 def find_omissions(reference: str, summary: str) -> list[dict[str, Any]]:
-    """Find what a reference says and the summary does not; as `find_hallucinations`, with spans in the reference."""
+    """Find claims of a reference that the summary lacks, as `find_hallucinations`, with spans in the reference."""
     return _differences(_read(reference), _read(summary), "the summary")
 
 
 def factuality_statistics(
     summaries: Sequence[str], references: Sequence[str], sources: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Row statistics of what summaries invent and leave out, each [rows, 2] as in `utils.metrics`.
+    """Compute row statistics of hallucinations and omissions, each an array [rows, 2] as in `utils.metrics`.
 
     Args:
-        summaries, references, sources: one text a row.
+        summaries, references, sources: one text per row.
 
     Returns:
-        omission: share of the reference's content that the summary lacks or turns round, in 0..1. Content is the
-            distinct words that are no stop words, and each number and term once more, since they matter most.
+        omission: share of the reference's content that the summary lacks or contradicts, in 0..1. The content is the
+            set of words without stop words, plus each number and term a second time, since they matter most.
         hallucination: the same share of the summary's content against the source, with `SUPPORTED_WORDS`.
         hallucinated_numbers, hallucinated_drugs, hallucinated_findings, negation_flips, wrong_person,
-        wrong_laterality, omitted_numbers, omitted_drugs, omitted_findings: how many a summary.
+        wrong_laterality, omitted_numbers, omitted_drugs, omitted_findings: number per summary.
         any_hallucination: share of summaries with at least one of the first six.
 
     Raises:
-        UserError: if a package with the lists of medical names is not installed.
+        UserError: a package of medical names is not installed.
     """
     names = ["omission", "hallucination", *INVENTED, *OMITTED, "any_hallucination"]
     rows: dict[str, list[float]] = {name: [] for name in names}
@@ -126,7 +128,7 @@ def _read(text: str) -> Facts:
 
 
 def _find_sides(words: list[Word]) -> list[tuple[str, str, Span]]:
-    """Find sides with the body part that they belong to: the first one within three words after, or before."""
+    """Find sides with their body part: the nearest one within three words after, otherwise within four before."""
     sides = []
     for i, word in enumerate(words):
         if SIDE.fullmatch(word.text):
@@ -140,7 +142,7 @@ def _find_sides(words: list[Word]) -> list[tuple[str, str, Span]]:
 
 
 def _differences(claims: Facts, known: Facts, where: str) -> list[dict[str, Any]]:
-    numbers = list({quantity[:3]: quantity for quantity in known.quantities}.values())  # each value once
+    numbers = list({quantity[:3]: quantity for quantity in known.quantities}.values())  # one of each value
     found = [
         ("number", (quantity.start, quantity.end), f"{where} has no such number")
         for quantity in claims.quantities
@@ -177,7 +179,7 @@ def _differences(claims: Facts, known: Facts, where: str) -> list[dict[str, Any]
 
 
 def _missing_share(claims: Facts, known: Facts, differences: list[dict[str, Any]], supported: int = 0) -> float:
-    """Share of a text's content that another does not hold, as if `supported` more words were held; 0 without any."""
+    """Return the share of a text's content that another text lacks; `supported` is added to the denominator."""
     in_numbers = {place for quantity in claims.quantities for place in range(quantity.start, quantity.end)}
     words = {
         word.stem
@@ -190,6 +192,6 @@ def _missing_share(claims: Facts, known: Facts, differences: list[dict[str, Any]
             stems |= set(term.stems)
     wrong = {tuple(difference["span"]) for difference in differences}
     claimed = {(quantity.start, quantity.end) for quantity in claims.quantities if quantity.is_claim}
-    claimed |= {(term.start, term.end) for term in claims.terms} | wrong  # a side counts only where it is wrong
+    claimed |= {(term.start, term.end) for term in claims.terms} | wrong  # sides count only if they are wrong
     missing = len(words - stems) + len(wrong)
     return missing / (len(words) + len(claimed) + supported) if missing else 0.0

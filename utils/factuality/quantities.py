@@ -1,7 +1,7 @@
-"""Numbers of a text with their units, as words or digits: "twenty six" is 26, "0.5 g" is 500 mg, "b.i.d." is 2 a day.
+"""Find numbers with units, in words or digits: "twenty six" is 26, "0.5 g" is 500 mg, "b.i.d." is twice a day.
 
-A spoken number can often be read in several ways ("one twenty two" is 122 or 1 and 22, "nineteen eighty four" a year):
-each number keeps all its readings.
+Spoken numbers are often ambiguous: "one twenty two" is 122 or 1 and 22, "nineteen eighty four" may be a year. Each
+number therefore keeps all its readings.
 """
 
 import re
@@ -21,7 +21,7 @@ SMALL |= {word: i + 1 for i, word in enumerate(ORDINALS)} | {
 SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 MONTHS = "january february march april may june july august september october november december".split()
 
-# unit as written -> (what it measures, how many of that measure's unit)
+# unit -> (base unit, factor)
 UNITS = {
     **dict.fromkeys(("mcg", "ug", "microgram", "micrograms"), ("mg", 0.001)),
     **dict.fromkeys(("mg", "milligram", "milligrams"), ("mg", 1)),
@@ -44,7 +44,7 @@ UNITS = {
     **dict.fromkeys(("year", "years", "yr", "yrs", "yo", "y/o"), ("days", 365)),
     **dict.fromkeys(("unit", "units", "iu"), ("units", 1)),
 }
-# how often a day
+# pattern -> times per day
 FREQUENCIES = {
     r"q\.?d\.?|qhs|once a day|(?:every|each|in the|at) (?:day|morning|evening|night|bedtime)s?|(?:once )?daily": 1,
     r"b\.?i\.?d\.?|(?:twice|(?:two|2) times) (?:a day|daily|per day)": 2,
@@ -57,7 +57,7 @@ FREQUENCIES |= {
 
 SPOKEN = "|".join(sorted([*SMALL, *SCALES, "half"], key=len, reverse=True))
 RUN = re.compile(rf"\b(?:{SPOKEN})(?:(?:[ -]+|,? and (?:a )?)(?:{SPOKEN}|oh|point))*\b", re.IGNORECASE)
-# 1,000 and 0.50 and .5 and 1-1/2 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
+# matches 1,000, 0.50, .5, 1-1/2 and the 10 of 10mg, but not the 12 of B12 or the 1 of HbA1c
 DIGITS = re.compile(
     r"(?<![A-Za-z\d./])(?:(?:\d+[ -])?[123]/[234](?![\d/])|\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?:(?:st|nd|rd|th|s)\b)?|(?<=[\d]/)\d+"
@@ -72,8 +72,14 @@ A_WEEK = re.compile(r"\ban? (day|week|month|year|hour)\b", re.IGNORECASE)
 
 
 class Quantity(NamedTuple):
-    """A number in a text: its readings, what it measures ("mg", "days", "a day", "date", ..., or None), how many of
-    that unit one is, its place (with the unit), and whether it claims something ("one of them" does not)."""
+    """A number in a text.
+
+    readings: possible values.
+    measure: base unit such as "mg" or "days", "a day" (a frequency), "date", or None.
+    factor: base units per written unit.
+    start, end: span, including the unit.
+    is_claim: whether it states a fact ("one of them" does not).
+    """
 
     readings: tuple[float, ...]
     measure: str | None
@@ -84,9 +90,9 @@ class Quantity(NamedTuple):
 
 
 def find_quantities(text: str) -> list[Quantity]:
-    """Find the numbers of a text, written and spoken, with units; also how often a day, dates and months.
+    """Find written and spoken numbers with their units, and frequencies, dates and months.
 
-    A date has its month, day and year as readings, and each of them is there as a number that claims nothing.
+    The readings of a date are its parts. Each part is also returned as a number with `is_claim` False.
     """
     found = []
     taken = {match.start(1) for match in LIST_MARK.finditer(text)}
@@ -115,10 +121,10 @@ def find_quantities(text: str) -> list[Quantity]:
 
 
 def is_supported(quantity: Quantity, known: list[Quantity]) -> bool:
-    """Whether one of the known numbers can be this one: in the same measure, where both have one, else as written.
+    """Return whether one of the known numbers matches: in base units if both have a unit, otherwise as written.
 
-    Once a day needs no number: "in the morning" says it too; but not where another frequency is given. A date needs
-    its month, day and year.
+    Once a day needs no matching number unless the known numbers have another frequency, since "in the morning" says it
+    too. A date needs its month, day and year.
     """
     if quantity.measure == "a day" and not any(other.measure == "a day" for other in known):
         return quantity.readings[0] == 1 or any(quantity.readings[0] in other.readings for other in known)
@@ -131,20 +137,20 @@ def is_supported(quantity: Quantity, known: list[Quantity]) -> bool:
 def _is_same(a: Quantity, b: Quantity) -> bool:
     if a.measure is None or b.measure is None or (a.measure, a.factor) == (b.measure, b.factor):
         return bool(_values(a) & _values(b))
-    # 150 pounds are 68 kg: between units one percent is rounding
+    # 150 pounds are 68 kg: a tolerance of 1 % allows for rounding between units
     return a.measure == b.measure and any(
         abs(x * a.factor - y * b.factor) <= 0.01 * abs(x * a.factor) for x in a.readings for y in b.readings
     )
 
 
 def _values(quantity: Quantity) -> set[float]:
-    """Readings of a number; from 30 on it may also be a year ("in ninety two"), below it would be one too often."""
+    """Return the readings; numbers from 30 may also be years ("in ninety two"), smaller ones too rarely are."""
     first = quantity.readings[0]
     return {*quantity.readings, *(_as_year(first) if first >= 30 and quantity.measure is None else ())}
 
 
 def _as_year(value: float) -> tuple[float, ...]:
-    """Return the years that two digits can mean."""
+    """Return the years that a number of two digits can mean."""
     return (1900 + value, 2000 + value) if value < 100 and value == int(value) else ()
 
 
@@ -161,8 +167,8 @@ def _readings(text: str) -> tuple[float, ...]:
 
 
 def _spoken_readings(words: list[str]) -> tuple[float, ...]:
-    """Read number words: the numbers that they make one after the other, and their digits side by side."""
-    numbers: list[float] = []  # finished ones; `total` and `current` make up the one that is being read
+    """Read number words: as consecutive numbers, and as one number of their concatenated digits."""
+    numbers: list[float] = []  # completed numbers; `total` + `current` is the one being read
     total, current, decimals, reading = 0.0, 0.0, "", False
     for word in [*words, "end"]:
         value = SMALL.get(word, 0 if word == "oh" else None)

@@ -1,4 +1,4 @@
-"""Words of a text with their places and stems."""
+"""Split a text into words with spans and stems."""
 
 import csv
 import functools
@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import Stemmer
 
-# What patients say and what doctors write: rows of names of one finding, and of words of one meaning. A name in
-# capitals is an abbreviation and counts only in capitals.
+# Lay and clinical synonyms: names of one finding or drug, or words of one meaning, per row. Names in capitals are
+# abbreviations and match only in capitals.
 LAY_TERMS = Path(__file__).with_name("lay_terms.csv")
 
 STEMMER = Stemmer.Stemmer("english")
-# letters with inner apostrophes, or a number; letters spelt out ("M G", "E K G") are one word
+# letters with inner apostrophes, or a number; spelled-out letters ("M G", "E K G") are one word
 WORD = re.compile(r"\b[A-Z](?: [A-Z])+\b|[^\W_]+(?:['\u2019][^\W\d_]+)*")
 
 
 class Word(NamedTuple):
-    """A word of a text: as it stands there, in small letters without spaces inside, its stem, its place."""
+    """A word: as written, in lower case without inner spaces, its stem, its span."""
 
     text: str
     lower: str
@@ -28,7 +28,7 @@ class Word(NamedTuple):
 
 
 def split_words(text: str) -> list[Word]:
-    """Split a text into words and numbers with their places."""
+    """Split a text into words and numbers with their spans."""
     found = []
     for match in WORD.finditer(text):
         lower = match[0].replace(" ", "").replace("\u2019", "'").lower()
@@ -38,10 +38,10 @@ def split_words(text: str) -> list[Word]:
 
 @functools.lru_cache(maxsize=200_000)
 def stem(word: str) -> str:
-    """Return the stem of a word in small letters (Porter 2): "diabetes" and "diabetic" are both "diabet".
+    """Return the Porter 2 stem of a word in lower case: "diabetes" and "diabetic" both give "diabet".
 
-    An inflammation keeps its ending, or prostatitis would be the prostate; words of one meaning in `lay_terms.csv`
-    have one stem, so that "mom" is "mother".
+    Words in "-itis" are not stemmed, or "prostatitis" would match "prostate". Synonyms in `lay_terms.csv` share a
+    stem, so "mom" matches "mother".
     """
     return _same_meaning().get(_porter(word), _porter(word))
 
@@ -58,6 +58,6 @@ def _same_meaning() -> dict[str, str]:
 
 @functools.cache
 def read_lay_terms() -> list[tuple[str, list[str]]]:
-    """Read the table of what patients say and what doctors write: (kind, names of one meaning) a row."""
+    """Read the table of lay and clinical synonyms: (kind, names of one meaning) per row."""
     with LAY_TERMS.open(encoding="utf-8", newline="") as stream:
         return [(row["kind"], row["names"].split("|")) for row in csv.DictReader(stream)]

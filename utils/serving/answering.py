@@ -1,5 +1,5 @@
-"""Answers to questions with what serving needs beside the text: settings of a request, the text while it is written,
-how sure the model is, and the safety checks before and after the model."""
+"""Question answering for the app: settings per request, streaming, confidence, and the safety checks before and after
+generation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,32 +12,32 @@ from utils.evaluation.confidence import answer_confidence, confidence_words
 from utils.generation import generate_answers
 from utils.inference import Predictor
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
-from utils.retrieval import MOST_PASSAGES, Retriever, add_passages, blank_citations, cite
+from utils.retrieval import MAX_PASSAGES, Retriever, add_passages, blank_citations, cite
 from utils.safety import check_question, check_response
 from utils.seq2seq import position_limit
 
-# Numbers of services: EU 112, North America 911; 988 Suicide and Crisis Lifeline, 116 123 emotional support (EU, UK)
+# Emergency: 112 (EU), 911 (North America). Crisis lines: 988 (North America), 116 123 (EU, UK)
 EMERGENCY = (
     "This may be an emergency ({}). Call your local emergency number now: 112 in Europe, 911 in North America. "
-    "In thoughts of suicide also: 988 in North America, 116 123 in the UK and much of Europe. "
-    "No model was asked, and this is no diagnosis."
+    "If you are thinking about suicide, you can also call 988 in North America, or 116 123 in the UK and much of "
+    "Europe. No model was asked, and this is not a diagnosis."
 )
 REFUSAL = (
-    "This is not answered: the question {}. If somebody may come to harm, call your local emergency number: 112 in "
-    "Europe, 911 in North America; a crisis line is 988 in North America, 116 123 in the UK and much of Europe."
+    "This question is not answered: it {}. If someone is at risk, call your local emergency number: 112 in Europe, "
+    "911 in North America. Crisis lines: 988 in North America, 116 123 in the UK and much of Europe."
 )
-LEAST_TEMPERATURE = 0.01  # logits divided by less overflow; the likeliest words then
+MIN_TEMPERATURE = 0.01  # smaller ones overflow the logits and mean greedy decoding
 
 
 class Question(NamedTuple):
-    """A question and what was asked with it.
+    """A question with its generation settings; None keeps the setting of the run's evaluation.
 
-    temperature: None, as in the evaluation; below `LEAST_TEMPERATURE`, the likeliest words; more, a random draw.
-    max_length: most tokens of the answer; None, as in the evaluation.
-    num_beams: answers that are followed at once to find the likeliest whole one; None, as in the evaluation.
-    length_penalty: the sum of an answer's log probabilities is divided by its length to this power before beams are
-        compared: above 0 prefers longer answers, below 0 shorter ones.
-    on_text: is called with the answer so far whenever it grows; with beams there is none before the end.
+    temperature: sampling temperature; below `MIN_TEMPERATURE` decoding is greedy.
+    max_length: maximum number of answer tokens.
+    num_beams: number of beams; 1 disables beam search.
+    length_penalty: exponent of the length by which a beam's log probability is divided: above 0 favours longer
+        answers, below 0 shorter ones.
+    on_text: called with the answer so far whenever it grows; never called during beam search.
     """
 
     text: str
@@ -49,23 +49,26 @@ class Question(NamedTuple):
 
 
 def check_settings(temperature: float | None, num_beams: int | None, length_penalty: float | None) -> None:
-    """UserError for settings of a question that contradict each other."""
+    """Raise a UserError if settings of a question contradict each other."""
     has_beams = num_beams is not None and num_beams > 1
-    if has_beams and temperature is not None and temperature >= LEAST_TEMPERATURE:
-        raise UserError("`num_beams` seeks the likeliest answer, `temperature` draws one at random: give one of them.")
+    if has_beams and temperature is not None and temperature >= MIN_TEMPERATURE:
+        raise UserError("`num_beams` above 1 and `temperature` above 0 exclude each other: give one of them.")
     if length_penalty is not None and not has_beams:
-        raise UserError("`length_penalty` compares beams: give `num_beams` of 2 or more with it.")
+        raise UserError("`length_penalty` only affects beam search: set `num_beams` to 2 or more, or drop it.")
 
 
 # ----- Safety
 
 
 def check_before(question: str, patient_context: dict[str, Any] | None) -> tuple[list[dict[str, Any]], str | None]:
-    """Findings about a question, and what to say in place of an answer: an emergency waits for no model, and a harmful
-    request gets none.
+    """Check a question before generation.
+
+    Returns:
+        The findings, and the reply to give instead of an answer: for an emergency the numbers to call, for a harmful
+        request a refusal, otherwise None.
 
     Raises:
-        UserError: for a `patient_context` that is not understood.
+        UserError: `patient_context` is not valid.
     """
     findings = [finding | {"where": "question"} for finding in check_question(question, patient_context)]
     if not findings:
@@ -77,7 +80,7 @@ def check_before(question: str, patient_context: dict[str, Any] | None) -> tuple
 
 
 def check_after(response: str, question: str, patient_context: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Findings about an answer, with spans in it, citations or not."""
+    """Check an answer, with or without citations. Spans refer to the answer as given."""
     found = check_response(blank_citations(response), question, patient_context)
     return [finding | {"where": "response"} for finding in found]
 
@@ -92,57 +95,57 @@ def answer_from_passages(
     task: dict[str, Any],
     questions: list[Question],
 ) -> list[dict[str, Any]]:
-    """Answer questions together with the passages of a corpus that share their words.
+    """Answer questions with passages that are retrieved from a corpus, and cite them (see `utils.retrieval`).
 
     Args:
-        answer: `answer_here`, or `answer_there` for each question, of a model.
-        retriever: of the corpus; threads may share it.
-        tokenizer, task: of the model, also where a server holds it: passages stay within its `max_length`.
-        questions: of several clients.
+        answer: answers a list of questions, such as `answer_here` or `answer_there` for each.
+        retriever: retriever of the corpus; may be shared between threads.
+        tokenizer, task: of the model, even if a server hosts it; prompts stay within its `max_length` tokens.
+        questions: questions, possibly of several clients.
 
     Returns:
-        what `answer` returns, with the citations of `cite` in `response`, and its `supported`, `wrong_citations` and
+        The dicts of `answer`, with the citations of `cite` in `response`, and its `supported`, `wrong_citations` and
         `passages`.
     """
     column = task["columns"]["question"]
     rows = [{column: question.text} for question in questions]
-    rows, shown = add_passages(rows, retriever, MOST_PASSAGES, tokenizer, task)
+    rows, shown = add_passages(rows, retriever, MAX_PASSAGES, tokenizer, task)
     asked = [question._replace(text=row[column]) for question, row in zip(questions, rows, strict=True)]
     results = []
     for found, passages in zip(answer(asked), shown, strict=True):
         cited = cite(found["response"], passages)
-        if passages and found["confidence"] is not None:  # the training measured answers without passages
+        if passages and found["confidence"] is not None:  # the run was calibrated without passages
             found["confidence_note"] = confidence_words(found["confidence"], None)
         results.append(found | {"response": cited.pop("prediction")} | cited)
     return results
 
 
-# ----- The model at hand
+# ----- The local model
 
 
 def answer_here(predictor: Predictor, questions: list[Question], batch_size: int) -> list[dict[str, Any]]:
-    """Answer questions with the model of a predictor, those with equal settings together.
+    """Answer questions with a predictor; questions with equal settings share a batch.
 
     Args:
-        predictor: of task qa; `max_time` among its generation settings ends an answer that takes longer (seconds).
-        questions: of several clients.
-        batch_size: rows a batch.
+        predictor: predictor of task qa; `max_time` in its generation settings limits the seconds of an answer.
+        questions: questions, possibly of several clients.
+        batch_size: maximum rows per batch; beams count as rows.
 
     Returns:
-        one dict a question: `response`; `finished`, by itself; `cut`, the model saw the end of the question alone;
-        `confidence`, as `answer_confidence` has it, and `confidence_note`, what it is worth.
+        One dict per question: `response`; `finished`, whether the answer ended by itself; `cut`, whether the model saw
+        only the end of the question; `confidence` of `answer_confidence`, and what it means as `confidence_note`.
     """
     model, tokenizer, task = predictor.model, predictor.tokenizer, predictor.task
     prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
     whole, _ = tokenize_pairs(tokenizer, prompts, None, task["chat"])
     ids, _, _ = truncate_pairs(whole, None, task["max_length"])
-    most = position_limit(model.config, tokenizer, "decoder")
+    positions = position_limit(model.config, tokenizer, "decoder")
     texts, finished = [""] * len(questions), [False] * len(questions)
-    for settings, rows in _alike(questions):
+    for settings, rows in _group_by_settings(questions):
         generation, asked = generation_settings(task, settings), [ids[row] for row in rows]
-        if most:  # positions of the model: the prompt takes some
-            generation["max_new_tokens"] = min(generation["max_new_tokens"], most - max(map(len, asked)))
-        if settings.on_text and generation.get("num_beams", 1) == 1:  # beams have no text until they are done
+        if positions:  # prompt and answer share the positions of the model
+            generation["max_new_tokens"] = min(generation["max_new_tokens"], positions - max(map(len, asked)))
+        if settings.on_text and generation.get("num_beams", 1) == 1:  # beam search has no text before the end
             found = [_stream(predictor, asked[0], generation, settings.on_text)]
         else:
             rows_at_once = max(1, batch_size // generation.get("num_beams", 1))
@@ -161,8 +164,11 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
 
 
 def state_confidence(confidence: float | None, task: dict[str, Any], question: Question) -> dict[str, Any]:
-    """`confidence` and, in words, `confidence_note`. What the training measured holds for answers that are made as
-    they were then: not for drawn ones, other beams or lengths."""
+    """Return `confidence` and its meaning in words, `confidence_note`.
+
+    The accuracy measured in the run's evaluation applies only to answers generated with the same settings: not to
+    sampled answers, other beams or other lengths.
+    """
     if confidence is None:
         return {"confidence": None, "confidence_note": None}
     beams = {"num_beams": 1}
@@ -172,7 +178,7 @@ def state_confidence(confidence: float | None, task: dict[str, Any], question: Q
 
 
 def generation_settings(task: dict[str, Any], question: Question) -> dict[str, Any]:
-    """The training's generation settings with what a question asks for in their place."""
+    """Return the generation settings of the run, overridden by those of a question."""
     settings = dict(task["generation"])
     if question.max_length is not None:
         settings["max_new_tokens"] = question.max_length
@@ -181,13 +187,13 @@ def generation_settings(task: dict[str, Any], question: Question) -> dict[str, A
     if question.length_penalty is not None:
         settings["length_penalty"] = question.length_penalty
     if question.temperature is not None:
-        settings["do_sample"] = question.temperature >= LEAST_TEMPERATURE
+        settings["do_sample"] = question.temperature >= MIN_TEMPERATURE
         settings |= {"temperature": question.temperature, "num_beams": 1} if settings["do_sample"] else {}
     return settings
 
 
-def _alike(questions: list[Question]) -> list[tuple[Question, list[int]]]:
-    """Rows by equal settings; a row that is streamed has its own `on_text`, and so stands alone."""
+def _group_by_settings(questions: list[Question]) -> list[tuple[Question, list[int]]]:
+    """Group row indices by equal settings. Streamed questions differ in `on_text`, so each forms its own group."""
     groups: dict[tuple, list[int]] = {}
     for row, question in enumerate(questions):
         groups.setdefault(question[1:], []).append(row)
@@ -195,7 +201,7 @@ def _alike(questions: list[Question]) -> list[tuple[Question, list[int]]]:
 
 
 class _Streamer(TextStreamer):
-    """Hands on the text so far, in place of printing its pieces."""
+    """Call `on_text` with the text so far instead of printing it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -210,7 +216,7 @@ class _Streamer(TextStreamer):
 def _stream(
     predictor: Predictor, prompt: list[int], generation: dict[str, Any], on_text: Callable[[str], None]
 ) -> tuple[str, bool]:
-    """`generate_answers` for one prompt, whose text is handed on while it grows."""
+    """Stream the answer to one prompt; returns what `generate_answers` returns for it: text and `finished`."""
     tokenizer, stop = predictor.tokenizer, predictor.task["stop"]
     stop_ids = {tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id} - {None}
     config = GenerationConfig(**generation, eos_token_id=sorted(stop_ids), pad_token_id=tokenizer.pad_token_id)

@@ -1,4 +1,4 @@
-"""Requests of many clients -> batches for a model, in a bounded queue, and the numbers that Prometheus reads."""
+"""Dynamic batching of requests behind a bounded queue, and the Prometheus metrics."""
 
 import math
 import queue
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Busy(Exception):
-    """The queue is full. `retry_after`: seconds until there is room, roughly."""
+    """The queue is full. `retry_after`: rough number of seconds until there is room."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the queue is full, try again in {retry_after} s")
@@ -20,7 +20,7 @@ class Busy(Exception):
 
 
 class Metrics(NamedTuple):
-    """What `GET /metrics` shows, in a registry of its own, since a process may hold several applications (tests)."""
+    """Metrics of `GET /metrics`, in a separate registry because tests run several applications in one process."""
 
     registry: CollectorRegistry
     requests: Counter
@@ -34,34 +34,34 @@ def make_metrics() -> Metrics:
     buckets = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
     return Metrics(
         registry,
-        Counter("app_requests", "Requests answered.", ("route", "status"), registry=registry),
-        Histogram("app_request_seconds", "Time to an answer.", ("route",), buckets=buckets, registry=registry),
-        Gauge("app_queue_length", "Requests that wait for a model.", ("task",), registry=registry),
+        Counter("app_requests", "Requests, by route and status.", ("route", "status"), registry=registry),
+        Histogram("app_request_seconds", "Seconds per request.", ("route",), buckets=buckets, registry=registry),
+        Gauge("app_queue_length", "Requests waiting for a model.", ("task",), registry=registry),
         Histogram(
-            "app_batch_rows", "Rows that a model took at once.", ("task",), buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            "app_batch_rows", "Rows per batch.", ("task",), buckets=(1, 2, 4, 8, 16, 32, 64, 128),
             registry=registry,
         ),
     )  # fmt: skip
 
 
-# ----- Requests -> batches
+# ----- Batching
 
 
 class Batcher:
-    """Requests of many threads -> batches for a model, which a thread of its own works on one after the other.
+    """Collect requests of many threads into batches, which worker threads run.
 
-    A batch is what waits when the one before is done: a crowd is answered together, and one request alone at once,
-    or after the `batch_wait_ms` that it is made to wait for others.
+    A batch consists of the requests that wait when the previous one is done. Under load requests are therefore
+    answered together, while a single request starts immediately, or after `batch_wait_ms`.
 
     Args:
-        name: of the task, for the metrics.
-        answer: rows -> as many results. A batch that fails is answered row by row, so that only the row at fault
-            does.
-        metrics: of the application.
-        batch_size: from so many rows on a batch takes no further request.
-        batch_wait_ms: how long an incomplete batch waits for more.
-        queue_size: requests that may wait; one more is `Busy`.
-        threads: that work at the same time; more than one only for a model that is elsewhere.
+        name: name of the task, for the metrics.
+        answer: maps a list of rows to a list of as many results. If it raises an exception for a batch, every request
+            of the batch is answered alone, row by row, so that only faulty requests fail.
+        metrics: metrics of the application.
+        batch_size: a batch with this many rows or more takes no further request.
+        batch_wait_ms: milliseconds that an incomplete batch waits for more requests.
+        queue_size: maximum number of waiting requests; one more raises `Busy`.
+        threads: number of worker threads; more than one only makes sense if another server hosts the model.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Batcher:
     ) -> None:
         self.answer, self.batch_size, self.batch_wait_ms = answer, batch_size, batch_wait_ms
         self.batch_rows = metrics.batch_rows.labels(name)
-        self.batch_seconds = 0.0  # of the last batch
+        self.batch_seconds = 0.0  # duration of the last batch
         self.closed = False
         self.queue: queue.Queue[tuple[list[Any], Future] | None] = queue.Queue(queue_size)
         metrics.queue_length.labels(name).set_function(self.queue.qsize)
@@ -85,11 +85,16 @@ class Batcher:
             thread.start()
 
     def submit(self, rows: list[Any]) -> Future:
-        """Put rows in the queue; the future holds their results, in order. A future that is cancelled before its turn
-        costs no time.
+        """Put a request into the queue.
+
+        Args:
+            rows: rows of one request; they stay in one batch.
+
+        Returns:
+            A future of their results, in order. Cancelling it before its batch starts costs no model time.
 
         Raises:
-            Busy: the queue is full, or the application is shutting down.
+            Busy: the queue is full or the application is shutting down.
         """
         future: Future = Future()
         try:
@@ -102,11 +107,11 @@ class Batcher:
         return future
 
     def state(self) -> str:
-        """`ok`, or what is wrong."""
-        return "ok" if all(thread.is_alive() for thread in self.threads) else "a worker has ended"
+        """Return `ok` or the problem."""
+        return "ok" if all(thread.is_alive() for thread in self.threads) else "a worker thread has stopped"
 
     def close(self) -> None:
-        """Finish what is in the queue, end, and let go of the model: FastAPI's caches keep an application for good."""
+        """Answer the queued requests, stop, and release the model: FastAPI's caches never release an application."""
         self.closed = True
         for _ in self.threads:
             self.queue.put(None)
@@ -135,7 +140,7 @@ class Batcher:
             self.batch_seconds = time.perf_counter() - start
 
     def _collect(self) -> tuple[list[tuple[list[Any], Future]], bool]:
-        """The next requests, at least one, and whether they are the last."""
+        """Return the requests of the next batch, and whether to stop after it."""
         job = self.queue.get()
         jobs, n_rows, until = [], 0, time.perf_counter() + self.batch_wait_ms / 1000
         while job is not None:

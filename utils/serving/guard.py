@@ -1,4 +1,4 @@
-"""What every request passes: token, size, headers, metrics, a log without texts; and the socket it comes through."""
+"""Middleware around every request (token, body size, headers, metrics, a log without texts), and the socket."""
 
 import asyncio
 import base64
@@ -23,7 +23,7 @@ from utils.serving.batching import Metrics
 logger = logging.getLogger("app")
 
 DISCLAIMER = "Not a medical device. Answers may be wrong; for research and teaching only."
-# Of every answer. The policy keeps fonts, scripts and pictures of other sites out of the page.
+# Headers of every response. The policy blocks fonts, scripts and images of other sites.
 HEADERS = {
     "X-Notice": DISCLAIMER,
     "X-Content-Type-Options": "nosniff",
@@ -33,36 +33,37 @@ HEADERS = {
         "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
     ),
 }
-# What a browser needs of Gradio's own interface: the rest would take files, fetch other sites' or run functions
+# Gradio routes that the page needs. The others accept uploads, fetch files of other sites or run functions
 PAGE_PATHS = tuple(
     f"/gradio_api/{name}" for name in ("queue/join", "queue/data", "heartbeat/", "info", "startup-events", "cancel")
 )
 
 
 class Guard:
-    """ASGI middleware around everything: the token, the size of the body, what of Gradio's own interface is open,
-    headers, metrics, a line in the log with route, status and time. A defect is answered with 500, and the log says
-    where it happened and not what was sent.
+    """ASGI middleware: checks token and body size, closes unneeded Gradio routes, adds headers, counts and logs.
+
+    The log has route, status and time of each request, never its content. An unexpected exception becomes a status
+    500, and the log says where it was raised.
 
     Args:
         app: the application.
-        metrics: of the application.
-        routes: paths that have a metric of their own; all others count as the page.
-        token: that `Authorization: Bearer` must hold, or the password of `Authorization: Basic`, which is what a
-            browser asks for; None lets everybody in.
-        most_bytes: of a request's body.
+        metrics: metrics of the application.
+        routes: paths with separate metrics; all others count as `page`.
+        token: expected in `Authorization: Bearer`, or as the password of `Authorization: Basic`, which browsers send;
+            None allows every request.
+        max_bytes: maximum size of a request body.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, routes: tuple[str, ...], token: str | None, most_bytes: int
+        self, app: ASGIApp, metrics: Metrics, routes: tuple[str, ...], token: str | None, max_bytes: int
     ) -> None:
-        self.app, self.metrics, self.routes, self.most_bytes = app, metrics, routes, most_bytes
+        self.app, self.metrics, self.routes, self.max_bytes = app, metrics, routes, max_bytes
         self.token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        if scope["type"] != "http":  # there are no web sockets here
+        if scope["type"] != "http":  # the app has no web sockets
             return await send({"type": "websocket.close", "code": 1008})
         start, status, received = time.perf_counter(), 0, 0
         headers = dict(scope["headers"])
@@ -80,21 +81,21 @@ class Guard:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.most_bytes:
-                raise HTTPException(413, f"the body is larger than {self.most_bytes} bytes")
+            if received > self.max_bytes:
+                raise HTTPException(413, f"the body is larger than {self.max_bytes} bytes")
             return message
 
         try:
             length = headers.get(b"content-length", b"0")
             if not self._may_enter(scope["path"], headers.get(b"authorization", b"")):
-                # a line each: of two in one line Chromium reads none, and asks for no password
+                # one header per scheme: if both share a header, Chromium does not ask for a password
                 challenges = (b"Bearer", b'Basic realm="password: the token", charset="UTF-8"')
                 challenge = [(b"www-authenticate", value) for value in challenges]
-                await _refuse(send_on, 401, "a valid token is needed: Authorization: Bearer TOKEN", challenge)
+                await _refuse(send_on, 401, "a valid token is required: send Authorization: Bearer TOKEN", challenge)
             elif scope["path"].startswith("/gradio_api") and not scope["path"].startswith(PAGE_PATHS):
                 await _refuse(send_on, 404, "Not Found")
-            elif length.isdigit() and int(length) > self.most_bytes:
-                await _refuse(send_on, 413, f"the body is larger than {self.most_bytes} bytes")
+            elif length.isdigit() and int(length) > self.max_bytes:
+                await _refuse(send_on, 413, f"the body is larger than {self.max_bytes} bytes")
             else:
                 await self.app(scope, receive_on, send_on)
         except Exception as error:
@@ -124,7 +125,7 @@ class Guard:
 
 
 def log_defect(error: BaseException) -> None:
-    """Log the type of an exception and where it was raised; its message may hold what a user sent."""
+    """Log the type of an exception and where it was raised, not its message: that may contain user input."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     logger.error("%s at %s:%s in %s", type(error).__name__, last.filename, last.lineno, last.name)
 
@@ -147,20 +148,23 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port; who connects before the models are loaded waits.
+    """Open the listening socket. Clients that connect before the models are loaded wait.
 
     Raises:
-        UserError: it is taken, or the address is none of this machine.
+        UserError: the port is in use, or the address does not belong to this machine.
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no such address"
-        raise UserError(f"cannot listen on `host` {host}, `port` {port} ({reason}): give others.") from error
+        raise UserError(f"cannot listen on `host` {host}, `port` {port} ({reason}): choose another one.") from error
 
 
 class Server(uvicorn.Server):
-    """uvicorn waits for open connections before it ends; browsers keep one to the page open until `stop` is set."""
+    """uvicorn server that sets `stop` on a signal, to end the connections that browsers keep open to the page.
+
+    uvicorn waits for open connections before it exits.
+    """
 
     def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
         super().__init__(config)

@@ -1,6 +1,6 @@
-"""What the page shows: marked texts, findings, classes and their probabilities, as HTML and figures.
+"""HTML and figures of the page: marked texts, safety findings, passages, classes and their probabilities.
 
-Whatever a user or a model wrote is escaped.
+All text of users and models is escaped.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,28 @@ from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words, stem
 from utils.safety import SERIOUS, risk_level
 
-BARS = 5  # likeliest classes of a level
-LABEL_LENGTH = 45  # characters of a class above its bar: as wide as a phone
+BARS = 5  # classes shown per level
+LABEL_LENGTH = 45  # maximum characters of a class name: the width of a phone
 CSS = """
 .text { white-space: pre-wrap; line-height: 1.6; }
 .text mark, p mark { border-radius: 3px; padding: 0 2px; color: inherit; }
 mark.level1, mark.covered { background: #d5e8d4aa; } mark.level2 { background: #ffe08acc; }
-mark.level3, mark.invented { background: #f8a978cc; } mark.level4 { background: #f08080cc; }
+mark.level3, mark.hallucinated { background: #f8a978cc; } mark.level4 { background: #f08080cc; }
 .passages { list-style: none; padding-left: 0; } .passages li { margin: 6px 0; }
 .banner { border-left: 5px solid #c0392b; background: #c0392b1a; font-weight: 600; padding: 8px 12px; }
 """
 
 
 def mark_spans(text: str, findings: list[dict[str, Any]], css_class: Callable[[dict[str, Any]], str]) -> str:
-    """HTML of a text with the spans of findings marked; of two that overlap the shorter one, since a finding about the
-    whole text says nothing of a place."""
+    """Return a text as HTML with the spans of findings marked.
+
+    Of overlapping spans only the shortest is marked, since a finding about the whole text points at no place.
+
+    Args:
+        text: the text that the spans refer to.
+        findings: dicts with `span` [start, end] and `message` or `detail`, which becomes the tooltip.
+        css_class: returns the CSS class of a finding.
+    """
     kept: list[dict[str, Any]] = []
     for finding in sorted(findings, key=lambda f: f["span"][1] - f["span"][0]):
         start, end = finding["span"]
@@ -45,16 +52,16 @@ def mark_spans(text: str, findings: list[dict[str, Any]], css_class: Callable[[d
 
 
 def mark_covered(source: str, summary: str) -> str:
-    """HTML of a source with the content words marked that its summary uses."""
+    """Return a source as HTML, with the content words marked that also occur in its summary."""
     used = {word.stem for word in split_words(summary)} - {stem(word) for word in STOP_WORDS}
     spans = [{"span": [word.start, word.end]} for word in split_words(source) if word.stem in used]
     return f'<div class="text">{mark_spans(source, spans, lambda _: "covered")}</div>'
 
 
 def list_findings(findings: list[dict[str, Any]]) -> str:
-    """HTML of safety findings, the gravest first, each with its source."""
+    """Return safety findings as an HTML list, most severe first, each with a link to its source."""
     if not findings:
-        return "<p>The safety checks found nothing. That does not mean that there is nothing.</p>"
+        return "<p>The safety checks found nothing. That does not mean that the answer is safe.</p>"
     rows = []
     for finding in sorted(findings, key=lambda f: -f["severity"]):
         link = f'<a href="{escape(finding["source"])}" target="_blank" rel="noreferrer">source</a>'
@@ -64,25 +71,25 @@ def list_findings(findings: list[dict[str, Any]]) -> str:
 
 
 def list_passages(answer: dict[str, Any]) -> str:
-    """HTML of the passages that an answer was given with, the cited ones marked; nothing without a corpus."""
+    """Return the passages behind an answer as an HTML list, cited ones marked; empty without a corpus."""
     if "passages" not in answer:
         return ""
     if not answer["passages"]:
-        return "<p>No passage of your texts shares words with the question, or none fits beside it.</p>"
+        return "<p>No passage of your texts shares words with the question, or none fits into the prompt with it.</p>"
     rows = []
     for passage in answer["passages"]:
         head = " &middot; ".join(escape(text) for text in (passage["title"], passage["source"]) if text)
         number = f"[{passage['number']}]"
         number = f'<mark class="covered">{number} cited</mark>' if passage["cited"] else number
         rows.append(f"<li>{number} {f'<b>{head}</b>: ' if head else ''}{escape(passage['text'])}</li>")
-    return f'<p>Passages of your texts:</p><ul class="passages">{"".join(rows)}</ul>'
+    return f'<p>Passages from your texts:</p><ul class="passages">{"".join(rows)}</ul>'
 
 
 def warn_of(findings: list[dict[str, Any]]) -> str:
-    """HTML of a warning above an answer in which something serious was found; else nothing."""
+    """Return a warning as HTML if an answer has a finding of severity `SERIOUS` or higher; empty otherwise."""
     if risk_level(findings) < SERIOUS:
         return ""
-    return banner("Do not follow this answer: the safety checks found something serious in it, listed below.")
+    return banner("Do not follow this answer: the safety checks found a serious problem, listed below.")
 
 
 def banner(text: str) -> str:
@@ -90,35 +97,38 @@ def banner(text: str) -> str:
 
 
 def notes_on(answer: dict[str, Any]) -> str:
-    """HTML of what a reader has to know of an answer or a summary beside its text."""
-    notes = ["The text was longer than the model takes: it saw a part."] if answer["cut"] else []
-    notes += [] if answer["finished"] else ["It stops where it was not finished, at a limit of length or time."]
+    """Return notes on an answer or summary as HTML: input cut, output unfinished, meaning of the confidence."""
+    notes = ["The text was too long for the model, which saw only a part of it."] if answer["cut"] else []
+    notes += [] if answer["finished"] else ["It is not finished: it stopped at the length or time limit."]
     notes += [answer["confidence_note"]] if answer.get("confidence_note") else []
     return "".join(f"<p>{escape(note)}</p>" for note in notes)
 
 
 def describe_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
-    """HTML of what a classifier says, in words that its calibration allows: of 100 such texts so many are right."""
+    """Return a classification as HTML, with its calibrated probability worded as N of 100 texts."""
     in_tree = "shown" in found
     path = found["prediction"] if in_tree else [found["prediction"]]
     confidence = found["confidence"] if in_tree else [found["confidence"]]
     shown = found["shown"] if in_tree else int(not found["abstained"])
     lines = []
     for level, (label, p) in enumerate(zip(path, confidence, strict=True)):
-        chance = f"of 100 texts with this probability about {100 * p:.0f} are right"
+        chance = f"of 100 texts with this probability, about {100 * p:.0f} are right"
         name = f"<b>{escape(label)}</b>" if level < shown else f"{escape(label)} &mdash; unsure"
         lines.append(f"<p>{name} ({chance})</p>")
     if shown < len(path):
         risk = task["abstention"]["max_risk"]
-        what = "The finer class is for a person" if shown else "For a person"
-        lines.append(banner(f"{what}: the model is too unsure for an error rate of {risk:.0%}."))
-    cut = "<p>The text was longer than the model takes: it saw a part.</p>" if found["cut"] else ""
+        what = "The finer class needs human review" if shown else "This text needs human review"
+        lines.append(banner(f"{what}: the model is not sure enough for an error rate of {risk:.0%}."))
+    cut = "<p>The text was too long for the model, which saw only a part of it.</p>" if found["cut"] else ""
     return "".join([*lines, cut])
 
 
 def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
-    """Bars of the likeliest classes, a row of the figure a level, each with its name above it, since beside it a name
-    would leave no room on a phone; the line is where the model is sure enough."""
+    """Plot the most likely classes as bars, with one row per level.
+
+    Names stand above their bars because they leave no room beside them on a phone. The dashed line is the threshold
+    below which the model abstains.
+    """
     levels = found["probabilities"] if "shown" in found else [found["probabilities"]]
     abstention = task["abstention"]
     thresholds = abstention["thresholds"] if "shown" in found else [abstention["threshold"]]
@@ -138,7 +148,7 @@ def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
         if threshold is not None:
             figure.add_vline(x=threshold, line_dash="dash", line_color="#c0392b", row=row, col=1)
     figure.update_xaxes(range=[0, 1])
-    figure.update_xaxes(title="probability; dashed: sure enough", row=len(levels), col=1)
+    figure.update_xaxes(title="probability; dashed: threshold to abstain", row=len(levels), col=1)
     figure.update_yaxes(showticklabels=False, range=[-0.5, BARS - 0.1])
     figure.update_layout(
         height=80 + 42 * BARS * len(levels), margin={"l": 10, "r": 35, "t": 10, "b": 40}, showlegend=False

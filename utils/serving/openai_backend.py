@@ -1,4 +1,4 @@
-"""Answers by a server that speaks OpenAI's protocol, such as vLLM, which holds base model and adapter."""
+"""Question answering with an OpenAI-compatible server such as vLLM, which hosts the base model and the adapter."""
 
 import json
 import time
@@ -18,14 +18,19 @@ from utils.serving.answering import Question, generation_settings, state_confide
 
 
 class Unavailable(Exception):
-    """The server that generates does not answer, or refuses. The message holds nothing of a question."""
+    """The server at `base_url` does not answer or fails. The message contains nothing of the question."""
 
 
 def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
-    """A client of the server at `base_url`, such as http://127.0.0.1:8000/v1.
+    """Return a client of an OpenAI-compatible server.
+
+    Args:
+        base_url: URL of the server, such as http://127.0.0.1:8000/v1.
+        api_key: API key, or None if the server needs none.
+        seconds: read timeout, which also limits the time of an answer.
 
     Raises:
-        UserError: `base_url` is none.
+        UserError: `base_url` is not a valid address.
     """
     try:
         url = urlsplit(base_url)
@@ -33,25 +38,34 @@ def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
     except ValueError:
         is_address = False
     if not is_address:
-        raise UserError(f"`base_url` {base_url} is no address: write http://HOST:PORT/v1.")
-    # two seconds to connect: a server that is down is told at once
+        raise UserError(f"`base_url` {base_url} is not a valid address: use http://HOST:PORT/v1.")
+    # two seconds to connect, so that a server that is down is reported quickly
     timeout = Timeout(seconds, connect=2.0)
     return OpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout, max_retries=0)
 
 
 def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Question) -> dict[str, Any]:
-    """Answer a question with the model `name` of a server; as `answer_here`, with the server's own chat template.
+    """Answer a question with a model of the server. The server applies its chat template.
+
+    Args:
+        client: client of the server.
+        name: name of the model on the server.
+        task: `task.json` of the run.
+        question: question and settings.
+
+    Returns:
+        A dict as in `answer_here`; `cut` is always False.
 
     Raises:
-        Unavailable: the server is down, has no such model or fails.
-        UserError: the question asks for beam search, which is no part of the protocol; or the server refuses it, for
-            its length most likely.
+        Unavailable: the server is down, does not have the model or fails.
+        UserError: beam search is requested, which the protocol does not have, or the server rejects the question,
+            most likely because of its length.
     """
     user = fill_template(task["prompt_template"], task["columns"], {task["columns"]["question"]: question.text})
     settings = generation_settings(task, question)
     if settings.get("num_beams", 1) > 1:
         raise UserError(
-            "`num_beams` is for models that this process holds: leave it out, or start without `base_url`."
+            "`num_beams` above 1 is not supported by `backend: openai`: leave it out or start without `base_url`."
         )
     asked = {
         "model": name,
@@ -59,7 +73,7 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
         "temperature": settings.get("temperature", 1.0) if settings["do_sample"] else 0.0,
         "stream": True,
     }
-    if settings.get("repetition_penalty", 1.0) != 1.0:  # vLLM knows it, OpenAI does not
+    if settings.get("repetition_penalty", 1.0) != 1.0:  # an extension of vLLM
         asked["extra_body"] = {"repetition_penalty": settings["repetition_penalty"]}
     start = time.monotonic()
     text, finish, log_p = "", None, []
@@ -78,54 +92,54 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
                 log_p += choice.logprobs.token_logprobs or []
             finish = choice.finish_reason or finish
             if time.monotonic() - start > client.timeout.read:
-                raise Unavailable("the server at `base_url` takes too long")
+                raise Unavailable("the server at `base_url` exceeded the time limit")
             if question.on_text:
                 question.on_text(text.strip())
     except BadRequestError as error:
         raise UserError(
-            f"the server refuses this question (status {error.status_code}); it may be too long."
+            f"the server rejects this question (status {error.status_code}): it may be too long, shorten it."
         ) from error
     except APIStatusError as error:
-        raise Unavailable(f"the server at `base_url` answers {error.status_code} to model {name}") from error
+        raise Unavailable(f"the server at `base_url` returns status {error.status_code} for model {name}") from error
     except (OpenAIError, ValueError) as error:
         raise Unavailable("the server at `base_url` does not answer") from error
     if finish is None:
-        raise Unavailable("the server at `base_url` broke off in the middle of its answer")
+        raise Unavailable("the server at `base_url` closed the connection during its answer")
     confidence = float(np.exp(np.mean(log_p))) if log_p else None
     sure = state_confidence(confidence, task, question)
     return {"response": text.strip(), "finished": finish == "stop", "cut": False, **sure}
 
 
 def read_task(model: str) -> dict[str, Any]:
-    """The `task.json` of a run's folder or Hub repository, without its weights.
+    """Read the `task.json` of a run's `output_dir` or Hub repository; no weights are downloaded.
 
     Raises:
-        UserError: it has none.
+        UserError: there is no readable `task.json`.
     """
     try:
         path = Path(model, "task.json") if Path(model).is_dir() else Path(hf_hub_download(model, "task.json"))
         return json.loads(path.read_text(encoding="utf-8"))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise UserError(
-            f"`model` {model} has no task.json that can be read: give the `output_dir` of a run that has ended, or "
-            "its Hub repository."
+            f"`model` {model} has no task.json that can be read: pass the `output_dir` of a finished run or its Hub "
+            "repository."
         ) from error
 
 
 def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a run's folder or Hub repository: it measures how many passages a question may bring along.
+    """Load the tokenizer of a run's `output_dir` or Hub repository, which measures how many passages fit a prompt.
 
     Raises:
-        UserError: it has none.
+        UserError: there is no tokenizer.
     """
     try:
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise UserError(f"`model` {model} has no tokenizer, which `corpus_file` needs: give a run's.") from error
+        raise UserError(f"`model` {model} has no tokenizer, which `corpus_file` needs: pass another run.") from error
 
 
 def state_of(client: OpenAI, name: str) -> str:
-    """`ok`, or what is wrong with the server, for `GET /health`."""
+    """Return `ok` or the problem of the server, for `GET /health`."""
     try:
         known = {model.id for model in client.with_options(timeout=2.0).models.list()}
     except (OpenAIError, ValueError):

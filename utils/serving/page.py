@@ -1,15 +1,15 @@
-"""The web page: a tab for each model that is loaded, nothing from other sites, nothing kept."""
+"""The web page (Gradio): one tab per loaded model. It loads nothing from other sites and stores nothing."""
 
 import asyncio
 import os
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout  # the built-in one from Python 3.11 on
+from concurrent.futures import TimeoutError as FutureTimeout  # an alias of TimeoutError from Python 3.11 on
 from html import escape
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before gradio is imported
 
 import gradio as gr
 import plotly.graph_objects as go
@@ -32,10 +32,15 @@ from utils.serving.marking import (
     warn_of,
 )
 from utils.serving.openai_backend import Unavailable
-from utils.serving.schemas import MOST_BEAMS
+from utils.serving.schemas import MAX_BEAMS
 
 TITLE = "Models fine-tuned on medical text"
-TABS = {"qa": "Ask", "classification": "Classify", "hierarchical": "Classify in a tree", "summarization": "Summarize"}
+TABS = {
+    "qa": "Ask",
+    "classification": "Classify",
+    "hierarchical": "Classify hierarchically",
+    "summarization": "Summarize",
+}
 EXAMPLES = {
     "qa": ["What is ataxia?", "Can I take ibuprofen while I am on warfarin?", "I have crushing chest pain right now."],
     "classification": [
@@ -49,40 +54,38 @@ EXAMPLES = {
         "Patient: Ibuprofen, 400 mg, twice a day.\nDoctor: Keep to that for another week and rest the knee."
     ],
 }
-SUMMARY = (
-    '<p><b>Summary</b>; what was found in it that the text does not say is <mark class="invented">marked</mark></p>'
-)
-SOURCE = '<p><b>Text</b>; words that the summary uses are <mark class="covered">marked</mark></p>'
+SUMMARY = '<p><b>Summary</b> (hallucinations that were found are <mark class="hallucinated">marked</mark>)</p>'
+SOURCE = '<p><b>Text</b> (words that the summary uses are <mark class="covered">marked</mark>)</p>'
 Ask = Callable[[list[Any]], Future]
 
 
-def make_page(models: dict[str, tuple[dict[str, Any], Ask]], seconds: float, most_characters: int) -> gr.Blocks:
+def make_page(models: dict[str, tuple[dict[str, Any], Ask]], seconds: float, max_characters: int) -> gr.Blocks:
     """Build the page.
 
     Args:
-        models: task name -> its `task.json` and what puts rows in its queue.
-        seconds: longest wait for an answer.
-        most_characters: of a text.
+        models: task name -> its `task.json` and the function that puts rows into its queue.
+        seconds: maximum seconds to wait for an answer.
+        max_characters: maximum length of a text.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.Markdown(f"# {TITLE}\n**{DISCLAIMER}** In an emergency call your local emergency number.")
+        gr.Markdown(f"# {TITLE}\n**{DISCLAIMER}** In an emergency, call your local emergency number.")
         for name, (task, ask) in models.items():
             with gr.Tab(TABS[name]):
                 if name == "qa":
-                    _question_tab(task, ask, seconds, most_characters)
+                    _question_tab(task, ask, seconds, max_characters)
                 elif name == "summarization":
-                    _summary_tab(ask, seconds, most_characters)
+                    _summary_tab(ask, seconds, max_characters)
                 else:
-                    _class_tab(name, task, ask, seconds, most_characters)
-    # one event of the page holds one thread; the models' own queues decide what waits
+                    _class_tab(name, task, ask, seconds, max_characters)
+    # each running event of the page holds a thread; the queues of the models limit what waits
     return page.queue(max_size=64, default_concurrency_limit=16, api_open=False)
 
 
 def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
-    """Put the page at `/`, with the fonts of the reader's system; no run is kept in the browser.
+    """Mount the page at `/`, with system fonts, and without Gradio's history, monitoring and MCP server.
 
     Returns:
-        what ends the connections that browsers keep open, when set.
+        An event that ends the connections which browsers keep open, once it is set.
     """
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     gr.mount_gradio_app(
@@ -95,24 +98,24 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
 # ----- Tabs
 
 
-def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
-    box = gr.Textbox(label="Question", lines=2, max_length=most)
-    with gr.Accordion("About the patient, for the safety checks", open=False), gr.Row():
-        age = gr.Textbox(label="Age in years", max_length=5)  # `gr.Number` shows 0 for an age that is not known
+def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters: int) -> None:
+    box = gr.Textbox(label="Question", lines=2, max_length=max_characters)
+    with gr.Accordion("Patient (used by the safety checks only)", open=False), gr.Row():
+        age = gr.Textbox(label="Age in years", max_length=5)  # `gr.Number` shows 0 for an unknown age
         pregnant = gr.Checkbox(label="Pregnant")
         listed = [
-            gr.Textbox(label=f"{kind}, with commas", max_length=500)
+            gr.Textbox(label=f"{kind} (separated by commas)", max_length=500)
             for kind in ("Medications", "Allergies", "Conditions")
         ]
     with gr.Accordion("Settings", open=False), gr.Row():
         settings = task["generation"]
-        temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0 takes the likeliest words")
-        longest = gr.Slider(1, task["max_length"], settings["max_new_tokens"], step=1, label="Longest answer",
-                            info="in tokens")  # fmt: skip
-        beams = gr.Slider(1, MOST_BEAMS, settings.get("num_beams", 1), step=1, label="Beams",
-                          info="2 or more seek the likeliest whole answer, at temperature 0")  # fmt: skip
+        temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the most likely token")
+        longest = gr.Slider(1, task["max_length"], settings["max_new_tokens"], step=1, label="Maximum length",
+                            info="of the answer, in tokens")  # fmt: skip
+        beams = gr.Slider(1, MAX_BEAMS, settings.get("num_beams", 1), step=1, label="Beams",
+                          info="2 or more: beam search, which needs temperature 0")  # fmt: skip
         penalty = gr.Slider(-2, 2, settings.get("length_penalty", 1), step=0.5, label="Length penalty",
-                            info="of beams: 0 and below for concise answers")  # fmt: skip
+                            info="of beam search; 0 and below favour short answers")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
     answer, findings = gr.HTML(), gr.HTML()
 
@@ -120,7 +123,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
         text: str, age: str, pregnant: bool, drugs: str, allergies: str, conditions: str,
         temperature: float, longest: float, beams: float, penalty: float,
     ) -> Iterator[tuple[str, str]]:  # fmt: skip
-        _check_text(text, most)
+        _check_text(text, max_characters)
         patient = {"age": age, "pregnancy": pregnant or None, "medications": drugs, "allergies": allergies}
         patient = {key: value for key, value in (patient | {"conditions": conditions}).items() if value}
         settings = (temperature, int(longest), int(beams), penalty if beams > 1 else None)
@@ -138,7 +141,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
             (done,) = future.result()
             found = check_after(done["response"], text, patient)
         except Exception as error:
-            raise _told(error) from None
+            raise _as_shown(error) from None
         marked = mark_spans(done["response"], found, lambda f: f"level{f['severity']}")
         notes = list_findings(found) + notes_on(done) + list_passages(done)
         yield warn_of(found) + f'<div class="text">{marked}</div>', notes
@@ -148,34 +151,34 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, most: int) -> 
     _examples("qa", box)
 
 
-def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, most: int) -> None:
-    box = gr.Textbox(label="Text", lines=4, max_length=most)
+def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, max_characters: int) -> None:
+    box = gr.Textbox(label="Text", lines=4, max_length=max_characters)
     button = gr.Button("Classify", variant="primary")
     verdict, plot = gr.HTML(), gr.Plot(show_label=False)
 
     def run(text: str) -> tuple[str, go.Figure]:
-        _check_text(text, most)
+        _check_text(text, max_characters)
         try:
             (found,) = ask([text]).result(timeout=seconds)
         except Exception as error:
-            raise _told(error) from None
+            raise _as_shown(error) from None
         return describe_classes(found, task), plot_classes(found, task)
 
     _on_ask([button.click], run, [box], [verdict, plot])
     _examples(name, box)
 
 
-def _summary_tab(ask: Ask, seconds: float, most: int) -> None:
-    box = gr.Textbox(label="Dialogue or note", lines=8, max_length=most)
+def _summary_tab(ask: Ask, seconds: float, max_characters: int) -> None:
+    box = gr.Textbox(label="Dialogue or note", lines=8, max_length=max_characters)
     button = gr.Button("Summarize", variant="primary")
     summary, source = gr.HTML(), gr.HTML()
 
     def run(text: str) -> tuple[str, str]:
-        _check_text(text, most)
+        _check_text(text, max_characters)
         try:
             (found,) = ask([text]).result(timeout=seconds)
         except Exception as error:
-            raise _told(error) from None
+            raise _as_shown(error) from None
         marked = mark_spans(found["prediction"], found["hallucinations"], lambda _: "hallucinated")
         listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in found["hallucinations"])
         notes = notes_on(found) + (f"<ul>{listed}</ul>" if listed else "")
@@ -192,23 +195,23 @@ def _on_ask(events: list[Callable], run: Callable, inputs: list, outputs: list) 
 
 
 def _examples(name: str, box: gr.Textbox) -> None:
-    """Texts to click on; not `gr.Examples`, whose clicks go around the queue by a path that is closed here."""
+    """Add clickable examples. `gr.Examples` would use a route that `Guard` closes."""
     texts = gr.Dataset(label="Examples", components=[box], samples=[[text] for text in EXAMPLES[name]])
     texts.click(lambda row: row[0], texts, box, api_visibility="private", show_progress="hidden")
 
 
-def _check_text(text: str, most: int) -> None:
+def _check_text(text: str, max_characters: int) -> None:
     if not text or not text.strip():
-        raise gr.Error("Write a text.", print_exception=False)
-    if len(text) > most:
-        raise gr.Error(f"The text has more than {most} characters.", print_exception=False)
+        raise gr.Error("The text is empty: enter a text.", print_exception=False)
+    if len(text) > max_characters:
+        raise gr.Error(f"The text has more than {max_characters} characters: shorten it.", print_exception=False)
 
 
-def _told(error: Exception) -> gr.Error:
-    """What the reader is told: of a defect nothing but that there is one."""
+def _as_shown(error: Exception) -> gr.Error:
+    """Return the error to show. Unexpected exceptions are logged and shown without details."""
     if isinstance(error, Busy | Unavailable | UserError):
         return gr.Error(str(error), print_exception=False)
     if isinstance(error, FutureTimeout | queue.Empty):
-        return gr.Error("This took too long. Try again later.", print_exception=False)
+        return gr.Error("The time limit is exceeded. Try again later.", print_exception=False)
     log_defect(error)
     return gr.Error("Internal error.", print_exception=False)
