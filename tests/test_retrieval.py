@@ -102,7 +102,7 @@ def test_a_corpus_needs_no_column_but_text(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"txt": "Gout."}\n', "`text` is no column"),
+        ('{"txt": "Gout."}\n', "row 1 has no column `text`"),
         ('{"text": "Gout."}\n{"text": " ..."}\n', "row 2: `text` has no words"),
         ('{"text": null}\n', "row 1: `text` has no words"),
         ("", "has no rows"),

@@ -120,7 +120,7 @@ def test_doses_above_the_ceiling_of_the_age_are_found(text, context, severity):
 
 def test_the_message_says_dose_ceiling_and_source():
     (finding,) = doses("Take acetaminophen 1,000 mg every 4 hours.")
-    assert finding["message"] == "acetaminophen: up to 6,000 mg a day; the highest dose is 4,000 mg a day"
+    assert finding["message"] == "acetaminophen: up to 6,000 mg a day; the maximum is 4,000 mg a day"
     assert finding["source"].startswith("https://")
 
 

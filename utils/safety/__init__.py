@@ -1,22 +1,25 @@
-"""Safety checks of questions and answers: tables with sources that a clinician can read, no model.
+"""Rule-based safety checks of questions and answers, with tables that a clinician can read and review.
 
     python -m utils.safety --input_file answers.txt
     echo "Take warfarin and aspirin together." | python -m utils.safety
 
-Two stages. Before the model (`check_question`): emergencies, harmful requests. After it (`check_response`):
-interactions of drugs, doses, what speaks against a drug for the patient, emergencies without a referral, harmful
-requests that were answered, certainty without a source. `benchmarks/safety.py` measures what they find and what they
-find wrongly.
+There are two stages:
+
+- `check_question`, before generation: emergencies and harmful requests.
+- `check_response`, after generation: drug interactions, doses, contraindications for the patient, emergencies without
+  a referral, harmful requests that were answered, and certainty without a source.
+
+`benchmarks/safety.py` measures recall and false alarms.
 
 Not a medical device. The tables (`utils/safety/tables/*.csv`) are short lists for English text, and a clinician must
-review them before anybody relies on them. Each row has a source and a certainty: `read` means that the statement was
-read at the source, which may be a copy or a secondary page; `label` that it is known from the regulator's label or the
-named service and was not read again.
+review them before anyone relies on them. Each row has a source and a certainty. `read`: the statement was read at the
+source, which may be a copy or a secondary page. `label`: it is known from the regulator's label or the named service
+and was not read again.
 
-Not covered: drugs, pairs and doses outside the tables; foods; doses by injection; kidney and liver adjustments of a
-dose; durations; allergies across classes; most misspelt names; a wrong diagnosis; and what people say in words that
-the tables do not have: `benchmarks/safety_lay.py` counts what is missed and what is a false alarm in words that were
-written without sight of the rules. No finding does not mean safe.
+Not covered: drugs, pairs and doses outside the tables; foods; injected doses; dose adjustments for kidney or liver
+function; durations; cross-allergies between classes; most misspelt names; wrong diagnoses; and lay wording that the
+tables do not have. `benchmarks/safety_lay.py` counts misses and false alarms on texts written without knowledge of the
+rules. No finding does not mean safe.
 """
 
 from typing import Any
@@ -33,23 +36,22 @@ from utils.safety.medicines import check_medicines
 from utils.safety.patient import read_patient
 from utils.safety.self_report import age_in_answer
 
-SERIOUS = 3  # of the severities 1 to 4: an alarm, from here on
-UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: physicians' criteria on hedging
+SERIOUS = 3  # severity (1 to 4) from which a finding is an alarm
+UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: criteria of physicians on hedging
 
 
 def check_question(text: str, patient_context: dict[str, Any] | None = None) -> list[Finding]:
-    """Findings about what a user asks: an emergency that is going on, a harmful request.
+    """Find current emergencies and harmful requests in a question.
 
     Args:
         text: the question.
-        patient_context: as in `patient.read_patient`; it is checked, and an age under three months counts.
+        patient_context: see `patient.read_patient`; only the age is used, for fever under three months.
 
     Returns:
-        dicts {"rule", "kind", "severity" 1..4, "message", "span" [start, end] in the text, "source"} in the order of
-        the spans.
+        Dicts {"rule", "kind", "severity" 1..4, "message", "span" [start, end] in `text`, "source"}, ordered by span.
 
     Raises:
-        UserError: for a `patient_context` that is not understood.
+        UserError: `patient_context` is not valid.
     """
     patient = read_patient(patient_context, text)
     sentences = read_sentences(text)
@@ -59,16 +61,19 @@ def check_question(text: str, patient_context: dict[str, Any] | None = None) -> 
 def check_response(
     text: str, question: str | None = None, patient_context: dict[str, Any] | None = None
 ) -> list[Finding]:
-    """Findings about an answer, as `check_question` returns them, with spans in the answer.
+    """Find unsafe content of an answer.
 
     Args:
         text: the answer.
-        question: what it answers: drugs that the person takes, an emergency, a harmful request.
+        question: the question it answers, which may name drugs, an emergency or a harmful request.
         patient_context: age, weight, pregnancy, kidney, conditions, medications, allergies: see
             `patient.read_patient`.
 
+    Returns:
+        Dicts as in `check_question`, with spans in the answer.
+
     Raises:
-        UserError: for a `patient_context` that is not understood.
+        UserError: `patient_context` is not valid.
     """
     question = question or ""
     patient = read_patient(patient_context, question)
@@ -94,7 +99,7 @@ def check_response(
 
 
 def risk_level(findings: list[Finding]) -> int:
-    """0 nothing found, 1 note, 2 caution, 3 serious, 4 emergency or contraindicated: the highest severity."""
+    """Return the highest severity: 0 nothing found, 1 note, 2 caution, 3 serious, 4 emergency or contraindicated."""
     return max((finding["severity"] for finding in findings), default=0)
 
 
@@ -107,12 +112,12 @@ def _in_order(findings: list[Finding]) -> list[Finding]:
 
 
 def _certainty(sentences: list[Sentence]) -> list[Finding]:
-    """Absolute promises without a source in the sentence."""
+    """Find absolute promises in sentences without a source or hedge."""
     findings = []
     for sentence in sentences:
         if sentence.has("source", "hedge") or sentence.is_question:
             continue
         for mark in [mark for mark in sentence.marks if mark.kind == "certain"][:1]:
-            message = "a promise without a source: medicine is rarely certain"
+            message = "absolute certainty without a source"
             findings.append(make_finding("certainty", "certainty", 2, message, (mark.start, mark.end), UNCERTAINTY))
     return findings

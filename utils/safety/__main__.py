@@ -1,4 +1,4 @@
-"""The command of `utils.safety`: answers, one a line -> findings, one JSON object a line."""
+"""Command line of `utils.safety`: reads one answer per line, prints one JSON object with findings per line."""
 
 import json
 import sys
@@ -12,22 +12,29 @@ from utils.safety import check_question, check_response, risk_level
 
 @dataclass
 class SafetyArguments:
-    """What to check."""
+    """Input of the command."""
 
     input_file: str | None = field(
         default=None,
         metadata={
-            "help": "An answer a line: text, or JSON with `response`, `question`, `patient_context`. Else stdin."
+            "help": "One answer per line, as text or JSON (`response`, `question`, `patient_context`); default: stdin."
         },
     )
 
 
 def check_line(line: str, where: str) -> dict[str, Any]:
-    """Check one line of the command's input: plain text is an answer; an object has `response` and, if wanted,
-    `question` and `patient_context`, or a `question` alone.
+    """Check one line of the input.
+
+    Args:
+        line: an answer as plain text, or a JSON object with `response`, `question` or both, and optionally
+            `patient_context` and `id`.
+        where: file and line, for error messages.
+
+    Returns:
+        {"risk_level", "warnings"}, with the `id` of the line if it has one.
 
     Raises:
-        UserError: for an object that is not understood. Names the place and the keys, never their values.
+        UserError: the object is not valid. The message names the line and keys, never their values.
     """
     row: Any = {"response": line}
     if line.lstrip().startswith("{"):
@@ -37,10 +44,10 @@ def check_line(line: str, where: str) -> dict[str, Any]:
             raise UserError(f"{where} is not JSON ({str(error).split(': line')[0]}): write one object.") from error
     unknown = set(row) - {"id", "question", "response", "patient_context"}
     if unknown:
-        raise UserError(f"{where} has {len(unknown)} unknown keys: write `response`, `question`, `patient_context`.")
+        raise UserError(f"{where} has {len(unknown)} unknown keys: use `response`, `question`, `patient_context`.")
     response, question = row.get("response"), row.get("question")
     if not all(value is None or isinstance(value, str) for value in (response, question)) or response == question:
-        raise UserError(f"{where} has no text in `response` or `question`: write at least one of them as text.")
+        raise UserError(f"{where} has no text in `response` or `question`: give at least one as text.")
     try:
         if response is None:
             findings = check_question(question, row.get("patient_context"))
@@ -54,18 +61,18 @@ def check_line(line: str, where: str) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     with user_errors():
         args, _ = parse_recipe(
-            (SafetyArguments,), argv, description="Check answers, one a line; prints a JSON line each."
+            (SafetyArguments,), argv, description="Check answers, one per line, and print one JSON object per line."
         )
         name = f"`input_file` {args.input_file}" if args.input_file else "standard input"
         try:
             data = Path(args.input_file).read_bytes() if args.input_file else sys.stdin.buffer.read()
             text = data.decode("utf-8").removeprefix("\ufeff")
         except OSError as error:
-            raise UserError(f"{name} cannot be read ({error.strerror}): give a text or jsonl file.") from error
+            raise UserError(f"{name} cannot be read ({error.strerror}): pass a text or jsonl file.") from error
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
             raise UserError(f"{name}, line {line}, is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-        for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028
+        for number, line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028
             if line.strip():
                 print(json.dumps(check_line(line.rstrip("\r"), f"{name}, line {number}"), ensure_ascii=False))
 

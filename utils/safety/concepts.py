@@ -1,12 +1,12 @@
-"""Lay words -> concepts -> combinations of concepts: `mum's mouth has slid to one side` is `face + droop`.
+"""Map lay wording to concepts, and find combinations: `mum's mouth has slid to one side` is `face + droop`.
 
-A red flag and a harmful request are said in endless ways. So the tables name what must come together, not sentences:
-`concepts.csv` has the words of each concept (source: `wording`, the authors' own, or the synonyms for laypersons of a
-term of the Human Phenotype Ontology); `red_flags.csv` and `harmful_requests.csv` combine concepts. Words are compared
-by their Snowball stems: `slur` is `slurs`, `slurred` and `slurring`.
+Red flags and harmful requests have endless wordings, so the tables list combinations of concepts instead of sentences.
+`concepts.csv` has the phrases of each concept (source: `wording`, written by the authors, or the lay synonyms of a
+Human Phenotype Ontology term); `red_flags.csv` and `harmful_requests.csv` combine concepts. Words are compared by
+Snowball stem: `slur` matches `slurs`, `slurred` and `slurring`.
 
     face + droop                both within `WINDOW` words, in any order, across sentences
-    chest + pain - muscular     and the third nowhere within `WINDOW` words
+    chest + pain - muscular     as above, with no mention of the third within `WINDOW` words
 """
 
 import functools
@@ -17,18 +17,18 @@ import Stemmer
 
 from utils.safety.phrases import SKIPPED, Mark, Phrases, Token, compile_phrases, find_phrases, read_table
 
-WINDOW = 22  # words between the first concept of a combination and each other one
+WINDOW = 22  # maximum words between the first concept of a combination and each of the others
 _STEMMER = Stemmer.Stemmer("english")
 _SHORT = {
     word: f"{word}n't" for word in ("do", "does", "did", "is", "are", "was", "were", "has", "have", "had", "could")
 }
 _SHORT |= {"can": "can't", "cannot": "can't", "will": "won't", "would": "wouldn't"}
 _CANNOT = {("not", "able"), ("isn't", "able"), ("aren't", "able"), ("wasn't", "able"), ("no", "fit")}  # Nigerian
-_UNSTEMMED = {"several", "severity", "quite", "aed"}  # stems of `severe`, `quit` and `a`
+_UNSTEMMED = {"several", "severity", "quite", "aed"}  # they would share stems with `severe`, `quit` and `a`
 
 
 class Combination(NamedTuple):
-    """Concepts that must come together (each with words of its own), and concepts that must not stand near them."""
+    """Concepts of a rule that must occur together, on different words, and concepts that must not be near."""
 
     rule: str
     all_of: tuple[str, ...]
@@ -37,7 +37,7 @@ class Combination(NamedTuple):
 
 @functools.lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
-    """Snowball stem of a word in small letters; a body temperature with a decimal that is a fever is `#fever`."""
+    """Return the Snowball stem of a lower-case word, or `#fever` for a decimal number that is a fever in C or F."""
     if word[:1].isdigit() and "." in word and word.count(".") == 1 and "," not in word:
         return "#fever" if 38 <= float(word) < 43 or 100.4 <= float(word) < 108 else word
     return word if word in _UNSTEMMED else _STEMMER.stemWord(word)
@@ -51,7 +51,7 @@ def _concepts() -> Phrases:
 
 @functools.cache
 def combinations(table: str) -> tuple[Combination, ...]:
-    """The combinations of `red_flags` or `harmful_requests`, in the order of the table."""
+    """Return the combinations of the table `red_flags` or `harmful_requests`, in order."""
     found = []
     for row in read_table(table):
         wanted, *unwanted = row["combination"].split(" - ")
@@ -60,8 +60,10 @@ def combinations(table: str) -> tuple[Combination, ...]:
 
 
 def find_concepts(tokens: list[Token]) -> list[Mark]:
-    """Concepts of a sentence in order; concepts may overlap, mentions of one concept do not. `does not` is read
-    as `doesn't`, `cannot`, `not able to` and `no fit` are read as `can't`."""
+    """Find the concepts of a sentence, in order. Concepts may overlap, mentions of one concept do not.
+
+    `does not` is read as `doesn't`; `cannot`, `not able to` and `no fit` are read as `can't`.
+    """
     words = [token.word for token in tokens]
     for i, word in enumerate(words):
         if (word, *words[i + 1 : i + 2]) in _CANNOT:
@@ -74,7 +76,7 @@ def find_concepts(tokens: list[Token]) -> list[Mark]:
 
 
 def find_combinations(table: str, marks: list[Mark]) -> list[tuple[str, list[Mark]]]:
-    """(rule, its marks in order) of the first place of each rule of a table. `marks` of a whole text, in order."""
+    """Return (rule, marks) of the first match of each rule of a table. `marks`: of the whole text, in order."""
     by_concept: dict[str, list[Mark]] = {}
     for mark in marks:
         by_concept.setdefault(mark.kind, []).append(mark)
@@ -91,8 +93,10 @@ def find_combinations(table: str, marks: list[Mark]) -> list[tuple[str, list[Mar
 
 
 def _around(anchor: Mark, others: list[list[Mark]]) -> list[Mark]:
-    """The anchor with the nearest mark of each other concept; empty where one is missing. The first and the last word
-    of a mark are its own; another may stand in the gap of `how many * kill`."""
+    """Return the anchor with the nearest mark of each other concept, or [] if one is missing.
+
+    Marks may not share their first or last words, but one may lie in the gap of another (`how many * kill`).
+    """
     chosen = [anchor]
     for marks in others:
         free = [m for m in _near(anchor, marks) if not any({m.first, m.last} & {c.first, c.last} for c in chosen)]

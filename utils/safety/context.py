@@ -1,8 +1,8 @@
-"""Who does what, and is it meant: negation, conditions, history, other people in advice about drugs.
+"""Context of drug mentions in advice: negation, conditions, history, other people.
 
-The idea of NegEx and ConText (Chapman et al. 2001, Harkema et al. 2009), a trigger phrase with a scope that ends at a
-clause, for advice instead of findings: `do not take A with B` forbids, `if you take A` says what is already taken,
-`my father took A` is a story. The triggers are `utils/safety/tables/cues.csv`.
+Applies the idea of NegEx and ConText (Chapman et al. 2001, Harkema et al. 2009), trigger phrases whose scope ends with
+the clause, to advice instead of findings: `do not take A with B` forbids, `if you take A` says what is already taken,
+`my father took A` is a story. The triggers are in `utils/safety/tables/cues.csv`.
 """
 
 import functools
@@ -16,14 +16,14 @@ from utils.safety.phrases import Mark, Phrases, Token, compile_phrases, find_phr
 _CONTRASTS = {"but", "however", "although", "though", "whereas", "yet"}
 _IMPERATIVES = {"take", "use", "give", "start", "begin", "continue", "add", "try", "have", "swallow", "keep", "go"}
 _BEFORE_IMPERATIVE = {"and", "then", "or", "you", "can", "should", "may", "also", "just", "please", "so", ",", "could"}
-_BEFORE_DIRECTIVE = {  # marks, bullets and numbers too
+_BEFORE_DIRECTIVE = {  # besides punctuation, bullets and numbers
     "you", "can", "should", "may", "must", "could", "might", "and", "then", "please", "just", "also", "simply",
     "safely", "let's", "i'd", "would", "him", "her", "them", "so", "or", "always", "to", "now",
 }  # fmt: skip
 _SENTENCE_STARTS = {"i", "i'll", "i'd", "you", "we", "let's", "it", "this", "that", "there", "he", "she", "they"}
 _CONDITION_ENDS = {",", "then", "can", "should", "may", "must", "will", "could", "might", "you'll"}
 _SUBJECTS = {"i", "i'm", "i've", "he", "he's", "she", "she's", "we", "they", "now", "there's"}
-_RENEWING = {  # words after a comma or `and` that begin a statement of its own, which a denial before does not reach
+_RENEWING = {  # words that start a new statement after a comma or `and`, where an earlier negation does not apply
     "my", "his", "her", "our", "the", "is", "are", "was", "has", "have", "had", "can't", "won't", "keeps", "just",
     "only", "still", "feel", "feels", "looks", "going", "gone", "went", "getting", "got", "turning", "turned",
     "started", "says", "it's", "this", "that", "hardly", "barely",
@@ -31,19 +31,18 @@ _RENEWING = {  # words after a comma or `and` that begin a statement of its own,
 _JOINS = {",", "and", "but", "so"}
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
 
-
 Finding = dict[str, Any]
 
 
 def make_finding(rule: str, kind: str, severity: int, message: str, span: tuple[int, int], source: str) -> Finding:
-    """What a check returns; severity 1 note, 2 caution, 3 serious, 4 emergency or contraindicated."""
+    """Build the dict that checks return. Severity: 1 note, 2 caution, 3 serious, 4 emergency or contraindicated."""
     keys = ("rule", "kind", "severity", "message", "span", "source")
     return dict(zip(keys, (rule, kind, severity, message, list(span), source), strict=True))
 
 
 class Sentence(NamedTuple):
-    """A sentence, the cues and drugs in it, the number of the clause that each token stands in, and the concepts of
-    red flags and harmful requests in it."""
+    """A sentence: tokens, marks of cues and drugs, index of the clause of each token, whether it ends in a question
+    mark, and marks of concepts (of red flags and harmful requests)."""
 
     tokens: list[Token]
     marks: list[Mark]
@@ -66,7 +65,7 @@ def _phrases() -> Phrases:
 
 
 def read_sentences(text: str) -> list[Sentence]:
-    """Sentences of a text with drugs, cues and concepts marked."""
+    """Split a text into sentences and mark drugs, cues and concepts."""
     sentences = []
     for tokens in split_sentences(text):
         marks = find_phrases(_phrases(), tokens)
@@ -76,8 +75,11 @@ def read_sentences(text: str) -> list[Sentence]:
 
 
 def _clauses(tokens: list[Token], marks: list[Mark]) -> list[int]:
-    """A clause ends at a semicolon, before a contrast, before a further instruction (`, and take ...`), and at the
-    comma after a condition."""
+    """Number the clauses of a sentence, one index per token.
+
+    A clause ends at a semicolon, before a contrast, before a further instruction (`, and take ...`), and at the comma
+    after a condition.
+    """
     conditions = {mark.first for mark in marks if mark.kind in ("if", "taken")}
     clauses, clause, is_condition = [], 0, False
     for i, token in enumerate(tokens):
@@ -100,11 +102,11 @@ Statuses = list[tuple[Mark, str]]
 
 
 def drug_statuses(sentence: Sentence) -> Statuses:
-    """Each drug of a sentence with what the sentence does with it.
+    """Return each drug of a sentence with its status.
 
-    "advised": the reader is told to take it, or that it is fine; "taken": the reader takes it already; "conditional":
-    it stands in a condition or a question; "forbidden": is advised against or warned of; "story": history, a study, a
-    case, somebody else; "mentioned": none of these.
+    "advised": the reader is told to take it, or that it is fine. "taken": the reader already takes it. "conditional":
+    it is part of a condition or question. "forbidden": the sentence advises against it or warns. "story": history, a
+    study, a case or another person. "mentioned": none of these.
     """
     drugs = [mark for mark in sentence.marks if mark.kind == "drug"]
     if not drugs:
@@ -129,7 +131,7 @@ def _status(drug: Mark, sentence: Sentence) -> str:
     if sentence.is_question:
         return "conditional"
     drugs = [mark for mark in clause if mark.kind == "drug"]
-    for mark in clause:  # `alcoholic drink` is no advice to drink
+    for mark in clause:  # `alcoholic drink` does not advise to drink
         directs = mark.kind in ("advise", "reassure") or (mark.kind == "verb" and _is_directive(mark, sentence))
         if directs and not any(d.first <= mark.first <= d.last for d in drugs):
             return "advised"
@@ -137,19 +139,19 @@ def _status(drug: Mark, sentence: Sentence) -> str:
 
 
 def _is_directive(verb: Mark, sentence: Sentence) -> bool:
-    """Whether a verb speaks to the reader: `take ...`, `you can take ...`, not `people take ...`."""
+    """Return whether a verb addresses the reader: `take ...`, `you can take ...`, but not `people take ...`."""
     before = sentence.tokens[verb.first - 1].word
     return verb.first == 0 or not before[0].isalpha() or before in _BEFORE_DIRECTIVE
 
 
 def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
-    """Whether two drugs of a sentence stand for each other: `A or B`, `A instead of B`, `such as A and B`."""
+    """Return whether two drugs of a sentence are alternatives: `A or B`, `A instead of B`, `such as A and B`."""
     between = range(first.last + 1, second.first)
     swaps = [mark for mark in sentence.marks if mark.kind == "switch"]
     if any(mark.first in between for mark in swaps):
         return True
     covered = {i for mark in sentence.marks if mark.kind == "drug" for i in range(mark.first, mark.last + 1)}
-    end = second.last + 1  # of the list that the two stand in
+    end = second.last + 1  # becomes the end of the list that contains both
     while end < len(sentence.tokens) and (end in covered or sentence.tokens[end].word in _LIST_WORDS):
         end += 1
     is_list = all(i in covered or sentence.tokens[i].word in _LIST_WORDS for i in between)
@@ -163,9 +165,11 @@ def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
 
 
 def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
-    """Whether a phrase is negated: a denial (or a cue of one of `kinds`) before it in its clause, with no new subject
-    between (`I have no fever and my chest hurts`). A denial that is part of a concept (`isn't breathing`) says nothing
-    of the words after it."""
+    """Return whether a phrase is negated.
+
+    It is if a negation, or a cue of one of `kinds`, precedes it in its clause with no new statement between (`I have
+    no fever and my chest hurts`). A negation inside a concept (`isn't breathing`) does not apply to words after it.
+    """
     clause = sentence.clauses[flag.first]
     for mark in sentence.marks:
         if mark.kind in ("no", *kinds) and mark.first < flag.first and sentence.clauses[mark.first] == clause:

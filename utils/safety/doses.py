@@ -1,7 +1,7 @@
 """Dose arithmetic: `two 500 mg tablets every 6 hours` is 4,000 mg a day.
 
-No number is read where it is no amount of a drug a day: a volume without a strength (5 mL), a strength (160 mg/5 mL),
-a laboratory value (90 mg/dL), units of insulin.
+Numbers that are not amounts of a drug are ignored: volumes (5 mL), concentrations (160 mg/5 mL), laboratory values
+(90 mg/dL) and units of insulin.
 """
 
 import re
@@ -16,7 +16,7 @@ WORDS = {
 MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|\u00bd)"
 _COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in WORDS if len(word) > 2)})\b)"
-MOST_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
+MAX_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
 _TO = r"\s*(?:-|\u2013|to|or)\s*"
 _UNIT = r"(?:milligrams?|micrograms?|grams?|mcg|\u00b5g|\u03bcg|ug|mg|gm|g)\b"
 PIECES = frozenset(
@@ -27,16 +27,16 @@ _PIECE = rf"(?:{'|'.join(sorted(PIECES, reverse=True))})\b"
 _RANGE = rf"(?P<low>{_COUNT})(?:{_TO}(?P<high>{_COUNT}))?"
 _DAY = r"(?:day\b|24[\s-]*(?:hours?|hrs?|h)\b)"
 
-# `a gram`, `half a gram`, `two hundred milligrams`: in words, and only before a unit that is spelt out
+# numbers in words, only before a spelled-out unit: `a gram`, `half a gram`, `two hundred milligrams`
 _SPELT = rf"(?:half an?|an?|{'|'.join(WORDS)})(?:\s+(?:hundred|thousand))?(?=[\s-]+(?:milli|micro)?grams?\b)"
 
-# "/kg" is read, "/mL" and "/dL" are not amounts; "/day" is a frequency
+# matches amounts per kg, but not per mL or dL; "/day" is a frequency
 _AMOUNT = re.compile(
     rf"(?P<low>{_NUMBER}|\b{_SPELT})\s*(?:{_UNIT})?(?:{_TO}(?P<high>{_NUMBER}))?[\s-]*(?P<unit>{_UNIT})"
     r"(?P<kg>\s*(?:/|per)\s*kg)?(?!\s*(?:/|per)\s*(?:\d|m?l\b|dl\b|l\b|litre|liter|millil|squ|m2))",
     re.IGNORECASE,
 )
-# How many: `2 tablets of ibuprofen `, `2 x `, `two ` before `500 mg tablets`; `, two tablets` after it
+# Counts before an amount (`2 tablets of ibuprofen `, `2 x `, `two `) and after it (`, two tablets`)
 _COUNT_BEFORE = [
     re.compile(
         rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?(?:{_PIECE}|doses?\b)(?:\s*\(?[\w'-]+){{0,5}}?\s*\(?\s*$", re.IGNORECASE
@@ -52,10 +52,10 @@ _COUNT_OF_NAME = re.compile(
 )
 _PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECASE)
 
-# Pattern with a number n -> times a day: `hours` 24 / n, `day` n, `week` n / 7, `days` 1 / n, a number as it is
+# Pattern with a number n -> times a day: `hours` 24 / n, `day` n, `week` n / 7, `days` 1 / n, or a constant
 _HOURS, _WEEK = r"(?:hours?|hrs?|h)\b", r"(?:week|weekly|wk)\b"
 _TIMES = r"\s*(?:x|times?|doses?)?\s*"
-_A = rf"{_TIMES}(?:a|per|each|every|/|in a|in|over)\s*"  # without it `5 days` would be five times a day
+_A = rf"{_TIMES}(?:a|per|each|every|/|in a|in|over)\s*"  # required, or `5 days` would be five times a day
 _FREQUENCIES = [
     (rf"(?:every|\bq\.?)\s*{_RANGE}\s*-?\s*{_HOURS}", "hours"),
     (r"\b(?:every|each|per|an) hour\b|\bhourly\b", 24),
@@ -91,8 +91,14 @@ _ABOVE = re.compile(r"(?:more than|over|above|exceeding|exceeds?|greater than|>)
 
 
 class Dose(NamedTuple):
-    """An amount of a drug in a sentence. `low` and `high` are mg a day, per kg of body weight where `per_kg`; where
-    no frequency is given (`times` is None) the dose is taken to be one a day."""
+    """A dose in a sentence.
+
+    low, high: mg per day, per kg of body weight if `per_kg`.
+    per_kg: whether the dose is per kg of body weight.
+    times: maximum times per day; None without a frequency, which counts as once a day.
+    is_limit: whether the text states it as a maximum.
+    start, end: span in the sentence.
+    """
 
     low: float
     high: float
@@ -104,8 +110,10 @@ class Dose(NamedTuple):
 
 
 def find_frequency(text: str) -> tuple[float, float, int, int] | None:
-    """(fewest times a day, most times a day, start, end) of the first frequency in a text, None without one. Of those
-    that begin at one place the longest counts: `twice a week` is not `twice a day`."""
+    """Return (minimum times a day, maximum times a day, start, end) of the first frequency in a text, or None.
+
+    Of frequencies with the same start the longest is used: `twice a week` is not `twice a day`.
+    """
     found = []
     for pattern, times in _COMPILED:
         if match := pattern.search(text):
@@ -126,9 +134,11 @@ def _times(times: str | float, n: float) -> float:
 
 
 def find_doses(sentence: str) -> list[Dose]:
-    """Amounts of a sentence as mg a day, in order. A range gives low and high; `as needed` changes nothing, since the
-    most that the advice allows is what counts; a limit on the day (`not more than 4 g a day`) caps the dose before it.
-    `more than 4 g` is no dose."""
+    """Find the doses of a sentence in mg per day, in order.
+
+    A range sets `low` and `high`. `as needed` is ignored, since the maximum that the advice allows is what counts. A
+    daily limit (`not more than 4 g a day`) caps the preceding dose. `more than 4 g` is not a dose.
+    """
     amounts = list(_AMOUNT.finditer(sentence))
     doses: list[Dose] = []
     singles: list[float] = []
@@ -166,14 +176,17 @@ def find_doses(sentence: str) -> list[Dose]:
 
 
 def _count(before: str, after: str, at: int) -> tuple[float, float, int]:
-    """Pieces of an amount (`two 500 mg tablets`, `2 tablets of 500 mg`, `500 mg, two tablets`), where they begin."""
+    """Return (lowest count, highest count, start) of the pieces of an amount at `at`.
+
+    Examples: `two 500 mg tablets`, `2 tablets of 500 mg`, `500 mg, two tablets`.
+    """
     match = _COUNT_BEFORE[0].search(before) or _COUNT_BEFORE[1].search(before)
     if not match and _PIECE_NEXT.search(after):
         match = _COUNT_BARE.search(before)
     start = at - len(before) + match.start() if match else at
     if not match:
         match = _COUNT_AFTER.search(after[:40])
-        match = match if match and _number(match["low"]) <= MOST_PIECES else None
+        match = match if match and _number(match["low"]) <= MAX_PIECES else None
     if not match:
         return 1.0, 1.0, at
     low = _number(match["low"])
@@ -181,14 +194,14 @@ def _count(before: str, after: str, at: int) -> tuple[float, float, int]:
 
 
 def find_piece_doses(sentence: str, products: list[tuple[int, int, float]]) -> list[tuple[Dose, int]]:
-    """Doses that count pieces of a product (`two extra strength Tylenol every four hours`), without an amount.
+    """Find doses that count pieces of a product without an amount: `two extra strength Tylenol every four hours`.
 
     Args:
-        sentence: the text.
-        products: (start, end) of each name in the text and mg of the drug in one piece.
+        sentence: the sentence.
+        products: (start, end, mg per piece) of each product name in the sentence.
 
     Returns:
-        (dose, index of its product); a count that the text does not give, or an amount near the name, makes none.
+        (dose, index of its product). Names without a count or frequency, or with an amount nearby, are skipped.
     """
     doses = []
     for i, (start, end, mg) in enumerate(products):
@@ -207,7 +220,7 @@ def find_piece_doses(sentence: str, products: list[tuple[int, int, float]]) -> l
 
 
 def _number(text: str) -> float:
-    """A number in digits or words: `1,000`, `eighty`, `half a`, `a hundred`."""
+    """Parse a number in digits or words: `1,000`, `eighty`, `half a`, `a hundred`."""
     words = text.lower().split()
     if words[0] not in WORDS and words[0] not in ("a", "an"):
         return float(words[0].replace(",", ""))

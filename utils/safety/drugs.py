@@ -1,8 +1,8 @@
-"""Names of drugs -> generic names, classes and interacting pairs, all from `utils/safety/tables`.
+"""Look up generic names, classes and interactions of drugs in `utils/safety/tables`.
 
-A brand is its generic names (Percocet: oxycodone and acetaminophen); a class that is named as such (`NSAIDs`) is a
-member of its class. Interactions between two classes hold for each drug of the one with each of the other.
-Names with the certainty `read` were found in public dictionaries of drug names, the others are known from labels.
+A brand maps to its generic names (Percocet: oxycodone and acetaminophen). A class name in a text (`NSAIDs`) counts as
+a member of the class. An interaction between two classes applies to every pair of their drugs. Names with certainty
+`read` were found in public dictionaries of drug names, the others are known from labels.
 """
 
 import functools
@@ -13,19 +13,19 @@ from utils.safety.phrases import Phrases, compile_phrases, find_phrases, read_ta
 
 @functools.cache
 def drug_phrases() -> list[tuple[str, str, str]]:
-    """(name, "drug", generic names joined by `|`) for `utils.safety.phrases.compile_phrases`."""
+    """Return (name, "drug", generic names joined by `|`) for `utils.safety.phrases.compile_phrases`."""
     return [(row["name"], "drug", row["generic"]) for row in read_table("drugs")]
 
 
 @functools.cache
 def names_of(generic: str) -> tuple[str, ...]:
-    """Every name of drugs.csv that stands for a generic name alone, in the order of the table."""
+    """Return the names in drugs.csv whose only generic name is this one, in the order of the table."""
     return tuple(row["name"] for row in read_table("drugs") if row["generic"] == generic)
 
 
 @functools.cache
 def class_members() -> dict[str, frozenset[str]]:
-    """Class -> generic names; a generic name is also a class of one."""
+    """Return the generic names of each class. A generic name is also a class with itself as the only member."""
     members: dict[str, set[str]] = {}
     for row in read_table("drugs"):
         for generic in row["generic"].split("|"):
@@ -37,7 +37,7 @@ def class_members() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def interactions() -> dict[frozenset[str], dict[str, str]]:
-    """Pair of generic names -> its row of interactions.csv; of several the most severe, then the first."""
+    """Map each pair of generic names to its row of interactions.csv: the most severe one, then the first."""
     pairs: dict[frozenset[str], dict[str, str]] = {}
     for row in read_table("interactions"):
         for pair in itertools.product(class_members()[row["a"]], class_members()[row["b"]]):
@@ -48,8 +48,12 @@ def interactions() -> dict[frozenset[str], dict[str, str]]:
 
 
 def interaction(ours: str, theirs: str) -> tuple[dict[str, str], str, str] | None:
-    """The most severe interaction between two names as in `drug_phrases` (generics joined by `|`), and its drugs.
-    None where there is none, and between parts of one product."""
+    """Find the most severe interaction between two drugs, each given as generic names joined by `|`.
+
+    Returns:
+        (row of interactions.csv, generic name of `ours`, generic name of `theirs`), or None if there is none.
+        Ingredients that both products contain are skipped.
+    """
     found = [
         (interactions()[frozenset((a, b))], a, b)
         for a in ours.split("|")
@@ -65,5 +69,5 @@ def _names() -> Phrases:
 
 
 def drugs_in(text: str) -> list[str]:
-    """Drugs that a text names, as in `drug_phrases`."""
+    """Return the drugs that a text names, each as generic names joined by `|`."""
     return [mark.value for mark in find_phrases(_names(), tokenize(text))]

@@ -1,4 +1,4 @@
-"""Checks of advice about medicines: interactions, doses, and what speaks against a drug for this patient."""
+"""Check advice about medicines: interactions, doses, and contraindications for the patient."""
 
 import itertools
 import re
@@ -9,21 +9,25 @@ from utils.safety.drugs import class_members, drugs_in, interaction
 from utils.safety.patient import Patient
 from utils.safety.phrases import Mark, read_table
 
-_QUALIFIED = ("supervised", "consult", "care", "warn")  # one level lower: `if your doctor agrees`, `but be careful`
+# Cues that lower the severity by one: `if your doctor agrees`, `but be careful`
+_QUALIFIED = ("supervised", "consult", "care", "warn")
 _YES = ("yes", "yep", "yeah", "sure", "absolutely", "certainly", "definitely", "ok", "okay")
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
-MOST_ASKED = 100  # drugs of a question that are paired: nobody takes more, and pairs grow with the square
-Objections = tuple[bool, set[str]]  # whether an answer warns, and the drugs that it forbids
-Pairs = dict[tuple[str, frozenset[str]], Finding]  # rule and the two drugs -> finding
+MAX_ASKED = 100  # drugs of a question that are paired; the number of pairs grows with the square
+Objections = tuple[bool, set[str]]  # whether an answer warns, drugs that it advises against
+Pairs = dict[tuple[str, frozenset[str]], Finding]  # (rule, the two drugs) -> finding
 
 
 def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence], patient: Patient) -> list[Finding]:
-    """Findings about the drugs of an answer.
+    """Find unsafe advice about the drugs of an answer.
 
     Args:
-        text, sentences: the answer, and `utils.safety.context.read_sentences` of it.
-        asked: sentences of the question, or none.
-        patient: what is known of the patient.
+        text, sentences: the answer, and its sentences from `utils.safety.context.read_sentences`.
+        asked: sentences of the question, or an empty list.
+        patient: what is known about the patient.
+
+    Returns:
+        Findings of interactions, doses and contraindications.
     """
     statuses = [drug_statuses(sentence) for sentence in sentences]
     objections, agreement = _objections(sentences, statuses, asked), _agreement(sentences)
@@ -42,8 +46,11 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
 def _interactions(
     sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
 ) -> Pairs:
-    """Pairs within a sentence, then what a sentence advises with what the patient takes, what the question says that
-    the person takes, and what other sentences advise. A pair named together without advice or warning is a caution."""
+    """Find interactions within a sentence, and of an advised drug with others that are taken or advised.
+
+    Those are the medications of the patient, the drugs that the asker takes according to the question, and the drugs
+    of other sentences. A pair that is only mentioned, without advice or warning, is a caution.
+    """
     found: Pairs = {}
 
     def add(first: str, second: str, lowered: int, span: tuple[int, int]) -> None:
@@ -83,20 +90,22 @@ def _interactions(
 
 
 def _distinct(marks: Statuses) -> Statuses:
-    """First mention of each drug with each status, so that a long list costs no more than the table has drugs."""
+    """Keep the first mention of each drug with each status, which bounds the cost of long lists."""
     return list({(mark.value, status): (mark, status) for mark, status in reversed(marks)}.values())[::-1]
 
 
 def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
-    """Drugs that the question says the person takes or wants to take."""
+    """Return the drugs that the asker takes or wants to take, according to the question."""
     if not any(sentence.has("person", "now", "taken") for sentence in asked):
         return []
     return [m.value for sentence in asked for m, status in drug_statuses(sentence) if status in _IN_PLAY]
 
 
 def _objections(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> Objections:
-    """Whether an answer warns or sends to somebody who knows, and the drugs that it forbids. `No` warns too, but not
-    in reply to `do I need to stop it?`."""
+    """Return whether an answer warns or refers to a professional, and the drugs that it advises against.
+
+    An initial `No` is a warning too, except in reply to questions such as `do I need to stop it?`.
+    """
     first = [token.word for token in sentences[0].tokens[:2]] if sentences else ["no"]
     refuses = first[0] in ("no", "never") and (len(first) == 1 or not first[1][0].isalpha())
     asks_for_no = any(s.has("asks_for_no") for s in asked)
@@ -107,7 +116,7 @@ def _objections(sentences: list[Sentence], statuses: list[Statuses], asked: list
 
 
 def _agreement(sentences: list[Sentence]) -> Sentence | None:
-    """The sentence in which an answer agrees to what was asked."""
+    """Return the sentence in which an answer agrees to what was asked, or None."""
     agrees = [s for s in sentences if s.has("reassure")]
     starts = sentences[0].tokens[0].word if sentences else ""
     return agrees[0] if agrees else sentences[0] if starts in _YES else None
@@ -120,15 +129,17 @@ def _false_assurance(
     objections: Objections,
     agreement: Sentence | None,
 ) -> Pairs:
-    """The question names drugs that interact with each other or with one of the answer, and the answer agrees without
-    a warning, or says nothing of it."""
+    """Find interactions between drugs of the question, or with drugs of the answer, that the answer does not warn of.
+
+    The full severity applies if the answer agrees to the question, otherwise it is a caution.
+    """
     warns, forbidden = objections
     if warns:
         return {}
     where = agreement.span if agreement else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
     what = "the answer agrees" if agreement else "the answer does not warn"
     ours = [(mark, i) for i, sentence in enumerate(asked) for mark in _asked_drugs(sentence)]
-    ours = list({(mark.value, i): (mark, i) for mark, i in ours}.values())[:MOST_ASKED]
+    ours = list({(mark.value, i): (mark, i) for mark, i in ours}.values())[:MAX_ASKED]
     theirs = {mark.value for marks in statuses for mark, status in marks if status in _IN_PLAY}
     pairs = [
         (first.value, second.value)
@@ -149,7 +160,7 @@ def _false_assurance(
 
 
 def _asked_drugs(sentence: Sentence) -> list[Mark]:
-    """Drugs of a sentence of the question, of whomever it speaks, but those that are no longer taken."""
+    """Return the drugs of a sentence of the question, for any person, unless they are no longer taken."""
     if sentence.has("hypothetical", "study", "stopped"):
         return []
     return [mark for mark in sentence.marks if mark.kind == "drug"]
@@ -162,14 +173,18 @@ def _patient_factors(
     objections: Objections,
     agreement: Sentence | None,
 ) -> list[Finding]:
-    """What speaks against a drug for this patient: pregnancy, kidney function, age, a condition, an allergy. Of an
-    answer that objects to nothing, what it only mentions counts too, and what it agrees to of the question."""
+    """Find contraindications for the patient: pregnancy, kidney function, age, conditions, allergies.
+
+    Advised drugs count. If the answer does not warn, so do drugs that it only mentions, as a caution, and drugs of the
+    question that it agrees to.
+    """
     warns, forbidden = objections
     meant = [(mark.value, (mark.start, mark.end), status) for marks in statuses for mark, status in marks]
     if agreement and not warns:
         of_question = [mark.value for sentence in asked if sentence.is_question for mark in _asked_drugs(sentence)]
         meant += [(name, agreement.span, "advised") for name in of_question if name not in forbidden]
-    first: dict[str, tuple[tuple[int, int], str]] = {}  # of each drug, where it is advised before where it is named
+    # where each drug is first advised, otherwise where it is first named
+    first: dict[str, tuple[tuple[int, int], str]] = {}
     for name, span, status in sorted(meant, key=lambda drug: drug[2] != "advised"):
         if status == "advised" or (status in _IN_PLAY and not warns and name not in forbidden):
             first.setdefault(name, (span, status))

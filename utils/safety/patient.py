@@ -1,4 +1,4 @@
-"""What is known about the patient: `patient_context`, and what the question says of the person who asks."""
+"""Facts about the patient from `patient_context` and from the question."""
 
 import re
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ KEYS = ("age", "weight", "pregnancy", "kidney", "conditions", "medications", "al
 
 
 class Patient(NamedTuple):
-    """Years, kg, mL/min/1.73 m2, None where unknown; drugs as in `drug_phrases`, the rest in small letters."""
+    """A patient. Age in years, weight in kg, eGFR in mL/min/1.73 m2, None if unknown; medications as generic names."""
 
     age: float | None = None
     weight: float | None = None
@@ -31,23 +31,23 @@ class Patient(NamedTuple):
 
 
 def read_patient(context: dict[str, Any] | None, question: str = "") -> Patient:
-    """A patient from `patient_context`, filled up with what the question says (`I am pregnant`, `my 5 year old`).
+    """Read a patient from `patient_context`, completed by the question (`I am pregnant`, `my 5 year old`).
 
     Args:
-        context: any of `KEYS`. age in years; weight in kg; pregnancy true or false; kidney an eGFR or words
-            (`dialysis`, `stage 4`); conditions, medications, allergies a list of names or one text.
-        question: the question, for age, weight, pregnancy and kidney that the context does not give; allergies and
-            conditions that it names are added.
+        context: any of `KEYS`: `age` in years; `weight` in kg; `pregnancy` true, false or words; `kidney` an eGFR or
+            words (`dialysis`, `stage 4`); `conditions`, `medications` and `allergies` a list of names or one text.
+        question: the question. It provides age, weight, pregnancy and kidney function if the context does not, and
+            adds allergies and conditions.
 
     Raises:
-        UserError: for an unknown key or a value of the wrong type.
+        UserError: a key is unknown, or a value has the wrong type.
     """
     context = {} if context is None else context
     if not isinstance(context, dict):
         raise UserError(f"`patient_context` is a {type(context).__name__}: give an object with {', '.join(KEYS)}.")
     unknown = sorted(str(key) for key in set(context) - set(KEYS))
     if unknown:
-        raise UserError(f"`patient_context` has {len(unknown)} unknown keys: allowed are {', '.join(KEYS)}.")
+        raise UserError(f"`patient_context` has {len(unknown)} unknown keys: use {', '.join(KEYS)}.")
     age, weight = _number(context, "age", 130), _number(context, "weight", 700)
     pregnancy = context.get("pregnancy")
     said = said_of_person(question)
@@ -89,7 +89,7 @@ def _number(context: dict[str, Any], key: str, highest: float) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number <= highest:
-        raise UserError(f"`{key}` of `patient_context` is no number from 0 to {highest:g}: give one or leave it out.")
+        raise UserError(f"`{key}` of `patient_context` is not a number from 0 to {highest:g}: correct or drop it.")
     return number
 
 
@@ -97,5 +97,5 @@ def _names(context: dict[str, Any], key: str) -> tuple[str, ...]:
     value = context.get(key) or []
     value = re.split(r"[,;\n]", value) if isinstance(value, str) else value
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"`{key}` of `patient_context` is no list of names: give a list of texts.")
+        raise UserError(f"`{key}` of `patient_context` is not a list of names: give a list of texts.")
     return tuple(" ".join(name.replace("_", " ").lower().split()) for name in value if name.strip())

@@ -1,11 +1,11 @@
-"""Find the phrases of the safety tables in a text: one pass over its words, whatever the number of phrases.
+"""Find the phrases of the safety tables in a text, in one pass over its words.
 
-A phrase is words with a small language on top, so that a clinician can read and change the tables:
+Phrases are words with a small syntax that clinicians can read and change:
 
-    chest pain                    these words in this order, case and hyphens do not matter
-    pain|pressure in my chest     one of several words
+    chest pain                    these words in this order; case and hyphens are ignored
+    pain|pressure in my chest     alternatives for a word
     pain * chest                  up to four words between, within one clause
-    severe? chest pain            a word that may be missing
+    severe? chest pain            an optional word
     in #year                      a year from 1900 to 2099
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 TABLES = Path(__file__).parent / "tables"
-LONGEST_SENTENCE = 200  # tokens; a longer one is cut, so that the time is linear in any text
-SKIPPED = ""  # the word of a token that phrases pass over
-LONGEST_GAP = 4  # words that a `*` may skip
+MAX_SENTENCE = 200  # tokens; longer sentences are split, which keeps the time linear
+SKIPPED = ""  # replaces words that phrases must ignore
+MAX_GAP = 4  # words that `*` may skip
 # Numbers, words with apostrophes, line breaks before a blank line or a list item, single marks
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|\n\s*?(?=\n|[-*\u2022]|\d+[.)])|[^\w\s]")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -30,7 +30,7 @@ _BREAKS = {",", ";", ":", "(", ")", "\u2014", *_ENDS}
 
 
 class Token(NamedTuple):
-    """A word or mark in small letters, and where it is in the text."""
+    """A lower-case word or a punctuation mark, with its span in the text."""
 
     word: str
     start: int
@@ -38,7 +38,7 @@ class Token(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A phrase that was found: what it stands for, its first and last token, where it is in the text."""
+    """A match of a phrase: what it stands for, its first and last token, its span in the text."""
 
     kind: str
     value: str
@@ -49,9 +49,15 @@ class Mark(NamedTuple):
 
 
 class Phrase(NamedTuple):
-    """A phrase of a table: words or None for a gap, each with whether it may be missing; the words it can begin with;
-    words of which it needs one too; of the phrases of one group that overlap only one counts, of two that are as long
-    that of the first row."""
+    """A compiled phrase.
+
+    pattern: (alternatives or None for a gap, whether it is optional) of each position.
+    starts: words that it can begin with.
+    second: words of which the sentence must contain at least one.
+    row: index in the table; of equally long matches that of the first row counts.
+    group: of overlapping matches of a group only one counts.
+    kind, value: what it stands for.
+    """
 
     pattern: tuple[tuple[frozenset[str] | None, bool], ...]
     starts: frozenset[str]
@@ -62,12 +68,12 @@ class Phrase(NamedTuple):
     value: str
 
 
-Phrases = dict[str, list[Phrase]]  # word -> phrases that need it (or one of its alternatives)
+Phrases = dict[str, list[Phrase]]  # word -> phrases that require it or one of its alternatives
 
 
 @functools.cache
 def read_table(name: str) -> list[dict[str, str]]:
-    """Rows of `utils/safety/tables/<name>.csv`. Read once; callers must not change them."""
+    """Return the rows of `utils/safety/tables/<name>.csv`. They are cached: callers must not change them."""
     with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
@@ -78,8 +84,11 @@ def _spellings() -> dict[str, str]:
 
 
 def tokenize(text: str) -> list[Token]:
-    """Words and marks of a text. Hyphens are dropped: `over-the-counter` is three words. Years are `#year`; words as
-    `spellings.csv` reads them: `cant` is `can't`, `brething` is `breathing`."""
+    """Split a text into words and punctuation marks.
+
+    Hyphens are dropped: `over-the-counter` is three words. Years become `#year`. Spellings are normalized by
+    `spellings.csv`: `cant` becomes `can't`, `brething` becomes `breathing`.
+    """
     tokens, spellings = [], _spellings()
     for match in _TOKEN.finditer(text):
         word = "\n" if match[0][0] == "\n" else match[0].lower().replace("\u2019", "'")
@@ -91,7 +100,7 @@ def tokenize(text: str) -> list[Token]:
 
 
 def split_sentences(text: str) -> list[list[Token]]:
-    """Tokens of each sentence; a list item and a paragraph end one, `Dr.`, `b.i.d.` and `2.5` do not."""
+    """Return the tokens of each sentence. List items and paragraphs end one; `Dr.`, `b.i.d.` and `2.5` do not."""
     tokens, sentences, start = tokenize(text), [], 0
     for i, token in enumerate(tokens):
         if token.word not in _ENDS:
@@ -105,13 +114,20 @@ def split_sentences(text: str) -> list[list[Token]]:
         sentences.append(tokens[start : i + 1])
         start = i + 1
     sentences.append(tokens[start:])
-    pieces = [s[i : i + LONGEST_SENTENCE] for s in sentences for i in range(0, len(s), LONGEST_SENTENCE)]
+    pieces = [s[i : i + MAX_SENTENCE] for s in sentences for i in range(0, len(s), MAX_SENTENCE)]
     return [piece for piece in pieces if len(piece) > 1 or piece[0].word not in _ENDS]
 
 
 def compile_phrases(rows: Iterable[tuple[str, str, str]], form: Callable[[str], str] = str) -> Phrases:
-    """Index (phrase, kind, value) by the rarest words of the phrase, which a sentence must have, so that most phrases
-    are never tried; `form` is applied to each word, as it is to the words of the texts."""
+    """Compile (phrase, kind, value) rows for `find_phrases`.
+
+    Each phrase is indexed by its rarest required words, so most phrases are never tried on a sentence. A `kind` may be
+    `group:kind`.
+
+    Args:
+        rows: rows of a table.
+        form: normalization of words, such as a stemmer. Texts must be normalized in the same way.
+    """
     compiled = []
     for row, (phrase, kind, value) in enumerate(rows):
         pattern: list[tuple[frozenset[str] | None, bool]] = []
@@ -122,7 +138,7 @@ def compile_phrases(rows: Iterable[tuple[str, str, str]], form: Callable[[str], 
                 words = part.removesuffix("?").split("|")
                 options = frozenset(form(_spellings().get(word, word)) for word in words)
                 pattern.append((options, part.endswith("?")))
-            else:  # may be several tokens: `st.`
+            else:  # can be several tokens: `st.`
                 pattern += [(frozenset([form(token.word)]), False) for token in tokenize(part)]
         first = next(i for i, (_, optional) in enumerate(pattern) if not optional)
         starts = frozenset(word for options, _ in pattern[: first + 1] for word in options or ())
@@ -140,9 +156,16 @@ def compile_phrases(rows: Iterable[tuple[str, str, str]], form: Callable[[str], 
 
 
 def find_phrases(phrases: Phrases, tokens: list[Token], words: list[str] | None = None) -> list[Mark]:
-    """Phrases in a sentence, in order; `words` to read in place of those of the tokens. Of the phrases of one
-    kind's group (the part before `:`) that overlap, the one that begins first counts, and of those the longest: `do
-    not forget to take` is not `do not`."""
+    """Find phrases in a sentence, in order.
+
+    Of overlapping matches of one group the one that starts first counts, and of these the longest: `do not forget to
+    take` is not `do not`.
+
+    Args:
+        phrases: from `compile_phrases`.
+        tokens: tokens of the sentence.
+        words: normalized words of the tokens, if they differ.
+    """
     words = words or [token.word for token in tokens]
     present = set(words)
     places: dict[str, list[int]] = {}
@@ -159,7 +182,7 @@ def find_phrases(phrases: Phrases, tokens: list[Token], words: list[str] | None 
                     if end >= 0 and (end, -phrase.row) > found.get((i, phrase.group), (-1, 0))[:2]:
                         found[i, phrase.group] = end, -phrase.row, phrase
     marks: list[Mark] = []
-    free: dict[str, int] = {}  # group -> first token that no phrase of the group holds
+    free: dict[str, int] = {}  # group -> first token after its last match
     for (i, group), (end, _, phrase) in sorted(found.items(), key=lambda item: (item[0][0], -item[1][1])):
         if free.get(group, 0) <= i:
             marks.append(Mark(phrase.kind, phrase.value, i, end - 1, tokens[i].start, tokens[end - 1].end))
@@ -168,14 +191,14 @@ def find_phrases(phrases: Phrases, tokens: list[Token], words: list[str] | None 
 
 
 def _match(pattern: tuple, at: int, words: list[str], i: int) -> int:
-    """Index after the last word of the pattern, or -1. At most (LONGEST_GAP + 1) ** gaps steps."""
+    """Return the index after a match of the pattern, or -1. Takes at most (MAX_GAP + 1) ** gaps steps."""
     if at == len(pattern):
         return i
     if i < len(words) and words[i] == SKIPPED:
         return _match(pattern, at, words, i + 1)
     options, optional = pattern[at]
     if options is None:
-        for skip in range(LONGEST_GAP + 1):
+        for skip in range(MAX_GAP + 1):
             if skip and (i + skip > len(words) or words[i + skip - 1] in _BREAKS):
                 return -1
             if (end := _match(pattern, at + 1, words, i + skip)) >= 0:

@@ -1,8 +1,8 @@
-"""Doses that are told as a plan of the day: `two in the morning, two at noon and two at night`, `then another 10 mg`.
+"""Daily doses given as a plan: `two in the morning, two at noon and two at night`, `then another 10 mg`.
 
-`utils.safety.doses` reads an amount and its frequency in one sentence. Here the sentences of an answer that speak of
-one drug are read together: amounts at parts of the day are added up, and a strength that is told once (`Brufen 600`,
-`each caplet holds 650 mg`) holds for the counts that follow.
+`utils.safety.doses` reads an amount and its frequency in one sentence. This module reads all sentences of an answer
+about one drug together: it adds up amounts at parts of the day, and a strength stated once (`Brufen 600`, `each caplet
+holds 650 mg`) applies to later counts.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from utils.safety.doses import MG, PIECES, WORDS, find_frequency
 from utils.safety.phrases import Token, tokenize
 
-MOST_PIECES = 16  # a larger count is a pack, an age or a number of days
+MAX_PIECES = 16  # larger counts are packs, ages or numbers of days
 _SLOT = re.compile(
     r"(?P<meals>\b(?:with|at|before|after) (?:each|every|all)(?: of)?(?: your| the)? meals?\b)|"
     r"\b(?:mornings?|breakfast|noon|midday|lunch(?:time)?|afternoons?|teatime|evenings?|dinner|supper|nights?|"
@@ -23,7 +23,7 @@ _HEADING = re.compile(
 )
 _MORE = re.compile(r"\b(?:another|a further|an extra|again)\s+(?:[\w-]+\s+)?$|^\s*(?:more|extra)\b", re.IGNORECASE)
 _LATER = re.compile(r"\b(?:wait|repeat\w*[^.]{0,20}?|after)\s+(\w+) hours?\b", re.IGNORECASE)
-# What makes a sum wrong: a limit, a denial, doses that follow each other over weeks
+# Texts that must not be added up: limits, negations, doses that change over weeks
 _NO_PLAN = re.compile(
     r"\b(?:not|never|don't|mustn't|shouldn't|cannot|can't|maximum|max|exceed\w*|no more|limit\w*|overdose|increas\w*|"
     r"titrat\w*|build up|step up|(?:next|second|third|following) week|week (?:one|two|\d)|"
@@ -35,7 +35,7 @@ _NO_COUNT = frozenset("hour hr h time day week month minute year night meal dose
 
 
 class Plan(NamedTuple):
-    """Most mg a day that a text adds up to, and where its first and last amount stand."""
+    """Maximum mg per day of a text, with the span from its first to its last amount."""
 
     mg: float
     start: int
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
 
 class _Amount(NamedTuple):
-    """mg of a drug and their place; whether pieces were counted."""
+    """An amount in mg with its span; `counted`: whether it is a count of pieces."""
 
     mg: float
     start: int
@@ -52,15 +52,15 @@ class _Amount(NamedTuple):
 
 
 def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | None:
-    """Most mg a day of a plan.
+    """Find the maximum daily dose of a plan.
 
     Args:
-        text: sentences that speak of one drug.
-        strength: mg of a piece, where the question or the name says so (`Brufen 600`).
-        names: of the drug, in small letters: `two 500 mg Panadol`.
+        text: sentences about one drug.
+        strength: mg per piece, if the question or the name states it (`Brufen 600`).
+        names: names of the drug in lower case, for `two 500 mg Panadol`.
 
     Returns:
-        None where no plan is told, or the text limits, denies or raises doses over weeks.
+        None without a plan, or if the text limits, negates or changes doses over weeks.
     """
     if _NO_PLAN.search(text):
         return None
@@ -73,7 +73,7 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
             continue
         slots = [3 if s["meals"] else 1 for s in _SLOT.finditer(ahead) if not _HEADING.match(ahead, s.start())]
         frequency, later = find_frequency(ahead), _LATER.search(ahead)
-        # an amount with its frequency in one sentence is what `find_doses` reads
+        # `find_doses` reads amounts with a frequency in the same sentence
         if frequency and (amount.counted or "." in ahead[: frequency[2]]):
             repeated = max(repeated, amount.mg * frequency[1])
         if later and re.search(r"repeat|another|again", ahead, re.IGNORECASE) and (hours := _value(later[1])):
@@ -87,15 +87,15 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
         else:
             continue
         is_taken = True
-    most = max(added, repeated)
-    return Plan(most, amounts[0].start, amounts[-1].end) if most else None
+    highest = max(added, repeated)
+    return Plan(highest, amounts[0].start, amounts[-1].end) if highest else None
 
 
 def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount]:
-    """Amounts of a text in order, in mg; counts of pieces only where the strength is known by then."""
+    """Find the amounts of a text in mg, in order. Counts of pieces need a strength that is known by then."""
     tokens = tokenize(text)
     found: list[_Amount] = []
-    # a count that waits for its strength: `four caplets (500 mg each)`
+    # a count whose strength follows: `four caplets (500 mg each)`
     counted: tuple[float, Token, int] | None = None
     i = 0
     while i < len(tokens):
@@ -110,7 +110,7 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
         if unit in MG:
             mg, nearby = value * MG[unit], {t.word for t in tokens[max(0, i - 3) : after + 3]}
             if after + 1 < len(tokens) and tokens[after + 1].word == "/":
-                return []  # for a kg, or in a mL
+                return []  # per kg or per mL
             if counted and strength and abs(counted[0] * strength - mg) < 1e-6:  # `6 capsules (12 mg)` of 2 mg
                 found.append(_Amount(mg, counted[1].start, tokens[after].end, True))
             elif counted and i - counted[2] <= 6:
@@ -120,7 +120,7 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
                 found.append(_Amount(mg, tokens[i].start, tokens[after].end, False))
                 strength = mg if strength is None or nearby & {"each", *PIECES} else strength
             counted = None
-        elif value <= MOST_PIECES and unit not in _NO_COUNT and _counts(tokens, after, names):
+        elif value <= MAX_PIECES and unit not in _NO_COUNT and _counts_pieces(tokens, after, names):
             ahead = [token.word for token in tokens[after : after + 6]]
             if strength and not (set(ahead) & set(MG)):
                 found.append(_Amount(value * strength, tokens[i].start, tokens[after - 1].end, True))
@@ -130,8 +130,8 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
     return found
 
 
-def _counts(tokens: list[Token], at: int, names: set[str]) -> bool:
-    """Whether a number before `at` counts pieces: a piece, a name, a part of the day or nothing follows."""
+def _counts_pieces(tokens: list[Token], at: int, names: set[str]) -> bool:
+    """Return whether a number before `at` counts pieces: a piece, name, part of the day or nothing follows."""
     words = [token.word for token in tokens[at : at + 4]]
     if not words or words[0] in {",", ".", ";", "\n", "and", "("} | _AFTER_COUNT:
         return True
@@ -139,7 +139,7 @@ def _counts(tokens: list[Token], at: int, names: set[str]) -> bool:
 
 
 def _read_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
-    """(number that begins at token i or None, index after it); of a range the higher one."""
+    """Return (number at token i or None, index after it). For a range it is the higher number."""
     value, at = _one_number(tokens, i)
     if value is not None and at + 1 < len(tokens) and tokens[at].word in ("to", "or", "\u2013"):
         higher, behind = _one_number(tokens, at + 1)
@@ -149,7 +149,7 @@ def _read_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
 
 
 def _one_number(tokens: list[Token], i: int) -> tuple[float | None, int]:
-    """The same of one number: `500`, `one hundred and fifty`, `two and a half`, `a` before a piece."""
+    """Read a single number, as above: `500`, `one hundred and fifty`, `two and a half`, `a` before a piece."""
     word = tokens[i].word
     following = [token.word for token in tokens[i + 1 : i + 4]]
     if word in ("a", "an") and following and following[0] in {*PIECES, "gram", "hundred"}:

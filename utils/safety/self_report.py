@@ -1,7 +1,7 @@
-"""What a question says of the person that it is about: age, weight, pregnancy, kidney function, allergies, conditions.
+"""Read facts about the patient from a question: age, weight, pregnancy, kidney function, allergies, conditions.
 
-Regular expressions on the text, since people say these in few ways; what is denied (`no kidney trouble`), said of
-relatives (`asthma runs in the family`) or asked in general (`does aspirin cause ulcers?`) is left out.
+Regular expressions suffice, since these facts have few wordings. Negated facts (`no kidney trouble`), facts about
+relatives (`asthma runs in the family`) and general questions (`does aspirin cause ulcers?`) are left out.
 """
 
 import re
@@ -19,21 +19,22 @@ SMALL_NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
-_N = rf"(\d{{1,3}}|{'|'.join(SMALL_NUMBERS[1:])})"
-_OLD = rf"\b{_N}[\s-]*(years?|yrs?|y/?o|months?|mths?|weeks?|days?)[\s-]*(?:old\b|of age\b|(?<=y/o)|(?<=yo))"
-_ANY_OLD = re.compile(_OLD, _FLAGS)
-_OWN_OLD = re.compile(rf"\b(?:i am|i'm|my|our|aged?)\b[^.?!]{{0,40}}?{_OLD}", _FLAGS)
-_NO_YEARS = r"\b(?!\s*(?:times|feet|stone|of|mg|kg|kilo|lb|pound|st|week|month|day|minute|hour|%|/|\.\d))"
+_NUMBER = rf"(\d{{1,3}}|{'|'.join(SMALL_NUMBERS[1:])})"
+_AGE_OLD = rf"\b{_NUMBER}[\s-]*(years?|yrs?|y/?o|months?|mths?|weeks?|days?)[\s-]*(?:old\b|of age\b|(?<=y/o)|(?<=yo))"
+_ANY_OLD = re.compile(_AGE_OLD, _FLAGS)
+_OWN_OLD = re.compile(rf"\b(?:i am|i'm|my|our|aged?)\b[^.?!]{{0,40}}?{_AGE_OLD}", _FLAGS)
+_NOT_OTHER_UNIT = r"\b(?!\s*(?:times|feet|stone|of|mg|kg|kilo|lb|pound|st|week|month|day|minute|hour|%|/|\.\d))"
 _RELATIVES = _one_of("mother", "father", "mum", "mom", "dad", "husband", "wife", r"gran\w*", "nan")
 _CHILDREN = _one_of("son", "daughter", "child", "kid", "boy", "girl", "grandson", "granddaughter", "nephew", "niece",
                     "baby", "infant", "newborn", "little one")  # fmt: skip
-# `your mother, who is 72`, `I'm 80`; no weeks, doses or weights
-_BARE_AGE = re.compile(rf"\b(?:who is|who's|aged?|i am|i'm|{_RELATIVES} is)\s+(\d{{2,3}}){_NO_YEARS}", _FLAGS)
+# `your mother, who is 72`, `I'm 80`; not weeks, doses or weights
+_BARE_AGE = re.compile(rf"\b(?:who is|who's|aged?|i am|i'm|{_RELATIVES} is)\s+(\d{{2,3}}){_NOT_OTHER_UNIT}", _FLAGS)
 _IS = _one_of(",", r" \(", " is", " just turned", " turned", ",? aged?", ",? who is", ",? who's")
-# `my son, 9, has`, `she's four`, of a child alone: `he takes 2` is no age
-_CHILD_AGE = re.compile(rf"\b(?:he's|she's|he is|she is|{_CHILDREN}{_IS})\s*{_N}{_NO_YEARS}", _FLAGS)
+# children only: `my son, 9, has`, `she's four`; `he takes 2` is not an age
+_CHILD_AGE = re.compile(rf"\b(?:he's|she's|he is|she is|{_CHILDREN}{_IS})\s*{_NUMBER}{_NOT_OTHER_UNIT}", _FLAGS)
 _CHILD_MONTHS = re.compile(
-    rf"\b(?:{_CHILDREN}|she|he)(?:'s|,| is| was born)? (?:only |just |about )?{_N} (months?|weeks?|days?)\b(?! of)",
+    rf"\b(?:{_CHILDREN}|she|he)(?:'s|,| is| was born)? (?:only |just |about )?{_NUMBER} "
+    r"(months?|weeks?|days?)\b(?! of)",
     _FLAGS,
 )
 _DECADE = re.compile(r"\bin (?:my|his|her|their) (?:early |mid[ -]|late )?([2-9]0)'?s\b", _FLAGS)
@@ -48,7 +49,7 @@ KG_PER_POUND = 0.4536
 
 
 def age_in_answer(text: str) -> float | None:
-    """Age in years of the person that an answer speaks of (`your mother, who is 72`), None where it gives none."""
+    """Return the age in years of the person in an answer (`your mother, who is 72`), or None."""
     if match := _OWN_OLD.search(text):
         return _years(match[1], match[2])
     bare = _BARE_AGE.search(text)
@@ -56,7 +57,7 @@ def age_in_answer(text: str) -> float | None:
 
 
 def age_in_question(text: str) -> float | None:
-    """The same of a question, where `for a 5-year-old` and `my toddler` mean the patient too."""
+    """Return the age in years of the patient in a question, also from `for a 5-year-old` or `my toddler`, or None."""
     if match := _ANY_OLD.search(text):
         return _years(match[1], match[2])
     if match := _BARE_AGE.search(text) or _CHILD_AGE.search(text):
@@ -75,14 +76,14 @@ def _years(number: str, unit: str) -> float:
 
 
 def weight_in(text: str) -> float | None:
-    """Body weight in kg."""
+    """Return the body weight in kg, or None."""
     match = _WEIGHT.search(text)
     return float(match[1]) * (KG_PER_POUND if match[2][0] in "lpLP" else 1.0) if match else None
 
 
-# ----- What is said of the person
+# ----- Conditions, pregnancy, kidney function, allergies
 
-_PIECE = re.compile(r"[.?!;\n]+|\bbut\b", _FLAGS)
+_PART = re.compile(r"[.?!;\n]+|\bbut\b", _FLAGS)
 _DENIALS = _one_of("no", "not", "never", "without", "don't", "doesn't", "didn't", "isn't", "haven't", "hasn't",
                    "free of", "no history of", "ruled out")  # fmt: skip
 _DENIED = re.compile(rf"\b{_DENIALS}(?:[ -][\w']+){{1,5}}", _FLAGS)
@@ -99,8 +100,8 @@ _IN_GENERAL = re.compile(rf"^\W*{_ASKING}\b(?!.*\b{_PERSON}\b)", _FLAGS)
 
 
 def said_of_person(question: str) -> tuple[str, ...]:
-    """Parts of a question that may tell something of the person, in small letters, without what they deny."""
-    pieces = [piece for piece in _PIECE.split(question.replace("\u2019", "'")) if not _IN_GENERAL.search(piece)]
+    """Return the parts of a question that may be about the patient, in lower case, without negated phrases."""
+    pieces = [piece for piece in _PART.split(question.replace("\u2019", "'")) if not _IN_GENERAL.search(piece)]
     return tuple(_DENIED.sub(" ", piece).lower() for piece in pieces if not _OF_RELATIVES.search(piece))
 
 
@@ -118,11 +119,11 @@ _NOT_NOW = re.compile(r"when i was pregnant|(?:last|previous|first|after (?:the|
 
 
 def is_pregnant(said: tuple[str, ...]) -> bool:
-    """Whether the person is, or wants to be."""
+    """Return whether the patient is or wants to become pregnant."""
     return any(_PREGNANT.search(piece) and not _NOT_NOW.search(piece) for piece in said)
 
 
-# Kidney function in words -> an eGFR that is surely not below the true one (KDIGO 2012 stages; dialysis: below 15)
+# Kidney function in words -> upper bound of the eGFR (KDIGO 2012 stages; dialysis: below 15)
 _KIDNEY_WORDS = {
     r"dialysis|kidney failure|renal failure|kidneys (?:have |had )?fail|end[\s-]stage|stage (?:5|v|five)\b": 14.0,
     r"severe|advanced|stage (?:4|iv|four)\b": 29.0,
@@ -135,13 +136,13 @@ _EGFR = re.compile(
 
 
 def egfr_in_words(text: str) -> float | None:
-    """eGFR in mL/min/1.73 m2 that words stand for: `dialysis`, `stage 4`."""
+    """Return the eGFR in mL/min/1.73 m2 implied by words such as `dialysis` or `stage 4`, or None."""
     words = [egfr for pattern, egfr in _KIDNEY_WORDS.items() if re.search(pattern, text, _FLAGS)]
     return min(words, default=None)
 
 
 def egfr_in(said: tuple[str, ...]) -> float | None:
-    """eGFR that a question gives, in numbers (`my kidneys work at 20 %` too) or words."""
+    """Return the eGFR of a question, in numbers (also `my kidneys work at 20 %`) or words, or None."""
     for piece in said:
         if number := _EGFR.search(piece):
             return float(number[1] or number[2])
@@ -173,6 +174,6 @@ _ALLERGY = re.compile(
 
 
 def allergies_in(said: tuple[str, ...]) -> tuple[str, ...]:
-    """What the person is allergic to, in the question's own words: `penicillin gave me hives`."""
+    """Return what the patient is allergic to, in the words of the question: `penicillin gave me hives`."""
     found = [match for piece in said for match in _ALLERGY.finditer(piece)]
     return tuple(next(group for group in match.groups() if group) for match in found)
