@@ -1,5 +1,5 @@
 #!/bin/sh
-# A container listens on every address of its network, so it does not start without a token.
+# The container listens on all addresses of its network, so it refuses to start without a token.
 set -eu
-: "${APP_TOKEN:?set APP_TOKEN to a long random text, for example of: openssl rand -hex 32}"
+: "${APP_TOKEN:?set APP_TOKEN to a long random string, for example from: openssl rand -hex 32}"
 exec python app.py "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the image, push it to Artifact Registry and bring it into a GKE cluster, which has to be there with a node pool
-# that has a GPU, and with network policies turned on.
+# Build the image, push it to Artifact Registry and deploy it to an existing GKE cluster. The cluster needs a GPU node
+# pool and enabled network policies.
 #
 #   PROJECT=... REGION=... CLUSTER=... BASE_MODEL=... ADAPTER=... APP_TOKEN=... VLLM_API_KEY=... \
 #       deployment/scripts/deploy_gcp.sh
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 : "${PROJECT:?set PROJECT to the id of the Google Cloud project}"
 : "${REGION:?set REGION, for example europe-west4}"
 : "${CLUSTER:?set CLUSTER to the name of the GKE cluster}"
-: "${BASE_MODEL:?}" "${ADAPTER:?}" "${APP_TOKEN:?}" "${VLLM_API_KEY:?}" # of rollout.sh, before minutes of building
+: "${BASE_MODEL:?}" "${ADAPTER:?}" "${APP_TOKEN:?}" "${VLLM_API_KEY:?}" # needed by rollout.sh; checked before the build
 for tool in docker gcloud git kubectl; do
     command -v "$tool" > /dev/null || { echo "error: $tool is not installed" >&2; exit 2; }
 done
