@@ -1,10 +1,10 @@
-"""What the settings of a question change: beams, their length penalty, a limit of length.
+"""Effect of the generation settings on answers: beams, length penalty, maximum length.
 
     python -m benchmarks.answer_settings --model outputs/quickstart-qa
 
-Test questions of a run, asked through `answer_here` as the API does, once with each setting: words, ROUGE-L
-with the expert's, the share of the expert's content words (stems) that it holds, repetition, how many ended by
-themselves. Needs `make quickstart`. Writes results/answer_settings.json, numbers only.
+Test questions of a run are answered with each setting through `answer_here`, as in the API. Measured per answer:
+words, ROUGE-L against the expert's answer, the share of the expert's content words (stems) that it contains,
+repetition, and whether it is finished. Needs `make quickstart`. Writes results/answer_settings.json, numbers only.
 """
 
 import json
@@ -38,14 +38,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class SettingsArguments:
-    """Which run, how many questions."""
+    """Run and number of questions."""
 
     model: str = field(default="outputs/quickstart-qa", metadata={"help": "`output_dir` of a run of run_qa_sft.py."})
-    rows: int = field(default=100, metadata={"help": "Test questions, the first ones."})
+    rows: int = field(default=100, metadata={"help": "Number of test questions, from the first."})
 
 
 def content_recall(answer: str, reference: str) -> float:
-    """Share of a reference's content words that an answer holds."""
+    """Return the share of a reference's content words that an answer contains."""
     held, wanted = ({w.stem for w in split_words(text) if w.lower not in STOP_WORDS} for text in (answer, reference))
     return len(held & wanted) / len(wanted) if wanted else 1.0
 

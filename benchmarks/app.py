@@ -1,10 +1,10 @@
-"""The REST API under load: many clients at once and one alone, with and without dynamic batching, and the bare model.
+"""Load test of the REST API: many clients and one client, with and without dynamic batching, against the bare model.
 
     python -m benchmarks.app
     python -m benchmarks.app --model outputs/quickstart-classification --requests 10000 --clients 64
 
-Server and clients share the machine, each a process of its own. Texts are the quickstart's definitions. Needs
-`make quickstart-classification`. Writes results/app.json.
+The server and the clients are separate processes on the same machine. The texts are the definitions of the quickstart.
+Needs `make quickstart-classification`. Writes results/app.json.
 """
 
 import asyncio
@@ -32,24 +32,26 @@ from utils.inference import Predictor
 from utils.json_files import write_json
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 3  # of what is compared, in turn; their median counts
-SINGLE = 300  # requests a round for what is measured one at a time
+ROUNDS = 3  # alternating; the median is reported
+SINGLE = 300  # requests per round of sequential measurements
 
 
 @dataclass
 class LoadArguments:
-    """What to measure."""
+    """Settings of the load test."""
 
-    model: str = field(default="outputs/quickstart-classification", metadata={"help": "A classifier's folder."})
-    texts: str = field(default="quickstart/data/hpo_organ_systems.jsonl", metadata={"help": "jsonl with `text`."})
-    requests: int = field(default=10_000, metadata={"help": "Requests of the long run."})
-    clients: int = field(default=64, metadata={"help": "At the same time."})
-    note: str = field(default="", metadata={"help": "What else ran on the machine, for the result file."})
+    model: str = field(default="outputs/quickstart-classification", metadata={"help": "`output_dir` of a classifier."})
+    texts: str = field(
+        default="quickstart/data/hpo_organ_systems.jsonl", metadata={"help": "jsonl with the column `text`."}
+    )
+    requests: int = field(default=10_000, metadata={"help": "Number of requests of the long run."})
+    clients: int = field(default=64, metadata={"help": "Number of concurrent clients."})
+    note: str = field(default="", metadata={"help": "Note for the result file, such as other load on the machine."})
 
 
 @contextlib.contextmanager
 def running_app(model: str, **limits: Any) -> Iterator[tuple[int, int]]:
-    """Start app.py; gives its port and process id once it answers."""
+    """Start app.py, and yield its port and process id once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = [text for key, value in limits.items() for text in (f"--{key}", str(value))]
@@ -76,7 +78,7 @@ def request_of(text: str) -> bytes:
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
-    """Send a request, read the whole answer, return its status."""
+    """Send a request, read the response, return its status."""
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])
@@ -93,7 +95,7 @@ async def one_request(port: int, request: bytes) -> int:
 
 
 async def load(port: int, requests: list[bytes], clients: int) -> tuple[Counter, list[float], float]:
-    """Send all requests over `clients` connections that stay open: statuses, milliseconds each, seconds in all."""
+    """Send all requests over `clients` open connections; returns statuses, milliseconds per request, total seconds."""
     waiting, statuses, milliseconds = iter(requests), Counter(), []
 
     async def client() -> None:
@@ -119,7 +121,7 @@ def memory_mb(pid: int) -> float:
 
 
 def long_run(port: int, pid: int, requests: list[bytes], clients: int) -> dict[str, Any]:
-    """All requests at `clients` at once, after a tenth of them as a warm-up; memory after each tenth."""
+    """Send all requests with `clients` clients, after a tenth of them as warm-up. Memory is read after each tenth."""
     asyncio.run(load(port, requests[: len(requests) // 10], clients))
     statuses, milliseconds, seconds, memory = Counter(), [], 0.0, [memory_mb(pid)]
     for part in np.array_split(np.arange(len(requests)), 10):
@@ -138,7 +140,7 @@ def long_run(port: int, pid: int, requests: list[bytes], clients: int) -> dict[s
 
 
 def bare(predictor: Predictor, texts: list[str]) -> list[float]:
-    """Milliseconds of each text alone, without a server."""
+    """Return the milliseconds per text without a server, one text at a time."""
     found = []
     for text in texts:
         start = time.perf_counter()

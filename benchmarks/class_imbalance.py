@@ -1,10 +1,10 @@
-"""Which way to treat rare classes wins on validation: each value of `class_imbalance` on the quickstart's recipe.
+"""Compare the values of `class_imbalance` on the quickstart recipe.
 
     python -m benchmarks.class_imbalance
 
-Three epochs each, a seed each. Chosen on validation by macro F1 with the rule of one standard error (Breiman et al.
-1984): the first in the order of `CLASS_IMBALANCE`, none before all others, that is within one standard error of the
-best, since a difference below that is chance. The test numbers stand beside it.
+Three epochs and one seed per value. The choice uses macro F1 on validation and the one-standard-error rule (Breiman et
+al. 1984): the first value in the order of `CLASS_IMBALANCE`, which starts with none, within one standard error of the
+best, since smaller differences are noise. Test numbers are reported beside it.
 Needs `make quickstart` (data and model). Writes results/class_imbalance.json.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
         print(how, {key: round(row[key], 3) for key in shown}, flush=True)
     best = max(rows, key=lambda row: row["eval_macro_f1"])
     low, high = best["eval_macro_f1_ci95"]
-    enough = best["eval_macro_f1"] - (high - low) / 3.92  # an interval of 95 % is 3.92 standard errors wide
+    enough = best["eval_macro_f1"] - (high - low) / 3.92  # a 95 % interval is 3.92 standard errors wide
     chosen = next(row["class_imbalance"] for row in rows if row["eval_macro_f1"] >= enough)
     write_json(
         Path("benchmarks/results/class_imbalance.json"),

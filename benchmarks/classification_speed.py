@@ -1,14 +1,17 @@
-"""Texts per second: `run_classification.py` against the ways that it replaces, in turn on the same machine.
+"""Texts per second of `run_classification.py` against alternatives, measured alternately on the same machine.
 
     python -m benchmarks.classification_speed
 
-Training, on the quickstart's data and model at the recipe's batch size, with transformers' `Trainer` each: official,
-as transformers' `run_classification.py` does it (float32, every text padded to 128 tokens, random order); long, the
-same padded to 512 tokens as in seed 000; ours, the recipe. All weights are trained in each.
-Predicting: `transformers.pipeline` in batches against `Predictor`, same weights and texts, both in batches of 32.
+Training uses the data and model of the quickstart, the batch size of the recipe, transformers' `Trainer` and all
+weights:
 
-Needs `make quickstart-classification` (data, model, and the fine-tuned model that predicts). Writes
-results/classification_speed.json.
+- official: as in transformers' `run_classification.py` (float32, every text padded to 128 tokens, random order).
+- long: the same, padded to 512 tokens.
+- ours: the recipe.
+
+Prediction compares `transformers.pipeline` with `Predictor`, on the same weights and texts in batches of 32.
+
+Needs `make quickstart-classification` (data, model and fine-tuned model). Writes results/classification_speed.json.
 """
 
 import statistics
@@ -36,12 +39,12 @@ from utils.modeling import head_names, load_base_model, load_tokenizer, optimize
 from utils.sampling import EpochSampler, set_train_order
 
 RECIPE, MODEL = "recipes/quickstart/classification.yaml", "outputs/quickstart-classification"
-STEPS = {"official": 10, "long": 4, "ours": 60}  # steps a round: about as long each
+STEPS = {"official": 10, "long": 4, "ours": 60}  # steps per round, chosen for a similar duration
 ROUNDS, QUALITY_ROWS = 3, 3000
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of the third step, when memory is in place, to the end of the last."""
+    """Measure the seconds from the end of the third step, when memory is allocated, to the end of the last step."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
@@ -119,7 +122,7 @@ def training_speed(parsed: tuple, splits: Any) -> dict[str, Any]:
 
 def predicting_speed(texts: list[str]) -> dict[str, Any]:
     predictor = Predictor.from_pretrained(MODEL)
-    predictor.linear, predictor.task["ensemble"] = None, {"prior": 0.0, "linear": 0.0}  # the encoder alone, as theirs
+    predictor.linear, predictor.task["ensemble"] = None, {"prior": 0.0, "linear": 0.0}  # encoder only, as there
     model = AutoModelForSequenceClassification.from_pretrained(MODEL)
     prepare_classifier(model, predictor.task["heads"], predictor.task["pooling"])
     pipeline = transformers.pipeline("text-classification", model=model, tokenizer=predictor.tokenizer, device="cpu")

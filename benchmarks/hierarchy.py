@@ -1,16 +1,17 @@
-"""What the tree, the focal loss and LoRA are worth on the quickstart's ICD-10-CM titles.
+"""Effect of the class tree, the focal loss and LoRA on the ICD-10-CM titles of the quickstart.
 
     python -m benchmarks.hierarchy
 
-- systems: the recipe as it is, `run_classification.py` on the blocks alone (same encoder, rows, steps and `ensemble`;
-  the chapter of a flat prediction is its block's), and the recipe with the focal loss; paired differences on test.
-- losses and adapters: one epoch of 12,800 rows, the encoder alone, validation beside test.
-- memory: LoRA and QLoRA at BERT-base's size (random weights, 10 steps of 8 texts): the base model's weights, and the
-  process's peak in training, which on a CPU hardly shows them: Python, torch and the data take more.
-- time: seconds for the same 100 steps, hierarchical and flat in turn, three times each; on an idle machine.
+- systems: the recipe, `run_classification.py` on the blocks alone (same encoder, rows, steps and `ensemble`; the
+  chapter of a flat prediction is that of its block), and the recipe with the focal loss. Paired differences on test.
+- losses and adapters: one epoch of 12,800 rows with the encoder alone, on validation and test.
+- memory: LoRA and QLoRA at the size of BERT-base (random weights, 10 steps of 8 texts). Reports the size of the base
+  model's weights and the peak memory of the process. On a CPU the latter hardly shows the weights, since Python, torch
+  and the data take more.
+- time: seconds for the same 100 steps, hierarchical and flat alternately, three times each, on an idle machine.
 
-A seed each. Needs `make quickstart` (data and model); more than an hour on 2 cores; runs that have ended are not run
-again. Writes results/hierarchy.json.
+One seed each. Needs `make quickstart` (data and model). Takes more than an hour on 2 cores. Finished runs are not
+repeated. Writes results/hierarchy.json.
 """
 
 import statistics
@@ -33,7 +34,7 @@ from utils.modeling import get_quantization_config, load_base_model
 
 HIERARCHICAL = ["run_hierarchical.py", "recipes/quickstart/hierarchical.yaml"]
 FLAT = ["run_classification.py", "recipes/quickstart/classification.yaml"]
-FLAT_KEYS = {  # what the two recipes say differently, but for the columns
+FLAT_KEYS = {  # keys that differ between the two recipes, except the columns of the hierarchical one
     "label_column": "block", "train_file": "quickstart/data/icd10cm_blocks.jsonl", "group_column": "category",
     "near_duplicate_threshold": 1.0, "min_input_words": 1, "drop_ambiguous": "false", "max_length": 48,
     "max_eval_samples": 3000, "max_predict_samples": 3000,
@@ -55,7 +56,7 @@ OUTPUTS = Path("outputs/hierarchy")
 
 
 def run(script_and_recipe: list[str], keys: dict[str, Any], name: str) -> dict[str, Any]:
-    """Run a script, unless it has ended before, and return its results."""
+    """Run a script unless it has already finished, and return its results."""
     output_dir = OUTPUTS / name
     if not (output_dir / "all_results.json").exists():
         command = [sys.executable, *script_and_recipe, "--output_dir", str(output_dir)]
@@ -66,7 +67,7 @@ def run(script_and_recipe: list[str], keys: dict[str, Any], name: str) -> dict[s
 
 
 def read_paths(name: str, tree: LabelTree) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Ids of a run's test rows, their predicted nodes [rows, depth] and their leaves."""
+    """Return ids of the test rows, predicted nodes [rows, depth] and true leaves [rows]."""
     place = {leaf: i for i, leaf in enumerate(tree.leaves)}
     rows = [row for _, row in read_rows(OUTPUTS / name / "_private" / "predictions_test.jsonl")]
 
@@ -81,12 +82,12 @@ def compare_systems() -> list[dict[str, Any]]:
     found = {name: run(script, keys, name) for name, (script, keys) in SYSTEMS.items()}
     tree = LabelTree.from_dict(read_json(OUTPUTS / "hierarchical" / "task.json")["tree"])
     ids, predicted, labels = read_paths("hierarchical", tree)
-    weights = resampling_weights(len(labels), 42, [code[:3] for code in ids])  # whole categories, as they were split
+    weights = resampling_weights(len(labels), 42, [code[:3] for code in ids])  # whole categories, as in the split
     first, rows = hierarchy_statistics(predicted, labels, tree), []
     for name, results in found.items():
         same_ids, predicted, _ = read_paths(name, tree)
         if same_ids != ids:
-            raise SystemExit(f"{name} was tested on other rows than hierarchical: remove {OUTPUTS} and run again")
+            raise SystemExit(f"error: {name} was tested on other rows than hierarchical: delete {OUTPUTS} and rerun")
         own = hierarchy_statistics(predicted, labels, tree)
         shown = {key: own[key] for key in SHOWN if key in own}
         row = {"system": name} | evaluate_statistics(shown, weights, "test")

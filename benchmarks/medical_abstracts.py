@@ -1,15 +1,16 @@
-"""001's tree on real abstracts: five classes under "general" and "specific disease", cross-validated in groups.
+"""Hierarchical classification of medical abstracts into five classes under two parents, with grouped cross-validation.
 
     python -m benchmarks.medical_abstracts --data medical_abstracts.jsonl
 
-Each fold is trained by `run_hierarchical.py` and tested on abstracts of which it has seen no near-duplicate: in this
-corpus the same text stands under several labels. The encoder is the MiniLM of `make quickstart-hierarchical`, which
-has learnt chapters and blocks of ICD-10-CM: 1,600 abstracts are few for one that has never seen medicine. Beside it,
-on the same folds, a linear SVM on TF-IDF with all training rows of the fold (the encoder's validation rows too).
-Intervals and differences are over the test rows of all folds.
+The tree is "general pathological conditions", alone under itself, and "specific disease" with the other four classes.
+`run_hierarchical.py` trains on each fold and is tested on abstracts without near-duplicates in training, since the
+corpus has the same text under several labels. The encoder is the MiniLM of `make quickstart-hierarchical`, fine-tuned
+on ICD-10-CM, because 1,600 abstracts are few for an encoder without medical training. The baseline on the same folds
+is a linear SVM on TF-IDF with all training rows of the fold, including the validation rows of the encoder. Intervals
+and differences are over the test rows of all folds.
 
-The file is Medical-Abstracts-TC-Corpus (CC BY-SA 3.0): `text`, `label`. Folds that have ended are not run again.
-Writes results/medical_abstracts.json.
+The file is Medical-Abstracts-TC-Corpus (CC BY-SA 3.0) with the columns `text` and `label`. Finished folds are not
+repeated. Writes results/medical_abstracts.json.
 """
 
 import argparse
@@ -45,7 +46,7 @@ KEYS = {
 
 
 def read_abstracts(path: str) -> list[dict[str, str]]:
-    """Rows with `id`, `text`, `label`, `parent` and the `group` of near-duplicates, which no fold cuts."""
+    """Read rows with `id`, `text`, `label`, `parent` and `group` (near-duplicates, kept in one fold)."""
     rows = [row for _, row in read_rows(path)]
     clusters = near_duplicate_clusters([row["text"] for row in rows], 0.8, SEED)
     return [
@@ -56,13 +57,13 @@ def read_abstracts(path: str) -> list[dict[str, str]]:
 
 
 def make_encoder(folder: Path) -> None:
-    """Write the encoder of a run without its head, which is for other classes."""
+    """Save the encoder of a run without its head, whose classes do not apply here."""
     AutoModel.from_pretrained(folder).save_pretrained(OUTPUTS / "encoder")
     AutoTokenizer.from_pretrained(folder).save_pretrained(OUTPUTS / "encoder")
 
 
 def run_fold(fold: int, train: list[dict[str, str]], test: list[dict[str, str]]) -> dict[str, Any]:
-    """Train and test on a fold, unless that has been done, and return the results."""
+    """Train and test on a fold unless it has already finished, and return the results."""
     folder = OUTPUTS / str(fold)
     if not (folder / "run" / "all_results.json").exists():
         write_rows(folder / "train.jsonl", train)
@@ -103,7 +104,7 @@ def main() -> None:
         model.fit(vectorizer.fit_transform([texts[i] for i in train]), labels[train])
         svm[test] = model.predict(vectorizer.transform([texts[i] for i in test]))
 
-    kept = tuned >= 0  # the script drops a row that stands twice in a test set
+    kept = tuned >= 0  # the script drops duplicate rows of a test set
     weights = resampling_weights(kept.sum(), SEED, np.array(clusters)[kept])
     found = {
         name: hierarchy_statistics(tree.ancestors[guesses[kept]], labels[kept], tree)

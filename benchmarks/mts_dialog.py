@@ -1,13 +1,14 @@
-"""How far a small encoder-decoder gets on real dialogues: the quickstart's model, fine-tuned on MTS-Dialog.
+"""Fine-tune the small encoder-decoder of the quickstart on real dialogues (MTS-Dialog).
 
     python -m benchmarks.mts_dialog [--data ../shared/data/mts_dialog] [--model outputs/quickstart-summarization]
 
-`run_summarization.py` writes the note's section from its header and the dialogue: trained on the training set (a
-twentieth kept for validation), tested on the 100 dialogues of the validation set. The model is the quickstart's after
-its own training (MiniLM's weights, definitions to names). MTS-Dialog: github.com/abachaa/MTS-Dialog, CC BY 4.0;
-`train.csv`, `validation.csv` with `section_header`, `dialogue`, `section_text`. ROUGE without stemming.
-Read by eye: the form of a note, with wrong ages, dates and sexes in the longer ones; 24 million weights and 1,100
-dialogues teach no facts. Twelve minutes on 2 cores. Writes results/mts_dialog.json, numbers only.
+`run_summarization.py` generates a section of the note from its header and the dialogue. It is trained on the training
+set (5 % for validation) and tested on the 100 dialogues of the validation set. The model is that of the quickstart
+after its training on definitions and names, with the weights of MiniLM. MTS-Dialog: github.com/abachaa/MTS-Dialog, CC
+BY 4.0; `train.csv` and `validation.csv` with `section_header`, `dialogue`, `section_text`. ROUGE without stemming.
+Manual reading: the outputs have the form of a note, but longer ones have wrong ages, dates and sexes; 24 million
+weights and 1,100 dialogues are too few for facts. Takes 12 minutes on 2 cores. Writes results/mts_dialog.json, numbers
+only.
 """
 
 import argparse

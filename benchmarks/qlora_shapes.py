@@ -1,11 +1,10 @@
-"""Peak memory and tokens/s of the QLoRA recipes at the real shapes of their models, with random weights.
+"""Peak memory and tokens/s of the QLoRA recipes, with random weights in the real shapes of their models.
 
     python -m benchmarks.qlora_shapes                  on a GPU: all layers
     python -m benchmarks.qlora_shapes --num_layers 2   on a CPU
 
-Speed and memory depend on the shapes and not on the values, so this needs no download: each model is made from its
-config, and the rows from the quickstart's definitions, joined until a row fills 1,024 tokens. Writes
-benchmarks/results/qlora_shapes.json.
+Speed and memory depend on shapes, not on values, so no download is needed: models are created from their configs, and
+rows are definitions of the quickstart, joined to 1,024 tokens. Writes benchmarks/results/qlora_shapes.json.
 """
 
 import argparse
@@ -40,7 +39,7 @@ PHI3_TEMPLATE = (
 
 
 def make_model(name: str, num_layers: int | None, definitions: Path, folder: Path) -> None:
-    """Write a model of the real shape, with random weights and a tokenizer trained on the definitions."""
+    """Save a model of the real shape with random weights, and a tokenizer trained on the definitions."""
     config = CONFIGS[name]
     config.num_hidden_layers = num_layers or config.num_hidden_layers
     torch.manual_seed(0)
@@ -77,13 +76,13 @@ def make_rows(name: str, definitions: Path, folder: Path, n_rows: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_layers", type=int, help="Layers of each model; all of them if not given.")
-    parser.add_argument("--max_steps", type=int, default=10, help="Steps of each run.")
+    parser.add_argument("--num_layers", type=int, help="Number of layers of each model; default: all.")
+    parser.add_argument("--max_steps", type=int, default=10, help="Number of steps per run.")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     definitions = ROOT / "quickstart" / "data" / "hpo_definitions.jsonl"
     if not definitions.exists():
-        sys.exit("error: quickstart/ is not there: run `python -m utils.quickstart` first.")
+        sys.exit("error: quickstart/ does not exist: run `python -m utils.quickstart` first.")
     table = []
     for name in CONFIGS:
         with tempfile.TemporaryDirectory() as temporary:

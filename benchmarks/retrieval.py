@@ -1,22 +1,21 @@
-"""How often BM25 finds the right document of MedQuAD, how often support for an answer is a mistake, and what passages
-do to the answers of a small model.
+"""Evaluate retrieval on MedQuAD: search quality, false support, and the effect of passages on a small model.
 
     python -m benchmarks.retrieval --medquad_file ../shared/data/medquad/medquad.jsonl
     python -m benchmarks.retrieval --medquad_file ../shared/data/medquad/medquad.jsonl --answers 50
 
-- search: the corpus are the answers of all 6,076 rows, without their questions; a question has to find the document
-  that its answer stands in. The settings are compared on a half of the documents' questions, the numbers that count
-  are of the other half. What is easy: a question names its disease in nearly all rows, and so does the document, in
-  its title too. What is hard: several institutes write about one disease, and only one of their documents counts as
-  right; `same_focus` counts all whose title is the same.
-- support: sentences that are wrong for a question, put in the place of its answer, and how many of them a passage of
-  the first three is said to support. `other`: of another document. `renamed`: of another document, with that one's
-  disease replaced by the question's, so that they read as right; some are, by chance. No paraphrases of MedQuAD are at
-  hand, so how many right sentences are missed is not measured.
-- answers (with `--answers N`): SmolLM2-135M-Instruct as it is, N questions of the second half, without passages and
-  with three, and the best passage itself in place of an answer. The corpus holds the reference answers themselves.
+- search: the corpus consists of the answers of all 6,076 rows, without their questions. A question must find the
+  document of its answer. Settings are compared on the questions of half of the documents, and results are reported on
+  the other half. Nearly all questions name their disease, and so do document and title, which makes the task easy. But
+  several institutes write about the same disease, and only one document counts as correct; `same_focus` accepts all
+  documents with the same title.
+- support: a sentence that is wrong for a question replaces its answer. Reported is the share of such sentences that
+  one of the first three passages is said to support. `other`: from another document. `renamed`: from another document,
+  with its disease replaced by that of the question, which makes it plausible and sometimes correct. There are no
+  paraphrases of MedQuAD, so the share of correct sentences without support is not measured.
+- answers (with `--answers N`): SmolLM2-135M-Instruct without fine-tuning on N questions of the second half, without
+  passages, with three passages, and with the best passage itself as the answer. The corpus contains the references.
 
-MedQuAD (Ben Abacha and Demner-Fushman 2019, CC BY 4.0) is not part of this repository; the model comes from
+MedQuAD (Ben Abacha and Demner-Fushman 2019, CC BY 4.0) is not part of this repository. The model comes from
 `make quickstart`. Writes results/retrieval.json.
 """
 
@@ -44,12 +43,12 @@ from utils.retrieval import MIN_OVERLAP, PASSAGE_WORDS, Passage, Retriever, add_
 
 RESULTS = Path("benchmarks/results/retrieval.json")
 MODEL = Path("quickstart/models/smollm2-135m-instruct")
-DEPTH = 50  # passages that are looked through for the rank
-SHOWN = 3  # passages in a prompt
+DEPTH = 50  # passages searched for the rank
+SHOWN = 3  # passages per prompt
 
 
 def write_corpus(rows: list[dict[str, Any]], path: Path, titles: bool) -> None:
-    """Answers as a corpus; the id is the row's number."""
+    """Write the answers as a corpus with the row numbers as ids."""
     with path.open("w", encoding="utf-8") as stream:
         for number, row in enumerate(rows):
             passage = {"id": str(number), "title": row["focus"] if titles else "", "source": row["source"]}
@@ -57,7 +56,7 @@ def write_corpus(rows: list[dict[str, Any]], path: Path, titles: bool) -> None:
 
 
 def index(rows: list[dict[str, Any]], titles: bool, passage_words: int) -> tuple[Retriever, float]:
-    """A retriever and the processor seconds that it took: those of a clock would count what else the machine does."""
+    """Build a retriever; returns it and the CPU seconds, which are independent of other load on the machine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "corpus.jsonl")
         write_corpus(rows, path, titles)
@@ -67,7 +66,7 @@ def index(rows: list[dict[str, Any]], titles: bool, passage_words: int) -> tuple
 
 
 def rank(found: list[Passage], right: set[int]) -> float:
-    """1 / the place of the first passage of one of the right rows, 0 if there is none."""
+    """Return the reciprocal rank of the first passage of a correct row, 0 if there is none."""
     places = [place for place, passage in enumerate(found, 1) if int(passage.id) in right]
     return 1 / places[0] if places else 0.0
 
@@ -75,7 +74,7 @@ def rank(found: list[Passage], right: set[int]) -> float:
 def search_statistics(
     retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]
 ) -> tuple[dict[str, np.ndarray], list[float]]:
-    """Row statistics of the search for some rows' questions, and the processor's milliseconds of each."""
+    """Return row statistics of the search for the questions `asked`, and the CPU milliseconds of each."""
     groups: dict[str, dict[str, set[int]]] = {"document": {}, "same_focus": {}, "answer": {}}
     for number, row in enumerate(rows):
         groups["document"].setdefault(row["document_id"], set()).add(number)
@@ -102,7 +101,7 @@ def search_statistics(
 def false_support(
     retriever: Retriever, rows: list[dict[str, Any]], asked: list[int], rng: random.Random
 ) -> dict[str, Any]:
-    """Share of wrong sentences, the first of another document's answer, that a passage is said to support."""
+    """Return the share of wrong sentences, each the first of another document's answer, that a passage supports."""
     supported: dict[str, list[bool]] = {"other": [], "renamed": []}
     for number in asked:
         row, other = rows[number], rows[rng.randrange(len(rows))]
@@ -125,9 +124,9 @@ def false_support(
 
 
 def ask_model(retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]) -> dict[str, Any]:
-    """Answers of the small model with and without passages, against the reference."""
+    """Compare answers of the small model with and without passages to the references."""
     if not MODEL.is_dir():
-        sys.exit(f"error: {MODEL} is not there: run `make quickstart` first.")
+        sys.exit(f"error: {MODEL} does not exist: run `make quickstart` first.")
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     task = {
         "task": "qa",
@@ -170,10 +169,10 @@ def ask_model(retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--medquad_file", type=Path, default=Path("../shared/data/medquad/medquad.jsonl"))
-    parser.add_argument("--answers", type=int, help="Only this part, with so many questions; adds to the result file.")
+    parser.add_argument("--answers", type=int, help="Run only this part, with N questions; adds to the result file.")
     args = parser.parse_args()
     if not args.medquad_file.is_file():
-        sys.exit(f"error: `medquad_file` {args.medquad_file} is not there: give the path of MedQuAD as jsonl.")
+        sys.exit(f"error: `medquad_file` {args.medquad_file} does not exist: pass the path of MedQuAD as jsonl.")
     rows = [row for _, row in read_rows(args.medquad_file)]
     rng = random.Random(42)
     documents = sorted({row["document_id"] for row in rows})

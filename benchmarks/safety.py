@@ -1,18 +1,18 @@
-"""How much the safety checks find, how often they are wrong, how long they take.
+"""Recall, false alarms and latency of the safety checks.
 
     python -m benchmarks.safety --medquad_file ../shared/data/medquad/medquad.jsonl
 
-Positives: the phrasings of benchmarks/safety_phrasings.json with every interacting pair (generic and brand names) and
-every dose row of the tables, and emergencies, harmful requests and promises written by hand. Negatives: the same with
-negations, hypotheticals, history and other people, and 1,000 questions and answers of MedQuAD, which inform and must
-not raise an alarm (severity 3 or 4); each alarm there counts as false.
+Positives: the phrasings of benchmarks/safety_phrasings.json, filled with every interacting pair (generic and brand
+names) and every dose row of the tables, and handwritten emergencies, harmful requests and promises. Negatives: the
+same with negations, hypotheticals, history and other people, and 1,000 questions and answers of MedQuAD, which are
+informative and must not raise an alarm (severity 3 or 4), so each alarm counts as false.
 
-The held-out phrasings were written after the rules and cues, by the same authors. Of the sets before, which are the
-`develop` part now, 25 to 70 % of the emergencies were missed when they were new, and a fifth to a third of the negated
-texts raised an alarm: expect other people to find phrasings that fail. The intervals count texts; texts of one
-phrasing fail together, so over phrasings (`phrasings`) they are far wider. After they were first run two errors of
-dose arithmetic were mended (`4 doses a day` counted twice, `do not go up to`) and a verb after a bracket became
-advice; the counts of pairs, emergencies and requests did not change.
+The held-out phrasings were written after the rules and cues, by the same authors. Earlier sets form the `develop`
+part. When they were new, 25 to 70 % of their emergencies were missed, and a fifth to a third of the negated texts
+raised an alarm: expect new phrasings to fail. The intervals treat texts as independent. Texts of one phrasing fail
+together, so intervals over phrasings (`phrasings`) would be far wider. After the first held-out run two errors of dose
+arithmetic were fixed (`4 doses a day` counted twice, `do not go up to`), and a verb after a bracket became advice; the
+counts of pairs, emergencies and requests did not change.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from utils.safety.drugs import class_members, interaction, names_of
 from utils.safety.phrases import read_table
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_phrasings.json").read_text(encoding="utf-8"))
-DEVELOP_PAIRS = 100  # pairs, drawn, of the develop part, whose many phrasings would take hours with all
+DEVELOP_PAIRS = 100  # sampled for the develop part, whose many phrasings would take hours with all pairs
 
 
 def table_pairs() -> list[tuple[str, str, str]]:
-    """(rule, drug, drug) of every pair of two single drugs that interactions.csv makes; a class word counts as one."""
+    """Return (rule, drug, drug) for every pair in interactions.csv; a class name counts as a drug."""
     pairs = {}
     for row in read_table("interactions"):
         for a, b in itertools.product(sorted(class_members()[row["a"]]), sorted(class_members()[row["b"]])):
@@ -47,13 +47,13 @@ def table_pairs() -> list[tuple[str, str, str]]:
 
 
 def severity_of_pair(text: str, a: str, b: str) -> int:
-    """Severity at which the pair is found, 0 where it is not."""
+    """Return the severity at which the pair is found, or 0."""
     findings = [f for f in check_response(text) if f["kind"] == "interaction"]
     return risk_level([f for f in findings if {a, b} == set(f["message"].split(":")[0].split(" with "))])
 
 
 def interactions(part: str, failures: list[str]) -> dict[str, Any]:
-    """Every pair in every phrasing, in both orders by turns, half of the names brands or synonyms (drawn, seeded)."""
+    """Check every pair in every phrasing, in alternating order, with brands or synonyms for half of the names."""
     rng = random.Random(SEED)
     found, found_serious, alarms = [], [], []
     by_pair: dict[tuple, int] = {}
@@ -89,8 +89,8 @@ def interactions(part: str, failures: list[str]) -> dict[str, Any]:
 
 
 def doses(part: str, failures: list[str]) -> dict[str, Any]:
-    """Each ceiling of severity 3 for adults: a regimen of twice the ceiling, one just below it, and the excess in
-    sentences that do not advise it."""
+    """Check each adult maximum of severity 3: a regimen of twice the maximum, one just below it, and an excessive dose
+    in sentences that do not advise it."""
     over, under, alarms = [], [], []
     for row in read_table("doses"):
         adult = float(row["min_age"]) <= 40 < float(row["max_age"] or "inf")
@@ -121,7 +121,7 @@ def doses(part: str, failures: list[str]) -> dict[str, Any]:
 
 
 def by_hand(part: str, kind: str, is_question: bool, lowest: int, failures: list[str]) -> dict[str, Any]:
-    """Sentences written by hand: found at `lowest` or above, against those that must not be."""
+    """Check handwritten sentences: recall at severity `lowest` or above, and false alarms."""
     check = check_question if is_question else check_response
     results = {}
     for name, wanted in ((kind, True), (f"no_{kind}", False)):
@@ -139,7 +139,7 @@ def by_hand(part: str, kind: str, is_question: bool, lowest: int, failures: list
 
 
 def precision(results: dict[str, Any]) -> dict[str, Any]:
-    """Of the constructed texts with an alarm, the share that should have one."""
+    """Return the share of alarms on the constructed texts that are correct."""
     true = sum(r["recall"]["count"] for r in results.values())
     false = sum(
         value["count"] for r in results.values() for name, value in r.items() if name.startswith("false_alarms")
@@ -148,7 +148,7 @@ def precision(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def medquad(path: Path, show: bool) -> dict[str, Any]:
-    """Alarms on a seeded sample of questions and answers that were written by institutes to inform."""
+    """Count alarms on a seeded sample of informative questions and answers by health institutes."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = random.Random(SEED).sample(rows, SAMPLE)
     alarms = {"questions": 0, "answers": 0}
@@ -170,8 +170,10 @@ def medquad(path: Path, show: bool) -> dict[str, Any]:
 
 
 def latency(path: Path) -> dict[str, Any]:
-    """Milliseconds of processor time of one check of a text of 200 words, tables loaded: of three times the shortest,
-    since the machine may do other things between."""
+    """Measure the CPU milliseconds per check of a text of 200 words, without loading the tables.
+
+    The minimum of three runs reduces the effect of other load on the machine.
+    """
     words = " ".join(
         json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()[:1500]
     ).split()
@@ -199,7 +201,7 @@ def main() -> None:
     args = parser.parse_args()
     for name, path in (("medquad_file", args.medquad_file), ("headqa_file", args.headqa_file)):
         if not path.is_file():
-            sys.exit(f"error: `{name}` {path} is not there: give the path of the data set as jsonl.")
+            sys.exit(f"error: `{name}` {path} does not exist: pass the path of the data set as jsonl.")
     results: dict[str, Any] = {}
     for part in args.parts:
         failures: list[str] = []

@@ -1,18 +1,18 @@
-"""The safety checks on other words than their authors': benchmarks/safety_lay_phrasings.json, and real questions.
+"""Safety checks on lay wording by other authors (benchmarks/safety_lay_phrasings.json), and on real questions.
 
     python -m benchmarks.safety_lay --show
 
-`python -m benchmarks.safety` runs this too and writes its numbers. Both parts were written by hand and blind to the
-rules: `development`, whose errors the rules were mended by; `held_out`, whose errors nobody has read. Its counts were
-seen a few times, never its texts. Before the last two rounds of mending they were: emergencies 82 of 100, harmful
-requests 13 of 50, false alarms 12 of 150, interactions 15 of 30, doses 18 of 25, drugs against the patient's condition
-1 of 15, false alarms on safe answers 3 of 60; between the rounds 91, 34, 14, 29, 23, 11 and 5.
+`python -m benchmarks.safety` runs this too and writes its numbers. Both parts were handwritten without knowledge of
+the rules. The rules were corrected with the errors on `development`; the errors on `held_out` were never read. Only
+its counts were seen, a few times. Before the last two rounds of corrections they were: emergencies 82 of 100, harmful
+requests 13 of 50, false alarms 12 of 150, interactions 15 of 30, doses 18 of 25, contraindications 1 of 15, false
+alarms on safe answers 3 of 60; between the rounds 91, 34, 14, 29, 23, 11 and 5.
 
-Each set was a first look when it was new, and what the rules found then is what to expect of new words. Second to
-eighth set: emergencies 69 of 80, 30 of 45, none, 49 of 60, 24 of 40, 116 of 160, 56 of 60; harmful requests (since the
-fifth) 20 of 30, 15 of 25, 32 of 70, 53 of 90; false alarms 8 of 207, 21 of 125, 16 of 129, 9 of 115, 11 of 109, 10 of
-200, 15 of 220. Of answers about medicines, in two sets: interactions 49 of 109, doses 48 of 90, drugs against the
-patient's condition 6 of 70 and 23 of 40, false alarms 4 of 157 and 4 of 70. All of them are `development` now.
+The first result on each new set shows what to expect on new wording. Second to eighth set: emergencies 69 of 80, 30 of
+45, none, 49 of 60, 24 of 40, 116 of 160, 56 of 60; harmful requests (from the fifth set) 20 of 30, 15 of 25, 32 of 70,
+53 of 90; false alarms 8 of 207, 21 of 125, 16 of 129, 9 of 115, 11 of 109, 10 of 200, 15 of 220. Answers about
+medicines, two sets: interactions 49 of 109, doses 48 of 90, contraindications 6 of 70 and 23 of 40, false alarms 4 of
+157 and 4 of 70. All of these sets are part of `development` now.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SAMPLE, SEED = 1000, 42
 
 
 def share(count: int, total: int) -> dict[str, Any]:
-    """A share with its Wilson 95 % interval."""
+    """Return a share with its 95 % Wilson interval."""
     interval = binomtest(count, total).proportion_ci(method="wilson")
     return {"count": count, "of": total, "share": count / total, "ci95": [interval.low, interval.high]}
 
@@ -45,7 +45,7 @@ def is_emergency(text: str) -> bool:
 
 
 def count(part: str, kind: str, is_hit: Callable[[str], bool], show: bool) -> dict[str, Any]:
-    """Share of the utterances of a kind that `is_hit` takes for an alarm; `show` prints the errors of development."""
+    """Return the share of texts of a kind with a hit; `show` prints the errors of the development part."""
     texts = [text for texts in PHRASINGS[part][kind].values() for text in texts]
     hits = [is_hit(text) for text in texts]
     if show and part == "development":
@@ -56,7 +56,7 @@ def count(part: str, kind: str, is_hit: Callable[[str], bool], show: bool) -> di
 
 
 def medicines(part: str) -> dict[str, Any]:
-    """Answers about medicines in lay words: a finding of the kind at severity 2 or above; no alarm on safe ones."""
+    """Check answers about medicines: recall of each kind at severity 2 or above, and false alarms on safe answers."""
     results = {}
     for kind, rows in PHRASINGS[part].get("medicines", {}).items():
         found = [check_response(row["answer"], row.get("question")) for row in rows]
@@ -70,7 +70,7 @@ def medicines(part: str) -> dict[str, Any]:
 
 
 def lay(show: bool = False) -> dict[str, Any]:
-    """Recall, false alarms and precision of each part; precision at the mix of the part, not of a service."""
+    """Return recall, false alarms and precision of each part. Precision applies to the class mix of the part only."""
     results: dict[str, Any] = {}
     for part in PHRASINGS:
         emergencies = count(part, "emergency", is_emergency, show)
@@ -88,7 +88,7 @@ def lay(show: bool = False) -> dict[str, Any]:
 
 
 def real_questions(path: Path) -> dict[str, Any]:
-    """Alarms on a seeded sample of questions (a json line each, `question`) that nobody asks in need."""
+    """Count alarms on a seeded sample of exam questions (jsonl with `question`), none of which is urgent."""
     rows = [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()]
     texts = random.Random(SEED).sample(rows, SAMPLE)
     return share(sum(map(is_alarm, texts)), len(texts))

@@ -1,17 +1,22 @@
-"""Rows per second: `run_summarization.py` against transformers' own example script, in turn on the same machine.
+"""Rows per second of `run_summarization.py` against transformers' example script, alternately on the same machine.
 
     python -m benchmarks.summarization_speed
 
-Training, on the quickstart's data and model, with transformers' `Seq2SeqTrainer` each: official, as transformers'
-`run_summarization.py` has it by default (float32, batches of 8 in random order, learning rate 5e-5 falling in a line);
-official_batch, the same in batches as large as the recipe's; ours, the recipe (bfloat16, pairs of like lengths
-together). All weights are trained in each.
-Evaluating, with the same weights and rows: official, `Seq2SeqTrainer.predict` with `predict_with_generate` in batches
-of 8 (loss and greedy summaries of at most 128 tokens); official_batch, in batches as large as the recipe's; ours,
-`write_summaries`, the same in the order of length.
+Training uses the data and model of the quickstart, transformers' `Seq2SeqTrainer` and all weights:
 
-Needs `make quickstart-summarization` (data, model, and the fine-tuned model that writes). Writes
-results/summarization_speed.json.
+- official: the defaults of transformers' `run_summarization.py` (float32, batches of 8 in random order, learning rate
+  5e-5 with linear decay).
+- official_batch: the same with the batch size of the recipe.
+- ours: the recipe (bfloat16, batches grouped by length).
+
+Evaluation uses the same weights and rows:
+
+- official: `Seq2SeqTrainer.predict` with `predict_with_generate` in batches of 8 (loss and greedy summaries of at most
+  128 tokens).
+- official_batch: the same with the batch size of the recipe.
+- ours: `write_summaries`, which sorts by length.
+
+Needs `make quickstart-summarization` (data, model and fine-tuned model). Writes results/summarization_speed.json.
 """
 
 import statistics
@@ -45,12 +50,12 @@ from utils.sampling import EpochSampler, set_train_order
 from utils.seq2seq import load_seq2seq_config, token_loss, write_summaries
 
 RECIPE, MODEL = "recipes/quickstart/summarization.yaml", "outputs/quickstart-summarization"
-STEPS = {"official": 60, "official_batch": 12, "ours": 40}  # steps a round
+STEPS = {"official": 60, "official_batch": 12, "ours": 40}  # steps per round
 ROUNDS, QUALITY_ROWS, TEST_ROWS = 3, 3000, 400
 
 
 def make_trainer(way: str, parsed: tuple, model: Any, tokenizer: Any, rows: Dataset, **more: Any) -> Seq2SeqTrainer:
-    """A trainer as the way has it; `model` is changed by its training."""
+    """Return the trainer of a way. Training changes `model` in place."""
     recipe, ours = parsed[3], way == "ours"
     batch = recipe.per_device_train_batch_size
     eval_batch = recipe.per_device_eval_batch_size
@@ -156,7 +161,7 @@ def main() -> None:
 
 
 def summary_of(name: str, found: dict[str, list[float]]) -> dict[str, float]:
-    """Medians of the rounds, and of the rounds' ratios."""
+    """Return medians over the rounds, and medians of the ratios per round."""
     results = {f"{name}_{way}": statistics.median(values) for way, values in found.items()}
     for way in ("official", "official_batch"):
         ratios = [ours / other for ours, other in zip(found["ours"], found[way], strict=True)]

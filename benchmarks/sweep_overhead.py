@@ -1,9 +1,9 @@
-"""What `sweep.py` takes beside the runs themselves: seconds a run, of runs that end at once.
+"""Overhead of `sweep.py` in seconds per run, measured with runs that finish immediately.
 
     python -m benchmarks.sweep_overhead
 
-The time from the first start to the last row, less that of the processes: starting the energy meter, waiting for the
-end of a process, reading and writing its row. Writes results/sweep_overhead.json.
+The overhead is the total time minus that of the processes: starting the energy meter, waiting for a process to end,
+reading and writing its row. Writes results/sweep_overhead.json.
 """
 
 import json
