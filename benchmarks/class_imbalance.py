@@ -3,7 +3,7 @@
     python -m benchmarks.class_imbalance
 
 Three epochs and one seed per value. The choice uses macro F1 on validation and the one-standard-error rule (Breiman et
-al. 1984): the first value in the order of `CLASS_IMBALANCE`, which starts with none, within one standard error of the
+al. 1984): the first value in the order of `CLASS_IMBALANCE`, `none` first, within one standard error of the
 best, since smaller differences are noise. Test numbers are reported beside it.
 Needs `make quickstart` (data and model). Writes results/class_imbalance.json.
 """

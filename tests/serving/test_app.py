@@ -499,7 +499,7 @@ def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
         capsys, "--model", qa, "--backend", "openai", "--base_url", "no address", "--port", "0"
     )
     assert "does not exist" in refused(capsys, "--model", qa, "--corpus_file", "no_such.csv", "--port", "0")
-    assert "no `model` is of task qa" in refused(
+    assert "needs a `model` of task qa" in refused(
         capsys, "--model", runs["classification"], "--corpus_file", "no_such.csv", "--port", "0"
     )
     assert "`APP_TOKEN` is empty" in refused(capsys, "--model", qa, APP_TOKEN=" ")

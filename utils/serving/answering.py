@@ -26,7 +26,7 @@ REFUSAL = (
     "This question is not answered: it {}. If someone is at risk, call your local emergency number: 112 in Europe, "
     "911 in North America. Crisis lines: 988 in North America, 116 123 in the UK and much of Europe."
 )
-MIN_TEMPERATURE = 0.01  # smaller ones overflow the logits and mean greedy decoding
+MIN_TEMPERATURE = 0.01  # below it decoding is greedy, since the scaled logits could overflow
 
 
 class Question(NamedTuple):
