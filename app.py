@@ -12,9 +12,7 @@ The page is at `/`, the API documentation at `/docs` and the Prometheus metrics 
 - `--corpus_file` adds passages of your own texts to each question; the answer cites them.
 - `--backend openai` sends questions to a server such as vLLM that hosts the base model and the adapter. Start vLLM
   with `--lora-modules NAME=DIR`, where NAME is `--served_model`, by default the last part of `--model`.
-- Hugging Face Space: use this repository unchanged and set the variable APP_MODEL to the adapter's repository. Set
-  GRADIO_SERVER_NAME=0.0.0.0 if the Space does not. The packages that a Space adds resolve together with
-  requirements.txt (checked with pip's dry run), but no Space has been started.
+- Hugging Face Space: see deployment/space/README.md.
 
 Not a medical device: answers may be wrong and are for research only.
 """
