@@ -1,5 +1,7 @@
-"""More training rows from the same facts: other words for a question, another order of options (`augmentation_factor`).
-Only ever for the training split, after the split was made."""
+"""More training rows from the same facts: other words for a question, another order of options.
+
+Set by `augmentation_factor`. Only ever for the training split, after the split was made.
+"""
 
 import random
 import re
