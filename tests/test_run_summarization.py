@@ -360,7 +360,7 @@ def test_a_run_that_was_killed_ends_in_the_weights_of_one_that_was_not(tiny_t5, 
         ({"num_beams": 0}, "`num_beams` is 0: give 1 or more"),
         ({"max_chunks": 0}, "`max_chunks` is 0"),
         ({"no_repeat_ngram_size": -1}, "`no_repeat_ngram_size` is -1"),
-        ({"length_penalty": 2.0}, "give `num_beams` above 1"),
+        ({"length_penalty": 2.0}, "set `num_beams` above 1"),
         ({"long_texts": "tail"}, "`long_texts`"),
         ({"generation_num_beams": 3}, "write `num_beams`"),
         ({"metric_for_best_model": "rouge1"}, "write `predict_with_generate: true`"),
@@ -398,7 +398,7 @@ def test_empty_texts_are_dropped_and_counted_and_swapped_columns_are_suspected(t
     swapped = {"text_column": "note", "summary_column": "dialogue"}
     run = run_main(tiny_t5, tmp_path / "run", train_file=path, **swapped)
     assert run.results["data_dropped_missing"] == 2 and run.results["data_train_longer_summaries"] > 50
-    assert "`text_column: note` and `summary_column: dialogue` the wrong way round?" in caplog.text
+    assert "`text_column: note` and `summary_column: dialogue` swapped?" in caplog.text
 
 
 # ----- Two processes
