@@ -1,22 +1,43 @@
 # Two commands do all the set-up on a fresh machine: `make quickstart` runs the main job, `make test` the tests.
+#
+#   make install           train, predict, the quickstart      make install-sweeps    sweep.py
+#   make install-app       app.py                              make install-trackers  wandb, trackio, tensorboard
+#   make install-dev       all of these, and the tests
 PYTHON ?= python3
 BIN := .venv/bin
-REQUIREMENTS := requirements.txt tests/requirements.txt recipes/quickstart/requirements.txt
+# uv where it is on the PATH, which does not read pip's configuration; `make INSTALL='.venv/bin/pip install'` overrides.
+# With UV_TORCH_BACKEND=cpu in the environment uv takes the build of torch that has no CUDA.
+INSTALL ?= $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN)/python,$(BIN)/pip install --quiet)
 LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
+QUICKSTART := recipes/quickstart/requirements.txt
 
-.PHONY: install quickstart quickstart-classification quickstart-hierarchical quickstart-summarization quickstart-sweep \
-	results readme test quality style
+.PHONY: install install-app install-sweeps install-trackers install-dev quickstart quickstart-classification \
+	quickstart-hierarchical quickstart-summarization quickstart-sweep results readme test quality style
 
+# ----- Packages: a file .venv/installed* marks what is there, so that a second call does nothing
 install: .venv/installed
+install-app install-sweeps install-trackers install-dev: install-%: .venv/installed-%
 
-.venv/installed: $(REQUIREMENTS)
+.venv/installed: requirements.txt $(QUICKSTART) | $(BIN)/python
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -r $(QUICKSTART)
+	touch $@
+
+.venv/installed-%: requirements/%.txt .venv/installed
+	$(INSTALL) -r requirements.txt -r $<
+	touch $@
+
+.venv/installed-dev: requirements/app.txt requirements/sweeps.txt requirements/trackers.txt tests/requirements.txt \
+		.venv/installed
+	$(INSTALL) -r requirements.txt $(addprefix -r ,$(filter %.txt,$^))
+	touch $@
+
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -r requirements.txt -r tests/requirements.txt
-	$(BIN)/pip install --quiet --no-deps -r recipes/quickstart/requirements.txt
-	touch $@
 
+# ----- Runs
 quickstart: .venv/installed
 	$(BIN)/python -m utils.quickstart
 	$(LAUNCH) run_qa_sft.py recipes/quickstart/qa.yaml --output_dir outputs/quickstart-qa
@@ -37,7 +58,7 @@ quickstart-summarization: .venv/installed
 	$(LAUNCH) run_summarization.py recipes/quickstart/summarization.yaml --output_dir outputs/quickstart-summarization
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-summarization
 
-quickstart-sweep: .venv/installed
+quickstart-sweep: .venv/installed-sweeps
 	$(BIN)/python -m utils.quickstart
 	$(BIN)/python sweep.py recipes/sweeps/quickstart.yaml
 
@@ -53,13 +74,13 @@ results: quickstart quickstart-classification quickstart-hierarchical quickstart
 readme: .venv/installed  # the tables in README.md and docs/, from benchmarks/results/
 	$(BIN)/python -m benchmarks.readme
 
-test: .venv/installed
+test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
-quality: .venv/installed
+quality: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-style: .venv/installed
+style: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -77,7 +77,7 @@ def test_dockerfile_passes_hadolint():
 def test_what_is_copied_exists_and_nothing_else_reaches_the_builder():
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
     copied = {source for line in lines for source in line.split()}
-    assert len(copied) == 5 and all((ROOT / source).exists() for source in copied)
+    assert len(copied) == 6 and all((ROOT / source).exists() for source in copied)
     first, *rest = [
         line
         for line in (DEPLOYMENT / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
