@@ -5,6 +5,7 @@ A recipe is turned into flags (`learning_rate: 2e-4` -> `--learning_rate 2e-4`) 
 `HfArgumentParser.parse_yaml_file` alone leaves `2e-4` a string and accepts any value for a field with choices.
 """
 
+import argparse
 import contextlib
 import difflib
 import json
@@ -154,12 +155,8 @@ def parse_recipe(
         UserError: for a wrong type, a value outside the choices, an unknown key, a key given twice, a removed key.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(argument_types, allow_abbrev=False, description=description)
-    parser.error = _raise_parser_error
     hints = {name: hint for t in argument_types for name, hint in typing.get_type_hints(t).items()}
-    for action in parser._actions:  # HfArgumentParser makes `str | list[str]` a str: let `report_to` take several
-        if {str, list[str]} <= set(typing.get_args(hints.get(action.dest))):
-            action.nargs = "+"
+    parser = _Parser(argument_types, hints, description)
 
     recipe = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     given_flags = []
@@ -192,6 +189,20 @@ def parse_recipe(
 def write_recipe(path: Path, given: dict[str, Any]) -> None:
     """Write the keys that `parse_recipe` found given as a recipe that repeats the run."""
     path.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class _Parser(HfArgumentParser):
+    """`HfArgumentParser` that raises a `UserError`, and takes several values for `str | list[str]` (`report_to`)."""
+
+    def __init__(self, argument_types: tuple[type, ...], hints: dict[str, Any], description: str | None) -> None:
+        self.several = {f"--{key}" for key, hint in hints.items() if {str, list[str]} <= set(typing.get_args(hint))}
+        super().__init__(argument_types, allow_abbrev=False, description=description)
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        return super().add_argument(*names, **settings | ({"nargs": "+"} if names[0] in self.several else {}))
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(re.sub(r"^argument --(\w+)\S*: ", r"`\1`: ", message))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -250,7 +261,3 @@ def _as_flags(key: str, value: Any, hint: Any, where: str) -> list[str]:
             raise UserError(f"`{key}` {where} is an empty list: give a value or delete the line.")
         return [f"--{key}", *map(str, value)]
     return [f"--{key}={value}"]
-
-
-def _raise_parser_error(message: str) -> typing.NoReturn:
-    raise UserError(re.sub(r"^argument --(\w+)\S*: ", r"`\1`: ", message))

@@ -18,6 +18,7 @@ import torch
 import transformers
 import yaml
 from transformers import Trainer, TrainerState, TrainingArguments, set_seed
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from utils.arguments import UserError, write_recipe
@@ -47,12 +48,17 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
 
     Raises:
         UserError: the folder cannot be written, or holds the checkpoints of a different recipe; a push of what is not
-            evaluated.
+            evaluated; a tracker that is not installed.
     """
     if args.learning_rate < 0:
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs the numbers of the test: give `evaluate_test: true` with it.")
+    if missing := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
+        raise UserError(
+            f"`report_to` is {missing[0]}, which is not installed: `make install-trackers` installs tensorboard, trackio "
+            "and wandb."
+        )
     output_dir = Path(args.output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -115,6 +121,7 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     stopped_early = control.get("args", {}).get("should_training_stop", False)
     if state and (state.global_step >= state.max_steps or stopped_early):
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        # Private: no public method loads a checkpoint of any kind (adapter, shards, FSDP) without a step of training
         trainer._load_from_checkpoint(best or checkpoint)
         trainer.state = state
         saved = output_dir / "train_results.json"
