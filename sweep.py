@@ -1,13 +1,14 @@
-"""Run a script with several configurations and seeds, and say which is best and how sure that is.
+"""Run a script with several configurations and seeds, and test whether the best is better than the first.
 
     python sweep.py recipes/sweeps/quickstart.yaml
     python sweep.py recipes/sweeps/distilbert_learning_rate.yaml --seeds 1 2 3 4 5 --jobs 2
     python sweep.py recipes/sweeps/phi2_search.yaml --dry_run
     python sweep.py --compare outputs/quickstart-classification outputs/another
 
-A sweep's file names the script, its recipe, the metric, the seeds, and what to vary: `configurations` by name, a
-`grid` of values, or a `search` by Optuna. All runs share one split and see its validation rows alone; the winner is
-tested once. The same command goes on where it was stopped. The last command compares finished runs on their test rows.
+A sweep file names the script, its recipe, the metric, the seeds and what to vary: named `configurations`, a `grid` of
+values, or a `search` with Optuna. All runs share one split. The validation metric selects the winner, which alone is
+evaluated on the test rows. The same command resumes an interrupted sweep. The last command compares finished runs on
+their test rows. `make install-sweeps` installs what this script needs.
 """
 
 import shlex
@@ -23,7 +24,6 @@ from utils.arguments import UserError, parse_recipe, user_errors, write_recipe
 from utils.json_files import read_json, write_json
 from utils.sweeps.arguments import SweepArguments
 from utils.sweeps.compare import compare_runs
-from utils.sweeps.cost import energy_note
 from utils.sweeps.plan import (
     OWN_KEYS,
     Run,
@@ -45,11 +45,11 @@ from utils.sweeps.report import check_same_rows, outcome, summarize, verdict, wr
 from utils.sweeps.running import OWN_FILES, ROW, drop_checkpoints, execute
 from utils.sweeps.search import bad_step, best_trials, corners, propose, ranges_of, read_space
 
-AS_IT_STANDS = "recipe"  # the first configuration of a search, with which its best trials are compared
+UNCHANGED = "recipe"  # the first configuration of a search: the best trials are compared with it
 
 
 def run_trials(args: SweepArguments, space: dict[str, Any], run_of: Any, processes: int, bar: tqdm) -> list[dict]:
-    """The rows of a search's trials, `jobs` at once; fewer than asked for where the space has no more."""
+    """Run the trials of a search in batches of `jobs` and return their rows; stop early if the space is exhausted."""
     rows, seed, maximize = [], args.seeds[0], args.direction == "maximize"
     while len(rows) < args.trials:
         batch = []
@@ -70,13 +70,13 @@ def run_trials(args: SweepArguments, space: dict[str, Any], run_of: Any, process
 
 
 def evaluate_best(run: Run, output_dir: Path, metric: str, processes: int, bar: tqdm) -> dict[str, Any]:
-    """Take a finished run to `best/`, evaluate it there on the test rows, and return its results with its `seed`."""
+    """Copy a finished run to `best/`, evaluate the copy on the test rows, and return its results and `seed`."""
     best = output_dir / "best"
     if tested := read_json(best / ROW):
         if (tested["configuration"], tested["seed"]) != (run.configuration, run.seed):
             raise UserError(
-                f"{best} is `{tested['configuration']}`, which had won before and has seen the test rows; now "
-                f"`{run.configuration}` is best: delete {best} to test that too."
+                f"`{best}` holds the earlier winner `{tested['configuration']}`, which has seen the test rows; now "
+                f"`{run.configuration}` is best: delete {best} to test it as well."
             )
     if not best.exists():
         shutil.rmtree(output_dir / ".best", ignore_errors=True)
@@ -86,7 +86,9 @@ def evaluate_best(run: Run, output_dir: Path, metric: str, processes: int, bar: 
     command = [values.get(before, word) for before, word in zip(["", *run.command], run.command, strict=False)]
     (row,) = execute([run._replace(folder=best, command=command)], metric, 1, processes, bar, run.seed)
     if row["status"] != "finished":
-        raise UserError(f"the winner's test failed ({row['reason']}): see {best}/run.log; --retry_failed tries again.")
+        raise UserError(
+            f"the test of the winner failed ({row['reason']}): see {best}/run.log, then repeat with --retry_failed."
+        )
     return read_json(best / "all_results.json") | {"seed": run.seed}
 
 
@@ -95,7 +97,7 @@ def main(args: SweepArguments) -> None:
         print(compare_runs(args.compare, Path(args.output_dir or "outputs/comparison")))
         return
 
-    # ----- 1. Plan: every configuration is checked before the first run starts
+    # ----- 1. Plan: check every configuration before the first run starts
     output_dir, maximize = Path(args.output_dir), args.direction == "maximize"
     check_metric(args.script, args.metric)
     arguments, overrides = load_arguments(args.script), args.overrides or {}
@@ -109,7 +111,7 @@ def main(args: SweepArguments) -> None:
             resolve(arguments, args.recipe, overrides | values, "`search`")
         seeds, n_trials = args.seeds[1:], args.trials
         check_size(n_trials + (args.finalists + 1) * len(seeds), args.most_runs)
-        configurations = {AS_IT_STANDS: {}}
+        configurations = {UNCHANGED: {}}
     else:
         named = args.grid is None
         configurations = (
@@ -120,7 +122,7 @@ def main(args: SweepArguments) -> None:
     config = ["--config_file", args.config_file] if args.config_file else []
     processes = processes_of(args.config_file)
     if processes > 1 and args.jobs > 1:
-        config += ["--main_process_port", "0"]  # a free one: two runs cannot share the default
+        config += ["--main_process_port", "0"]  # any free port: parallel runs cannot share the default
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]
     recipe = str(output_dir / "recipe.yaml")
 
@@ -134,13 +136,15 @@ def main(args: SweepArguments) -> None:
                 run = make_run(shown, args.script, args.recipe, output_dir, name, overrides | values, seed)
                 print(shlex.join(run.command))
         if space:
-            print(f"# and {n_trials} trials with seed {args.seeds[0]}; the best {args.finalists} with the others too")
+            print(
+                f"# plus {n_trials} trials with seed {args.seeds[0]}; the best {args.finalists} repeat with all others"
+            )
         return
 
     with hold_folder(output_dir):
         plan = {key: getattr(args, key) for key in ("script", "metric", "direction", "seeds", "config_file")}
         plan |= {"recipe": base, "configurations": configurations, "search": args.search}
-        if space:  # what is drawn hangs on these
+        if space:  # the proposals depend on these
             plan |= {key: getattr(args, key) for key in ("trials", "finalists", "jobs")}
         keep_plan(output_dir / "sweep.json", plan)
         write_recipe(Path(recipe), base)
@@ -173,7 +177,7 @@ def main(args: SweepArguments) -> None:
         every = trials + rows
         keys = list(args.grid or args.search or {})
         ranges = ranges_of(space) if space else grid_ranges(configurations, keys)
-        notes = [energy_note(args.jobs), f"All runs share the split of seed {overrides['split_seed']}."]
+        note = f"All runs share the split of seed {overrides['split_seed']}."
         write_tables(output_dir, every, summaries, args.metric)
         (output_dir / "plots").mkdir(exist_ok=True)
         plot = output_dir / "plots" / "hyperparameter_comparison.png"
@@ -183,10 +187,10 @@ def main(args: SweepArguments) -> None:
         write_json(output_dir / "all_results.json", results)
         report = output_dir / "report.md"
         title = f"Sweep: {output_dir.name}"
-        write_report(report, title, summaries, found, every, seeds, args.metric, ranges, notes, test)
+        write_report(report, title, summaries, found, every, seeds, args.metric, ranges, note, test)
         print(verdict(summaries, found, seeds, args.metric), f"report: {report}", sep="\n")
     if not found["chosen"]:
-        raise UserError(f"no configuration finished with every seed: `reason` in {output_dir} says why.")
+        raise UserError(f"no configuration finished with every seed: see the reasons in {report}.")
 
 
 if __name__ == "__main__":
@@ -195,5 +199,5 @@ if __name__ == "__main__":
         with user_errors():
             main(*parse_recipe((SweepArguments,), description=__doc__)[:1])
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
+        print("stopped: run the same command to resume", file=sys.stderr)
         sys.exit(130)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep_overhead
 
-The overhead is the total time minus that of the processes: starting the energy meter, waiting for a process to end,
+The overhead is the total time minus that of the processes: waiting for a process to end,
 reading and writing its row. Writes results/sweep_overhead.json.
 """
 

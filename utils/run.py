@@ -55,10 +55,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs the numbers of the test: give `evaluate_test: true` with it.")
     if missing := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
-        raise UserError(
-            f"`report_to` is {missing[0]}, which is not installed: `make install-trackers` installs tensorboard, trackio "
-            "and wandb."
-        )
+        raise UserError(f"`report_to` is {missing[0]}, which is not installed: see requirements/trackers.txt.")
     output_dir = Path(args.output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)

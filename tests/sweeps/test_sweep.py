@@ -101,38 +101,38 @@ def test_a_grid_has_every_combination_and_flags_win_over_the_file(sweep_file):
     ("values", "said"),
     [
         ({"grid": {"learning_rat": [1e-4]}}, "configuration `learning_rat=0.0001`: `learning_rat` is not a known"),
-        ({"grid": {"max_steps": [1, "many"]}}, "configuration `max_steps=many`: `max_steps`: invalid int value"),
+        ({"grid": {"max_steps": [1, "many"]}}, "configuration `max_steps=many`: `max_steps`"),
         ({"grid": {"class_imbalance": ["best"]}}, "configuration `class_imbalance=best`: `class_imbalance`"),
         ({"grid": {}}, "`grid` is empty"),
-        ({"grid": {"learning_rate": []}}, "`grid`, key `learning_rate`, has no list of values"),
-        ({"grid": {"learning_rate": 1e-4}}, "`grid`, key `learning_rate`, has no list of values"),
-        ({"grid": {"learning_rate": [1e-4, "1e-4"]}}, "are the same: delete one"),
-        ({"grid": {"seed": [1, 2]}}, "`grid` has `seed`, which the sweep itself gives"),
+        ({"grid": {"learning_rate": []}}, "`grid`, key `learning_rate`"),
+        ({"grid": {"learning_rate": 1e-4}}, "`grid`, key `learning_rate`"),
+        ({"grid": {"learning_rate": [1e-4, "1e-4"]}}, "are identical"),
+        ({"grid": {"seed": [1, 2]}}, "`grid` has `seed`"),
         ({"grid": {"split_seed": [1, 2]}}, "`grid` has `split_seed`"),
-        ({"grid": {"learning_rate": list(range(1, 502))}}, "these are 1,002 runs and `most_runs` is 1,000"),
+        ({"grid": {"learning_rate": list(range(1, 502))}}, "1,002 runs and `most_runs` is 1,000"),
         ({"grid": None}, "give exactly one of `configurations`, `grid` and `search`"),
         ({"search": {"lora_r": {"choices": [4]}}}, "give exactly one of `configurations`, `grid` and `search`"),
         ({"grid": None, "configurations": {}}, "`configurations` is empty"),
         ({"grid": None, "configurations": {"a": {"lora_r": None}}}, "configuration `a`: `lora_r` has no value"),
         ({"grid": None, "configurations": {"a": 3}}, "configuration `a` is int"),
-        ({"grid": None, "configurations": {"../a": {}}}, "configuration `../a`: a name is letters"),
+        ({"grid": None, "configurations": {"../a": {}}}, "configuration `../a`"),
         ({"grid": None, "configurations": {"a": {}, "b": {"seed": 1}}}, "configuration `b` has `seed`"),
-        ({"grid": None, "configurations": {"a": {}, "b": {}}}, "configurations `a` and `b` are the same"),
+        ({"grid": None, "configurations": {"a": {}, "b": {}}}, "configurations `a` and `b` are identical"),
         ({"grid": None, "search": {}}, "`search` is empty"),
         ({"grid": None, "search": {"lora_rr": {"low": 1, "high": 2}}}, "`search`: `lora_rr` is not a known key"),
-        ({"grid": None, "search": {"max_steps": {"low": 0.5, "high": 2.5}}}, "`search`: `max_steps`: invalid int"),
-        ({"grid": None, "search": {"lora_r": {"choices": [4]}}, "seeds": [1]}, "`search` chooses with the first of"),
+        ({"grid": None, "search": {"max_steps": {"low": 0.5, "high": 2.5}}}, "`search`: `max_steps`"),
+        ({"grid": None, "search": {"lora_r": {"choices": [4]}}, "seeds": [1]}, "`seeds` is [1]"),
         ({"overrides": {"learning_rat": 1}}, "`overrides`: `learning_rat` is not a known key: did you"),
-        ({"metric": "eval_rouge1"}, "`metric` is eval_rouge1: give a number of validation"),
-        ({"metric": "test_macro_f1"}, "`metric` is test_macro_f1: give a number of validation"),
+        ({"metric": "eval_rouge1"}, "`metric` is eval_rouge1"),
+        ({"metric": "test_macro_f1"}, "`metric` is test_macro_f1"),
         ({"metric": "eval_macro_f1_ci95"}, "`metric` is eval_macro_f1_ci95"),
         ({"direction": "up"}, "`direction`: invalid choice: 'up'"),
-        ({"seeds": [1, 1]}, "`seeds` [1, 1] has one twice"),
-        ({"seeds": None}, "`seeds` is not given"),
-        ({"script": "run_nothing.py"}, "`script` run_nothing.py is no file"),
+        ({"seeds": [1, 1]}, "`seeds` is [1, 1]"),
+        ({"seeds": None}, "`seeds` is missing"),
+        ({"script": "run_nothing.py"}, "`script` run_nothing.py does not exist"),
         ({"script": "predict.py"}, "`script` predict.py has no `ARGUMENTS`"),
         ({"recipe": "recipes/none.yaml"}, "recipe `recipes/none.yaml` cannot be read"),
-        ({"config_file": "recipes/none.yaml"}, "`config_file` recipes/none.yaml is no configuration of accelerate"),
+        ({"config_file": "recipes/none.yaml"}, "`config_file` recipes/none.yaml"),
         ({"jobs": 0}, "`jobs` is 0"),
         ({"gridd": {}}, "`gridd` in"),
     ],
@@ -146,7 +146,7 @@ def test_a_mistake_is_one_line_with_its_key_before_anything_runs(sweep_file, val
 
 def test_more_runs_than_a_thousand_are_done_where_that_is_said(sweep_file):
     path = sweep_file(grid={"max_steps": [1, 2, 3]}, most_runs=5)
-    assert "these are 6 runs and `most_runs` is 5" in sweep(path).stderr
+    assert "6 runs and `most_runs` is 5" in sweep(path).stderr
     assert sweep(path, "--most_runs", "6", "--dry_run").code == 0
 
 
@@ -178,7 +178,7 @@ def test_a_sweep_of_a_real_script_writes_what_won_and_tests_it_once(tiny_sweep):
     assert results["chosen"] == "head_learning_rate=0.05" and results["test"]["test_accuracy"] >= 0.6
     lines = (tiny_sweep / "hyperparameter_results.csv").read_text().splitlines()
     assert len(lines) == 5 and lines[0].startswith("configuration,seed,head_learning_rate,eval_macro_f1,eval_accuracy")
-    assert lines[0].endswith("status,reason,minutes,peak_memory_gb,peak_gpu_memory_gb,energy_kwh")
+    assert lines[0].endswith("status,reason,minutes,peak_memory_gb,peak_gpu_memory_gb")
     assert not list(tiny_sweep.glob("runs/*/_private/predictions_test.jsonl"))
     assert (tiny_sweep / "best" / "_private" / "predictions_test.jsonl").is_file()
     image = matplotlib.image.imread(tiny_sweep / "plots" / "hyperparameter_comparison.png")
@@ -191,7 +191,7 @@ def test_the_report_is_one_page_of_what_was_found(tiny_sweep):
     sections = ["Configurations", "Test", "Cost", "What to try next"]
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == sections
     assert "**`head_learning_rate=0.05`** has the best mean macro F1 on validation" in text
-    assert "`head_learning_rate` is best at the higher end" in text and "Energy is" in text
+    assert "`head_learning_rate` is best at the higher end" in text
     assert "over the seeds 1, 2" in text and "paired over 2 seeds" in text
 
 
@@ -283,13 +283,13 @@ def test_three_summarizers_are_compared_with_the_first(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda folder: folder / "none", "has no task.json and _private/predictions_test.jsonl"),
+        (lambda folder: folder / "none", "lacks task.json or _private/predictions_test.jsonl"),
         (lambda folder: write_run(folder, ["a"] * 9, ["a"] * 9, task="classification", labels=["a"]),
          "1 test rows of"),
         (lambda folder: write_run(folder, ["a"] * 10, ["b"] * 10, task="classification", labels=["a", "b"]),
          "10 test rows of"),
-        (lambda folder: write_run(folder, ["a"] * 10, ["a"] * 10, task="qa"), "the runs are of the tasks"),
-        (lambda folder: folder.parent / "first", "has a folder twice"),
+        (lambda folder: write_run(folder, ["a"] * 10, ["a"] * 10, task="qa"), "different tasks (classification, qa)"),
+        (lambda folder: folder.parent / "first", "a folder twice"),
     ],
 )  # fmt: skip
 def test_runs_that_cannot_be_compared_are_refused_without_a_row_in_the_message(tmp_path, change, said):

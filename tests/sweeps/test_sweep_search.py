@@ -85,15 +85,15 @@ def test_every_end_and_choice_is_checked_before_the_first_run():
     ("search", "said"),
     [
         ({}, "`search` is empty"),
-        ({"lora_r": [4, 8]}, "`search`, key `lora_r`: write low and high"),
-        ({"lora_r": {"low": 4}}, "`search`, key `lora_r`: write low and high"),
-        ({"lora_r": {"low": 4, "high": 8, "maximum": 9}}, "`search`, key `lora_r`: write low and high"),
-        ({"lora_r": {"choices": []}}, "`search`, key `lora_r`: write low and high"),
-        ({"lora_r": {"low": "four", "high": 8}}, "`search`, key `lora_r`: low and high have to be numbers"),
+        ({"lora_r": [4, 8]}, "`search`, key `lora_r`"),
+        ({"lora_r": {"low": 4}}, "`search`, key `lora_r`"),
+        ({"lora_r": {"low": 4, "high": 8, "maximum": 9}}, "`search`, key `lora_r`"),
+        ({"lora_r": {"choices": []}}, "`search`, key `lora_r`"),
+        ({"lora_r": {"low": "four", "high": 8}}, "`search`, key `lora_r`.* must be numbers"),
         ({"lora_r": {"low": 8, "high": 4}}, "`search`, key `lora_r`"),
         ({"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}, "`search`, key `learning_rate`"),
     ],
 )
 def test_a_range_that_is_none_is_refused_with_its_key(search, said):
-    with pytest.raises(UserError, match=said.replace("`", "`")):
+    with pytest.raises(UserError, match=said):
         read_space(search)

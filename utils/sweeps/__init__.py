@@ -1,1 +1,1 @@
-"""Parts of `sweep.py`: what to run, running it, searching, and saying what is better and how sure that is."""
+"""The parts of `sweep.py`: plan the runs, execute them, search, and compare the results."""

@@ -1,4 +1,4 @@
-"""Finished runs of one task against each other, on the test rows that all of them have predicted."""
+"""Compare finished runs of one task on their common test rows."""
 
 from pathlib import Path
 from typing import Any
@@ -19,34 +19,36 @@ from utils.sweeps.plots import plot_differences
 from utils.sweeps.statistics import holm
 
 PREDICTIONS = Path("_private") / "predictions_test.jsonl"
-SEED = 42  # of the bootstrap
+SEED = 42  # for the bootstrap
 SHOWN = {
     "classification": ("accuracy", "macro_f1", "weighted_f1"),
     "hierarchical": ("path_accuracy", "parent_macro_f1", "level_1_macro_f1", "level_2_macro_f1", "child_macro_f1"),
     "qa": ("rouge1", "rouge2", "rougeL", "bleu"),
     "summarization": ("rouge1", "rouge2", "rougeL", "chrf", "omission", "hallucination", "any_hallucination"),
 }
-MATCHED = ("accuracy", "path_accuracy")  # right or wrong a row: McNemar's test
+MATCHED = ("accuracy", "path_accuracy")  # right or wrong per row, so McNemar's test applies
 
 
 def compare_runs(folders: list[str], output_dir: Path) -> str:
-    """Compare runs with the first of them: `comparison.md`, `comparison.json` and `comparison.png` in `output_dir`.
+    """Compare each run with the first and write `comparison.md`, `comparison.json` and `comparison.png`.
 
-    Accuracies by McNemar's exact test, all else by the paired bootstrap over rows (the runs do not write which rows
-    belong to one patient or document), p-values by Holm's correction over the other runs, for each metric by itself.
+    Accuracies use McNemar's exact test, other metrics the paired bootstrap over rows. Rows count as independent,
+    because runs do not store their patient or document. Holm's correction covers the other runs, per metric.
 
     Returns:
-        the table, as it stands in `comparison.md`.
+        the tables of `comparison.md`.
 
     Raises:
-        UserError: a folder is no finished run, or the runs are of different tasks or test rows.
+        UserError: a folder is not a finished run, or the runs differ in task or test rows.
     """
     if len(folders) < 2:
-        raise UserError(f"`compare` has {len(folders)} folder: give two or more.")
+        raise UserError(f"`compare` names {len(folders)} folder: give two or more.")
     names = _short_names(folders)
     tasks = [_read_task(Path(folder)) for folder in folders]
     if len(kinds := {task["task"] for task in tasks}) > 1:
-        raise UserError(f"`compare`: the runs are of the tasks {', '.join(sorted(kinds))}: give runs of one.")
+        raise UserError(
+            f"`compare` names runs of different tasks ({', '.join(sorted(kinds))}): give runs of one task."
+        )
     rows = _aligned([_read_predictions(Path(folder)) for folder in folders], folders)
     statistics = [row_statistics(own, tasks[0]) for own in rows]
     metrics = [name for name in SHOWN[tasks[0]["task"]] if name in statistics[0]]
@@ -70,8 +72,8 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
     write_json(output_dir / "comparison.json", results)
     shown = _tables(results, names, metrics)
     about = (
-        f"{len(rows[0]):,} test rows, {tasks[0]['task']}. Brackets are 95 % intervals of a bootstrap over rows; p is "
-        "McNemar's for accuracies and the bootstrap's for the others, with Holm's correction over the runs."
+        f"{len(rows[0]):,} test rows, {tasks[0]['task']}. Brackets show 95 % bootstrap intervals over rows. p comes "
+        "from McNemar's test for accuracies and from the bootstrap otherwise, with Holm's correction over the runs."
     )
     text = paragraphs("# Comparison of runs", about, shown, "![differences](comparison.png)")
     (output_dir / "comparison.md").write_text(text + "\n", encoding="utf-8")
@@ -79,7 +81,7 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
 
 
 def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Row statistics of a run's predictions, as its evaluation computes them."""
+    """Compute the per-row statistics of a run, as its evaluation does."""
     predictions, references = [row["prediction"] for row in rows], [row["reference"] for row in rows]
     if task["task"] == "classification":
         return classification_statistics(predictions, references, task["labels"])
@@ -88,7 +90,7 @@ def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str
         right = [p == r for p, r in zip(predictions, references, strict=True)]
         statistics = accuracy_statistics(right, "path_accuracy")
         for level, name in enumerate(tree.level_names):
-            # a name may stand under several parents: the path down to it is the class
+            # a name can occur under several parents, so the path is the class
             seen = [[tuple(path[: level + 1]) for path in paths] for paths in (predictions, references)]
             found = classification_statistics(*seen, sorted({*seen[0], *seen[1]}))
             statistics[f"{name}_macro_f1"] = found["macro_f1"]
@@ -103,7 +105,9 @@ def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str
 def _read_task(folder: Path) -> dict[str, Any]:
     task = read_json(folder / "task.json")
     if task.get("task") not in SHOWN or not (folder / PREDICTIONS).is_file():
-        raise UserError(f"`compare`: {folder} has no task.json and {PREDICTIONS}: give folders of finished runs.")
+        raise UserError(
+            f"`compare` names {folder}, which lacks task.json or {PREDICTIONS}: give folders of finished runs."
+        )
     return task
 
 
@@ -112,22 +116,22 @@ def _read_predictions(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _aligned(runs: list[dict[str, dict[str, Any]]], folders: list[str]) -> list[list[dict[str, Any]]]:
-    """The rows of each run in the order of the first; UserError where ids or references differ."""
+    """Return the rows of each run in the order of the first; refuse different ids or references."""
     for rows, folder in zip(runs[1:], folders[1:], strict=True):
         others = len(rows.keys() ^ runs[0].keys())
         others += sum(rows[i]["reference"] != runs[0][i]["reference"] for i in rows.keys() & runs[0].keys())
         if others:
             raise UserError(
-                f"`compare`: {others:,} test rows of {folder} are not those of {folders[0]}: compare runs that were "
-                "tested on the same rows (the same data, `split_seed` and `max_predict_samples`)."
+                f"`compare` names {folder}, where {others:,} test rows differ from {folders[0]}: give runs with the "
+                "same test rows (same data, `split_seed` and `max_predict_samples`)."
             )
     return [[rows[i] for i in runs[0]] for rows in runs]
 
 
 def _short_names(folders: list[str]) -> list[str]:
-    """The last part of each path, or the whole path where that is not enough."""
+    """Return the last part of each path, or the full paths if those are not unique."""
     if len(set(folders)) < len(folders):
-        raise UserError(f"`compare` has a folder twice: {', '.join(folders)}.")
+        raise UserError(f"`compare` names a folder twice ({', '.join(folders)}): give each folder once.")
     last = [Path(folder).resolve().name for folder in folders]
     return last if len(set(last)) == len(last) else folders
 

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: every run of each configuration, and the metric over each key that was varied."""
+"""Plots of a sweep: the runs of each configuration, and the metric against each varied key."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from utils.reporting.plots import COLORS, RED, plain
 
 MOST_SHOWN = 30  # configurations
 MOST_KEYS = 4
-MOST_TICKS = 6  # values of a grid that are all written at the axis
+MOST_TICKS = 6  # label every grid value up to this many
 
 
 def plot_comparison(
@@ -25,12 +25,13 @@ def plot_comparison(
     ranges: dict[str, dict[str, Any]],
     path: Path,
 ) -> None:
-    """Points of each seed, their mean and the first configuration's mean as a line; then the metric over each key.
+    """Plot one point per seed, the means and the first configuration's mean; below, the metric against each key.
 
     Args:
-        summaries, rows: of `summarize`, and of all runs.
-        seeds: those that count.
-        keys: that were varied one by one, in a grid or a search; [] for named configurations.
+        summaries: from `summarize`.
+        rows: all runs.
+        seeds: seeds of the comparison.
+        keys: keys of the grid or search; [] for named configurations.
         ranges: key -> `log`, whether its axis is logarithmic.
     """
     shown = summaries[:1] + sorted(summaries[1:], key=lambda row: row["configuration"] != chosen)[: MOST_SHOWN - 1]
@@ -51,7 +52,7 @@ def plot_comparison(
         place = grid[1 + number // 2, number % 2 if number + 1 < len(panels) or number % 2 else slice(None)]
         log = ranges.get(key, {}).get("log", False)
         _plot_key(figure.add_subplot(place), rows, metric, key, log, name)
-    figure.suptitle("Configurations, a point a seed")
+    figure.suptitle("Configurations, one point per seed")
     figure.savefig(path, dpi=150)
 
 
@@ -67,14 +68,14 @@ def _plot_points(
         color = RED if row["configuration"] == chosen else COLORS[0]
         for i, seed in enumerate(seeds):
             values = [r["evals"][metric] for r in rows if _is_run(r, row["configuration"], seed) and r["evals"]]
-            height = y + 0.3 * ((i + 0.5) / len(seeds) - 0.5)  # seeds in one order, so that pairs can be followed
+            height = y + 0.3 * ((i + 0.5) / len(seeds) - 0.5)  # same order in every row, to show the pairs
             axes.plot(values, [height] * len(values), "o", color=color, alpha=0.6, ms=5, mew=0)
         sd = row["sd"] or 0
         axes.plot([row["mean"] - sd, row["mean"] + sd], [y, y], color=color, lw=1.2)
         axes.plot([row["mean"]] * 2, [y - 0.28, y + 0.28], color=color, lw=2.5)
     if shown:
         axes.axvline(shown[0]["mean"], color="#444444", ls="--", lw=1, label="mean of the first configuration")
-        axes.plot([], [], color=COLORS[0], lw=2.5, label="mean, with one sd to each side")
+        axes.plot([], [], color=COLORS[0], lw=2.5, label="mean ± 1 sd")
         axes.plot([], [], color=RED, lw=2.5, label="chosen")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
     axes.set_yticks(range(len(shown)), [row["configuration"] for row in shown])
@@ -83,7 +84,7 @@ def _plot_points(
 
 
 def _plot_key(axes: Axes, rows: list[dict[str, Any]], metric: str, key: str, log: bool, name: str) -> None:
-    """The metric of every finished run over one key's values, and the means of the values where they are few."""
+    """Plot the metric of every finished run against one key, with means if the key has few values."""
     runs = [row for row in rows if row["evals"] and key in row["values"]]
     values, scores = [row["values"][key] for row in runs], np.array([row["evals"][metric] for row in runs])
     numbers = all(is_number(value) for value in values)
@@ -110,10 +111,10 @@ def _is_run(row: dict[str, Any], name: str, seed: int) -> bool:
 
 
 def plot_differences(results: dict[str, Any], names: list[str], metrics: list[str], path: Path) -> None:
-    """Differences of runs to the first one with their 95 % intervals, a row a metric and run.
+    """Plot the difference of each run from the first, with 95 % interval, one row per metric and run.
 
     Args:
-        results: `delta_{name}_{metric}` and `..._ci95` of all `names` but the first.
+        results: `delta_{name}_{metric}` and `..._ci95` for all `names` but the first.
     """
     others = names[1:]
     figure = Figure(figsize=(9, 1.2 + 0.34 * len(metrics) * len(others)), layout="constrained")
@@ -130,7 +131,7 @@ def plot_differences(results: dict[str, Any], names: list[str], metrics: list[st
     marks = {m: f"\n({directions[m]} is better)" if directions[m] in ("higher", "lower") else "" for m in metrics}
     axes.set_yticks(range(len(metrics)), [label(m) + marks[m] for m in metrics])
     axes.set_ylim(len(metrics) - 0.5, -0.5)
-    axes.set_xlabel(f"difference to {names[0]}, with its 95 % interval")
+    axes.set_xlabel(f"difference from {names[0]}, with 95 % interval")
     plain(axes, "x")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""What came out of a sweep: tables, one page to read, and the same for programs."""
+"""The results of a sweep: csv tables and a one-page report."""
 
 import csv
 from pathlib import Path
@@ -11,24 +11,24 @@ from utils.reporting.metric_names import is_number, label
 from utils.reporting.tables import format_number, paragraphs, summary, table
 from utils.sweeps.statistics import POWER, choose, compare, is_winner, seeds_needed
 
-COSTS = ("minutes", "peak_memory_gb", "peak_gpu_memory_gb", "energy_kwh")
-MOST_ROWS = 15  # of the report's table; all stand in the csv
-EDGE = 0.05  # of a searched range
+COSTS = ("minutes", "peak_memory_gb", "peak_gpu_memory_gb")
+MOST_ROWS = 15  # in the table of the report; the csv file has all
+EDGE = 0.05  # share of a range that counts as its end
 
 
 def check_same_rows(rows: list[dict[str, Any]]) -> None:
-    """Refuse runs that were validated on different rows: their numbers cannot be compared."""
+    """Refuse runs with different validation or test rows, which cannot be compared."""
     known = [row for row in rows if row["rows"]]
     for row in known[1:]:
         if row["rows"] != known[0]["rows"]:
             raise UserError(
-                f"configurations `{known[0]['configuration']}` and `{row['configuration']}` have other rows to "
-                "validate or test on: give keys of the data in `overrides`, the same for all."
+                f"configurations `{known[0]['configuration']}` and `{row['configuration']}` have different validation "
+                "or test rows: set data keys in `overrides`, which apply to all configurations."
             )
 
 
 def summarize(rows: list[dict[str, Any]], names: list[str], seeds: list[int], metric: str) -> list[dict[str, Any]]:
-    """A row a configuration: its values, what `compare` says of it, and the mean cost of its finished runs."""
+    """Return one row per configuration: its values, its row from `compare`, and the mean cost of its finished runs."""
     cells = {(row["configuration"], row["seed"]): row for row in rows}
     values = [[cells[name, seed]["evals"].get(metric, np.nan) for seed in seeds] for name in names]
     compared = compare(np.array(values, dtype=float))
@@ -41,8 +41,10 @@ def summarize(rows: list[dict[str, Any]], names: list[str], seeds: list[int], me
 
 
 def write_tables(output_dir: Path, rows: list[dict[str, Any]], summaries: list[dict[str, Any]], metric: str) -> None:
-    """Write `hyperparameter_results.csv`, a row a run, and `hyperparameter_summary.csv`, a row a configuration. What
-    is measured (time, memory, energy) comes last: all before it is the same in a sweep that was interrupted."""
+    """Write `hyperparameter_results.csv` (one row per run) and `hyperparameter_summary.csv` (one per configuration).
+
+    The cost columns come last. All other columns are the same after an interruption.
+    """
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
     evals = [metric, *sorted({key for row in rows for key in row["evals"]} - {metric})]
     lines = [
@@ -64,8 +66,8 @@ def write_tables(output_dir: Path, rows: list[dict[str, Any]], summaries: list[d
 
 
 def outcome(summaries: list[dict[str, Any]], seeds: list[int], maximize: bool) -> dict[str, Any]:
-    """Which configuration is chosen, whether it is better than the first by more than noise, and with how many seeds
-    that could be told if it is as much better as it seems."""
+    """Return the selected configuration, whether it is significantly better than the first, and how many seeds would
+    detect the observed difference."""
     best = choose(summaries, len(seeds), maximize)
     found = {"chosen": None if best is None else summaries[best]["configuration"], "more_than_noise": False}
     if best is None or best == 0:
@@ -78,9 +80,9 @@ def outcome(summaries: list[dict[str, Any]], seeds: list[int], maximize: bool) -
 
 
 def verdict(summaries: list[dict[str, Any]], found: dict[str, Any], seeds: list[int], metric: str) -> str:
-    """What won, by how much, and whether that is more than noise."""
+    """Describe which configuration won, by how much, and whether the difference is significant."""
     if found["chosen"] is None:
-        return "No configuration finished with every seed: nothing is chosen."
+        return "No configuration finished with every seed, so none was selected."
     first, row = summaries[0], _of(summaries, found["chosen"])
     text = f"**`{row['configuration']}`** has the best mean {_label(metric)} on validation: {_mean_sd(row)}"
     text += f" over the seeds {', '.join(map(str, seeds))}." if len(seeds) > 1 else f" with the seed {seeds[0]}."
@@ -88,14 +90,14 @@ def verdict(summaries: list[dict[str, Any]], found: dict[str, Any], seeds: list[
         return f"{text} It is the first configuration: none of the {len(summaries) - 1} others has a better mean."
     text += f" The first, `{first['configuration']}`, has {_mean_sd(first)}."
     if row["p"] is None:
-        why = "one seed has no spread" if row["pairs"] < 2 else "the seeds change nothing in the difference"
-        return f"{text} **Nothing is tested**: {why}, so this difference may be noise."
+        why = "one seed gives no spread" if row["pairs"] < 2 else "the difference is the same for every seed"
+        return f"{text} **The difference was not tested**: {why}. It may be noise."
     ci = f"[{format_number(row['ci95'][0], '+')}, {format_number(row['ci95'][1], '+')}]"
     text += f" The difference is {format_number(row['difference'], '+')}, 95 % interval {ci}"
-    text += f" (paired over {row['pairs']} seeds, p {_p(row['p'])}, by Holm's correction {_p(row['p_holm'])})."
+    text += f" (paired over {row['pairs']} seeds, p {_p(row['p'])}, with Holm's correction {_p(row['p_holm'])})."
     if found["more_than_noise"]:
-        return f"{text} **That is more than noise.** The best of several is flattered: expect somewhat less."
-    return f"{text} **That is not more than noise**: with these seeds the two cannot be told apart."
+        return f"{text} **The difference is significant.** Selection flatters the winner: expect a smaller gain."
+    return f"{text} **The difference is not significant**: these seeds cannot tell the two apart."
 
 
 def advice(
@@ -104,37 +106,37 @@ def advice(
     rows: list[dict[str, Any]],
     ranges: dict[str, dict[str, Any]],
 ) -> list[str]:
-    """What to try next.
+    """Return suggestions for the next sweep.
 
     Args:
-        ranges: key -> `low`, `high` and `log` of what was tried of it.
+        ranges: key -> `low`, `high` and `log` of the values tried.
     """
     lines = []
     chosen = _of(summaries, found["chosen"]) if found["chosen"] else {"values": {}}
     for key, value in chosen["values"].items():
         if key in ranges and (side := edge(value, **ranges[key])):
-            lines.append(f"`{key}` is best at the {side} end of what was tried, {value:g}: try {side} values.")
+            lines.append(f"`{key}` is best at the {side} end of the range, {value:g}: try {side} values.")
     if (needed := found["seeds_needed"]) and not found["more_than_noise"]:
         lines.append(
-            f"If the difference is what it seems, {needed} seeds find it with probability {POWER:.0%}: worth it only "
-            f"where {format_number(abs(chosen['difference']))} matters. Until then take the cheaper one: "
-            f"`{chosen['configuration']}` takes {chosen['minutes']:.1f} min a run, "
+            f"{needed} seeds would detect a true difference of this size with {POWER:.0%} power. Run them only if "
+            f"{format_number(abs(chosen['difference']))} matters. Otherwise use the cheaper configuration: "
+            f"`{chosen['configuration']}` takes {chosen['minutes']:.1f} min per run, "
             f"`{summaries[0]['configuration']}` {summaries[0]['minutes']:.1f} min."
         )
     elif chosen.get("difference") is not None and chosen["p"] is None:
-        lines.append("Give at least three `seeds`: without a spread over seeds no difference can be told from noise.")
+        lines.append("Give at least three `seeds`, to separate the difference from noise.")
     failed = [row for row in rows if row["status"] == "failed"]
     if failed:
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in failed))
         lines.append(
-            f"{len(failed)} of {len(rows)} runs failed ({reasons}): their `run.log` says more, and `--retry_failed` "
-            "runs them again."
+            f"{len(failed)} of {len(rows)} runs failed ({reasons}): see their `run.log`, and repeat them with "
+            "`--retry_failed`."
         )
-    return lines or ["The best values lie inside of what was tried: more data, or another model, is the next thing."]
+    return lines or ["The best values lie inside the range: try more data or another model next."]
 
 
 def edge(value: float, low: float, high: float, log: bool) -> str | None:
-    """Whether a value lies at the `lower` or `higher` end of a range."""
+    """Return `lower` or `higher` if a value lies at that end of a range, else None."""
     if not is_number(value) or low >= high:
         return None
     position, start, stop = (np.log([value, low, high]) if log else np.array([value, low, high])).tolist()
@@ -151,17 +153,18 @@ def write_report(
     seeds: list[int],
     metric: str,
     ranges: dict[str, dict[str, Any]],
-    notes: list[str],
+    note: str,
     test: dict[str, Any],
 ) -> None:
-    """Write the page.
+    """Write the report.
 
     Args:
-        summaries, found: of `summarize` and `outcome`.
-        rows: of all runs.
+        summaries: from `summarize`.
+        found: from `outcome`.
+        rows: all runs.
         ranges: as for `advice`.
-        notes: sentences on how the runs were chosen and measured.
-        test: the content of the winner's `all_results.json`; {} without a winner.
+        note: sentence for the cost section.
+        test: `all_results.json` of the winner; {} without a winner.
     """
     first, chosen = summaries[0]["configuration"], found["chosen"]
     shown = [row for row in summaries if row["configuration"] in (first, chosen)] if len(summaries) > MOST_ROWS else []
@@ -175,23 +178,21 @@ def write_report(
         for row in shown
     ]  # fmt: skip
     header = ["configuration", "seeds", f"{_label(metric)}, mean and sd", "minus the first", "p (Holm)"]
-    header += ["minutes", "memory, GB", "GPU memory, GB", "energy, kWh"]
+    header += ["minutes", "memory, GB", "GPU memory, GB"]
     kept = [i for i in range(len(header)) if i < 5 or any(line[i] != "-" for line in lines)]
-    total = {key: sum(row["cost"].get(key, 0) for row in rows) for key in ("minutes", "energy_kwh")}
-    spent = f"{len(rows)} runs took {total['minutes']:.1f} min"
-    spent += f" and {total['energy_kwh']:.3g} kWh." if total["energy_kwh"] else "."
-    more = f"{len(summaries) - len(shown)} more configurations stand in `hyperparameter_summary.csv`."
+    minutes = sum(row["cost"]["minutes"] for row in rows)
+    more = f"`hyperparameter_summary.csv` has {len(summaries) - len(shown)} more configurations."
     sections = {
         "Configurations": paragraphs(
             table([header[i] for i in kept], [[line[i] for i in kept] for line in lines]),
             more if len(shown) < len(summaries) else None,
-            "Brackets are 95 % intervals of that pair alone; a run's minutes, memory and energy are means.",
+            "Brackets show the 95 % interval of that pair alone. Minutes and memory are means per run.",
             "![comparison](plots/hyperparameter_comparison.png)",
         ),
         "Test": test
-        and f"`best/` is the run of `{chosen}` with seed {test['seed']}, the first that counts and not "
-        f"the best; nothing else was tested. {summary(test)}",
-        "Cost": " ".join([spent, *notes]),
+        and f"`best/` is the run of `{chosen}` with seed {test['seed']}, the first seed of the comparison and not the "
+        f"best one. No other run was tested. {summary(test)}",
+        "Cost": f"{len(rows)} runs took {minutes:.1f} min. {note}",
         "What to try next": "\n".join(f"- {line}" for line in advice(summaries, found, rows, ranges)),
     }
     body = "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)

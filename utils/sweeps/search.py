@@ -1,8 +1,7 @@
-"""A search by Optuna: tree-structured Parzen estimators (Bergstra et al. 2011) propose, the median prunes.
+"""Hyperparameter search with Optuna: TPE sampler (Bergstra et al. 2011) and median pruner.
 
-Nothing is kept but the rows of the runs. A trial is drawn from those of the earlier trials by a sampler that is seeded
-by its number, so a search that is started again repeats itself. Trials that run at once are drawn from the trials
-before them all.
+The rows of the runs are the only state. The sampler sees the rows of the earlier trials and is seeded with the trial
+number, so a restarted search proposes the same values. Parallel trials see the rows from before their batch.
 """
 
 import json
@@ -15,35 +14,36 @@ from optuna.trial import FrozenTrial, TrialState
 
 from utils.arguments import UserError, library_checks
 
-DRAWS = 100  # of one trial, before the space counts as used up
+DRAWS = 100  # attempts per trial before the search space counts as exhausted
 STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def read_space(search: dict[str, Any]) -> dict[str, BaseDistribution]:
-    """Turn `key: {low, high, log, step}` and `key: {choices}` into Optuna's distributions; whole numbers where low and
-    high are whole.
+    """Convert `key: {low, high, log, step}` and `key: {choices}` to distributions. Integer bounds give integers.
 
     Raises:
-        UserError: for an empty search, unknown words, and ranges that are none.
+        UserError: the search is empty, or a key has unknown settings or an invalid range.
     """
     if not search:
-        raise UserError("`search` is empty: give at least one key with low and high, or choices.")
+        raise UserError("`search` is empty: add at least one key with low and high, or with choices.")
     space = {}
     for key, given in search.items():
         where = f"`search`, key `{key}`"
         words = set(given) if isinstance(given, dict) else set()
         if words == {"choices"} and isinstance(given["choices"], list) and given["choices"]:
-            # as text: Optuna takes no lists
+            # as JSON, because Optuna accepts no lists
             space[key] = CategoricalDistribution([json.dumps(choice) for choice in given["choices"]])
             continue
         if not {"low", "high"} <= words <= {"low", "high", "log", "step"}:
-            raise UserError(f"{where}: write low and high (and log: true or step), or choices with a list.")
+            raise UserError(
+                f"{where} is {json.dumps(given, default=str)}: give low and high (and log or step), or choices."
+            )
         try:
             low, high = (value if isinstance(value, int) else float(value) for value in (given["low"], given["high"]))
         except (TypeError, ValueError) as error:
-            raise UserError(f"{where}: low and high have to be numbers.") from error
+            raise UserError(f"{where} is {json.dumps(given, default=str)}: low and high must be numbers.") from error
         whole = isinstance(low, int) and isinstance(high, int)
         step = given.get("step", 1 if whole else None)
         with library_checks(where):
@@ -52,7 +52,7 @@ def read_space(search: dict[str, Any]) -> dict[str, BaseDistribution]:
 
 
 def corners(space: dict[str, BaseDistribution]) -> list[dict[str, Any]]:
-    """Values that together hold every end of a range and every choice, to be checked before the first run."""
+    """Return configurations that together contain both ends of every range and every choice."""
     choices = {key: [json.loads(c) for c in d.choices] for key, d in space.items() if hasattr(d, "choices")}
     ends = {key: [d.low, d.high] for key, d in space.items() if not hasattr(d, "choices")}
     most = max(len(values) for values in (choices | ends).values())
@@ -60,7 +60,7 @@ def corners(space: dict[str, BaseDistribution]) -> list[dict[str, Any]]:
 
 
 def ranges_of(space: dict[str, BaseDistribution]) -> dict[str, dict[str, Any]]:
-    """`low`, `high` and `log` of each key that is a range."""
+    """Return `low`, `high` and `log` of each key with a range."""
     return {key: {"low": d.low, "high": d.high, "log": d.log} for key, d in space.items() if not hasattr(d, "choices")}
 
 
@@ -73,13 +73,13 @@ def propose(
     metric: str,
     maximize: bool,
 ) -> dict[str, Any] | None:
-    """The values of a trial; None where all that is drawn was tried before.
+    """Return the values of a trial, or None if the sampler finds no untried values.
 
     Args:
-        earlier: rows of the trials that it may know.
-        tried: the values of all trials before it, also of those that run at the same time.
-        number: of the trial, from 0.
-        seed: of the search.
+        earlier: rows of the trials that the sampler sees.
+        tried: values of all earlier trials and of the trials in the same batch.
+        number: trial number, from 0.
+        seed: seed of the search.
     """
     for draw in range(DRAWS):
         study = _study(space, earlier, metric, maximize, [seed, number, draw])
@@ -98,10 +98,10 @@ def bad_step(
     metric: str,
     maximize: bool,
 ) -> int | None:
-    """The first step at which a trial's best value so far is worse than the earlier ones' median, or None.
+    """Return the first step at which the best value so far is worse than the median of the earlier trials, or None.
 
-    Optuna's MedianPruner, which lets the first five finished trials be. The steps are looked at in their order, so it
-    does not matter when this is asked.
+    Optuna's MedianPruner decides, which prunes only after five finished trials. It sees the steps in order, so the
+    result does not depend on when this function is called.
     """
     study = _study(space, earlier, metric, maximize, [0])
     study.enqueue_trial(_params(space, values))
@@ -114,7 +114,7 @@ def bad_step(
 
 
 def best_trials(rows: list[dict[str, Any]], metric: str, maximize: bool, most: int) -> list[dict[str, Any]]:
-    """The rows of the best finished trials, the best first."""
+    """Return the rows of the best finished trials, best first."""
     finished = [row for row in rows if row["status"] == "finished"]
     return sorted(finished, key=lambda row: row["evals"][metric], reverse=maximize)[:most]
 

@@ -1,5 +1,5 @@
-"""Which configuration is best, and whether that is more than what seeds do. The unit is the seed: runs of one seed are
-paired across configurations, and the spread is that over seeds, not that over rows of the validation split."""
+"""Select the best configuration and test it against the first. The unit of analysis is the seed: runs with the same
+seed form pairs, and the spread is that across seeds, not across validation rows."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from scipy import special, stats
 
 ALPHA = 0.05
 POWER = 0.8
-MOST_SEEDS = 1000  # beyond which a difference is called none
+MOST_SEEDS = 1000  # upper bound for `seeds_needed`
 
 
 def compare(values: np.ndarray) -> list[dict[str, Any]]:
-    """Compare configurations by a metric.
+    """Compare each configuration with the first.
 
     Args:
-        values: [configurations, seeds], NaN where a run has not finished. The others are compared with the first.
+        values: [configurations, seeds], NaN for a run without a result.
 
     Returns:
-        for each configuration `seeds` (how many finished), `mean`, `sd` (of the sample; None with one seed), and for
-        all but the first: `pairs` (seeds that both have), `difference` (of the means over these), `ci95` (Student's
-        t), `p` (paired t-test, two-sided) and `p_holm` (Holm 1979, over the configurations that were tested). None
-        where there is nothing to test: fewer than 2 pairs, or seeds that change nothing.
+        one row per configuration with `seeds` (number of results), `mean` and `sd` (sample; None with one seed). All
+        rows but the first add `pairs` (seeds with both results), `difference` (of the means over the pairs), `ci95`
+        (Student's t), `p` (two-sided paired t-test) and `p_holm` (Holm 1979). They are None if there is nothing to
+        test: fewer than 2 pairs, or the same difference for every seed.
     """
     rows = []
     for own in values:
@@ -37,14 +37,14 @@ def compare(values: np.ndarray) -> list[dict[str, Any]]:
 
 
 def paired_test(differences: np.ndarray) -> dict[str, Any]:
-    """Paired t-test of differences, one a seed, NaN where there is none; see `compare`."""
+    """Paired t-test on one difference per seed; NaN marks a missing pair. See `compare`."""
     found = differences[np.isfinite(differences)]
     n, empty = len(found), {"sd_difference": None, "ci95": None, "p": None, "p_holm": None}
     if n == 0:
         return {"pairs": 0, "difference": None} | empty
     mean = float(found.mean())
     sd = float(found.std(ddof=1)) if n > 1 else 0.0
-    if n < 2 or sd <= 1e-12 * max(1.0, abs(mean)):  # rounding alone: the seeds repeat one observation
+    if n < 2 or sd <= 1e-12 * max(1.0, abs(mean)):  # equal up to rounding: the seeds do not vary
         return {"pairs": n, "difference": mean} | empty
     error = sd / np.sqrt(n)
     half = float(special.stdtrit(n - 1, 0.975) * error)
@@ -53,7 +53,7 @@ def paired_test(differences: np.ndarray) -> dict[str, Any]:
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Adjusted p-values that keep the chance of any false finding at the level (Holm 1979)."""
+    """Adjust p-values to control the family-wise error rate (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     adjusted = np.empty(len(p_values))
@@ -62,27 +62,27 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def choose(rows: list[dict[str, Any]], n_seeds: int, maximize: bool) -> int | None:
-    """The configuration with the best mean among those that finished with every seed, the earlier one of equals."""
+    """Return the index of the best mean among configurations with a result for every seed; ties go to the first."""
     whole = [i for i, row in enumerate(rows) if row["seeds"] == n_seeds]
     sign = 1 if maximize else -1
     return max(whole, key=lambda i: (sign * rows[i]["mean"], -i), default=None)
 
 
 def is_winner(row: dict[str, Any], maximize: bool) -> bool:
-    """Whether a configuration is better than the first by more than noise."""
+    """Return whether a configuration is significantly better than the first."""
     better = row.get("difference") is not None and (row["difference"] > 0) == maximize
     return better and row["p_holm"] is not None and row["p_holm"] < ALPHA
 
 
 def seeds_needed(difference: float, sd: float, comparisons: int) -> int | None:
-    """Seeds with which a paired t-test finds a difference with probability `POWER`; None above `MOST_SEEDS`.
+    """Return the number of seeds that gives a paired t-test the power `POWER`; None above `MOST_SEEDS`.
 
-    From the noncentral t distribution (Cohen 1988), at the level of Holm's first step, `ALPHA` / `comparisons`.
+    Uses the noncentral t distribution (Cohen 1988) at the level of Holm's first step, `ALPHA` / `comparisons`.
 
     Args:
-        difference: of the means, taken to be the true one.
-        sd: of the differences of single seeds.
-        comparisons: configurations that are compared with the first.
+        difference: true difference of the means.
+        sd: standard deviation of the per-seed differences.
+        comparisons: number of configurations compared with the first.
     """
     n = np.arange(2, MOST_SEEDS + 1)
     bound = stats.t.isf(ALPHA / comparisons / 2, n - 1)
