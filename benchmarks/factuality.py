@@ -104,7 +104,7 @@ def compare_with_experts(folder: Path) -> dict[str, Any]:
                 results[key] = float(pearson(*pair, once)[0])
                 results[f"{key}_ci95"] = np.quantile(pearson(*pair, weights), INTERVAL).tolist()
     counts = {f"found_{name}": float(values.sum()) for name, values in measures.items() if name in statistics}
-    results |= {name: count for name, count in counts.items() if name not in ("found_omission", "found_invention")}
+    results |= {k: count for k, count in counts.items() if k not in ("found_omission", "found_hallucination")}
     return results | {"seconds_per_100": seconds / len(rows) * 100, "cpu_seconds_per_100": cpu / len(rows) * 100}
 
 

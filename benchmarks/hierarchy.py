@@ -9,8 +9,8 @@
   process's peak in training, which on a CPU hardly shows them: Python, torch and the data take more.
 - time: seconds for the same 100 steps, hierarchical and flat in turn, three times each; on an idle machine.
 
-A seed each. Needs `make quickstart` (data and model); more than an hour on 2 cores; runs that have ended are not run
-again. Writes results/hierarchy.json.
+A seed each. Needs `make quickstart` (data and model); more than an hour on 2 cores; runs that have finished are not
+run again. Writes results/hierarchy.json.
 """
 
 import statistics
@@ -55,7 +55,7 @@ OUTPUTS = Path("outputs/hierarchy")
 
 
 def run(script_and_recipe: list[str], keys: dict[str, Any], name: str) -> dict[str, Any]:
-    """Run a script, unless it has ended before, and return its results."""
+    """Run a script, unless it has finished before, and return its results."""
     output_dir = OUTPUTS / name
     if not (output_dir / "all_results.json").exists():
         command = [sys.executable, *script_and_recipe, "--output_dir", str(output_dir)]

@@ -8,7 +8,7 @@ has learnt chapters and blocks of ICD-10-CM: 1,600 abstracts are few for one tha
 on the same folds, a linear SVM on TF-IDF with all training rows of the fold (the encoder's validation rows too).
 Intervals and differences are over the test rows of all folds.
 
-The file is Medical-Abstracts-TC-Corpus (CC BY-SA 3.0): `text`, `label`. Folds that have ended are not run again.
+The file is Medical-Abstracts-TC-Corpus (CC BY-SA 3.0): `text`, `label`. Folds that have finished are not run again.
 Writes results/medical_abstracts.json.
 """
 
