@@ -35,8 +35,8 @@ from utils.encoding import ChunkCollator, encode_texts, predict_logits
 from utils.inference import Predictor
 from utils.json_files import write_json
 from utils.losses import classification_loss
-from utils.modeling import head_names, load_base_model, load_tokenizer, optimizer_of, prepare_classifier
-from utils.sampling import EpochSampler, set_train_order
+from utils.modeling import get_optimizer, head_names, load_base_model, load_tokenizer, prepare_classifier
+from utils.sampling import set_train_order
 
 RECIPE, MODEL = "recipes/quickstart/classification.yaml", "outputs/quickstart-classification"
 STEPS = {"official": 10, "long": 4, "ours": 60}  # steps per round, chosen for a similar duration
@@ -69,7 +69,8 @@ def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], 
     args = TrainingArguments(
         output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=ours, save_strategy="no", report_to="none", seed=recipe.seed,
         per_device_train_batch_size=recipe.per_device_train_batch_size, disable_tqdm=True, logging_strategy="no",
-        learning_rate=recipe.learning_rate if ours else 5e-5, lr_scheduler_type=recipe.lr_scheduler_type, **more,
+        learning_rate=recipe.learning_rate if ours else 5e-5, lr_scheduler_type=recipe.lr_scheduler_type,
+        train_sampling_strategy="group_by_length" if ours else "random", **more,
     )  # fmt: skip
     if not ours:
         return Trainer(model=model, args=args, train_dataset=rows, data_collator=padded)
@@ -80,10 +81,9 @@ def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], 
         train_dataset=rows,
         data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
         compute_loss_func=classification_loss(np.bincount(labels).tolist(), class_args.class_imbalance),
-        optimizer_cls_and_kwargs=optimizer_of(model, args, heads, encoder_args.head_learning_rate),
+        optimizer_cls_and_kwargs=get_optimizer(model, args, heads, encoder_args.head_learning_rate),
     )
-    lengths = [len(ids) for ids in rows["input_ids"]]
-    set_train_order(trainer, EpochSampler(lengths, args.train_batch_size, recipe.seed, grouped=True))
+    set_train_order(trainer, rows)
     return trainer
 
 

@@ -46,8 +46,8 @@ from utils.generation import set_generation
 from utils.json_files import write_json
 from utils.metrics.statistics import text_statistics
 from utils.modeling import load_base_model, load_tokenizer
-from utils.sampling import EpochSampler, set_train_order
-from utils.seq2seq import load_seq2seq_config, token_loss, write_summaries
+from utils.sampling import set_train_order
+from utils.seq2seq import load_seq2seq_config, predict_summaries, token_loss
 
 RECIPE, MODEL = "recipes/quickstart/summarization.yaml", "outputs/quickstart-summarization"
 STEPS = {"official": 60, "official_batch": 12, "ours": 40}  # steps per round
@@ -65,7 +65,8 @@ def make_trainer(way: str, parsed: tuple, model: Any, tokenizer: Any, rows: Data
         per_device_eval_batch_size=8 if way == "official" else eval_batch, predict_with_generate=True,
         generation_max_length=128, learning_rate=recipe.learning_rate if ours else 5e-5,
         lr_scheduler_type=recipe.lr_scheduler_type if ours else "linear",
-        warmup_steps=recipe.warmup_steps if ours else 0, **more,
+        warmup_steps=recipe.warmup_steps if ours else 0,
+        train_sampling_strategy="group_by_length" if ours else "random", **more,
     )  # fmt: skip
     trainer = Seq2SeqTrainer(
         model=model,
@@ -76,8 +77,7 @@ def make_trainer(way: str, parsed: tuple, model: Any, tokenizer: Any, rows: Data
         compute_loss_func=token_loss(0.0) if ours else None,
     )
     if ours:
-        lengths, targets = ([len(ids) for ids in rows[key]] for key in ("input_ids", "labels"))
-        set_train_order(trainer, EpochSampler(lengths, batch, recipe.seed, grouped=True, target_lengths=targets))
+        set_train_order(trainer, rows, target_lengths=[len(ids) for ids in rows["labels"]])
     return trainer
 
 
@@ -94,10 +94,12 @@ def main() -> None:
         data_args, input_column="text", target_column="summary", cluster_columns=["text"], seed=recipe.seed
     )
     tokenizer = load_tokenizer(model_args)
-    task = make_task(summary_args, load_seq2seq_config(model_args, False), tokenizer, splits["train"])
-    pairs = {name: to_pairs(split, tokenizer, task)[0] for name, split in splits.items()}
-    test = {key: values[:TEST_ROWS] for key, values in pairs["test"].items()}
-    train = Dataset.from_dict({key: pairs["train"][key] for key in ("input_ids", "labels")}).shuffle(seed=0)
+    config = load_seq2seq_config(model_args, False)
+    task = make_task(summary_args, config, recipe.seed, tokenizer, splits["train"])
+    _, pairs = to_pairs(splits["train"], tokenizer, task)
+    train = Dataset.from_dict({key: pairs[key] for key in ("input_ids", "labels")}).shuffle(seed=0)
+    table, test = to_pairs(splits["test"].take(TEST_ROWS), tokenizer, task)
+    references = table["reference"]
 
     def load(way: str) -> Any:
         set_seed(recipe.seed)
@@ -124,9 +126,8 @@ def main() -> None:
             if way == "ours":
                 set_generation(model, tokenizer, task["stop"], task["generation"])
                 start = time.perf_counter()
-                written[way], _, _ = write_summaries(
-                    model, tokenizer, test, task, recipe.per_device_eval_batch_size, "ours"
-                )
+                output = predict_summaries(model, tokenizer, test, task, recipe.per_device_eval_batch_size, "ours")
+                written[way] = output["prediction"]
             else:
                 trainer = make_trainer(way, parsed, model, tokenizer, rows, max_steps=1)
                 start = time.perf_counter()
@@ -137,7 +138,7 @@ def main() -> None:
             print(f"round {number}: evaluation, {way}: {found[way][-1]:.1f} rows/s", flush=True)
     results |= summary_of("evaluation_rows_per_second", found)
     for way, texts in written.items():
-        results[f"evaluation_rouge1_{way}"] = rouge1(texts, test["references"])
+        results[f"evaluation_rouge1_{way}"] = rouge1(texts, references)
     results["evaluation_different_summaries"] = sum(
         a.strip() != b.strip() for a, b in zip(written["official"], written["ours"], strict=True)
     )
@@ -147,8 +148,8 @@ def main() -> None:
         trainer = make_trainer(way, parsed, load(way), tokenizer, few, num_train_epochs=1)
         trainer.train()
         set_generation(trainer.model, tokenizer, task["stop"], task["generation"])
-        texts, _, _ = write_summaries(trainer.model, tokenizer, test, task, recipe.per_device_eval_batch_size, way)
-        results[f"rouge1_{way}_one_epoch_of_{QUALITY_ROWS}"] = rouge1(texts, test["references"])
+        output = predict_summaries(trainer.model, tokenizer, test, task, recipe.per_device_eval_batch_size, way)
+        results[f"rouge1_{way}_one_epoch_of_{QUALITY_ROWS}"] = rouge1(output["prediction"], references)
     results |= {
         "test_rows": TEST_ROWS,
         "cpu": torch.cpu.get_capabilities()["cpu_name"],

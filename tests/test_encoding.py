@@ -1,15 +1,18 @@
 """Long texts lose what the recipe says and nothing else, and chunks come together again."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import save_encoder, word_tokenizer
+from datasets import Dataset
 
 from utils.encoding import (
     NEAR_TIE,
     ChunkCollator,
+    encode_rows,
     encode_texts,
     mean_of_chunks,
     measure_latency,
@@ -52,7 +55,7 @@ def test_head_keeps_the_beginning_and_head_tail_a_quarter_of_it_and_the_end(toke
 
 
 @pytest.mark.parametrize("n", [ROOM + 1, 2 * ROOM, 20])
-def test_windows_hold_every_word_once_and_come_apart_where_they_were_joined(tokenizer, n):
+def test_chunks_hold_every_word_once_and_come_apart_where_they_were_joined(tokenizer, n):
     (row,), (cut,) = encode_texts(tokenizer, [text(n)], 10, "chunks")
     chunks = split_chunks(row, 10)
     assert not cut and len(chunks) == -(-n // ROOM)
@@ -60,7 +63,7 @@ def test_windows_hold_every_word_once_and_come_apart_where_they_were_joined(toke
     assert [word for w in chunks for word in words(tokenizer, w)[1:-1]] == WORDS[:n]
 
 
-def test_more_windows_than_allowed_are_cut_and_said(tokenizer):
+def test_more_chunks_than_allowed_are_cut_and_said(tokenizer):
     (row,), (cut,) = encode_texts(tokenizer, [text(50)], 10, "chunks", max_chunks=3)
     assert cut and len(split_chunks(row, 10)) == 3
     (row,), (cut,) = encode_texts(tokenizer, [text(3 * ROOM)], 10, "chunks", max_chunks=3)
@@ -76,7 +79,7 @@ def test_special_tokens_are_read_off_the_tokenizer(tokenizer):
     assert special_tokens(tokenizer) == ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
 
 
-def test_the_collator_pads_to_the_longest_window_and_counts_windows_where_there_are_several():
+def test_the_collator_pads_to_the_longest_chunk_and_counts_chunks_where_there_are_several():
     rows = [{"input_ids": list(range(1, 24)), "labels": 4}, {"input_ids": [5, 6], "labels": 0}]
     batch = ChunkCollator(pad_token_id=0, max_length=10)(rows)
     assert batch["labels"].tolist() == [4, 0] and batch["chunk_counts"].tolist() == [3, 1]
@@ -90,7 +93,7 @@ def test_padding_is_no_wider_than_the_batch():
     assert pad([[1, 2], [3]], 0)["input_ids"].tolist() == [[1, 2], [3, 0]]
 
 
-def test_pooled_logits_are_the_mean_of_each_texts_windows():
+def test_pooled_logits_are_the_mean_of_each_texts_chunks():
     logits = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [0.0, 6.0], [0.0, 0.0]])
     pooled = mean_of_chunks(logits, torch.tensor([2, 3]))
     assert pooled.tolist() == [[2.0, 1.0], pytest.approx([5 / 3, 11 / 3])]
@@ -121,7 +124,7 @@ class SumOfTokens(torch.nn.Module):
         return SimpleNamespace(logits=torch.stack([total, attention_mask.sum(dim=1).float()], dim=1))
 
 
-def test_logits_come_in_the_order_of_the_rows_and_windows_count_once():
+def test_logits_come_in_the_order_of_the_rows_and_chunks_count_once():
     rng = np.random.default_rng(1)
     rows = [rng.integers(1, 50, size=n).tolist() for n in (3, 25, 1, 10, 7, 18)]
     logits = predict_logits(SumOfTokens(), rows, pad_token_id=9, max_length=10, batch_size=2)
@@ -149,7 +152,34 @@ def test_in_half_precision_near_ties_are_decided_in_float32(tmp_path):
     assert (half.argmax(axis=1) == exact.argmax(axis=1)).all()
 
 
-def test_latency_is_in_milliseconds_and_counts_all_rows(tmp_path):
-    measured = measure_latency(SumOfTokens(), [[1, 2, 3]] * 40, 0, 10, 8)
+def test_latency_is_in_milliseconds_and_counts_all_rows():
+    predict = partial(predict_logits, SumOfTokens(), pad_token_id=0, max_length=10, batch_size=8)
+    measured = measure_latency(predict, [[1, 2, 3]] * 40)
     assert 0 < measured["latency_p50_ms"] <= measured["latency_p95_ms"] < 1000
     assert measured["predict_texts_per_second"] > 40
+
+
+def test_latency_is_that_of_rows_alone_without_the_first_call_and_speed_that_of_all_together(monkeypatch):
+    clock, asked = [0.0], []
+    monkeypatch.setattr("utils.encoding.time.perf_counter", lambda: clock[0])
+
+    def predict(rows: list[list[int]]) -> np.ndarray:
+        clock[0] += 9.0 if not asked else 2.0 if len(rows) > 1 else 0.001 * rows[0][0]
+        asked.append(rows)
+        return np.zeros((len(rows), 2))
+
+    rows = [[i] for i in range(1, 41)]
+    measured = measure_latency(predict, rows, most=5)
+    assert asked == [[[1]], *([row] for row in rows[:5]), rows]
+    assert measured["latency_p50_ms"] == pytest.approx(3) and measured["latency_p95_ms"] == pytest.approx(4.8)
+    assert measured["predict_texts_per_second"] == pytest.approx(20)
+
+
+def test_rows_of_a_split_are_its_columns_and_what_the_trainer_reads(tokenizer):
+    split = Dataset.from_dict({"id": ["a", "b"], "cluster": [3, 3]})
+    task = {"max_length": 10, "long_texts": "chunks", "max_chunks": 2}
+    rows, dataset = encode_rows(split, [text(3), text(40)], np.array([1, 0]), tokenizer, task)
+    assert (rows["id"], rows["cluster"], rows["text"]) == (["a", "b"], [3, 3], [text(3), text(40)])
+    assert rows["label"].tolist() == [1, 0] and rows["cut"] == [False, True]
+    assert dataset["labels"][:] == [1, 0]
+    assert dataset["input_ids"][:] == encode_texts(tokenizer, [text(3), text(40)], 10, "chunks", 2)[0]

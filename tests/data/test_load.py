@@ -218,7 +218,8 @@ def test_a_changed_file_of_the_same_name_is_read_anew(tmp_path):
 def test_rows_lie_in_a_folder_that_goes_with_the_process(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", question_rows(20))
     script = (
-        "from utils.data.load import *; splits, _ = load_splits(DataArguments(train_file=sys.argv[1]), seed=1,"
+        "import sys; from utils.arguments import DataArguments; from utils.data.load import load_splits\n"
+        "splits, _ = load_splits(DataArguments(train_file=sys.argv[1]), seed=1,"
         "input_column='question', target_column='answer', cluster_columns=['question'])\n"
         "splits.map(lambda row: row); print(splits['train'].cache_files[0]['filename'])"
     )

@@ -7,11 +7,13 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from utils import calibration, metrics
+from utils.evaluation import calibration
+from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.statistics import reduce_sums
 
 
 def value(statistics: dict[str, np.ndarray], name: str) -> float:
-    return float(metrics.reduce_sums(name, statistics[name].sum(axis=0)))
+    return float(reduce_sums(name, statistics[name].sum(axis=0)))
 
 
 def sample(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -112,15 +114,15 @@ def test_ece_is_not_smaller_than_the_gap_of_all_rows_and_temperature_lowers_it()
 def test_the_bootstrap_takes_the_statistics():
     logits, labels = random_logits(400, 3, 3.0)
     statistics = calibration.calibration_statistics(calibration.softmax(logits), labels)
-    weights = metrics.resampling_weights(400, 0)
-    results = metrics.evaluate_statistics(statistics, weights, "test")
+    weights = resampling_weights(400, 0)
+    results = evaluate_statistics(statistics, weights, "test")
     assert list(results) == [f"test_{name}{end}" for name in ("loss", "brier", "ece") for end in ("", "_ci95")]
     for name in statistics:
         low, high = results[f"test_{name}_ci95"]
         assert 0 < low < results[f"test_{name}"] < high
     drawn = np.repeat(np.arange(400), weights[0].astype(int))
     repeated = calibration.calibration_statistics(calibration.softmax(logits)[drawn], labels[drawn])
-    assert metrics.reduce_sums("ece", weights[0] @ statistics["ece"]) == pytest.approx(value(repeated, "ece"))
+    assert reduce_sums("ece", weights[0] @ statistics["ece"]) == pytest.approx(value(repeated, "ece"))
 
 
 def test_reliability_bins_hold_every_row_and_give_the_ece():

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 
 import numpy as np
@@ -9,14 +10,13 @@ from sklearn.metrics import f1_score
 
 from utils.evaluation.calibration import reliability_bins, risk_coverage
 from utils.evaluation.class_analysis import (
-    PATTERN_ADVICE,
+    ERROR_ADVICE,
     analyse_classes,
     class_error_patterns,
+    class_files,
     label_conflicts,
-    write_class_files,
 )
 from utils.hierarchy import LabelTree
-from utils.json_files import read_json
 from utils.metrics.intervals import resampling_weights
 from utils.reporting.class_plots import (
     plot_confusion,
@@ -41,7 +41,8 @@ def synthetic(n: int, rows: int, classes: list[str] | None = None) -> dict:
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     predictions, labels = probabilities.argmax(axis=1), classes or [f"class number {i}" for i in range(n)]
     weights = resampling_weights(rows, seed=0, n_resamples=50)
-    analysis = analyse_classes(references, predictions, probabilities, labels, train, words, weights)
+    counts = np.bincount(train, minlength=n)
+    analysis = analyse_classes(references, predictions, probabilities, labels, counts, words, weights)
     curve = risk_coverage(probabilities.max(axis=1), predictions == references)
     return analysis | {
         "temperature": 1.4,
@@ -69,7 +70,7 @@ def small(**changes) -> dict:
     """Six rows of classes a, b, c; d is never seen, e has a row and is never predicted."""
     values = {
         "references": np.array([0, 0, 0, 1, 1, 2, 4]), "predictions": np.array([0, 0, 1, 1, 2, 2, 2]),
-        "probabilities": np.full((7, 5), 0.2), "labels": list("abcde"), "train_labels": [0] * 9 + [1] * 5 + [2, 4],
+        "probabilities": np.full((7, 5), 0.2), "labels": list("abcde"), "class_counts": np.array([9, 5, 1, 0, 1]),
         "words": [3, 4, 5, 6, 7, 8, 9], "weights": resampling_weights(7, seed=1),
     }  # fmt: skip
     return analyse_classes(**values | changes)
@@ -94,7 +95,7 @@ def test_intervals_are_the_quantiles_of_f1_over_the_resamples_that_hold_the_clas
     rng = np.random.default_rng(3)
     references, predictions = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
     weights = resampling_weights(60, seed=5, n_resamples=40)
-    probabilities, train = np.full((60, 4), 0.25), [0, 1, 2, 3]
+    probabilities, train = np.full((60, 4), 0.25), np.ones(4, int)
     found = analyse_classes(references, predictions, probabilities, list("abcd"), train, range(60), weights)
     drawn = [np.repeat(np.arange(60), row.astype(int)) for row in weights]
     f1 = [f1_score(references[i], predictions[i], labels=range(4), average=None) for i in drawn]
@@ -172,24 +173,22 @@ def test_correlations_have_their_sign_and_are_none_where_nothing_varies():
         (0, [0.28, 0.31, 0.41], True, False, {"cut_text"}),
         (0, [0.28, 0.31, 0.41], False, True, {"conflicting_text"}),
         (0, [0.28, 0.31, 0.41], False, False, {"other"}),
-        (1, [0.01, 0.04, 0.95], True, True, set(PATTERN_ADVICE) - {"other"}),
+        (1, [0.01, 0.04, 0.95], True, True, set(ERROR_ADVICE) - {"other"}),
         (2, [0.01, 0.04, 0.95], True, True, set()),
     ],
 )
 def test_a_wrong_row_shows_exactly_its_patterns(reference, probabilities, cut, conflicting, shown):
-    train = [0] * 20 + [1] * 19 + [2] * 30
+    train = np.array([20, 19, 30])
     patterns = class_error_patterns(
         np.array([2, reference]), np.array([2, 2]), np.array([[0, 0, 1], probabilities]), train, [True, cut],
         [True, conflicting],
     )  # fmt: skip
-    assert patterns == {name: [1] if name in shown else [] for name in PATTERN_ADVICE}
+    assert patterns == {name: [1] if name in shown else [] for name in ERROR_ADVICE}
 
 
 def test_with_two_classes_the_right_one_is_always_second():
-    patterns = class_error_patterns(
-        np.array([0]), np.array([1]), np.array([[0.4, 0.6]]), [0] * 20 + [1] * 20, [0], [0]
-    )
-    assert set(PATTERN_ADVICE) - set(patterns) == {"second_choice"} and patterns["other"] == [0]
+    patterns = class_error_patterns(np.array([0]), np.array([1]), np.array([[0.4, 0.6]]), np.array([20, 20]), [0], [0])
+    assert set(ERROR_ADVICE) - set(patterns) == {"second_choice"} and patterns["other"] == [0]
 
 
 def test_conflicts_are_texts_equal_once_normalised_and_set_the_ceiling():
@@ -204,27 +203,27 @@ def test_conflicts_are_texts_equal_once_normalised_and_set_the_ceiling():
 # ----- Files
 
 
-def test_files_hold_every_class_and_no_string_but_names(tmp_path, analysis):
-    write_class_files(tmp_path, analysis, "a table\n")
-    assert (tmp_path / "classification_report.txt").read_text() == "a table\n"
-    assert read_json(tmp_path / "analysis.json") == json.loads(json.dumps(analysis, allow_nan=False))
+def test_files_hold_every_class_and_no_string_but_names(analysis):
+    files = class_files(analysis, "a table\n")
+    assert set(files) == {"analysis.json", "per_class.csv", "classification_report.txt"}
+    assert files["classification_report.txt"] == "a table\n"
+    written = json.loads(files["analysis.json"])
+    assert written == json.loads(json.dumps(analysis, allow_nan=False))
 
     def strings(value) -> set[str]:
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         return {value} if isinstance(value, str) else set().union(*map(strings, values))
 
-    assert strings(read_json(tmp_path / "analysis.json")) == set(analysis["labels"])
-    with (tmp_path / "per_class.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    assert strings(written) == set(analysis["labels"])
+    rows = list(csv.DictReader(io.StringIO(files["per_class.csv"], newline="")))
     assert list(rows[0]) == ["label", "train_rows", "support", "precision", "recall", "f1", "f1_low", "f1_high"]
     assert [row["label"] for row in rows] == analysis["labels"]
     for row, known in zip(rows, analysis["classes"], strict=True):
         assert float(row["f1"]) == known["f1"] and [float(row["f1_low"]), float(row["f1_high"])] == known["f1_ci95"]
 
 
-def test_a_class_that_was_never_seen_has_empty_cells(tmp_path):
-    write_class_files(tmp_path, small(), "")
-    assert "d,0,0,,,,,\n" in (tmp_path / "per_class.csv").read_text()
+def test_a_class_that_was_never_seen_has_empty_cells():
+    assert "d,0,0,,,,," in class_files(small(), "")["per_class.csv"].splitlines()
 
 
 # ----- Plots
@@ -253,7 +252,8 @@ def tree_analysis(parents: int, children: int, rows: int = 400) -> dict:
     levels = [
         analyse_classes(
             tree.ancestors[references, level], tree.ancestors[predictions, level], np.full((rows, len(names)), 0.5),
-            names, tree.ancestors[references, level], np.arange(rows) + 5, resampling_weights(rows, 0, None, 20),
+            names, np.bincount(tree.ancestors[references, level]), np.arange(rows) + 5,
+            resampling_weights(rows, 0, None, 20),
         )
         for level, names in enumerate(tree.levels)
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Confidence is the model's own probability of its answer, and the words about it are what validation answers gave."""
 
+import json
 import math
 
 import numpy as np
@@ -110,7 +111,25 @@ def test_multiple_choice_counts_right_letters(tiny_llama, data, tmp_path):
 def test_few_rows_teach_nothing(qa_run):
     assert qa_run.results["validation_rows"] < 30 and qa_run.task["confidence"] is None
     assert not any("confident" in key for key in qa_run.results)
-    assert fit_confidence(None, None, [{}] * 29, [""] * 29, {}, 1, 1) == (None, {})
+    statistics = accuracy_statistics(np.zeros(29), "rougeL")
+    assert fit_confidence(statistics, np.linspace(0, 1, 29), "rougeL", list(range(29)), 1) is None
+
+
+def test_the_table_holds_the_mean_of_each_third_between_its_edges():
+    confidence = np.random.default_rng(2).permutation(np.linspace(0, 1, 30))
+    statistics = accuracy_statistics(confidence**2, "rougeL")
+    table = fit_confidence(statistics, confidence, "rougeL", list(range(30)), 1)
+    assert (table["metric"], table["rows"]) == ("rougeL", 30)
+    assert table["all"] == pytest.approx((confidence**2).mean())
+    thirds = np.sort(confidence).reshape(3, 10)
+    assert all(a[-1] < edge < b[0] for a, edge, b in zip(thirds, table["edges"], thirds[1:], strict=False))
+    assert table["agreement"] == pytest.approx((thirds**2).mean(axis=1))
+    assert all(low < mean < high for (low, high), mean in zip(table["ci95"], table["agreement"], strict=True))
+    assert json.loads(json.dumps(table)) == table
+    assert fit_confidence(statistics, confidence, "rougeL", list(range(30)), 1) == table
+    wider = fit_confidence(statistics, confidence, "rougeL", np.argsort(np.argsort(confidence)) // 5, 1)
+    assert wider["agreement"] == table["agreement"]  # clusters are about the intervals alone
+    assert wider["ci95"] != table["ci95"]
 
 
 @pytest.mark.parametrize(

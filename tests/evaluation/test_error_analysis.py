@@ -1,9 +1,7 @@
-import csv
-import json
-
 import pytest
 
-from utils import error_analysis, metrics
+from utils.evaluation.error_analysis import ERROR_ADVICE, _numbers, error_patterns
+from utils.metrics.statistics import text_statistics
 
 SOURCE = "What are the early signs of iron deficiency in young children?"
 REFERENCE = "Pale skin, tiredness and poor appetite; give 1,000 mg once or 0.50 g twice a day."
@@ -26,20 +24,20 @@ REFERENCE = "Pale skin, tiredness and poor appetite; give 1,000 mg once or 0.50 
     ],
 )
 def test_a_row_shows_exactly_its_error_patterns(prediction, finished, shown):
-    patterns = error_analysis.error_patterns(["", prediction], ["", REFERENCE], ["", SOURCE], [True, finished])
+    patterns = error_patterns(["", prediction], ["", REFERENCE], ["", SOURCE], [True, finished])
     assert {name for name, rows in patterns.items() if 1 in rows} == shown
     assert patterns["empty"][:1] == [0]
-    assert set(patterns) == set(error_analysis.PATTERN_ADVICE)
+    assert set(patterns) == set(ERROR_ADVICE)
 
 
 def test_copying_is_no_error_where_the_reference_copies_too():
-    assert error_analysis.error_patterns([SOURCE], [SOURCE], [SOURCE])["copies_source"] == []
+    assert error_patterns([SOURCE], [SOURCE], [SOURCE])["copies_source"] == []
 
 
-def test_patterns_that_need_sources_or_ends_are_left_out_without_them():
-    statistics = metrics.text_statistics(["a"], ["a"])
-    patterns = error_analysis.error_patterns(["a"], ["a"], statistics=statistics)
-    assert set(error_analysis.PATTERN_ADVICE) - set(patterns) == {"copies_source", "cut_off"}
+def test_patterns_that_need_sources_or_finished_are_left_out_without_them():
+    statistics = text_statistics(["a"], ["a"])
+    patterns = error_patterns(["a"], ["a"], statistics=statistics)
+    assert set(ERROR_ADVICE) - set(patterns) == {"copies_source", "cut_off"}
 
 
 @pytest.mark.parametrize(
@@ -54,14 +52,4 @@ def test_patterns_that_need_sources_or_ends_are_left_out_without_them():
     ],
 )
 def test_numbers_are_read_as_values(text, numbers):
-    assert error_analysis._numbers(text) == numbers
-
-
-def test_private_files_hold_every_prediction_and_each_error_with_its_patterns(tmp_path):
-    rows = [{"id": "a", "prediction": "x\ny\0"}, {"id": "b", "prediction": "z"}, {"id": "c", "prediction": ""}]
-    error_analysis.write_predictions(tmp_path, rows, {"empty": [2], "cut_off": [0, 2], "verbose": []})
-    lines = (tmp_path / "_private" / "predictions_test.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == rows
-    with (tmp_path / "_private" / "error_examples.csv").open(newline="") as stream:
-        examples = list(csv.DictReader(stream))
-    assert [(row["patterns"], row["id"]) for row in examples] == [("cut_off", "a"), ("empty cut_off", "c")]
+    assert _numbers(text) == numbers

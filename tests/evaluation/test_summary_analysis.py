@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
+from utils.evaluation.summary_analysis import ERROR_ADVICE, analyse_summaries, summary_error_patterns
 from utils.metrics.intervals import resampling_weights
 from utils.metrics.statistics import text_statistics
 from utils.metrics.summaries import summary_statistics
@@ -18,15 +18,17 @@ def finding(kind: str) -> dict:
     return {"kind": kind, "text": "x", "span": [0, 1], "detail": ""}
 
 
-def patterns_of(prediction: str, invented: str, omitted: str, finished: bool, cut: bool, reference: str) -> set[str]:
+def patterns_of(
+    prediction: str, hallucinated: str, omitted: str, finished: bool, cut: bool, reference: str
+) -> set[str]:
     """Patterns of the second of two rows; the first is right."""
     predictions, references, sources = ["Cough.", prediction], ["Cough.", reference], ["I cough.", SOURCE]
-    hallucinations, omissions = ([[], [finding(kind) for kind in kinds.split()]] for kinds in (invented, omitted))
+    hallucinations, omissions = ([[], [finding(kind) for kind in kinds.split()]] for kinds in (hallucinated, omitted))
     statistics = summary_statistics(predictions, references, sources)
     found = summary_error_patterns(
         predictions, references, sources, [True, finished], [False, cut], hallucinations, omissions, statistics
     )
-    assert set(found) == set(PATTERN_ADVICE) and not any(0 in rows for rows in found.values())
+    assert set(found) == set(ERROR_ADVICE) and not any(0 in rows for rows in found.values())
     return {name for name, rows in found.items() if rows == [1]}
 
 
@@ -53,9 +55,9 @@ def patterns_of(prediction: str, invented: str, omitted: str, finished: bool, cu
         (" \n", "finding", "drug", {"empty"}),
     ],
 )
-def test_a_row_shows_exactly_its_error_patterns(prediction, invented, omitted, shown):
-    assert patterns_of(prediction, invented, omitted, True, False, REFERENCE) == shown
-    assert patterns_of(prediction, invented, omitted, False, True, REFERENCE) == shown | {"cut_off", "cut_source"}
+def test_a_row_shows_exactly_its_error_patterns(prediction, hallucinated, omitted, shown):
+    assert patterns_of(prediction, hallucinated, omitted, True, False, REFERENCE) == shown
+    assert patterns_of(prediction, hallucinated, omitted, False, True, REFERENCE) == shown | {"cut_off", "cut_source"}
 
 
 def test_copying_is_no_error_where_the_reference_copies_too():

@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT
 from sklearn.metrics import f1_score
 
-from utils import metrics, score_file
 from utils.factuality import factuality_statistics
+from utils.metrics.__main__ import main
+from utils.metrics.statistics import CLASS_METRICS, ROUGE_TYPES
 from utils.metrics.summaries import summary_statistics
 
 
@@ -26,7 +27,7 @@ def test_the_command_prints_one_json_object(tmp_path):
     command = [sys.executable, "-m", "utils.metrics", "--task", "qa", "--input_file", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
-    names = [*metrics.ROUGE_TYPES, "bleu", "length_ratio", "repetition"]
+    names = [*ROUGE_TYPES, "bleu", "length_ratio", "repetition"]
     expected = ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
     assert list(result) == expected
     assert result["rows"] == 2
@@ -37,9 +38,9 @@ def test_the_command_prints_one_json_object(tmp_path):
 def test_the_stemmer_is_an_option(tmp_path, capsys):
     rows = [{"prediction": "treated patients", "reference": "treating patient", "source": "a"}]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    score_file.main(["--task", "summarization", "--input_file", str(path)])
+    main(["--task", "summarization", "--input_file", str(path)])
     plain = json.loads(capsys.readouterr().out)
-    score_file.main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "--seed", "1"])
+    main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "--seed", "1"])
     assert plain["rouge1"] == 0 and json.loads(capsys.readouterr().out)["rouge1"] == 1
 
 
@@ -49,7 +50,7 @@ def test_a_summary_is_also_compared_with_its_source(tmp_path, capsys):
         {"prediction": "Cough.", "reference": "Cough for 3 days.", "source": "A cough for 3 days."},
     ]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    score_file.main(["--task", "summarization", "--input_file", str(path)])
+    main(["--task", "summarization", "--input_file", str(path)])
     result = json.loads(capsys.readouterr().out)
     predictions, references, sources = ([row[key] for row in rows] for key in ("prediction", "reference", "source"))
     statistics = summary_statistics(predictions, references, sources)
@@ -62,7 +63,7 @@ def test_a_summary_is_also_compared_with_its_source(tmp_path, capsys):
 def test_what_is_not_defined_is_null(tmp_path, capsys):
     rows = [{"prediction": "", "reference": "a", "source": "b"}]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    score_file.main(["--task", "summarization", "--input_file", str(path)])
+    main(["--task", "summarization", "--input_file", str(path)])
     result = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert result["compression"] is None and result["novel_1gram_ci95"] is None and result["chrf"] == 0
 
@@ -71,7 +72,7 @@ def test_bertscore_is_named_after_its_model_and_layer(tmp_path, capsys, tiny_ber
     rows = [{"prediction": "heart murmur", "reference": "heart murmur"}, {"prediction": "", "reference": "fever"}]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     flags = ["--bertscore_model", str(tiny_bert), "--bertscore_layer", "1"]
-    score_file.main(["--task", "qa", "--input_file", str(path), *flags])
+    main(["--task", "qa", "--input_file", str(path), *flags])
     result = json.loads(capsys.readouterr().out)
     assert result["bertscore_model"] == "tiny-bert layer 1" and result["bertscore_f1"] == pytest.approx(0.5, abs=1e-6)
 
@@ -79,10 +80,10 @@ def test_bertscore_is_named_after_its_model_and_layer(tmp_path, capsys, tiny_ber
 def test_classification_takes_text_and_whole_numbers(tmp_path, capsys):
     references, predictions = [0, 1, 1, 2], ["0", 1, 2, 7]
     rows = [{"prediction": p, "reference": r} for p, r in zip(predictions, references, strict=True)]
-    score_file.main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
+    main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
     result = json.loads(capsys.readouterr().out)
     scores = f1_score(references, [0, 1, 2, 7], labels=[0, 1, 2], average=None)
-    names = ["accuracy", *metrics.CLASS_METRICS]
+    names = ["accuracy", *CLASS_METRICS]
     assert list(result) == ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
     assert result["accuracy"] == 0.5
     assert result["macro_f1"] == pytest.approx(scores.mean())
@@ -127,7 +128,7 @@ def test_mistakes_exit_with_2_and_one_line_that_names_file_line_and_key(
     if content is not None:
         Path("rows.jsonl").write_bytes(content)
     with pytest.raises(SystemExit) as stop:
-        score_file.main(["--task", task, "--input_file", "rows.jsonl"])
+        main(["--task", task, "--input_file", "rows.jsonl"])
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert out == ""
@@ -137,7 +138,7 @@ def test_mistakes_exit_with_2_and_one_line_that_names_file_line_and_key(
 
 def test_a_missing_flag_is_named(capsys):
     with pytest.raises(SystemExit):
-        score_file.main(["--task", "qa"])
+        main(["--task", "qa"])
     assert "--input_file" in capsys.readouterr().err
 
 
@@ -155,6 +156,6 @@ def test_a_missing_flag_is_named(capsys):
 def test_a_bertscore_that_cannot_be_is_one_line(flags, message, tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_bytes(ROW)
     with pytest.raises(SystemExit) as stop:
-        score_file.main([*flags, "--input_file", str(tmp_path / "rows.jsonl")])
+        main([*flags, "--input_file", str(tmp_path / "rows.jsonl")])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.count("\n") == 1 and message in err

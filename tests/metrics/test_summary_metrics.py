@@ -9,9 +9,10 @@ import torch
 from conftest import ROOT
 from transformers import AutoModel, AutoTokenizer
 
-from utils import metrics
 from utils.arguments import UserError
 from utils.generation import BERTSCORE_LAYERS, check_bertscore_model
+from utils.metrics.intervals import resampling_weights
+from utils.metrics.statistics import reduce_sums
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_baselines, summary_statistics
 
 MINILM = ROOT / "quickstart/models/all-minilm-l6-v2"
@@ -29,15 +30,15 @@ def corpus_chrf(predictions: list[str], references: list[str]) -> float:
 
 
 def value(statistics: dict[str, np.ndarray], name: str) -> float:
-    return float(metrics.reduce_sums(name, statistics[name].sum(axis=0)))
+    return float(reduce_sums(name, statistics[name].sum(axis=0)))
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 60])
 def test_chrf_of_resampled_sums_equals_sacrebleu_on_the_repeated_rows(n_rows):
     predictions, references = random_texts(n_rows, 3), random_texts(n_rows, 4)
     statistic = summary_statistics(predictions, references)["chrf"]
-    weights = metrics.resampling_weights(n_rows, seed=0, n_resamples=20)
-    scores = metrics.reduce_sums("test_chrf", weights @ statistic)
+    weights = resampling_weights(n_rows, seed=0, n_resamples=20)
+    scores = reduce_sums("test_chrf", weights @ statistic)
     for counts, score in zip(weights.astype(int), scores, strict=True):
         rows = np.repeat(np.arange(n_rows), counts)
         repeated = corpus_chrf([predictions[i] for i in rows], [references[i] for i in rows])

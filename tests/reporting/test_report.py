@@ -7,9 +7,13 @@ import pytest
 from matplotlib.image import imread
 from transformers import BitsAndBytesConfig
 
-from utils.evaluation.class_analysis import analyse_classes, write_class_files
+from utils.evaluation.class_analysis import ERROR_ADVICE as CLASS_ADVICE
+from utils.evaluation.class_analysis import analyse_classes, class_files
+from utils.evaluation.error_analysis import ERROR_ADVICE
+from utils.evaluation.outputs import write_results
 from utils.json_files import write_json
 from utils.metrics.intervals import resampling_weights
+from utils.reporting import class_report
 from utils.reporting.metric_names import baselines_line
 from utils.reporting.plots import plot_metrics
 from utils.reporting.report import write_report
@@ -122,7 +126,7 @@ def test_counts_of_rows_are_data_and_no_metrics():
 def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "utils.plots.Figure.savefig",
+        "utils.reporting.plots.Figure.savefig",
         lambda figure, *_, **__: drawn.append([t.get_text() for a in figure.axes for t in a.get_yticklabels()]),
     )
     metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "finished", "loss", "perplexity"]
@@ -144,8 +148,8 @@ def test_summary_claims_a_difference_only_where_the_interval_excludes_zero():
 def test_report_shows_data_errors_with_shares_and_advice(tmp_path):
     write_json(tmp_path / "all_results.json", RESULTS)
     write_json(tmp_path / "task.json", {"task": "qa", "command": "accelerate launch run_qa_sft.py r.yaml"})
-    text = write_report(tmp_path, {"cut_off": "Raise `max_new_tokens`."}).read_text()
-    assert "| cut off | 14 | 1.8% | Raise `max_new_tokens`. |" in text
+    text = write_report(tmp_path).read_text()
+    assert f"| cut off | 14 | 1.8% | {ERROR_ADVICE['cut_off']} |" in text
     assert text.index("| verbose | 120") < text.index("| cut off | 14")
     assert "| dropped missing | 12 |" in text and "`abababababab`" in text
     assert "916,264 of 135,000,000 (0.68%)" in text and "accelerate launch run_qa_sft.py r.yaml" in text
@@ -157,7 +161,7 @@ def test_any_key_may_be_absent(tmp_path, dropped):
     write_json(
         tmp_path / "all_results.json", {k: v for k, v in results.items() if "test_" not in k or dropped is None}
     )
-    assert summary(results) and write_report(tmp_path, {}).is_file()
+    assert summary(results) and write_report(tmp_path).is_file()
 
 
 @pytest.mark.parametrize("count", [1, 8])
@@ -169,7 +173,7 @@ def test_plots_are_images_that_show_something(tmp_path, count):
     write_json(tmp_path / "all_results.json", results | {f"test_{metrics[0]}_ci95": [0.4, 0.6]})
     history = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}, {"step": 20, "eval_loss": 1.5}]
     write_json(tmp_path / "trainer_state.json", {"log_history": history})
-    write_report(tmp_path, {})
+    write_report(tmp_path)
     for name in ("baseline_comparison.png", "loss.png"):
         pixels = imread(tmp_path / "plots" / name)
         assert 200 < pixels.shape[0] < 4000 and 800 < pixels.shape[1] < 2000
@@ -178,7 +182,7 @@ def test_plots_are_images_that_show_something(tmp_path, count):
 
 def test_comparison_has_a_row_a_system_and_the_unrounded_metrics(tmp_path):
     write_json(tmp_path / "all_results.json", RESULTS)
-    write_report(tmp_path, {})
+    write_report(tmp_path)
     with (tmp_path / "baseline_comparison.csv").open(newline="") as stream:
         rows = {row["system"]: row for row in csv.DictReader(stream)}
     assert list(rows) == ["fine-tuned", "base model", "nearest question"]
@@ -190,19 +194,20 @@ def test_comparison_has_a_row_a_system_and_the_unrounded_metrics(tmp_path):
 
 def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_path):
     write_json(tmp_path / "all_results.json", RESULTS)
-    before = write_report(tmp_path, {}).read_text()
+    before = write_report(tmp_path).read_text()
     rows = np.arange(40)
     references, predictions = rows % 16, np.where(rows < 20, rows % 16, 1)
     analysis = analyse_classes(
-        references, predictions, np.full((40, 16), 0.5), [f"class {i}" for i in range(16)], references, rows + 5,
-        resampling_weights(40, seed=0),
+        references, predictions, np.full((40, 16), 0.5), [f"class {i}" for i in range(16)],
+        np.bincount(references), rows + 5, resampling_weights(40, seed=0),
     )  # fmt: skip
     analysis["abstention"] = {"max_risk": 0.05, "threshold": 0.75, "coverage": 0.5, "risk": 0.1}
-    write_class_files(tmp_path, analysis | {"temperature": 1.5}, "")
-    text = write_report(tmp_path, {}).read_text()
+    write_results(tmp_path, {}, RESULTS | {"errors_other": 8}, class_files(analysis | {"temperature": 1.5}, ""))
+    text = class_report.write_report(tmp_path).read_text()
     sections = ("Classes", "Most confused", "Calibration and abstention", "Length and training rows")
     assert [f"## {name}\n" in text for name in sections] == [True] * 4
     assert not any(f"## {name}" in before for name in sections)
+    assert f"| other | 8 | 1.0% | {CLASS_ADVICE['other']} |" in text
     # of the rows of class 4 one is right, two are taken for class 1: F1 is 2 * 1 / (1 + 3)
     assert "| class 4 | 3 | 3 | 1.000 | 0.333 | 0.500 [" in text
     assert "| class 4 | class 1 | 2 | 66.7% | 0.500 |" in text
@@ -219,18 +224,19 @@ def test_only_a_run_on_a_tree_has_its_section_and_plots(tmp_path):
     weights, leaves = resampling_weights(8, seed=0), np.array([0, 0, 0, 1, 1, 2, 2, 2])
     predictions = np.array([0, 0, 1, 1, 0, 1, 1, 2])  # 2 is a parent of its own: twice taken for 1
     levels = [
-        analyse_classes(r, p, np.full((8, len(names)), 0.5), names, r, np.arange(8) + 5, weights)
+        analyse_classes(r, p, np.full((8, len(names)), 0.5), names, np.bincount(r), np.arange(8) + 5, weights)
         for r, p, names in ((leaves // 2, predictions // 2, ["A", "B"]), (leaves, predictions, ["a", "b", "B"]))
     ]
-    write_class_files(tmp_path, levels[1], "")
-    assert "## Tree" not in write_report(tmp_path, {}).read_text()
+    write_results(tmp_path, {}, RESULTS, class_files(levels[1], ""))
+    assert "## Tree" not in class_report.write_report(tmp_path).read_text()
     assert not (tmp_path / "plots" / "tree.png").exists()
     tree = {
         "tree": {"levels": [["A", "B"], ["a", "b", "B"]], "parents": [[0, 0, 1]]},
         "level_names": ["parent", "child"],
     }
-    write_class_files(tmp_path, levels[1] | tree | {"levels": levels[:1], "temperature": 1.5}, "")
-    text = write_report(tmp_path, {}).read_text()
+    analysis = levels[1] | tree | {"levels": levels[:1], "temperature": 1.5}
+    write_results(tmp_path, {}, RESULTS, class_files(analysis, ""))
+    text = class_report.write_report(tmp_path).read_text()
     rows = [line for line in text.split("## Tree\n")[1].split("## Classes\n")[0].splitlines() if line[:1] == "|"]
     assert rows[0] == "| parent | test rows | recall | F1 | child most often wrong |" and len(rows) == 4
     # B: 1 of 3 found, F1 2 * 1 / (1 + 3); A: 5 of 5 and 2 more, F1 2 * 5 / (7 + 5); one of 3 a and one of 2 b is wrong

@@ -9,11 +9,12 @@ import pytest
 from huggingface_hub import metadata_load
 from matplotlib.image import imread
 
-from utils.evaluation.summary_analysis import PATTERN_ADVICE, analyse_summaries, summary_error_patterns
+from utils.evaluation.summary_analysis import ERROR_ADVICE, analyse_summaries, summary_error_patterns
 from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
 from utils.metrics.summaries import bert_statistics, summary_baselines, summary_statistics
+from utils.reporting import summary_report
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 
@@ -23,7 +24,7 @@ DRUGS = ("aspirin", "metformin", "ibuprofen")
 
 @pytest.fixture(scope="module")
 def summarizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run whose every third summary invents a drug, and every second leaves one out."""
+    """Folder of a run whose every third summary hallucinates a drug, and every second leaves one out."""
     folder = tmp_path_factory.mktemp("summarizer")
     drugs = [DRUGS[i % 3] for i in range(24)]
     filler = ["It is on and off, as I said. " * i for i in range(24)]
@@ -65,21 +66,21 @@ def summarizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(summarizer: Path) -> str:
-    return write_report(summarizer, PATTERN_ADVICE).read_text()
+    return summary_report.write_report(summarizer).read_text()
 
 
 def section(text: str, name: str) -> str:
     return text.split(f"\n## {name}\n")[1].split("\n## ")[0]
 
 
-def test_the_report_counts_what_was_invented_and_left_out_by_kind(report):
+def test_the_report_counts_what_was_hallucinated_and_left_out_by_kind(report):
     assert [line for line in section(report, "Factuality").splitlines() if line.startswith("| drug")] == [
         "| drug | 8 | 8 | 12 | 12 |"  # rows 0, 3, 6, ...; rows 0, 2, 4, ...
     ]
     errors = section(report, "Error patterns")
-    assert f"| omission | 12 | 50.0% | {PATTERN_ADVICE['omission']} |" in errors
-    assert f"| hallucination | 8 | 33.3% | {PATTERN_ADVICE['hallucination']} |" in errors
-    assert f"| cut source | 6 | 25.0% | {PATTERN_ADVICE['cut_source']} |" in errors
+    assert f"| omission | 12 | 50.0% | {ERROR_ADVICE['omission']} |" in errors
+    assert f"| hallucination | 8 | 33.3% | {ERROR_ADVICE['hallucination']} |" in errors
+    assert f"| cut source | 6 | 25.0% | {ERROR_ADVICE['cut_source']} |" in errors
     assert "| test cut sources | 6 (25.0%) |" in section(report, "Data")
     assert "0.333 [0.1" in section(report, "Results").split("| texts with a hallucination | lower | ")[1][:11]
     assert "of them say something that their source does not" in report.split("\n## ")[0]
@@ -108,7 +109,7 @@ def test_plots_are_drawn_for_summaries_alone_and_show_something(summarizer, repo
         pixels = imread(summarizer / "plots" / f"{name}.png")
         assert 400 < pixels.shape[0] < 3000 and 800 < pixels.shape[1] < 2000 and pixels.std() > 0.05
     write_json(tmp_path / "all_results.json", read_json(summarizer / "all_results.json"))
-    text = write_report(tmp_path, {}).read_text()
+    text = write_report(tmp_path).read_text()
     assert not any(name in text for name in PLOTS) and "## Factuality" not in text
 
 
@@ -121,7 +122,7 @@ def test_numbers_may_be_missing_or_undefined(summarizer, tmp_path, dropped):
     analysis["source_length"]["spearman"]["rougeL"] = analysis["references"]["novel_4gram"] = None
     analysis["findings"] = {}
     write_json(tmp_path / "analysis.json", analysis)
-    text = write_report(tmp_path, {}).read_text()
+    text = summary_report.write_report(tmp_path).read_text()
     assert "Nothing was invented" in text and "| novel 4-grams | - |" in text
     assert "![errors]" not in text if "errors_" in dropped else "![errors]" in text
 

@@ -106,3 +106,7 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
     if not rows:
         raise UserError(f"`input_file` {path} has no rows: write one object with `prediction`, `reference` a line.")
     return rows
+
+
+if __name__ == "__main__":
+    main()
