@@ -156,9 +156,9 @@ def test_flags_are_checked_as_strictly_as_a_recipe(argv, expected):
     [
         (None, "cannot be read"),
         (b"answer_column: caf\xe9\n", "UTF-8"),
-        (b"answer_column: [unclosed\n", "is not YAML"),
-        (b"- a\n- b\n", "holds list"),
-        (b"", "holds NoneType"),
+        (b"answer_column: [unclosed\n", "YAML"),
+        (b"- a\n- b\n", "list"),
+        (b"", "NoneType"),
         (b"{[1]: 2}\n", "recipe.yaml"),
     ],
 )

@@ -134,7 +134,7 @@ GOOD = [("A", "a1"), ("A", "a2"), ("B", "b1")]
         ([*GOOD, ("x", "y"), ("y", "x")], ["above itself", "'x' over 'y' in 1 rows (f:4)", "'y' over 'x'", "f:5"]),
         ([("x", "y", "a"), ("y", "z", "b"), ("z", "x", "c")], ["above itself", "f:1", "f:2", "f:3"]),
         ([("A", "b", "A"), ("C", "d", "e")], ["above itself", "'A' over 'b' in 1 rows (f:1)"]),
-        ([*GOOD, ("A", "A")], ["'A' is under itself beside", "'A' in 1 rows (f:4)", "'a1' in 1 rows"]),
+        ([*GOOD, ("A", "A")], ["'A' is not its own only child", "'A' in 1 rows (f:4)", "'a1' in 1 rows"]),
         ([*GOOD, ("A", "A"), ("B", "A")], ["'A' on level 2", "'A' in 1 rows (f:4)", "'B' in 1 rows (f:5)"]),
         ([*GOOD, ("A", " ")], ["empty", "1 rows (f:4)"]),
         ([*GOOD, ("", "b1"), (None, "b1")], ["empty", "2 rows (f:4, f:5)"]),
@@ -145,10 +145,10 @@ GOOD = [("A", "a1"), ("A", "a2"), ("B", "b1")]
         ([("A",), ("B",)], ["1 levels"]),
         ([], ["0 levels"]),
         ([("A", "a"), ("A", "a")], ["one class", "'a'"]),
-        ([*GOOD, ("A", "A1")], ["level 2", "'a1' in 1 rows (f:1)", "'A1' in 1 rows (f:4)", "case or blanks"]),
+        ([*GOOD, ("A", "A1")], ["level 2", "'a1' in 1 rows (f:1)", "'A1' in 1 rows (f:4)", "case or white space"]),
         ([*GOOD, ("A  ", "a3")], ["level 1", "'A' in 2 rows (f:1, f:2)", "'A  ' in 1 rows (f:4)"]),
-        # two spellings of a child under two parents: the spelling is what to mend
-        ([*GOOD, ("B", "a1 ")], ["level 2", "'a1' in 1 rows", "'a1 ' in 1 rows (f:4)", "case or blanks"]),
+        # two spellings of a child under two parents: the spelling is what to correct
+        ([*GOOD, ("B", "a1 ")], ["level 2", "'a1' in 1 rows", "'a1 ' in 1 rows (f:4)", "case or white space"]),
     ],
 )  # fmt: skip
 def test_a_bad_tree_is_refused_with_its_rows(paths, expected):

@@ -134,7 +134,7 @@ def test_both_bit_widths_at_once_are_refused():
 
 @pytest.mark.parametrize("dtype", ["float16", "auto"])
 def test_4_bit_weights_compute_in_bfloat16_or_float32_on_a_cpu(tiny_llama, dtype):
-    with pytest.raises(UserError, match="`dtype` is .* bfloat16 or float32 on this cpu"):
+    with pytest.raises(UserError, match="`dtype` is .* on this cpu need bfloat16 or float32"):
         get_quantization_config(config(tiny_llama, load_in_4bit=True, dtype=dtype), CPU)
 
 

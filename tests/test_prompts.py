@@ -33,7 +33,7 @@ def has_chat(tokenizer) -> bool:
 def test_a_function_that_writes_another_text_than_the_template_is_refused():
     task, rows = {"columns": COLUMNS, "prompt_template": "{question}"}, Dataset.from_list([ROW] * 3)
     check_adapted(lambda row: row["q"], task, rows)
-    with pytest.raises(UserError, match="ADAPT HERE writes another text than `prompt_template`"):
+    with pytest.raises(UserError, match="ADAPT HERE .*`prompt_template`"):
         check_adapted(lambda row: row["q"].lower(), task, rows)
 
 

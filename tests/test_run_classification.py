@@ -408,12 +408,12 @@ def test_a_run_that_was_killed_ends_in_the_weights_of_one_that_was_not(tiny_bert
     ("values", "expected"),
     [
         ({"label_column": "wrad"}, "did you mean `ward`?"),
-        ({"max_length": 4096}, "`max_length` is 4096: this model takes 8 to 512 tokens"),
+        ({"max_length": 4096}, "`max_length` is 4096: this model supports 8 to 512 tokens"),
         ({"text_template": "{note} {sex}"}, "`text_template` names {sex}"),
         ({"text_template": "{text} {ward}"}, "`text_template` names {ward}"),
         ({"lora_target_modules": ["q_lin"]}, "`q_lin` matches no layer"),
         ({"dtype": "bfloat16"}, "neither `bf16` nor `fp16` is true"),
-        ({"dtype": "bfloat16", "bf16": True, "use_peft": False}, "all weights are trained, which needs float32"),
+        ({"dtype": "bfloat16", "bf16": True, "use_peft": False}, "training all weights needs float32"),
         ({"class_imbalance": "oversample"}, "`class_imbalance`"),
         ({"max_risk": 5}, "`max_risk` is 5.0"),
         ({"max_chunks": 0}, "`max_chunks` is 0"),
@@ -429,9 +429,9 @@ def test_a_mistake_ends_in_one_line_that_names_it(tiny_bert, data, tmp_path, val
 def test_rows_that_cannot_be_classified_are_named(tiny_bert, data, tmp_path):
     rows = list(csv.DictReader(data.notes.open()))
     one = write_rows(tmp_path / "one.csv", [row | {"ward": "urology"} for row in rows])
-    assert "`ward` has one label only" in refused(tiny_bert, tmp_path / "run", train_file=one)
+    assert "`ward` has only one label" in refused(tiny_bert, tmp_path / "run", train_file=one)
     spelt = write_rows(tmp_path / "spelt.csv", [*rows, rows[0] | {"ward": "Urology "}])
-    assert "differ only by case or blanks" in refused(tiny_bert, tmp_path / "run", train_file=spelt)
+    assert "differ only in case or white space" in refused(tiny_bert, tmp_path / "run", train_file=spelt)
     others = [row | {"note": row["note"] * 2, "ward": "oncology"} for row in rows[:3]]
     unseen = write_rows(tmp_path / "test.csv", others)
     error = refused(tiny_bert, tmp_path / "run", train_file=data.notes, test_file=unseen)

@@ -372,7 +372,7 @@ def test_the_bioclinicalbert_recipe_runs_on_a_cpu(tiny_bert, notes, tmp_path):
         ({"focal_gamma": -1}, "`focal_gamma` is -1.0"),
         ({"class_imbalance": "focal"}, "`class_imbalance`"),
         ({"early_stopping_patience": 0}, "`early_stopping_patience` is 0"),
-        ({"early_stopping_patience": 2}, "`early_stopping_patience` looks at evaluations"),
+        ({"early_stopping_patience": 2}, "`early_stopping_patience` needs evaluations"),
         (
             {
                 "eval_strategy": "steps",
@@ -382,7 +382,7 @@ def test_the_bioclinicalbert_recipe_runs_on_a_cpu(tiny_bert, notes, tmp_path):
                 "load_best_model_at_end": True,
                 "metric_for_best_model": "f1",
             },
-            "`metric_for_best_model` is f1: the evaluation has ['eval_loss', 'eval_parent_macro_f1'",
+            "`metric_for_best_model` is f1: an evaluation computes ['eval_loss', 'eval_parent_macro_f1'",
         ),
     ],
 )
@@ -402,7 +402,7 @@ def changed(rows: list[dict], wards: str, count: int | None = None, **values) ->
         ("urology", 2, {"group": "allergy"}, "'urology' on level 2 has more than one parent"),
         ("urology", 2, {"group": " "}, "A name in the path of 2 rows"),
         ("urology", 45, {"group": "cardiology", "ward": "organs"}, "A name is above itself"),
-        ("urology", 2, {"group": "Organs"}, "differ only by case or blanks"),
+        ("urology", 2, {"group": "Organs"}, "differ only in case or white space"),
     ],
 )
 def test_rows_that_make_no_tree_are_named(tiny_bert, tmp_path, wards, count, values, expected):

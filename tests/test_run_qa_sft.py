@@ -380,7 +380,7 @@ def test_a_model_without_a_chat_template_asks_for_a_prompt(tiny_phi, data, tmp_p
         ({"lora_target_modules": None}, "`lora_target_modules`"),
         ({"prompt_template": "Answer {questions}"}, "`prompt_template` names {questions}"),
         ({"prompt_template": "Q: {question} A: {answer}"}, "`prompt_template` names {answer}"),
-        ({"prompt_template": "Q: {question"}, "`prompt_template` is not a template"),
+        ({"prompt_template": "Q: {question"}, "`prompt_template` is not a valid template"),
         ({"min_target_words": 500}, "`train` has no rows"),
         ({"max_length": 4}, "`max_length`"),
     ],

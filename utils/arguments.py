@@ -1,8 +1,8 @@
-"""Recipes and flags -> dataclasses, checked once and strictly.
+"""Parse recipes and command-line flags into dataclasses, once and strictly.
 
-A recipe is turned into flags (`learning_rate: 2e-4` -> `--learning_rate 2e-4`) and parsed by transformers'
-`HfArgumentParser` together with the command line, which comes last and wins. So one parser checks both:
-`HfArgumentParser.parse_yaml_file` alone leaves `2e-4` a string and accepts any value for a field with choices.
+Each recipe key becomes a flag (`learning_rate: 2e-4` -> `--learning_rate 2e-4`). transformers' `HfArgumentParser` then
+parses these flags followed by the command line, so the last value wins and one parser validates both. Its own
+`parse_yaml_file` leaves `2e-4` a string and accepts any value for a field with choices.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from transformers import HfArgumentParser
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message is one line: the key, file, row or column in backticks, what was
-    found, what is allowed, what to do."""
+    """A mistake that the user can correct. The message is one line: the key, file, row or column in backticks, the
+    value found, the values allowed, and what to do."""
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a `UserError` as one line `error: ...` on stderr and exit with code 2. Anything else is a defect and
+    """Print a `UserError` as one line `error: ...` on stderr and exit with code 2. Any other exception is a defect and
     keeps its traceback."""
     try:
         yield
@@ -39,66 +39,66 @@ def user_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def library_checks(where: str) -> Iterator[None]:
-    """Turn what a library refuses about the arguments into a `UserError`. For constructors only: a `ValueError` of
-    theirs is about what they were given."""
+    """Convert a library's argument checks into a `UserError`. Wrap constructors only, where a `ValueError` can only
+    concern the arguments."""
     try:
         yield
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise UserError(f"{where}: {error}") from error
 
 
-LONG_TEXTS = ("head", "head_tail", "chunks")  # what of a text that is longer than the model reads at once
+LONG_TEXTS = ("head", "head_tail", "chunks")  # ways to read a text longer than the model's maximum
 
 
 @dataclass
 class DataArguments:
-    """Where the rows come from, how they are cleaned and split. The same for all four scripts."""
+    """Where the rows come from and how they are cleaned and split, for all four scripts."""
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub; or give `train_file`."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub data set; alternative to `train_file`."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the Hub data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the data set."})
-    train_split_name: str = field(default="train", metadata={"help": "Hub split to train on."})
-    validation_split_name: str | None = field(default=None, metadata={"help": "Hub split to validate on."})
-    test_split_name: str | None = field(default=None, metadata={"help": "Hub split to test on."})
-    train_file: str | None = field(default=None, metadata={"help": "csv, tsv, jsonl, json or parquet; .gz too."})
-    validation_file: str | None = field(default=None, metadata={"help": "As `train_file`, for validation."})
-    test_file: str | None = field(default=None, metadata={"help": "As `train_file`, for the test."})
-    validation_fraction: float = field(default=0.1, metadata={"help": "Share of rows, if no validation split."})
-    test_fraction: float = field(default=0.1, metadata={"help": "Share of rows, if no test split."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the Hub data set."})
+    train_split_name: str = field(default="train", metadata={"help": "Hub split for training."})
+    validation_split_name: str | None = field(default=None, metadata={"help": "Hub split for validation."})
+    test_split_name: str | None = field(default=None, metadata={"help": "Hub split for testing."})
+    train_file: str | None = field(default=None, metadata={"help": "csv, tsv, jsonl, json or parquet; also .gz."})
+    validation_file: str | None = field(default=None, metadata={"help": "Validation file, as `train_file`."})
+    test_file: str | None = field(default=None, metadata={"help": "Test file, as `train_file`."})
+    validation_fraction: float = field(default=0.1, metadata={"help": "Share of rows to hold out for validation."})
+    test_fraction: float = field(default=0.1, metadata={"help": "Share of rows to hold out for testing."})
     split_seed: int | None = field(
-        default=None, metadata={"help": "Of the split and the samples, where `seed` changes; `seed` by default."}
+        default=None, metadata={"help": "Seed of splits and samples; defaults to `seed`. Fix it to vary `seed`."}
     )
-    evaluate_test: bool = field(default=True, metadata={"help": "false ends after validation: no test, no report."})
+    evaluate_test: bool = field(default=True, metadata={"help": "false stops after validation, without a report."})
     group_column: str | None = field(
-        default=None, metadata={"help": "Rows of one group (patient, document) stay in one split."}
+        default=None, metadata={"help": "Keep rows of one group (patient, document) in one split."}
     )
     keep_columns: list[str] | None = field(
-        default=None, metadata={"help": "Further columns that your edited function reads."}
+        default=None, metadata={"help": "Additional columns for templates and your edited function."}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random sample of this size."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "The same for validation."})
-    max_predict_samples: int | None = field(default=None, metadata={"help": "The same for the test."})
-    min_input_words: int = field(default=2, metadata={"help": "Drop rows whose input text has fewer words."})
-    min_target_words: int = field(default=1, metadata={"help": "Drop rows whose target text has fewer words."})
-    drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of function words only ('Why is it?')."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on a random sample of this size."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "Test on a random sample of this size."})
+    min_input_words: int = field(default=2, metadata={"help": "Drop rows whose input has fewer words."})
+    min_target_words: int = field(default=1, metadata={"help": "Drop rows whose target has fewer words."})
+    drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of stop words only ('Why is it?')."})
     lowercase: bool = field(
-        default=False, metadata={"help": "Lower-case all text; loses units (mg, Mg) and brand names."}
+        default=False, metadata={"help": "Lowercase all text; merges units (mg, Mg) and brand names with words."}
     )
     near_duplicate_threshold: float = field(
-        default=0.8, metadata={"help": "Jaccard similarity from which two rows stay in one split; 1 turns it off."}
+        default=0.8, metadata={"help": "Keep rows at this Jaccard similarity or above in one split; 1 disables it."}
     )
     streaming: bool = field(
-        default=False, metadata={"help": "Read only the first `max_*_samples` rows, not the whole set."}
+        default=False, metadata={"help": "Stream the Hub data set: read only the first `max_*_samples` rows."}
     )
 
 
-# Names of earlier versions and of other tools, and what to write instead. Checked before the nearest name is offered.
+# Keys of earlier versions and other tools -> what to write. Checked before the closest known key is suggested.
 REPLACED = {
     "config": "give the recipe as the first argument, without a flag",
     "warmup_ratio": "write `warmup_steps`, where a value below 1 is a ratio",
     "group_by_length": "write `train_sampling_strategy: group_by_length`",
-    "length_column_name": "delete it, it had no effect",
-    "overwrite_output_dir": "delete it; a run goes on where it stopped, and a new `output_dir` starts anew",
+    "length_column_name": "delete it, it has no effect",
+    "overwrite_output_dir": "delete it; a run resumes by itself, and a new `output_dir` starts from scratch",
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
     "evaluation_strategy": "write `eval_strategy`",
     "torch_dtype": "write `dtype`",
@@ -116,20 +116,20 @@ REPLACED = {
     "blend": "write `ensemble`",
     "max_windows": "write `max_chunks`",
     "lr_scheduler": "write `lr_scheduler_type`",
-    "do_train": "delete it; a run always trains, evaluates and reports, and `num_train_epochs: 0` evaluates only",
+    "do_train": "delete it; a run always trains and evaluates, and `num_train_epochs: 0` only evaluates",
     "do_eval": "delete it, a run always evaluates",
     "do_predict": "delete it, a run always evaluates on the test split",
-    "resume_from_checkpoint": "delete it; the same command goes on from the newest complete checkpoint by itself",
+    "resume_from_checkpoint": "delete it; the same command resumes from the newest complete checkpoint",
     "push_to_hub_model_id": "write `hub_model_id`",
     "push_to_hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
     "hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
 }
 
 
-# Fields that exist and are refused all the same
+# Library fields that are rejected anyway
 REFUSED = {"do_train", "do_eval", "do_predict", "length_column_name", "resume_from_checkpoint", "hub_token"}
 
-# A data source on the command line replaces the recipe's, with the keys that only make sense for that one
+# A data source on the command line replaces the recipe's, along with the keys that describe only that source
 _HUB_KEYS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name")
 INSTEAD = {
     "train_file": (*_HUB_KEYS, "test_split_name", "group_column", "keep_columns"),
@@ -140,19 +140,19 @@ INSTEAD = {
 def parse_recipe(
     argument_types: tuple[type, ...], argv: list[str] | None = None, description: str | None = None
 ) -> tuple[Any, ...]:
-    """Parse `[RECIPE.yaml] [--key value ...]` into one instance of each dataclass, and the keys that were given.
+    """Parse `[RECIPE.yaml] [--key value ...]` into one instance of each dataclass, plus the keys that were given.
 
     Args:
-        argument_types: the dataclasses, e.g. `(ModelConfig, DataArguments, QAArguments, SFTConfig)`.
-        argv: the command line without the program; `sys.argv[1:]` by default.
-        description: text at the head of `--help`.
+        argument_types: dataclasses, e.g. `(ModelConfig, DataArguments, QAArguments, SFTConfig)`.
+        argv: command line without the program name; defaults to `sys.argv[1:]`.
+        description: text at the top of `--help`.
 
     Returns:
-        the instances in the order of `argument_types`, then a dict of the keys that recipe and flags gave, with
-        their parsed values: written as YAML it is a recipe that repeats the run.
+        the instances in the order of `argument_types`, then a dict of the keys set by recipe and flags with their
+        parsed values. Written as YAML, the dict is a recipe that reproduces the run.
 
     Raises:
-        UserError: for a wrong type, a value outside the choices, an unknown key, a key given twice, a removed key.
+        UserError: wrong type, value outside the choices, unknown or removed key, or duplicate key.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     hints = {name: hint for t in argument_types for name, hint in typing.get_type_hints(t).items()}
@@ -179,15 +179,15 @@ def parse_recipe(
 
     namespace, rest = parser.parse_known_args(flags + argv)
     if rest:
-        raise UserError(f"`{rest[0]}` belongs to no key: write `--key value`, and the recipe as the first argument.")
-    with library_checks(str(recipe or "flags")):  # a check in some `__post_init__`
+        raise UserError(f"`{rest[0]}` is not a flag: write `--key value`, with the recipe as the first argument.")
+    with library_checks(str(recipe or "flags")):  # raised by a `__post_init__`
         arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
     given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
     return (*arguments, given)
 
 
 def write_recipe(path: Path, given: dict[str, Any]) -> None:
-    """Write the keys that `parse_recipe` found given as a recipe that repeats the run."""
+    """Write the keys given to `parse_recipe` as a recipe that reproduces the run."""
     path.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
@@ -206,7 +206,7 @@ class _Parser(HfArgumentParser):
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; this one refuses."""
+    """Rejects duplicate keys; PyYAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -224,22 +224,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as stream:
             values = yaml.load(stream, _UniqueKeyLoader)
     except OSError as error:
-        raise UserError(f"recipe `{path}` cannot be read ({error.strerror}): give the path of a YAML file.") from error
+        raise UserError(f"recipe `{path}` cannot be read ({error.strerror}): give the path to a YAML file.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"recipe `{path}` is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
     except yaml.YAMLError as error:
-        raise UserError(f"recipe `{path}` is not YAML: {error}") from error
+        raise UserError(f"recipe `{path}` is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"recipe `{path}` holds {type(values).__name__}: write `key: value` lines.")
+        raise UserError(f"recipe `{path}` contains {type(values).__name__}: write `key: value` lines.")
     return values
 
 
 def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
     if key in REPLACED and (key not in hints or key in REFUSED):
-        raise UserError(f"`{key}` {where} is not a key here: {REPLACED[key]}.")
+        raise UserError(f"`{key}` {where} is not supported: {REPLACED[key]}.")
     if key not in hints:
         near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.6)
-        advice = f"did you mean `{near[0]}`?" if near else "see --help for the known keys."
+        advice = f"did you mean `{near[0]}`?" if near else "run with --help for the list of keys."
         raise UserError(f"`{key}` {where} is not a known key: {advice}")
 
 
@@ -249,8 +249,8 @@ def _as_flags(key: str, value: Any, hint: Any, where: str) -> list[str]:
         raise UserError(f"`{key}` {where} has no value: give one or delete the line.")
     if isinstance(value, bool) and bool not in kinds:
         raise UserError(
-            f"`{key}` {where} is {value}, because YAML reads no, off, yes and on as true or false: "
-            f'write it in quotes, `{key}: "no"`.'
+            f"`{key}` {where} is {value}, because YAML parses yes, no, on and off as booleans: "
+            f'put it in quotes, as in `{key}: "no"`.'
         )
     if isinstance(value, dict):
         value = json.dumps(value)

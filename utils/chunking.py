@@ -1,4 +1,4 @@
-"""Long sources in pieces that a model can read, and the summaries of the pieces in one."""
+"""Split long sources into chunks that fit a model, and merge the summaries of the chunks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,29 +10,30 @@ from transformers import PreTrainedTokenizerBase
 from utils.arguments import UserError
 from utils.prompts import fill_template
 
-WORDS = re.compile(r"\s*\S{1,50}")  # with the white space before; a longer word is cut
-SENTENCES = re.compile(r"\s*\S.*?(?:[.!?]+(?=\s|$)|$)", re.MULTILINE)  # a line's end is one too
+WORDS = re.compile(r"\s*\S{1,50}")  # a word with its leading white space; longer words are split
+SENTENCES = re.compile(r"\s*\S.*?(?:[.!?]+(?=\s|$)|$)", re.MULTILINE)  # a line break ends a sentence, too
 
 
 def cut_sources(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], task: Mapping[str, Any]
 ) -> tuple[list[list[str]], list[int]]:
-    """Fill the text template of each row so that the model can read it whole.
+    """Fill the text template of each row so that it fits the model.
 
-    The text alone is cut; what the template says around it stands in every piece.
+    Only the text is cut; the rest of the template is repeated in every chunk.
 
     Args:
-        tokenizer: of the model.
-        rows: with the text and the columns that the template names.
-        task: `text_template`, `columns`, `max_source_length` (tokens), and `long_texts`, what of a text that is
-            longer: `head`, its beginning; `head_tail`, a quarter of the room from its beginning and the rest from its
-            end; `chunks`, all of it in pieces of whole lines where that leaves them half full, up to `max_chunks`.
+        tokenizer: the model's tokenizer.
+        rows: the text and the columns that the template names.
+        task: `text_template`, `columns`, `max_source_length` (tokens), `max_chunks`, and `long_texts`, how to read
+            longer texts. `head`: only the beginning. `head_tail`: a quarter of the tokens from the beginning, the rest
+            from the end. `chunks`: up to `max_chunks` chunks, which end at a line break if they are at least half full
+            there.
 
     Returns:
-        what the model reads of each row, one text or several chunks; and tokens of each row that it does not see.
+        the inputs of each row, one text or several chunks; and the number of tokens of each row that no chunk holds.
 
     Raises:
-        UserError: the template leaves no room for a text.
+        UserError: the template leaves no room for the text.
     """
     filled = [_fill(task, row) for row in rows]
     lengths = [len(ids) for ids in tokenizer(filled, truncation=False, verbose=False)["input_ids"]]
@@ -49,7 +50,7 @@ def _fill(task: Mapping[str, Any], row: Mapping[str, Any], text: str | None = No
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[list[str], int]:
-    """The pieces of one long row, and its tokens that are in none."""
+    """Return the chunks of a long row, and the number of its tokens that no chunk holds."""
     words = WORDS.findall(row[task["columns"]["text"]])
     counts = [len(ids) for ids in tokenizer(words, add_special_tokens=False)["input_ids"]]
     room = task["max_source_length"] - len(tokenizer(_fill(task, row, ""))["input_ids"])
@@ -60,17 +61,17 @@ def _cut(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: Mappi
         over = max(lengths) - task["max_source_length"]
         if over <= 0:
             return pieces, sum(counts) - sum(sum(counts[a:b]) for own in spans for a, b in own)
-        room -= over  # words side by side may take more tokens than each alone
+        room -= over  # adjacent words may take more tokens than the sum of each
     raise UserError(
-        f"`max_source_length` is {task['max_source_length']} tokens, and `text_template` without the text fills them: "
-        "raise it, or name fewer columns in the template."
+        f"`max_source_length` is {task['max_source_length']} tokens, which `text_template` fills without the text: "
+        "increase it, or use fewer columns in the template."
     )
 
 
 def _spans(
     words: list[str], total: np.ndarray, room: int, long_texts: str, max_chunks: int
 ) -> list[list[tuple[int, int]]]:
-    """The ranges of words of each piece; `total` are the tokens before each word, and before the end."""
+    """Return the word ranges of each chunk. `total` holds the cumulative token counts, [words + 1]."""
 
     def end_of(start: int, tokens: int) -> int:
         return max(start + 1, int(np.searchsorted(total, total[start] + tokens, side="right")) - 1)
@@ -80,7 +81,8 @@ def _spans(
     if long_texts == "head_tail":
         tail = int(np.searchsorted(total, total[-1] - (room - room // 4)))
         return [[(0, end_of(0, room // 4)), (tail, len(words))]]
-    chunks, start = [], 0
+    chunks: list[list[tuple[int, int]]] = []
+    start = 0
     while start < len(words) and len(chunks) < max_chunks:
         end = end_of(start, room)
         if end < len(words):
@@ -94,7 +96,7 @@ def _spans(
 
 
 def split_summary(summary: str, chunks: Sequence[str]) -> list[str]:
-    """The part of a summary for each chunk, "" for none."""
+    """Assign each sentence of a summary to a chunk; a chunk may get an empty part."""
     if len(chunks) == 1:
         return [summary]
     known = [set(re.findall(r"\w+", chunk.lower())) for chunk in chunks]
@@ -106,7 +108,7 @@ def split_summary(summary: str, chunks: Sequence[str]) -> list[str]:
 
 
 def join_summaries(summaries: Sequence[str]) -> str:
-    """One text of the summaries of a text's chunks, without sentences that stood in an earlier one."""
+    """Join the summaries of a text's chunks, and drop sentences that repeat an earlier summary."""
     seen: set[str] = set()
     kept = []
     for summary in summaries:

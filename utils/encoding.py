@@ -1,7 +1,7 @@
-"""Texts -> tokens that fit the model, and logits -> one row a text, for classifiers.
+"""Encode texts for classifiers, and predict one row of logits per text.
 
-A long text is cut, or read in chunks. A row's `input_ids` are its chunks one after the other; all but the last hold
-`max_length` tokens, so that is where they are taken apart again.
+A long text is truncated or split into chunks. A row's `input_ids` are its chunks concatenated; all but the last have
+exactly `max_length` tokens, so `split_chunks` can separate them.
 """
 
 import time
@@ -21,59 +21,59 @@ from utils.generation import batches_by_length, progress
 from utils.modeling import get_quantization_config, load_base_model, prepare_classifier, special_tokens
 
 ENSEMBLES = ("none", "prior", "linear")
-NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts, one class of which changed
+NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts; one predicted class changed
 
 
 @dataclass
 class EncoderArguments:
-    """How an encoder reads a text, for the scripts that classify."""
+    """How an encoder reads a text, for the classification scripts."""
 
-    text_column: str = field(default="text", metadata={"help": "The text to classify."})
+    text_column: str = field(default="text", metadata={"help": "Column of the text to classify."})
     text_template: str = field(default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`."})
-    max_length: int = field(default=512, metadata={"help": "Tokens that the model sees at once."})
+    max_length: int = field(default=512, metadata={"help": "Maximum tokens the model reads at once."})
     long_texts: str = field(
         default="head",
-        metadata={"help": "Of a longer text: its head, head and tail, or chunks.", "choices": LONG_TEXTS},
+        metadata={"help": "Reading of longer texts: head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
-    max_chunks: int = field(default=8, metadata={"help": "With `long_texts: chunks`, most chunks of one text."})
+    max_chunks: int = field(default=8, metadata={"help": "Maximum chunks per text, with `long_texts: chunks`."})
     pooling: str = field(
         default="model",
-        metadata={"help": "What the head sees: as the model class has it, or mean.", "choices": ("model", "mean")},
+        metadata={"help": "Head input: that of the model class, or the token mean.", "choices": ("model", "mean")},
     )
-    dropout: float | None = field(default=None, metadata={"help": "Of the base model, in place of its own."})
+    dropout: float | None = field(default=None, metadata={"help": "Overrides the base model's dropout."})
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of the new head, which may learn faster than what is pretrained."}
+        default=None, metadata={"help": "Learning rate of the new head; defaults to `learning_rate`."}
     )
     ensemble: str = field(
         default="none",
         metadata={
-            "help": "Add to the logits, weighted on validation, the classes' prior, or that and a linear model.",
+            "help": "Add the class prior to the logits, or prior and linear model, weighted on validation rows.",
             "choices": ENSEMBLES,
         },
     )
     max_risk: float = field(
-        default=0.05, metadata={"help": "Wanted error rate of what is not left to a person (abstention)."}
+        default=0.05, metadata={"help": "Target error rate of the rows the model answers (abstention)."}
     )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code from the model repository."})
 
     def __post_init__(self) -> None:
         if self.max_chunks < 1:
             raise UserError(f"`max_chunks` is {self.max_chunks}: give 1 or more.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` is {self.dropout}: give a share from 0 to below 1.")
+            raise UserError(f"`dropout` is {self.dropout}: give a value from 0 to below 1.")
         if not 0 < self.max_risk < 1:
-            raise UserError(f"`max_risk` is {self.max_risk}: give a share between 0 and 1.")
+            raise UserError(f"`max_risk` is {self.max_risk}: give a value between 0 and 1.")
 
 
 def load_classifier(
     args: ModelConfig, encoder_args: EncoderArguments, device: torch.device, labels: list[str], heads: list[str]
 ) -> PreTrainedModel:
-    """Load an encoder with new heads, in 4 or 8 bits if the recipe asks for it; the heads are never quantized.
+    """Load an encoder with new heads, in 4 or 8 bits if requested; the heads are never quantized.
 
     Args:
         args: the model arguments.
-        encoder_args: pooling, dropout and whether to trust remote code.
-        device: of this process.
+        encoder_args: `pooling`, `dropout` and `trust_remote_code`.
+        device: device of this process.
         labels: names of the outputs.
         heads: from `head_names`.
     """
@@ -84,11 +84,11 @@ def load_classifier(
 
 
 def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """UserError for a length that the model does not take."""
+    """Raise a UserError if the model does not support `max_length` tokens."""
     if not 8 <= max_length <= tokenizer.model_max_length:
         raise UserError(
-            f"`max_length` is {max_length}: this model takes 8 to {tokenizer.model_max_length} tokens; for longer "
-            "texts write `long_texts: chunks`."
+            f"`max_length` is {max_length}: this model supports 8 to {tokenizer.model_max_length} tokens; for longer "
+            "texts set `long_texts: chunks`."
         )
 
 
@@ -98,10 +98,10 @@ def encode_rows(
     """Return a split as columns for the evaluation, and its token ids and labels for the trainer.
 
     Args:
-        split: with `id` and `cluster`.
-        texts: what the model sees of each row.
+        split: rows with `id` and `cluster`.
+        texts: the text that the model reads, one per row.
         labels: int [rows].
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         task: `max_length`, `long_texts` and `max_chunks`.
     """
     ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
@@ -119,34 +119,35 @@ def encode_texts(
     """Tokenize texts for a classifier.
 
     Args:
-        tokenizer: its special tokens stand around each chunk.
-        texts: one a row.
-        max_length: tokens a chunk, with the special ones.
-        long_texts: what of a text that is longer: `head`, its beginning; `head_tail`, a quarter of the room from its
-            beginning and the rest from its end (Sun et al. 2019, How to fine-tune BERT for text classification);
-            `chunks`, all of it in chunks, up to `max_chunks`.
+        tokenizer: its special tokens surround each chunk.
+        texts: one per row.
+        max_length: tokens per chunk, including special tokens.
+        long_texts: how to read longer texts. `head`: only the beginning. `head_tail`: a quarter of the tokens from the
+            beginning, the rest from the end (Sun et al. 2019, How to fine-tune BERT for text classification).
+            `chunks`: up to `max_chunks` chunks.
+        max_chunks: maximum chunks per text.
 
     Returns:
-        token ids of each text, its chunks one after the other; and whether it was cut.
+        token ids of each text, with its chunks concatenated; and whether it was cut.
     """
     before, after = special_tokens(tokenizer)
     room = max_length - len(before) - len(after)
     encoded = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    most = room * (max_chunks if long_texts == "chunks" else 1)
+    limit = room * (max_chunks if long_texts == "chunks" else 1)
     rows = []
     for ids in encoded:
         if long_texts == "head_tail" and len(ids) > room:
             ids = ids[: room // 4] + ids[len(ids) - (room - room // 4) :]
-        pieces = [ids[start : start + room] for start in range(0, min(len(ids), most), room)] or [[]]
+        pieces = [ids[start : start + room] for start in range(0, min(len(ids), limit), room)] or [[]]
         rows.append([token for piece in pieces for token in [*before, *piece, *after]])
-    return rows, [len(ids) > most for ids in encoded]
+    return rows, [len(ids) > limit for ids in encoded]
 
 
 @dataclass
 class ChunkCollator:
-    """Rows of `input_ids` and `labels` -> a batch of chunks, padded to the longest one of the batch: `input_ids` and
-    `attention_mask` [chunks, longest], `labels` [rows] and, where a row has several chunks, `chunk_counts` [rows]
-    for `pool_chunks`."""
+    """Collate rows of `input_ids` and `labels` into a padded batch of chunks: `input_ids` and `attention_mask`
+    [chunks, longest chunk], `labels` [rows] and, if any row has several chunks, `chunk_counts` [rows] for
+    `pool_chunks`."""
 
     pad_token_id: int
     max_length: int
@@ -161,16 +162,16 @@ class ChunkCollator:
 
 
 def mean_of_chunks(logits: torch.Tensor, chunk_counts: torch.Tensor) -> torch.Tensor:
-    """Mean logits of the chunks of each row: [chunks, classes] -> [rows, classes]."""
+    """Average the logits of each row's chunks: [chunks, classes] -> [rows, classes]."""
     row = torch.arange(len(chunk_counts), device=logits.device).repeat_interleave(chunk_counts)
     total = logits.new_zeros(len(chunk_counts), logits.shape[1]).index_add(0, row, logits)
     return total / chunk_counts.unsqueeze(1)
 
 
 def pool_chunks(model: PreTrainedModel) -> None:
-    """Make a classifier that is called with `chunk_counts` return one row of logits a text, so that the loss, and the
-    trainer's own evaluation, see texts and not chunks."""
-    waiting = []
+    """Make a classifier called with `chunk_counts` return one row of logits per text, so that the loss and the
+    trainer's evaluation see texts rather than chunks."""
+    waiting: list[torch.Tensor | None] = []
 
     def take(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         waiting.append(kwargs.pop("chunk_counts", None))
@@ -187,12 +188,12 @@ def pool_chunks(model: PreTrainedModel) -> None:
 
 
 def split_chunks(ids: list[int], max_length: int) -> list[list[int]]:
-    """Take a text's chunks apart."""
+    """Split a row's `input_ids` into its chunks."""
     return [ids[start : start + max_length] for start in range(0, len(ids), max_length)]
 
 
 def pad(chunks: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both int [chunks, longest], padded on the right."""
+    """Pad on the right: `input_ids` and `attention_mask`, both int [chunks, longest chunk]."""
     width = max(map(len, chunks))
     ids = torch.tensor([chunk + [pad_token_id] * (width - len(chunk)) for chunk in chunks])
     lengths = torch.tensor([len(chunk) for chunk in chunks])
@@ -202,14 +203,15 @@ def pad(chunks: list[list[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
 def measure_latency(
     predict: Callable[[list[list[int]]], np.ndarray], rows: list[list[int]], most: int = 20
 ) -> dict[str, float]:
-    """Milliseconds for a text alone, P50 and P95 of the first `most` rows, and texts per second of all in batches.
+    """Measure P50 and P95 latency in milliseconds of the first `most` texts one by one, and batched texts per second.
 
     Args:
-        predict: rows of token ids -> logits.
+        predict: from rows of token ids to logits.
         rows: from `encode_texts`.
+        most: number of texts to time one by one.
     """
     single = []
-    for row in rows[:1] + rows[:most]:  # the first call is slower and does not count
+    for row in rows[:1] + rows[:most]:  # the first call is a warm-up
         start = time.perf_counter()
         predict([row])
         single.append(1000 * (time.perf_counter() - start))
@@ -232,18 +234,19 @@ def predict_logits(
     autocast: str | None = None,
     name: str | None = None,
 ) -> np.ndarray:
-    """Logits of each row, float32 [rows, classes], in the order of `rows`; computed in batches of like length.
+    """Return the logits of each row, float32 [rows, classes], in the order of `rows`; batches hold texts of similar
+    length.
 
-    In half precision, rows whose two best logits are within `NEAR_TIE` are computed again in float32, where the
-    weights allow it: so the classes are those of float32.
+    Under autocast, rows whose top two logits differ by less than `NEAR_TIE` are recomputed in float32 if the weights
+    are float32, so that the predicted classes equal those of float32.
 
     Args:
         model: a sequence classifier.
-        rows: from `encode_texts`; the mean over a row's chunks is its logits.
+        rows: from `encode_texts`; chunk logits are averaged per row.
         pad_token_id, max_length: as in training.
-        batch_size: most chunks a batch.
-        autocast: compute in this, "bfloat16" or "float16", as training did; None: as the weights are.
-        name: of the progress bar; None shows none.
+        batch_size: maximum chunks per batch.
+        autocast: the dtype used in training, "bfloat16" or "float16"; None computes in the dtype of the weights.
+        name: label of the progress bar; None shows none.
     """
     logits = _logits(model, rows, pad_token_id, max_length, batch_size, autocast, name)
     if autocast and all(parameter.dtype == torch.float32 for parameter in model.parameters()):

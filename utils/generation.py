@@ -1,12 +1,9 @@
-"""Score and generate answers in batches of like length, on one process or several.
-
-A causal model goes on from a prompt, an encoder-decoder reads a text and writes another.
-"""
+"""Score and generate answers with causal models and encoder-decoders, batched by length, on any number of processes."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +14,13 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 
 from utils.arguments import UserError
 
-# Logits of one forward pass while scoring, in values. On a CPU what is over 32 MB is given back to the system at
-# once, and new pages cost more than a larger batch saves.
+Result = TypeVar("Result")
+
+# Maximum logits (values) per forward pass while scoring. On a CPU, blocks over 32 MB go back to the system at once,
+# and allocating them anew costs more than a larger batch saves.
 CPU_LOGITS, GPU_LOGITS = 2**24, 2**28
 
-# the layer that agrees best with people on WMT16, from the table of the package bert-score 0.3.13
+# Layer with the best correlation with human judgments on WMT16, from the table in the package bert-score 0.3.13
 BERTSCORE_LAYERS = {
     "microsoft/deberta-xlarge-mnli": 40, "microsoft/deberta-large-mnli": 18, "microsoft/deberta-base-mnli": 9,
     "roberta-large": 17, "FacebookAI/roberta-large": 17, "bert-base-uncased": 9, "google-bert/bert-base-uncased": 9,
@@ -32,15 +31,15 @@ BERTSCORE_LAYERS = {
 def batches_by_length(
     lengths: list[int], batch_size: int, most_tokens: int | None = None, widths: list[int] | None = None
 ) -> list[list[int]]:
-    """Group row numbers into batches of like length, longest first, this process's share of them.
+    """Group row numbers into batches of similar length, and return this process's share of the batches.
 
-    Longest first, so that running out of memory shows in the first batch and not in the last.
+    The longest rows come first, so that a lack of memory shows in the first batch.
 
     Args:
-        lengths: tokens a row.
-        batch_size: most rows a batch.
-        most_tokens: most tokens a batch, counted as rows x longest; a single row may have more.
-        widths: tokens a row to count for `most_tokens`; `lengths` if not given.
+        lengths: tokens per row.
+        batch_size: maximum rows per batch.
+        most_tokens: maximum tokens per batch, counted as rows x longest row; a single row may exceed it.
+        widths: tokens per row that count towards `most_tokens`; defaults to `lengths`.
     """
     widths = lengths if widths is None else widths
     batches: list[list[int]] = []
@@ -56,19 +55,19 @@ def batches_by_length(
     return batches[state.process_index :: state.num_processes]
 
 
-def _in_order(results: list[tuple[int, Any]], n_rows: int) -> list[Any]:
-    """Gather (row number, result) pairs of all processes, in the order of the rows."""
+def _in_order(results: list[tuple[int, Result]], n_rows: int) -> list[Result]:
+    """Gather (row number, result) pairs from all processes, and return the results in row order."""
     gathered = dict(gather_object(results))
     return [gathered[i] for i in range(n_rows)]
 
 
 def progress(batches: list[list[int]], name: str | None) -> tqdm:
-    """A bar over batches, on the main process; without a name none."""
+    """Return a progress bar over batches, shown on the main process and only if it has a name."""
     return tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process)
 
 
 def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad token ids on the left, as causal models want it: (ids, mask), both [rows, longest]."""
+    """Pad token ids on the left, for causal models: ids and attention mask, both [rows, longest row]."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -76,7 +75,7 @@ def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple
 
 
 def _right_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same on the right, as encoders want it."""
+    """Pad token ids on the right, for encoders: ids and attention mask, both [rows, longest row]."""
     width = max(len(row) for row in rows)
     ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -92,27 +91,27 @@ def score_answers(
     batch_size: int,
     name: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Negative log-likelihood of each answer after its prompt.
+    """Compute the negative log-likelihood of each answer given its prompt.
 
     Args:
         model: a causal language model, on its device.
-        prompts: token ids, one list a row.
+        prompts: token ids, one list per row.
         answers: token ids, none of them empty.
         pad_id: any token id.
-        batch_size: most rows a forward pass; fewer where their logits would be large.
-        name: text of the progress bar, or None for none.
+        batch_size: maximum rows per forward pass; fewer if their logits would be large.
+        name: label of the progress bar; None shows none.
 
     Returns:
-        sum over the answer's tokens in nats [rows], number of answer tokens [rows].
+        nats summed over each answer's tokens, and the number of answer tokens, both [rows].
     """
     model.eval()
-    results = []
+    results: list[tuple[int, float]] = []
     vocabulary = model.config.get_text_config().vocab_size
     most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
     lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
     for rows in progress(batches_by_length(lengths, batch_size, most_tokens), name):
         ids, mask = _left_pad([prompts[i] + answers[i] for i in rows], pad_id, model.device)
-        keep = max(len(answers[i]) for i in rows) + 1  # logits of the answers alone: the vocabulary is the wide part
+        keep = max(len(answers[i]) for i in rows) + 1  # logits are as wide as the vocabulary: only those of answers
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
@@ -120,8 +119,7 @@ def score_answers(
             n = len(answers[i])
             nll = torch.nn.functional.cross_entropy(row_logits[-n - 1 : -1].float(), row_ids[-n:], reduction="sum")
             results.append((i, nll.item()))
-    nll = np.array(_in_order(results, len(prompts)))
-    return nll, np.array([len(answer) for answer in answers])
+    return np.array(_in_order(results, len(prompts))), np.array([len(answer) for answer in answers])
 
 
 @torch.inference_mode()
@@ -133,9 +131,9 @@ def score_summaries(
     batch_size: int,
     name: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Negative log-likelihood of each summary given its source: `score_answers` for an encoder-decoder."""
+    """Compute the negative log-likelihood of each summary given its source: `score_answers` for an encoder-decoder."""
     model.eval()
-    results = []
+    results: list[tuple[int, float]] = []
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
     sizes = [len(summary) for summary in summaries]
@@ -143,7 +141,8 @@ def score_summaries(
     for rows in progress(batches, name):
         ids, mask = _right_pad([sources[i] for i in rows], pad_id, model.device)
         labels, _ = _right_pad([summaries[i] for i in rows], -100, model.device)
-        decoder_ids = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        # Not declared by PreTrainedModel, only by its subclasses
+        decoder_ids = model.prepare_decoder_input_ids_from_labels(labels=labels)  # type: ignore[operator]
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False).logits
         nll = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
         results += zip(rows, nll.view_as(labels).sum(dim=1).tolist(), strict=True)
@@ -160,36 +159,37 @@ def generate_answers(
     batch_size: int,
     name: str | None,
 ) -> tuple[list[str], list[bool]]:
-    """Generate an answer to each prompt, in batches of like length; the order of the rows is kept.
+    """Generate an answer to each prompt, batched by length, and return the answers in row order.
 
     Args:
-        model: a causal language model, or an encoder-decoder made ready by `set_generation`; on its device.
-        tokenizer: of that model.
-        prompts: token ids, one list a row.
+        model: a causal language model, or an encoder-decoder prepared by `set_generation`; on its device.
+        tokenizer: the model's tokenizer.
+        prompts: token ids, one list per row.
         stop: the token that ends an answer, from `answer_delimiters`.
-        generation: `GenerationConfig` values, e.g. `{"max_new_tokens": 256, "do_sample": False}`. The base model's
-            own defaults (Phi-3's and Llama's sample) are not used.
-        batch_size: rows a batch.
-        name: text of the progress bar, or None for none.
+        generation: `GenerationConfig` values, e.g. `{"max_new_tokens": 256, "do_sample": False}`. The base model's own
+            defaults are ignored, since those of Phi-3 and Llama sample.
+        batch_size: rows per batch.
+        name: label of the progress bar; None shows none.
 
     Returns:
-        the answers without special tokens, and whether each ended by itself.
+        the answers without special tokens, and whether each ended with a stop token.
     """
     model.eval()
-    reads = model.config.is_encoder_decoder  # its output begins with one token of its own, not with the prompt
+    reads = model.config.is_encoder_decoder  # its output starts with a decoder start token, not with the prompt
     pad = _right_pad if reads else _left_pad
     stop_ids = [tokenizer.convert_tokens_to_ids(stop)]
     stop_ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     values = _with_max_length(generation) if reads else generation
     config = GenerationConfig(**values, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
-    results = []
+    results: list[tuple[int, tuple[str, bool]]] = []
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
         ids, mask = pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        # PreTrainedModel does not declare GenerationMixin
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
         output = output[:, 1 if reads else ids.shape[1] :]
         for i, tokens in zip(rows, output.tolist(), strict=True):
             end = next((k for k, token in enumerate(tokens) if token in stop_ids), None)
-            text = tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+            text = str(tokenizer.decode(tokens[:end], skip_special_tokens=True)).strip()
             results.append((i, (text, end is not None)))
     texts, finished = zip(*_in_order(results, len(prompts)), strict=True)
     return list(texts), list(finished)
@@ -198,8 +198,8 @@ def generate_answers(
 def set_generation(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: str, generation: Mapping[str, Any]
 ) -> None:
-    """Give an encoder-decoder `generation` as its own defaults, with its special tokens and nothing else. What a base
-    model brings along (BART-CNN: `min_length: 56`, an end forced at the last token) would be mixed into every call."""
+    """Replace an encoder-decoder's generation defaults with `generation`, keeping only its special tokens. A base
+    model's own settings (BART-CNN: `min_length: 56`, a forced end token) would otherwise be merged into every call."""
     own = model.generation_config
     model.generation_config = GenerationConfig(
         **_with_max_length(generation),
@@ -207,13 +207,13 @@ def set_generation(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=own.bos_token_id,
         decoder_start_token_id=own.decoder_start_token_id,
-        forced_bos_token_id=own.forced_bos_token_id,  # the language, in mBART
+        forced_bos_token_id=own.forced_bos_token_id,  # the language token of mBART
     )
 
 
 def _with_max_length(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """`max_length`, which counts the decoder's first token, in place of `max_new_tokens`: of the two `Seq2SeqTrainer`
-    fills in the default of the one that is not set, and then both are."""
+    """Return `max_length`, which counts the decoder start token, instead of `max_new_tokens`: `Seq2SeqTrainer` fills
+    in the default of whichever is missing, and then both are set."""
     values = {key: value for key, value in generation.items() if key != "max_new_tokens"}
     return values | {"max_length": generation["max_new_tokens"] + 1}
 
@@ -221,7 +221,7 @@ def _with_max_length(generation: Mapping[str, Any]) -> dict[str, Any]:
 def measure_latency(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], task: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Milliseconds from a prompt to its whole answer, asked one by one: median and 95th percentile."""
+    """Measure P50 and P95 latency in milliseconds of complete answers to single prompts."""
     milliseconds = []
     for prompt in prompts:
         start = time.perf_counter()
@@ -232,32 +232,32 @@ def measure_latency(
 
 
 def check_bertscore_model(model_name_or_path: str, num_layers: int | None) -> tuple[int, str]:
-    """Find the layer of BERTScore, and the name under which its numbers can be compared with others.
+    """Return the layer for BERTScore, and a name that identifies comparable scores.
 
     Args:
-        model_name_or_path: an encoder, as a folder or on the Hub.
-        num_layers: of its layers, how many to use; the known one by default (`BERTSCORE_LAYERS`).
+        model_name_or_path: an encoder, as a folder or Hub id.
+        num_layers: number of layers to use; defaults to the recommended one (`BERTSCORE_LAYERS`).
 
     Returns:
         the layer, and a name such as "microsoft/deberta-xlarge-mnli layer 40".
 
     Raises:
-        UserError: there is no such model, it is no encoder, or it has no such layer.
+        UserError: the model cannot be loaded, is not an encoder, or does not have this layer.
     """
     try:
         config = AutoConfig.from_pretrained(model_name_or_path)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): name an encoder."
+            f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): choose an encoder."
         ) from error
     if config.is_encoder_decoder:
-        raise UserError(f"`bertscore_model` {model_name_or_path} ({config.model_type}) is no encoder: name a BERT.")
+        raise UserError(f"`bertscore_model` {model_name_or_path} ({config.model_type}) is not an encoder: use BERT.")
     layers = num_layers or BERTSCORE_LAYERS.get(model_name_or_path)
     if layers is None or not 1 <= layers <= config.num_hidden_layers:
         raise UserError(
-            f"`bertscore_layer` is {num_layers}: for {model_name_or_path} give 1 to {config.num_hidden_layers}; it is "
-            f"known for {', '.join(BERTSCORE_LAYERS)}."
+            f"`bertscore_layer` is {num_layers}: for {model_name_or_path} give 1 to {config.num_hidden_layers}; a "
+            f"default is known for {', '.join(BERTSCORE_LAYERS)}."
         )
     folder = Path(model_name_or_path)
     return layers, f"{folder.resolve().name if folder.exists() else model_name_or_path} layer {layers}"

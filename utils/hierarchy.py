@@ -1,19 +1,19 @@
-"""Classes in a tree: checked labels, probabilities that agree between levels, the loss, and what to answer.
+"""Classes in a tree: validated labels, consistent probabilities on all levels, the loss, and predictions.
 
-The model is any sequence classifier of transformers with one output a node, `class_config(tree.node_names)`: its last
-linear layer is the heads of all levels, one below the other. So it is loaded, quantized, tuned, saved and pushed as a
-flat classifier is, and costs the same. `conditional_log_softmax` alone makes its logits a tree, in the loss, the
-evaluation and serving. Columns of logits and probabilities are nodes, level after level: `tree.columns[level]`.
+The model is any transformers sequence classifier with one output per node, `class_config(tree.node_names)`: its last
+linear layer stacks the heads of all levels. It is loaded, quantized, fine-tuned, saved and pushed like a flat
+classifier, at the same cost. Only `conditional_log_softmax` turns its logits into a tree, in the loss, the evaluation
+and serving. The columns of logits and probabilities are the nodes, level by level: `tree.columns[level]`.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,15 +21,18 @@ import torch
 from utils.arguments import UserError
 from utils.losses import class_weights
 
+Value = TypeVar("Value", bound=Hashable)
+Pairs = dict[tuple[str | None, str], list[int]]  # (parent, child) -> rows
+
 
 @dataclass(frozen=True)
 class LabelTree:
-    """Classes on two or more levels, each with one parent on the level above.
+    """Classes on two or more levels, where each class has one parent on the level above.
 
     Attributes:
-        levels: names on each level, from the root down. A name is unique on its level; on the next one it may stand
-            again, as the only child of itself: a parent without finer classes.
-        parents: for each level but the first: the parent's index on the level above, of each node.
+        levels: names on each level, from the root down. A name is unique on its level. It may recur on the next level
+            as its own only child: a parent without finer classes.
+        parents: for each level except the first, the index of each node's parent on the level above.
     """
 
     levels: tuple[tuple[str, ...], ...]
@@ -37,15 +40,15 @@ class LabelTree:
 
     @classmethod
     def from_paths(cls, paths: Sequence[Sequence[str]], where: Sequence[str] | None = None) -> "LabelTree":
-        """Read the tree off the rows: children in the order of their parents, then by name, numbers by size.
+        """Build the tree from the rows. Children are ordered by parent, then by name; numbers by size.
 
         Args:
-            paths: names from the root down, one path a row.
-            where: what errors call a row; by default "row 1" and so on.
+            paths: names from the root down, one path per row.
+            where: names of the rows for error messages; defaults to "row 1" and so on.
 
         Raises:
-            UserError: naming rows, for an empty name, paths of unequal depth or of one level, names that differ only
-                by case or blanks, a child under two parents, a name above itself; or for a single class.
+            UserError: an empty name, paths of unequal depth or of one level, names that differ only in case or white
+                space, a child with two parents, a name above itself, or a single class. Names the rows.
         """
 
         def say(rows: list[int]) -> str:
@@ -53,29 +56,31 @@ class LabelTree:
             return f"{len(rows)} rows ({', '.join(names)}{', ...' if len(rows) > 3 else ''})"
 
         _check_depth(paths, say)
-        levels, parents, all_pairs = [], [], defaultdict(list)
+        levels: list[tuple[str, ...]] = []
+        parents: list[tuple[int, ...]] = []
+        all_pairs: Pairs = defaultdict(list)
         for level in range(len(paths[0])):
             pairs = _rows_by((path[level - 1] if level else None, path[level]) for path in paths)
             _check_level(level + 1, pairs, say)
             for pair, rows in pairs.items():
                 all_pairs[pair] += rows
             by_size = all(re.fullmatch(r"-?\d+(\.\d+)?", name.strip()) for _, name in pairs)
-            place = {name: i for i, name in enumerate(levels[-1])} if level else {None: 0}
+            place: dict[str | None, int] = {name: i for i, name in enumerate(levels[-1])} if level else {None: 0}
             order = sorted(pairs, key=lambda pair: (place[pair[0]], float(pair[1]) if by_size else 0, pair[1]))
             levels.append(tuple(name for _, name in order))
             parents.append(tuple(place[parent] for parent, _ in order))
         _check_cycles(all_pairs, say)
         if len(levels[-1]) < 2:
-            raise UserError(f"All paths end in one class, {levels[-1][0]!r}: give rows of two or more.")
+            raise UserError(f"All paths end in one class, {levels[-1][0]!r}: give rows with two or more.")
         return cls(tuple(levels), tuple(parents[1:]))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LabelTree":
-        """The tree that `to_dict` wrote."""
+        """Rebuild the tree from `to_dict`."""
         return cls(*(tuple(map(tuple, values[key])) for key in ("levels", "parents")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, for JSON."""
+        """Return the tree as plain lists for JSON."""
         return {"levels": list(map(list, self.levels)), "parents": list(map(list, self.parents))}
 
     @property
@@ -84,17 +89,17 @@ class LabelTree:
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """Names on the last level: what a row is labelled with."""
+        """Names on the last level: the labels of the rows."""
         return self.levels[-1]
 
     @property
     def level_names(self) -> list[str]:
-        """What metrics call the levels."""
+        """Names of the levels in metrics."""
         return ["parent", "child"] if self.depth == 2 else [f"level_{i + 1}" for i in range(self.depth)]
 
     @cached_property
     def ancestors(self) -> np.ndarray:
-        """Each leaf's node on each level, int [leaves, depth]; the last column is the leaf itself."""
+        """Node of each leaf on each level, int [leaves, depth]; the last column is the leaf itself."""
         nodes = [np.arange(len(self.leaves))]
         for parents in reversed(self.parents):
             nodes.append(np.array(parents)[nodes[-1]])
@@ -102,48 +107,49 @@ class LabelTree:
 
     @cached_property
     def columns(self) -> list[slice]:
-        """Where each level stands among all nodes."""
+        """Range of each level among all nodes."""
         ends = np.cumsum([len(names) for names in self.levels]).tolist()
         return [slice(end - len(names), end) for names, end in zip(self.levels, ends, strict=True)]
 
     @cached_property
     def ancestor_columns(self) -> np.ndarray:
-        """`ancestors`, counted among all nodes."""
+        """`ancestors`, numbered among all nodes."""
         return self.ancestors + [columns.start for columns in self.columns]
 
     @cached_property
     def siblings(self) -> np.ndarray:
-        """A number for each node that it shares with its siblings alone, int [nodes], from 0 on."""
+        """Group number of each node, int [nodes], from 0; siblings share a number."""
         below = zip(self.columns[:-1], self.parents, strict=True)
         groups = [1 + above.start + np.array(parents) for above, parents in below]
         return np.concatenate([np.zeros(len(self.levels[0]), dtype=int), *groups])
 
     @cached_property
     def node_names(self) -> list[str]:
-        """Each node's path as one text, for `class_config`."""
+        """Path of each node as one string, for `class_config`."""
         names = [list(self.levels[0])]
         for level, parents in zip(self.levels[1:], self.parents, strict=True):
             names.append([f"{names[-1][parent]} > {name}" for name, parent in zip(level, parents, strict=True)])
         return sum(names, [])
 
     def path(self, leaf: int) -> list[str]:
-        """Names from the root down to a leaf."""
+        """Return the names from the root down to a leaf."""
         return [names[node] for names, node in zip(self.levels, self.ancestors[leaf], strict=True)]
 
 
 def conditional_log_softmax(logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
-    """log P(node | its parent), float32 or more [rows, nodes], never above 0, of logits [rows, nodes]."""
+    """Return log P(node | parent) of logits [rows, nodes]: at least float32 [rows, nodes], never above 0."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     siblings = torch.as_tensor(tree.siblings, device=logits.device)
     largest, log_sum = _log_sum_exp(logits, siblings, 1 + tree.columns[-1].start)
-    # in this order: largest + log_sum would round log_sum away where logits are large
+    # In this order: for large logits, largest + log_sum would round log_sum away
     return logits - largest[:, siblings] - log_sum[:, siblings]
 
 
 def tree_log_softmax(logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
-    """log P(node) = log P(parent) + log P(node | parent), float32 or more [rows, nodes], of logits [rows, nodes].
+    """Return log P(node) = log P(parent) + log P(node | parent) of logits [rows, nodes]: at least float32 [rows,
+    nodes].
 
-    So each level sums to 1, and no child exceeds its parent.
+    Each level sums to 1, and no child exceeds its parent.
     """
     conditional = conditional_log_softmax(logits, tree)
     levels = [conditional[:, tree.columns[0]]]
@@ -153,33 +159,34 @@ def tree_log_softmax(logits: torch.Tensor, tree: LabelTree) -> torch.Tensor:
 
 
 def leaf_log_probabilities(logits: np.ndarray, tree: LabelTree) -> np.ndarray:
-    """log P(leaf), float64 [rows, leaves], of logits [rows, nodes].
+    """Return log P(leaf), float64 [rows, leaves], of logits [rows, nodes].
 
-    They are what calibration works on: a temperature divides them (dividing the logits would change which leaf is the
-    likeliest), and `utils.evaluation.ensemble` adds to them.
+    Calibration works on these: a temperature divides them (dividing the logits could change the most likely leaf), and
+    `utils.evaluation.ensemble` adds to them.
     """
     return tree_log_softmax(torch.from_numpy(logits).double(), tree)[:, tree.columns[-1]].numpy()
 
 
 def sum_to_parents(leaf_logits: np.ndarray, tree: LabelTree) -> np.ndarray:
-    """log P of all nodes, float64 [rows, nodes]: each parent is the sum of its children, so levels agree.
+    """Return log P of all nodes, float64 [rows, nodes], with each parent as the sum of its children, so that levels
+    agree.
 
     Args:
-        leaf_logits: float [rows, leaves]: leaf log-probabilities, blended and divided by a temperature; they need not
+        leaf_logits: leaf log-probabilities, float [rows, leaves], after ensembling and temperature scaling; need not
             be normalized.
         tree: the labels.
     """
     levels = [torch.from_numpy(leaf_logits).double().log_softmax(dim=1)]
     for names, parents in zip(tree.levels[-2::-1], tree.parents[::-1], strict=True):
-        levels.append(sum(_log_sum_exp(levels[-1], torch.tensor(parents), len(names))))
+        levels.append(torch.add(*_log_sum_exp(levels[-1], torch.tensor(parents), len(names))))
     return torch.cat(levels[::-1], dim=1).numpy()
 
 
 def expand_predictions(log_p: np.ndarray, tree: LabelTree) -> np.ndarray:
-    """Predicted node on each level, int [rows, depth]: the likeliest leaf and its ancestors.
+    """Return the predicted node on each level, int [rows, depth]: the most likely leaf and its ancestors.
 
-    The likeliest node of each level by itself may contradict that of another: a parent of 0.6 with three children of
-    0.2 is the likeliest, but the likeliest leaf is the only child of the other parent, 0.4.
+    Choosing each level by itself can contradict itself: a parent with 0.6 and three children with 0.2 each is the most
+    likely parent, but the most likely leaf is the only child of the other parent, with 0.4.
 
     Args:
         log_p: float [rows, nodes], from `sum_to_parents`.
@@ -189,14 +196,14 @@ def expand_predictions(log_p: np.ndarray, tree: LabelTree) -> np.ndarray:
 
 
 def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Sequence[float]) -> np.ndarray:
-    """How many levels of the predicted path to show, int [rows]: down to the deepest node that is sure enough.
+    """Return how many levels of the predicted path to show, int [rows]: down to the deepest sufficiently likely node.
 
-    0 leaves the row to a person.
+    0 defers the row to a person.
 
     Args:
         log_p: float [rows, nodes], from `sum_to_parents`.
         tree: the labels.
-        threshold: least probability of a node, one for all levels or one each; infinity is never reached.
+        threshold: minimum probability of a node, shared or one per level; infinity is never reached.
     """
     leaf = expand_predictions(log_p, tree)[:, -1]
     enough = np.exp(np.take_along_axis(log_p, tree.ancestor_columns[leaf], axis=1)) >= np.asarray(threshold)
@@ -210,18 +217,18 @@ def hierarchical_loss(
     gamma: float = 0.0,
     how: str = "none",
 ) -> Callable[..., torch.Tensor]:
-    """Return a loss for `Trainer(compute_loss_func=...)`, which needs no subclass of Trainer.
+    """Return a loss for `Trainer(compute_loss_func=...)`, without a subclass of Trainer.
 
-    A row's loss is the sum over levels of weight * (1 - p)^gamma * -log p, with p the probability of the right node
-    given its parent (Lin et al. 2017); with weights 1 and gamma 0 the negative log-likelihood of the leaf. A node
-    without siblings adds 0. The sum over rows is divided as in `utils.losses.classification_loss`.
+    A row's loss is the sum over levels of weight * (1 - p)^gamma * -log p, where p is the probability of the true node
+    given its parent (Lin et al. 2017). With weights of 1 and gamma 0 this is the negative log-likelihood of the leaf.
+    A node without siblings contributes 0. The sum over rows is divided as in `utils.losses.classification_loss`.
 
     Args:
         tree: the labels.
         class_counts: training rows of each leaf, int [leaves].
-        level_weights: weight of each level; 1 by default.
-        gamma: of the focal loss; 0 is cross-entropy.
-        how: `inverse_frequency` or `class_balanced`: weight nodes by `class_counts`, as `class_weights` does.
+        level_weights: weight of each level; defaults to 1.
+        gamma: focusing parameter of the focal loss; 0 is cross-entropy.
+        how: `inverse_frequency` or `class_balanced` weights nodes by `class_counts`, as in `class_weights`.
     """
     weights = []
     for level, level_weight in enumerate(level_weights or [1.0] * tree.depth):
@@ -234,7 +241,7 @@ def hierarchical_loss(
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
         on_path, weight = (values.to(labels.device)[labels] for values in (path_columns, path_weights))
         log_p = conditional_log_softmax(outputs.logits, tree).gather(1, on_path)
-        # p may be 1, where the gradient of (1 - p)^gamma is infinite for gamma below 1
+        # At p = 1 the gradient of (1 - p)^gamma is infinite for gamma below 1
         focus = 1.0 if gamma == 0 else (-torch.expm1(log_p)).clamp(min=1e-12) ** gamma
         rows = -(weight * focus * log_p).sum(dim=1)
         return rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
@@ -243,16 +250,16 @@ def hierarchical_loss(
 
 
 def _log_sum_exp(values: torch.Tensor, groups: torch.Tensor, n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of values [rows, columns], in each group of columns: the largest, without gradient, and the log of the sum of
-    exp(value - largest), never below 0; both [rows, groups]."""
+    """Return, for each group of columns of values [rows, columns], the maximum (without gradient) and the log of the
+    sum of exp(value - maximum), never below 0; both [rows, groups]."""
     lowest = values.new_full((len(values), n_groups), -torch.inf)
     largest = lowest.scatter_reduce(1, groups.expand_as(values), values.detach(), "amax")
     return largest, torch.zeros_like(lowest).index_add(1, groups, (values - largest[:, groups]).exp()).log()
 
 
-def _rows_by(values: Iterable[Hashable]) -> dict[Any, list[int]]:
-    """Value -> the rows that have it."""
-    found = defaultdict(list)
+def _rows_by(values: Iterable[Value]) -> dict[Value, list[int]]:
+    """Map each value to the rows that have it."""
+    found: dict[Value, list[int]] = defaultdict(list)
     for row, value in enumerate(values):
         found[value].append(row)
     return found
@@ -260,50 +267,49 @@ def _rows_by(values: Iterable[Hashable]) -> dict[Any, list[int]]:
 
 def _check_depth(paths: Sequence[Sequence[str]], say: Callable[[list[int]], str]) -> None:
     if empty := [row for row, path in enumerate(paths) if not all(name and name.strip() for name in path)]:
-        raise UserError(f"A name in the path of {say(empty)} is empty: fill it in, or take these rows out.")
+        raise UserError(f"A name in the path of {say(empty)} is empty: fill it in, or remove these rows.")
     depths = _rows_by(map(len, paths))
     if len(depths) > 1:
         found = ", ".join(f"{depth} levels in {say(rows)}" for depth, rows in sorted(depths.items()))
         raise UserError(
-            f"Paths have unequal depths: {found}: write as many levels in each; a class without finer ones stands "
-            "under itself."
+            f"Paths have unequal depths: {found}: use the same depth everywhere; a class without finer classes is its "
+            "own child."
         )
     if max(depths, default=0) < 2:
-        raise UserError(f"Paths have {max(depths, default=0)} levels: write two or more.")
+        raise UserError(f"Paths have {max(depths, default=0)} levels: give two or more.")
 
 
-def _check_level(number: int, pairs: dict[tuple[str | None, str], list[int]], say: Callable[[list[int]], str]) -> None:
-    """Names of a level, as (parent, child) -> rows: none twice to a reader, and each under one parent."""
-    names, parents, children = defaultdict(dict), defaultdict(dict), defaultdict(dict)
+def _check_level(number: int, pairs: Pairs, say: Callable[[list[int]], str]) -> None:
+    """Check that the names of a level are distinct to a reader and have one parent each."""
+    names: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    parents: dict[str, dict[str | None, list[int]]] = defaultdict(dict)
+    children: dict[str | None, dict[str, list[int]]] = defaultdict(dict)
     for (parent, child), rows in pairs.items():
         spelling = names[" ".join(child.split()).casefold()]
         spelling[child] = spelling.get(child, []) + rows
         parents[child][parent] = children[parent][child] = rows
 
-    def several(found: dict[str, list[int]]) -> str:
+    def several(found: Mapping[Any, list[int]]) -> str:
         return " and ".join(f"{name!r} in {say(rows)}" for name, rows in found.items())
 
-    for found in names.values():
-        if len(found) > 1:
+    for spellings in names.values():
+        if len(spellings) > 1:
             raise UserError(
-                f"Names on level {number} differ only by case or blanks: {several(found)}: write each in one way."
+                f"Names on level {number} differ only in case or white space: {several(spellings)}: use one spelling."
             )
     for child, found in parents.items():
         if len(found) > 1:
             raise UserError(
-                f"{child!r} on level {number} has more than one parent: {several(found)}: mend these rows, or write "
-                "the parent into the child's name."
+                f"{child!r} on level {number} has more than one parent: {several(found)}: correct these rows, or add "
+                "the parent to the child's name."
             )
         if child in found and len(children[child]) > 1:
-            raise UserError(
-                f"{child!r} is under itself beside other children: {several(children[child])}: give that child "
-                "another name."
-            )
+            raise UserError(f"{child!r} is not its own only child: {several(children[child])}: rename it.")
 
 
-def _check_cycles(pairs: dict[tuple[str | None, str], list[int]], say: Callable[[list[int]], str]) -> None:
-    """(Parent, child) on any level -> rows; a child of its own name is no cycle here."""
-    parents = defaultdict(list)
+def _check_cycles(pairs: Pairs, say: Callable[[list[int]], str]) -> None:
+    """Check that no name is above itself on any level; a child with its parent's name is no cycle."""
+    parents: dict[str, list[str | None]] = defaultdict(list)
     for parent, child in pairs:
         if parent != child:
             parents[child].append(parent)
@@ -311,4 +317,4 @@ def _check_cycles(pairs: dict[tuple[str | None, str], list[int]], say: Callable[
         TopologicalSorter(parents).prepare()
     except CycleError as error:
         found = ", ".join(f"{a!r} over {b!r} in {say(pairs[a, b])}" for a, b in pairwise(error.args[1]))
-        raise UserError(f"A name is above itself: {found}: mend these rows, or rename one of them.") from error
+        raise UserError(f"A name is above itself: {found}: correct these rows, or rename a class.") from error

@@ -1,4 +1,4 @@
-"""The push of an allow-list of files to the Hugging Face Hub, in one commit."""
+"""Push an allow-list of files to the Hugging Face Hub in one commit."""
 
 import json
 from fnmatch import fnmatchcase
@@ -33,7 +33,7 @@ WITH_PATHS = ("adapter_config.json", "config.json", "generation_config.json", "t
 
 
 def check_push_access(repo_id: str, private: bool | None = None) -> str:
-    """Make sure, before hours of training, that the push at the end may succeed.
+    """Check before hours of training that the push at the end can succeed.
 
     Args:
         repo_id: `name` or `owner/name`.
@@ -43,10 +43,10 @@ def check_push_access(repo_id: str, private: bool | None = None) -> str:
         the full `owner/name`.
 
     Raises:
-        UserError: no token, an invalid or read-only one, no right to that owner, the Hub cannot be reached, or the
-            repository is public already and the run did not ask for that.
+        UserError: no valid token with write access to that owner, an unreachable Hub, or a repository that is already
+            public although the run did not request that.
     """
-    api, mend = HfApi(), "or set `push_to_hub: false`"
+    api, otherwise = HfApi(), "or set `push_to_hub: false`"
     try:
         who = api.whoami()
         owner = repo_id.split("/")[0] if "/" in repo_id else who["name"]
@@ -54,34 +54,34 @@ def check_push_access(repo_id: str, private: bool | None = None) -> str:
         reason = _no_right(who, owner, full_id)
         if reason:
             raise UserError(
-                f"`hub_model_id` {full_id}: {reason}: give HF_TOKEN or `hf auth login` a token of role write for "
-                f"{owner}, {mend}."
+                f"`hub_model_id` {full_id}: {reason}: set HF_TOKEN or run `hf auth login` with a write token for "
+                f"{owner}, {otherwise}."
             )
         _refuse_public(api, full_id, private)
     except (HTTPError, OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError) as error:
-        raise UserError(f"`hub_model_id` {repo_id}: {_reason(error)}, {mend}.") from error
+        raise UserError(f"`hub_model_id` {repo_id}: {_reason(error)}, {otherwise}.") from error
     return full_id
 
 
 def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | None = None) -> str:
-    """Upload the allow-list `PUBLISHED` and the plots in one commit.
+    """Upload the files in `PUBLISHED` and the plots in one commit.
 
     Args:
         output_dir: folder of a finished run.
         repo_id: `name` or `owner/name`.
         private: a new repository is private unless this is False.
-        revision: branch to commit to, made if it does not exist; the main branch by default.
+        revision: branch to commit to, created if necessary; defaults to the main branch.
 
     Returns:
-        the URL of the commit, once everything is uploaded.
+        the URL of the commit, after the upload has finished.
 
     Raises:
-        UserError: the Hub refused or could not be reached. Nothing is lost: the files stay in `output_dir`.
+        UserError: the Hub rejected the push or is unreachable. The files stay in `output_dir`.
     """
     output_dir, api = Path(output_dir), HfApi()
     files = published_files(output_dir)
     if not any(name.endswith(".safetensors") for name in files):
-        raise UserError(f"`output_dir` {output_dir} holds no weights to push: let a run finish there first.")
+        raise UserError(f"`output_dir` {output_dir} has no weights to push: let a run finish there first.")
     operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     try:
         if "/" not in repo_id:
@@ -90,9 +90,9 @@ def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | N
         _refuse_public(api, repo_id, private)
         if revision:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        # not `upload_folder`: with hf_xet it makes several commits
+        # `upload_folder` would make several commits with hf_xet
         commit = api.create_commit(repo_id, operations, commit_message="Upload fine-tuned model", revision=revision)
-    except (OSError, HTTPError, HFValidationError, RuntimeError, UserError) as error:  # RuntimeError: a failed upload
+    except (OSError, HTTPError, HFValidationError, RuntimeError, UserError) as error:  # RuntimeError: failed upload
         again = f"python -c \"from utils.hub import push; print(push('{output_dir}', '{repo_id}', {private}))\""
         raise UserError(
             f"nothing is lost, the files are in {output_dir}, but the push to {repo_id} failed: {_reason(error)}; "
@@ -102,7 +102,7 @@ def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | N
 
 
 def published_files(output_dir: Path) -> dict[str, Path | bytes]:
-    """Path in the repository -> the file to upload, or its bytes where a path of this machine had to be taken out."""
+    """Map each path in the repository to the file to upload, or to its content if local paths had to be removed."""
     files: dict[str, Path | bytes] = {
         path.name: path
         for path in sorted(output_dir.iterdir())
@@ -110,13 +110,14 @@ def published_files(output_dir: Path) -> dict[str, Path | bytes]:
     }
     files |= {f"plots/{path.name}": path for path in sorted(output_dir.glob("plots/*.png"))}
     for name in files.keys() & set(WITH_PATHS):
-        value = read_yaml(files[name]) if name.endswith(".yaml") else read_json(files[name])
+        is_yaml = name.endswith(".yaml")
+        value = read_yaml(output_dir / name) if is_yaml else read_json(output_dir / name)
         if (clean := without_paths(value)) != value:
-            text = yaml.safe_dump(clean, sort_keys=False, allow_unicode=True) if name.endswith(".yaml") else None
+            text = yaml.safe_dump(clean, sort_keys=False, allow_unicode=True) if is_yaml else None
             files[name] = (text or json.dumps(clean, indent=2, ensure_ascii=False) + "\n").encode()
     task = read_json(output_dir / "task.json")
-    if "report.md" in files:  # made for reading here: its command and base model are as they were given
-        report = text = files["report.md"].read_text(encoding="utf-8")
+    if "report.md" in files:  # written for local use, with the command and base model as given
+        report = text = (output_dir / "report.md").read_text(encoding="utf-8")
         for key in ("command", "base_model"):
             text = text.replace(task[key], without_paths(task[key], key)) if task.get(key) else text
         files["report.md"] = text.encode() if text != report else files["report.md"]
@@ -124,13 +125,13 @@ def published_files(output_dir: Path) -> dict[str, Path | bytes]:
 
 
 def _no_right(who: dict[str, Any], owner: str, repo_id: str) -> str | None:
-    """Why the token may not write there; None if it may, or if the Hub does not say."""
+    """Return why the token may not write there; None if it may, or if the Hub does not say."""
     token = who.get("auth", {}).get("accessToken", {})
     organizations = {org["name"]: org.get("roleInOrg") for org in who.get("orgs", [])}
     if owner != who["name"] and owner not in organizations:
-        return f"the token is {who['name']}'s, who does not belong to {owner}"
+        return f"the token belongs to {who['name']}, who is not a member of {owner}"
     if token.get("role") == "read" or organizations.get(owner) == "read":
-        return "the token may only read"
+        return "the token is read-only"
     if token.get("role") == "fineGrained":
         scopes = token.get("fineGrained", {}).get("scoped", [])
         allowed = [s for s in scopes if "repo.write" in s["permissions"] and s["entity"]["name"] in (owner, repo_id)]
@@ -145,22 +146,22 @@ def _refuse_public(api: HfApi, repo_id: str, private: bool | None) -> None:
         return
     if is_public and private is not False:
         raise UserError(
-            f"`hub_model_id` {repo_id} exists and is public: set `hub_private_repo: false` to publish there, or "
+            f"`hub_model_id` {repo_id} is a public repository: set `hub_private_repo: false` to publish there, or "
             "choose another name"
         )
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong and what to do about it, without the traceback of the HTTP client."""
+    """Return what went wrong and what to do about it, without the traceback of the HTTP client."""
     if isinstance(error, UserError | HFValidationError):
         return str(error).splitlines()[0].rstrip(".")
     if isinstance(error, LocalTokenNotFoundError):
-        return "there is no Hugging Face token: set HF_TOKEN or run `hf auth login` with a token of role write"
+        return "there is no Hugging Face token: set HF_TOKEN or run `hf auth login` with a write token"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status == 401:
-        return "the Hub does not accept the token: set HF_TOKEN or run `hf auth login` with a valid one of role write"
+        return "the Hub rejects the token: set HF_TOKEN or run `hf auth login` with a valid write token"
     if status in (403, 404):
-        return f"the Hub refused ({status}): set HF_TOKEN to a token with the role write for this repository"
+        return f"the Hub refused ({status}): set HF_TOKEN to a token with write access to this repository"
     if status is None and isinstance(error, HTTPError | OfflineModeIsEnabled):
         return "the Hub cannot be reached: check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

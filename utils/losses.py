@@ -1,24 +1,26 @@
-"""Losses for classes of very unequal size, and how much each class counts."""
+"""Losses and class weights for imbalanced classes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-EFFECTIVE_NUMBER_BETA = 0.999  # of 0.9, 0.99, 0.999, 0.9999 in Cui et al. 2019; 0.999 is near 1/n below 300 rows
+EFFECTIVE_NUMBER_BETA = 0.999  # Cui et al. 2019 use 0.9 to 0.9999; 0.999 is close to 1/n below 300 rows
 CLASS_IMBALANCE = (
     "none", "inverse_frequency", "class_balanced", "focal", "logit_adjustment", "balanced_sampling",
 )  # fmt: skip
+Counts = Sequence[int] | np.ndarray
 
 
-def class_weights(class_counts: Sequence[int], how: str) -> torch.Tensor | None:
-    """Weight of each class, float32 [classes], such that the weight of a training row is 1 on average.
+def class_weights(class_counts: Counts, how: str) -> torch.Tensor | None:
+    """Return the weight of each class, float32 [classes], scaled so that training rows have weight 1 on average.
 
     Args:
-        class_counts: training rows of each class; a class without rows counts as one with a single row.
-        how: inverse_frequency: 1 / n. class_balanced: 1 / effective number, (1 - b) / (1 - b^n) with
-            b = `EFFECTIVE_NUMBER_BETA` (Cui et al. 2019). Any other: None.
+        class_counts: training rows of each class; a class without rows is treated as having one.
+        how: `inverse_frequency`: 1 / n. `class_balanced`: 1 / effective number, (1 - b) / (1 - b^n) with b =
+            `EFFECTIVE_NUMBER_BETA` (Cui et al. 2019). Any other: None.
     """
     counts = torch.tensor(class_counts, dtype=torch.float64)
     if how == "inverse_frequency":
@@ -33,13 +35,14 @@ def class_weights(class_counts: Sequence[int], how: str) -> torch.Tensor | None:
 def focal_loss(
     logits: torch.Tensor, labels: torch.Tensor, gamma: float, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Each row's focal loss, (1 - p)^gamma * -log p with p the probability of the right class (Lin et al. 2017).
+    """Return each row's focal loss, (1 - p)^gamma * -log p, where p is the probability of the true class (Lin et al.
+    2017).
 
     Args:
         logits: float [rows, classes].
         labels: int [rows].
-        gamma: 0 is cross-entropy; higher: rows that are right already count less.
-        weight: of each class, float [classes].
+        gamma: focusing parameter; 0 is cross-entropy, and higher values down-weight easy rows.
+        weight: weight of each class, float [classes].
 
     Returns:
         float [rows].
@@ -50,21 +53,21 @@ def focal_loss(
 
 
 def classification_loss(
-    class_counts: Sequence[int], how: str, focal_gamma: float = 2.0, tau: float = 1.0
+    class_counts: Counts, how: str, focal_gamma: float = 2.0, tau: float = 1.0
 ) -> Callable[..., torch.Tensor]:
     """Return a loss for `Trainer(compute_loss_func=...)`.
 
-    The sum over rows is divided by the rows of the whole optimizer step, `num_items_in_batch`, so that loss and
-    gradient do not depend on gradient accumulation or on the number of processes (the models' own loss does:
-    transformers#47688).
+    The sum over rows is divided by the rows of the full optimizer step, `num_items_in_batch`, so that loss and
+    gradient do not depend on gradient accumulation or the number of processes; the models' own loss does
+    (transformers#47688).
 
     Args:
         class_counts: training rows of each class.
-        how: one of `CLASS_IMBALANCE`. logit_adjustment trains on logits + tau * log(share of the class), so that the
-            plain logits rank as if all classes were equally frequent (Menon et al. 2021). balanced_sampling and none
-            are plain cross-entropy here.
-        focal_gamma: of the focal loss.
-        tau: of the logit adjustment; 0 is none.
+        how: one of `CLASS_IMBALANCE`. `logit_adjustment` trains on logits + tau * log(class share), so that plain
+            logits rank classes as if all were equally frequent (Menon et al. 2021). `balanced_sampling` and `none` use
+            plain cross-entropy.
+        focal_gamma: focusing parameter of the focal loss.
+        tau: strength of the logit adjustment; 0 disables it.
     """
     weight = class_weights(class_counts, how)
     counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)

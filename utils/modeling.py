@@ -1,16 +1,19 @@
-"""Tokenizer, base model in 4 bits, 8 bits or none, LoRA, and how much of it is trained."""
+"""Load the tokenizer and the (quantized) base model, and set up LoRA, classification heads and the optimizer."""
 
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -23,12 +26,14 @@ from trl import ModelConfig
 
 from utils.arguments import UserError, library_checks
 
+AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
+
 
 def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `model_name_or_path`; a missing pad token becomes the end-of-text token.
+    """Load the tokenizer of `model_name_or_path`; a missing pad token is set to the end-of-sequence token.
 
     Raises:
-        UserError: the model is not named, or there is none of that name.
+        UserError: no model is given, or it cannot be loaded.
     """
     name = _checked_name(args)
     try:
@@ -38,22 +43,22 @@ def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTra
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # TRL masks padding by position, so the end token is still learnt
+        tokenizer.pad_token = tokenizer.eos_token  # safe: TRL masks padding by position, so the end token is learned
     return tokenizer
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Ids of the tokens that the tokenizer writes before and after a text, such as [CLS] and [SEP]."""
+    """Return the ids of the special tokens that the tokenizer adds before and after a text, such as [CLS] and [SEP]."""
     plain, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
     start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
     return whole[:start], whole[start + len(plain) :]
 
 
 def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: Any) -> PreTrainedConfig:
-    """Load the configuration of `model_name_or_path`; `values` replace what it says.
+    """Load the configuration of `model_name_or_path`, with `values` as overrides.
 
     Raises:
-        UserError: the model is not named, or there is none of that name.
+        UserError: no model is given, or it cannot be loaded.
     """
     name = _checked_name(args)
     try:
@@ -67,39 +72,37 @@ def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: An
 def get_quantization_config(
     args: ModelConfig, device: torch.device, skip_modules: list[str] | None = None
 ) -> BitsAndBytesConfig | None:
-    """Return the bitsandbytes configuration that the recipe asks for, or None.
+    """Return the bitsandbytes configuration that the recipe requests, or None.
 
-    4 bits: NF4 by default, computing in `dtype` (Dettmers et al. 2023, QLoRA). TRL's own helper computes in float32
-    unless `dtype` is set, and quantizes classifier heads.
+    4-bit weights use NF4 by default and compute in `dtype` (QLoRA, Dettmers et al. 2023). TRL's own helper computes in
+    float32 unless `dtype` is set, and quantizes classification heads.
 
     Args:
         args: the model arguments.
-        device: where the model will be.
-        skip_modules: names of modules to leave as they are, such as classifier heads.
+        device: device of the model.
+        skip_modules: modules to keep unquantized, such as classification heads.
 
     Raises:
-        UserError: both bit widths are asked for, or a `dtype` that this device should not compute in.
+        UserError: both bit widths are requested, `use_peft` is false, or the device does not suit `dtype`.
     """
     if args.load_in_4bit and args.load_in_8bit:
-        raise UserError("`load_in_4bit` and `load_in_8bit` are both true: choose one.")
+        raise UserError("`load_in_4bit` and `load_in_8bit` are both true: set only one.")
     if (args.load_in_4bit or args.load_in_8bit) and not args.use_peft:
-        raise UserError("`use_peft` is false, but quantized weights cannot be trained: write `use_peft: true`.")
+        raise UserError("`use_peft` is false, but quantized weights cannot be trained: set `use_peft: true`.")
     if args.load_in_8bit:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip_modules)
     if not args.load_in_4bit:
         return None
-    allowed = ("bfloat16", "float32")
-    if device.type == "cuda":  # in float32 a GPU is several times slower
+    allowed: tuple[str, ...] = ("bfloat16", "float32")
+    if device.type == "cuda":  # float32 would be several times slower
         allowed = ("bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16",)
     if args.dtype not in allowed:
-        raise UserError(
-            f"`dtype` is {args.dtype}: 4-bit weights compute in {' or '.join(allowed)} on this {device.type}."
-        )
+        raise UserError(f"`dtype` is {args.dtype}: 4-bit weights on this {device.type} need {' or '.join(allowed)}.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=args.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=args.use_bnb_nested_quant,
-        bnb_4bit_compute_dtype=getattr(torch, args.dtype),
+        bnb_4bit_compute_dtype=getattr(torch, str(args.dtype)),
         bnb_4bit_quant_storage=args.bnb_4bit_quant_storage,
         llm_int8_skip_modules=skip_modules,
     )
@@ -107,24 +110,24 @@ def get_quantization_config(
 
 def load_base_model(
     args: ModelConfig,
-    auto_class: type,
+    auto_class: AutoClass,
     quantization: BitsAndBytesConfig | None,
     device: torch.device,
     trust_remote_code: bool = False,
     labels: list[str] | None = None,
 ) -> PreTrainedModel:
-    """Load the model of `model_name_or_path` in `dtype`, each process on its own device.
+    """Load the model of `model_name_or_path` in `dtype`, on this process's own device.
 
     Args:
         args: the model arguments.
-        auto_class: for example `transformers.AutoModelForCausalLM`.
+        auto_class: e.g. `transformers.AutoModelForCausalLM`.
         quantization: from `get_quantization_config`.
-        device: of this process.
-        trust_remote_code: run code that comes with the model; only where the recipe asks for it.
-        labels: names of the classes, for a classifier.
+        device: device of this process.
+        trust_remote_code: run code from the model repository; only if the recipe allows it.
+        labels: class names, for a classifier.
 
     Raises:
-        UserError: there is no model of that name.
+        UserError: the model cannot be loaded.
     """
     name = _checked_name(args)
     classes = class_config(labels) if labels else {}
@@ -132,10 +135,10 @@ def load_base_model(
         return auto_class.from_pretrained(
             name,
             revision=args.model_revision,
-            dtype=args.dtype if args.dtype == "auto" else getattr(torch, args.dtype),
+            dtype=args.dtype if args.dtype == "auto" else getattr(torch, str(args.dtype)),
             attn_implementation=args.attn_implementation,
             quantization_config=quantization,
-            # "auto" would spread it over all GPUs, which stops under `accelerate launch` (accelerate#2713)
+            # "auto" splits the model over all GPUs, which fails under `accelerate launch` (accelerate#2713)
             device_map={"": device},
             trust_remote_code=trust_remote_code,
             **classes,
@@ -147,7 +150,7 @@ def load_base_model(
 
 
 def class_config(labels: list[str]) -> dict[str, Any]:
-    """What a classifier's config says about its classes."""
+    """Return the configuration entries that name a classifier's classes."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -156,27 +159,30 @@ def class_config(labels: list[str]) -> dict[str, Any]:
 
 
 def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str | None:
-    """What the trainer computes in: "bfloat16", "float16" or, as the weights are, None.
+    """Return the trainer's autocast dtype, "bfloat16" or "float16"; None computes in the dtype of the weights.
 
     Raises:
-        UserError: for weights in half precision whose heads, in float32, could not follow, or that are all trained.
+        UserError: half-precision weights without autocast, which the float32 heads need, or without LoRA.
     """
     found = "bfloat16" if training_args.bf16 else "float16" if training_args.fp16 else None
     if args.dtype != "float32" and (found is None or not args.use_peft):
-        why = "all weights are trained, which needs float32" if found else "neither `bf16` nor `fp16` is true"
-        raise UserError(f"`dtype` is {args.dtype} and {why}: write `dtype: float32`, or `bf16: true` with LoRA.")
+        why = "training all weights needs float32" if found else "neither `bf16` nor `fp16` is true"
+        raise UserError(f"`dtype` is {args.dtype}, but {why}: set `dtype: float32`, or `bf16: true` with LoRA.")
     return found
 
 
-def head_names(args: ModelConfig, auto_class: type, labels: list[str], trust_remote_code: bool = False) -> list[str]:
-    """Names of the modules with weights beside the base model, such as `classifier`: they are new, so they are trained
-    whole and never quantized (bitsandbytes would: peft#1720). Read off a model without memory for its weights."""
+def head_names(
+    args: ModelConfig, auto_class: AutoClass, labels: list[str], trust_remote_code: bool = False
+) -> list[str]:
+    """Return the modules on top of the base model that have weights, such as `classifier`. They are newly initialized,
+    so they are trained in full and never quantized (bitsandbytes would: peft#1720). Reads a model on the meta device,
+    which allocates no memory."""
     config = load_config(args, trust_remote_code, **class_config(labels))
     try:
         with torch.device("meta"):
             model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise _not_loaded(args.model_name_or_path, error) from error
+        raise _not_loaded(str(args.model_name_or_path), error) from error
     own = {child: module for child, module in model.named_children() if child != model.base_model_prefix}
     return [child for child, module in own.items() if any(True for _ in module.parameters())]
 
@@ -184,14 +190,14 @@ def head_names(args: ModelConfig, auto_class: type, labels: list[str], trust_rem
 def prepare_classifier(
     model: PreTrainedModel, heads: list[str], pooling: str, dropout: float | None = None
 ) -> PreTrainedModel:
-    """Set what a configuration cannot say, in training as in serving, and return the model.
+    """Apply the settings that a configuration cannot express, for training and serving alike, and return the model.
 
     Args:
         model: a loaded classifier.
-        heads: from `head_names`; they become float32, which trains them well whatever the base model's `dtype`.
-        pooling: "mean" shows them the mean of the last hidden states over the tokens, as sentence encoders such as
-            MiniLM were trained, in place of the first token's.
-        dropout: in place of the model's own.
+        heads: from `head_names`; cast to float32 for stable training whatever the base model's `dtype`.
+        pooling: "mean" feeds the heads the mean of the last hidden states over the tokens instead of the first token's
+            state, as sentence encoders such as MiniLM were trained.
+        dropout: overrides the model's own probability.
     """
     for head in heads:
         model.get_submodule(head).float()
@@ -200,14 +206,13 @@ def prepare_classifier(
             module.p = dropout
     if pooling == "mean":
         if hasattr(model.base_model, "pooler"):
-            model.base_model.pooler = None  # it would see the first token, and get no gradient
+            model.base_model.register_module("pooler", None)  # it reads the first token and would get no gradient
         model.base_model.register_forward_hook(_pool_mean, with_kwargs=True)
     return model
 
 
 def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-    """Put the mean over the tokens where heads look: the pooled output (BERT), the first position (DistilBERT,
-    RoBERTa)."""
+    """Put the mean over the tokens where heads read: the pooled output (BERT) or first position (DistilBERT, RoBERTa)."""
     hidden = output.last_hidden_state
     mask = kwargs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
@@ -220,26 +225,26 @@ def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: A
 def get_lora_config(
     args: ModelConfig, model: nn.Module, task_type: str, heads: Sequence[str] = ()
 ) -> LoraConfig | None:
-    """Return the LoRA configuration of the recipe, or None where `use_peft` is false.
+    """Return the LoRA configuration of the recipe, or None if `use_peft` is false.
 
-    PEFT leaves out a target that matches nothing as long as another one does. Phi-2's attention output is `dense`, so
-    a recipe that says `o_proj` would train less than it says: every name has to match here. `heads` are trained and
-    saved whole.
+    PEFT silently skips a target that matches no module if another one does: Phi-2's attention output is `dense`, so a
+    recipe that lists `o_proj` would train less than it says. Here every name has to match. `heads` are trained in full
+    and saved.
 
     Raises:
-        UserError: no target, or a target or module to save that the model does not have.
+        UserError: no target is given, or a name matches no module of the model.
     """
     if not args.use_peft:
         return None
     modules = dict(model.named_modules())
-    # quantized layers are subclasses of nn.Linear
+    # bitsandbytes' quantized layers subclass nn.Linear
     layers = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Embedding)]
     linear = sorted({name.rsplit(".", 1)[-1] for name in layers if isinstance(modules[name], nn.Linear)})
     targets = args.lora_target_modules
     if not targets:
-        raise UserError(f"`lora_target_modules` is not set: name some of {', '.join(linear)}.")
+        raise UserError(f"`lora_target_modules` is not set: choose from {', '.join(linear)}.")
     if isinstance(targets, str) and targets != "all-linear":
-        targets = [targets]  # ModelConfig unwraps a single name, and PEFT would take that for a pattern of whole names
+        targets = [targets]  # ModelConfig unwraps a single name, which PEFT would take for a regex
     for key, names, known in (
         ("lora_target_modules", targets if isinstance(targets, list) else [], layers),
         ("lora_modules_to_save", args.lora_modules_to_save or [], list(modules)),
@@ -269,9 +274,9 @@ def get_lora_config(
 def get_optimizer(
     model: nn.Module, args: TrainingArguments, heads: Sequence[str], head_learning_rate: float | None
 ) -> tuple[type, dict[str, Any]]:
-    """Return the optimizer of the recipe for `Trainer(optimizer_cls_and_kwargs=...)`, with another learning rate for
-    the heads if one is given; biases and norms without weight decay, as `Trainer` has it."""
-    optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    """Return the recipe's optimizer for `Trainer(optimizer_cls_and_kwargs=...)`, with `head_learning_rate` for the
+    heads if given. As in `Trainer`, biases and norms have no weight decay."""
+    optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, cast(PreTrainedModel, model))
     if head_learning_rate is None:
         return optimizer, kwargs
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -291,31 +296,32 @@ def get_optimizer(
 
 
 def upcast_trainable_weights(model: nn.Module) -> None:
-    """Make trainable weights float32, for training in fp16: TRL makes the adapters of a quantized model bfloat16, and
-    the gradient scaler of fp16 cannot unscale that."""
+    """Cast trainable weights to float32 for fp16 training: TRL creates the adapters of a quantized model in bfloat16,
+    which the fp16 gradient scaler cannot unscale."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
 @contextlib.contextmanager
-def base_model(tuned: nn.Module, load: Callable[[], PreTrainedModel]) -> Iterator[nn.Module]:
-    """The model before tuning: `tuned` with its adapter switched off or, where all weights were trained, loaded anew.
+def base_model(tuned: nn.Module, load: Callable[[], PreTrainedModel]) -> Iterator[PreTrainedModel]:
+    """Yield the model before fine-tuning: `tuned` with its adapter disabled or, after full fine-tuning, a fresh copy.
 
     Args:
         tuned: the trained model.
-        load: loads the base model as training did.
+        load: loads the base model as for training.
     """
     if isinstance(tuned, PeftModel):
         with tuned.disable_adapter():
-            yield tuned
+            yield cast(PreTrainedModel, tuned)  # PeftModel forwards its attributes and calls
     else:
         yield load()
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Count parameters: `trainable_parameters`, of which `lora_parameters` and `saved_module_parameters` (heads and
-    `lora_modules_to_save`), and `total_parameters`. A 4-bit tensor holds two weights a byte and counts as such."""
+    """Count `trainable_parameters`, of which `lora_parameters` and `saved_module_parameters` (heads and
+    `lora_modules_to_save`), and `total_parameters`. A 4-bit tensor packs two weights per byte, and both are counted.
+    """
     if isinstance(model, PeftModel):
         trainable, total = model.get_nb_trainable_parameters()
     else:
@@ -333,10 +339,10 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def _checked_name(args: ModelConfig) -> str:
     name = args.model_name_or_path
     if not name:
-        raise UserError("`model_name_or_path` is not set: give a Hub id or a folder.")
+        raise UserError("`model_name_or_path` is not set: give a Hub id or a local folder.")
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_local and "/" in name and not Path(name).expanduser().exists():
-        raise UserError(f"`model_name_or_path`: there is no folder `{name}`: give a folder that exists, or a Hub id.")
+        raise UserError(f"`model_name_or_path`: there is no folder `{name}`: give an existing folder or a Hub id.")
     return name
 
 

@@ -1,4 +1,4 @@
-"""What happens before any work: output folder, log, seed, and where an earlier run stopped."""
+"""Set up a run (output folder, logging, seed), find where to resume, train, and describe the run."""
 
 import dataclasses
 import json
@@ -17,16 +17,17 @@ import joblib
 import torch
 import transformers
 import yaml
-from transformers import Trainer, TrainerState, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.hub import cached_file, extract_commit_hash
+from trl import ModelConfig
 
-from utils.arguments import UserError, write_recipe
+from utils.arguments import DataArguments, UserError, write_recipe
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
 
-# Keys that may differ between a run and the one it goes on from: none of them changes a weight.
+# Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
     "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size",
@@ -40,23 +41,23 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
 
     Args:
         args: the training arguments.
-        given: the keys that recipe and flags gave, from `parse_recipe`; written to `recipe.yaml`.
-        argument_types: the script's dataclasses, for the defaults of keys that were not given.
+        given: the keys set by recipe and flags, from `parse_recipe`; written to `recipe.yaml`.
+        argument_types: the script's dataclasses, for the defaults of all other keys.
 
     Returns:
-        the newest complete checkpoint in `output_dir`, or None to start from the beginning.
+        the newest complete checkpoint in `output_dir`, or None to start from scratch.
 
     Raises:
-        UserError: the folder cannot be written, or holds the checkpoints of a different recipe; a push of what is not
-            evaluated; a tracker that is not installed.
+        UserError: the folder is not writable or holds checkpoints of a different recipe, a push is requested without
+            a test evaluation, or a tracker is not installed.
     """
     if args.learning_rate < 0:
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     if args.push_to_hub and not given.get("evaluate_test", True):
-        raise UserError("`push_to_hub` needs the numbers of the test: give `evaluate_test: true` with it.")
+        raise UserError("`push_to_hub` needs test results for the model card: set `evaluate_test: true`.")
     if missing := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
         raise UserError(f"`report_to` is {missing[0]}, which is not installed: see requirements/trackers.txt.")
-    output_dir = Path(args.output_dir)
+    output_dir = Path(str(args.output_dir))
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "_private").mkdir(exist_ok=True)
@@ -70,15 +71,15 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
         level=logging.INFO if args.process_index == 0 else logging.ERROR,
     )  # fmt: skip
-    for name in ("httpx", "absl"):  # a line a request, a line a ROUGE scorer
+    for name in ("httpx", "absl"):  # they log every request and every ROUGE scorer
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity(args.get_process_log_level())
-    if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer it builds; set it to 0 to allow that
+    if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer; set the variable to 0 to allow it
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:
         torch.set_num_threads(joblib.cpu_count())  # `accelerate launch` sets OMP_NUM_THREADS=1
     if args.bf16 and not has_bfloat16(args.device):
-        logger.warning("`bf16` is emulated on this %s, which is slow: write `bf16: false`", args.device.type)
+        logger.warning("`bf16` is emulated on this %s, which is slow: set `bf16: false`", args.device.type)
     set_seed(args.seed)
 
     checkpoint = newest_checkpoint(output_dir)
@@ -90,12 +91,12 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if args.process_index == 0:
         write_recipe(recipe, given)
     if checkpoint:
-        logger.info("going on from %s", checkpoint)
+        logger.info("resuming from %s", checkpoint)
     return checkpoint
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16 itself (a CPU with AMX, AVX512-BF16 or Arm BF16); elsewhere it is slow."""
+    """Whether `device` supports bfloat16 in hardware (on a CPU: AMX, AVX512-BF16 or Arm BF16). Emulation is slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()
@@ -103,20 +104,20 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
-    """Train to the end, from `checkpoint` if there is one, and return the metrics with the prefix `train_`.
+    """Train to the end, from `checkpoint` if given, and return the metrics with the prefix `train_`.
 
-    `Trainer.train` takes one more step when its checkpoint is that of the last one. So a run that had ended, or had
-    stopped early, is not trained: its weights are loaded (the best ones with `load_best_model_at_end`), and its
-    metrics read back.
+    `Trainer.train` takes one extra step when it resumes from the last checkpoint. A run that had finished or stopped
+    early is therefore not trained again: its weights (the best ones with `load_best_model_at_end`) and metrics are
+    loaded instead.
 
     Raises:
-        UserError: `metric_for_best_model` is none that the first evaluation finds.
+        UserError: the evaluation does not compute `metric_for_best_model`.
     """
-    output_dir = Path(trainer.args.output_dir)
+    output_dir = Path(str(trainer.args.output_dir))
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
     control = state.stateful_callbacks.get("TrainerControl", {}) if state else {}
     stopped_early = control.get("args", {}).get("should_training_stop", False)
-    if state and (state.global_step >= state.max_steps or stopped_early):
+    if checkpoint and state and (state.global_step >= state.max_steps or stopped_early):
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         # Private: no public method loads a checkpoint of any kind (adapter, shards, FSDP) without a step of training
         trainer._load_from_checkpoint(best or checkpoint)
@@ -125,15 +126,15 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
         return json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
     try:
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    except KeyError as error:  # Trainer looks for it after the first evaluation
+    except KeyError as error:  # raised after the first evaluation
         if "metric_for_best_model" not in str(error):
             raise
         found = str(error).split("metrics are: ")[-1].split(". Consider")[0]
         raise UserError(
-            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: the evaluation has {found}."
+            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: an evaluation computes {found}."
         ) from error
     metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
-    if checkpoint is None and "train_num_tokens" in metrics:  # else the time is that of a part of the tokens
+    if checkpoint is None and "train_num_tokens" in metrics:  # a resumed run times only some of its tokens
         metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
     metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
     trainer.save_metrics("train", metrics, combined=False)
@@ -141,8 +142,8 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
 
 
 def make_readable(folder: Path) -> None:
-    """Give a folder's weights the permissions that new files have. safetensors saves them for their owner alone, and
-    the user of a container, or who shares the disk, is another."""
+    """Give weights the default file permissions. safetensors writes them readable by the owner only, which locks out
+    other users of the disk and the user inside a container."""
     mask = os.umask(0)
     os.umask(mask)
     for path in Path(folder).glob("*.safetensors"):
@@ -150,10 +151,10 @@ def make_readable(folder: Path) -> None:
 
 
 def newest_checkpoint(output_dir: Path) -> str | None:
-    """Return the newest `checkpoint-N` of `output_dir` whose files are all whole, or None.
+    """Return the newest complete `checkpoint-N` in `output_dir`, or None.
 
-    A crash while saving leaves a broken newest checkpoint, on which `Trainer` stops (transformers#35782): such a
-    checkpoint is passed over with a warning and the one before it is taken.
+    A crash while saving leaves a truncated checkpoint that `Trainer` fails to load (transformers#35782). Such a
+    checkpoint is skipped with a warning.
     """
     found = [
         (int(m[1]), path) for path in output_dir.glob("checkpoint-*") if (m := re.fullmatch(r"\D+-(\d+)", path.name))
@@ -162,33 +163,33 @@ def newest_checkpoint(output_dir: Path) -> str | None:
         reason = _broken(path)
         if reason is None:
             return str(path)
-        logger.warning("%s is not complete (%s): going back to the one before it", path, reason)
+        logger.warning("%s is incomplete (%s): trying the previous checkpoint", path, reason)
     return None
 
 
 def _broken(checkpoint: Path) -> str | None:
-    """Say what is wrong with a checkpoint. `trainer_state.json` is what `Trainer` writes last."""
+    """Return why a checkpoint is incomplete, or None. `Trainer` writes `trainer_state.json` last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "trainer_state.json is missing or cut"
+        return "trainer_state.json is missing or truncated"
     weights = [*checkpoint.glob("adapter_model*.safetensors"), *checkpoint.glob("model*.safetensors")]
     if not weights:
         return "no weights"
     for path in weights:
-        # A safetensors file is 8 bytes of header length, a JSON header with the offsets, and the tensors
+        # Layout of safetensors: 8 bytes of header length, a JSON header with offsets, the tensors
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             try:
                 header = json.loads(stream.read(length))
             except ValueError:
-                return f"{path.name} is cut"
+                return f"{path.name} is truncated"
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         if path.stat().st_size != 8 + length + max(ends, default=0):
-            return f"{path.name} is cut"
+            return f"{path.name} is truncated"
     for name in ("optimizer.pt", "scheduler.pt"):
         if not (checkpoint / name).exists() or not zipfile.is_zipfile(checkpoint / name):
-            return f"{name} is missing or cut"
+            return f"{name} is missing or truncated"
     return None
 
 
@@ -200,23 +201,25 @@ def _check_same_recipe(earlier: dict[str, Any], now: dict[str, Any], output_dir:
     ]
     if changed:
         raise UserError(
-            f"`output_dir` {output_dir} holds a run of another recipe ({'; '.join(changed[:3])}): choose another "
-            "`output_dir`, or delete that one."
+            f"`output_dir` {output_dir} holds a run with another recipe ({'; '.join(changed[:3])}): choose another "
+            "`output_dir`, or delete this one."
         )
 
 
-def base_model_commit(model_args: Any) -> str | None:
-    """Return the commit that a model's Hub name and revision stood for; None for a folder."""
-    name = model_args.model_name_or_path
+def base_model_commit(model_args: ModelConfig) -> str | None:
+    """Return the commit that `model_revision` resolved to on the Hub; None for a local folder."""
+    name = str(model_args.model_name_or_path)
     if Path(name).exists():
         return None
     config = cached_file(name, "config.json", revision=model_args.model_revision)
     return extract_commit_hash(config, None) or model_args.model_revision
 
 
-def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
-    """Return what every task writes to `task.json`: what serving needs to load the same base model, and the facts that
-    a card names."""
+def describe_run(
+    model_args: ModelConfig, data_args: DataArguments, model: PreTrainedModel, device: torch.device
+) -> dict[str, Any]:
+    """Return what `task.json` holds for every task: what serving needs to load the same base model, and facts for the
+    model card."""
     quantization = getattr(model.config, "quantization_config", None)
     return {
         "base_model": model_args.model_name_or_path,
@@ -235,7 +238,7 @@ def describe_run(model_args: Any, data_args: Any, model: torch.nn.Module, device
 
 
 def peak_memory() -> dict[str, float]:
-    """Most memory that this process held so far, in GB: of the machine, and of the GPU if there is one."""
+    """Peak memory of this process so far, in GB: RAM and, with CUDA, GPU memory."""
     peak = {"peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}  # Linux counts in KiB
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9

@@ -1,32 +1,33 @@
-"""The order of the training rows: in groups of like length, and every class as often as any other if wanted."""
+"""Order the training rows: grouped by length, balanced over classes, or shortest first."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
+from trl import SFTConfig
 
 from utils.arguments import UserError
 
-GROUPED_BATCHES = 50  # batches that are sorted together: as in transformers, little padding and still random
-# Of pairs: slices of like target length, each sorted by the source's. On definitions and names (32 and 8 tokens) a row
-# is padded to 40 and 10 tokens; sorted by the sum to 37 and 15; in random order to 106 and 18.
+GROUPED_BATCHES = 50  # batches sorted together, as in transformers: little padding, still random
+# Slices of similar target length, each sorted by source length. On definitions and names (32 and 8 tokens on average)
+# rows are padded to 40 and 10 tokens; sorted by total length, to 37 and 15; in random order, to 106 and 18.
 TARGET_SLICES = 5
 
 
 class EpochSampler(Sampler[int]):
-    """Row numbers in an order that the seed and the epoch's number decide, so that a run that goes on takes the order
-    that it would have taken (`train_sampling_strategy: group_by_length` of transformers draws another one).
+    """Yield row numbers in an order determined by the seed and the epoch, so that a resumed run sees the same order
+    (transformers' `train_sampling_strategy: group_by_length` draws a new one).
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows of one batch of all processes.
-        seed: of the order.
-        grouped: sort by length within `GROUPED_BATCHES` batches, then shuffle the batches: less padding.
-        labels: class of each row: draws rows with replacement, each class with equal probability; None takes every
-            row once.
-        target_lengths: tokens of what an encoder-decoder has to write for each row, which is padded by itself.
+        batch_size: rows per batch, over all processes.
+        seed: seed of the order.
+        grouped: sort by length within `GROUPED_BATCHES` batches and shuffle the batches, for less padding.
+        labels: class of each row; draws rows with replacement, each class with equal probability. None takes every row
+            once.
+        target_lengths: tokens of each row's target in an encoder-decoder, which is padded separately.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class EpochSampler(Sampler[int]):
         self.members = None if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
     def set_epoch(self, epoch: int) -> None:
-        """`Trainer` calls this at the beginning of each epoch."""
+        """Called by `Trainer` at the start of each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class EpochSampler(Sampler[int]):
             group = np.concatenate([own[np.argsort(-self.lengths[own], kind="stable")] for own in slices])
             batches += [group[i : i + self.batch_size] for i in range(0, len(group), self.batch_size)]
         whole = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]  # a short batch would shift all others
+        rest = [batch for batch in batches if len(batch) < self.batch_size]  # a short one shifts the rest
         order = rng.permutation(len(whole))
         return np.concatenate([*(whole[i] for i in order), *rest])
 
@@ -84,10 +85,10 @@ def set_train_order(
     labels: np.ndarray | None = None,
     target_lengths: Sequence[int] | None = None,
 ) -> None:
-    """Make `trainer` take its rows as `EpochSampler` says, if it is to group them by length or to balance classes.
+    """Make `trainer` draw its rows with `EpochSampler` if rows are grouped by length or classes are balanced.
 
     Args:
-        trainer: its `train_sampling_strategy` says whether to group.
+        trainer: its `train_sampling_strategy` enables grouping.
         rows: its training rows, with `input_ids`.
         labels, target_lengths: as for `EpochSampler`.
     """
@@ -100,12 +101,12 @@ def set_train_order(
         trainer._get_train_sampler = lambda train_dataset=None: sampler
 
 
-def shortest_first(train: Dataset, args: TrainingArguments) -> Dataset:
-    """Sort tokenized rows by length; the trainer has to take them in this order."""
+def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
+    """Sort tokenized rows by length for curriculum training, which needs sequential sampling."""
     if args.train_sampling_strategy != "sequential" or args.packing:
         raise UserError(
-            f"`curriculum` needs rows in order: `train_sampling_strategy` is {args.train_sampling_strategy} and "
-            f"`packing` is {args.packing}, write `train_sampling_strategy: sequential` and `packing: false`."
+            f"`curriculum` needs ordered rows: `train_sampling_strategy` is {args.train_sampling_strategy} and "
+            f"`packing` is {args.packing}; set `train_sampling_strategy: sequential` and `packing: false`."
         )
     lengths = [len(ids) for ids in train["input_ids"]]
     return train.select(sorted(range(len(train)), key=lengths.__getitem__))

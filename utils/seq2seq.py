@@ -1,4 +1,4 @@
-"""What an encoder-decoder needs beside other models: its limits, its pairs of texts, a loss that counts tokens."""
+"""Support for encoder-decoders: limits of the model, source and summary pairs, generation, and a loss per token."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ from utils.chunking import join_summaries, split_summary
 from utils.generation import generate_answers, score_summaries, set_generation
 from utils.modeling import load_base_model, load_config, special_tokens
 
-OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # in float16
+OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
 GENERATION_KEYS = {
     "generation_max_length": "`max_new_tokens`",
@@ -36,22 +36,22 @@ GENERATION_KEYS = {
 
 
 def load_seq2seq_config(args: ModelConfig, fp16: bool) -> PreTrainedConfig:
-    """Load the model's configuration, before any work on the data.
+    """Load the model's configuration before any work on the data.
 
     Raises:
-        UserError: there is no such model, it is no encoder-decoder for text, or it is a T5 and `fp16` or `dtype` make
-            it compute in float16.
+        UserError: the model cannot be loaded, is not a text encoder-decoder, or is a T5 that `fp16` or `dtype` would
+            compute in float16.
     """
     config = load_config(args)
     name = f"`model_name_or_path` {args.model_name_or_path} ({config.model_type})"
     if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING
         script = "run_classification.py" if encoder else "run_qa_sft.py"
-        raise UserError(f"{name} is no encoder-decoder: name a T5, a BART or the like; for this one see {script}.")
+        raise UserError(f"{name} is not an encoder-decoder: choose a model such as T5 or BART, or use {script}.")
     if (fp16 or args.dtype == "float16") and config.model_type in OVERFLOWS:
         raise UserError(
-            f"{name} overflows in float16, its loss becomes 0 or nan (transformers#23918): write `bf16: true`, "
-            "`fp16: false` and no `dtype: float16`."
+            f"{name} overflows in float16: its loss becomes 0 or nan (transformers#23918). Set `bf16: true`, "
+            "`fp16: false`, and no `dtype: float16`."
         )
     return config
 
@@ -63,77 +63,74 @@ def load_for_generation(
     tokenizer: PreTrainedTokenizerBase,
     task: Mapping[str, Any],
 ) -> PreTrainedModel:
-    """Load an encoder-decoder, as `load_base_model` does, and set the `stop` and `generation` of `task.json`."""
+    """Load an encoder-decoder as `load_base_model` does, and apply `stop` and `generation` of `task.json`."""
     model = load_base_model(args, AutoModelForSeq2SeqLM, quantization, device)
     set_generation(model, tokenizer, task["stop"], task["generation"])
     return model
 
 
 def check_lengths(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, **lengths: int) -> None:
-    """UserError for `max_source_length`, `max_target_length` or `max_new_tokens` beyond the model's positions. T5 and
-    its kin count distances, not positions: no limit."""
+    """Raise a UserError if `max_source_length`, `max_target_length` or `max_new_tokens` exceeds the model's positions.
+    T5 uses relative positions and has no limit."""
     for key, length in lengths.items():
         limit = position_limit(config, tokenizer, "encoder" if key == "max_source_length" else "decoder")
         least = 8 if key == "max_source_length" else 2
         if length < least or (limit and length > limit):
             allowed = f"{least} to {limit}" if limit else f"{least} or more"
-            longer = "; for longer texts write `long_texts: chunks`" if key == "max_source_length" else ""
-            raise UserError(f"`{key}` is {length}: this model takes {allowed} tokens{longer}.")
+            longer = "; for longer texts set `long_texts: chunks`" if key == "max_source_length" else ""
+            raise UserError(f"`{key}` is {length}: this model supports {allowed} tokens{longer}.")
 
 
 def position_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, side: str) -> int | None:
-    """Most tokens that the `encoder` or `decoder` takes, None for no limit."""
-    part = getattr(config, side, config)  # two configurations in an EncoderDecoderModel
+    """Return the maximum number of tokens of the `encoder` or `decoder`; None means no limit."""
+    part = getattr(config, side, config)  # an EncoderDecoderModel has two configurations
     found = getattr(part, f"max_{side}_position_embeddings", None) or getattr(part, "max_position_embeddings", None)
-    return min(found, tokenizer.model_max_length) if found else None  # RoBERTa has two positions more than it uses
+    return min(found, tokenizer.model_max_length) if found else None  # RoBERTa reserves two positions
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The token that ends a text, and so a summary: </s> of T5, [SEP] of BERT."""
-    ends = special_tokens(tokenizer)[1]
+    """Return the token that ends a text and hence a summary, such as </s> (T5) or [SEP] (BERT)."""
+    _, ends = special_tokens(tokenizer)
     if not ends:
-        raise UserError(
-            "`model_name_or_path`: its tokenizer writes no token at the end of a text: name another model."
-        )
-    return tokenizer.convert_ids_to_tokens(ends[-1])
+        raise UserError("`model_name_or_path`: its tokenizer adds no token at the end of a text: choose another.")
+    return str(tokenizer.convert_ids_to_tokens(ends[-1]))
 
 
 def check_seq2seq_training(args: Seq2SeqTrainingArguments, early_stopping_patience: int | None) -> None:
-    """UserError for training arguments that contradict each other, or that this script calls otherwise."""
+    """Raise a UserError for training arguments that conflict, or that have another name here."""
     for key, instead in GENERATION_KEYS.items():
         if getattr(args, key) is not None:
-            raise UserError(f"`{key}` is not a key here: write {instead}.")
+            raise UserError(f"`{key}` is not supported: set {instead}.")
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
     known = ("loss", *(TRAINING_METRICS if args.predict_with_generate else ()))
     if best not in known:
         raise UserError(
-            f"`metric_for_best_model` is {best}: an evaluation during training measures {', '.join(known)}"
-            + ("." if args.predict_with_generate else "; for ROUGE write `predict_with_generate: true`.")
+            f"`metric_for_best_model` is {best}: evaluations during training compute {', '.join(known)}"
+            + ("." if args.predict_with_generate else "; for ROUGE set `predict_with_generate: true`.")
         )
     if early_stopping_patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
         raise UserError(
-            "`early_stopping_patience` looks at evaluations: give `eval_strategy: epoch` and `metric_for_best_model: "
-            "loss` with it."
+            "`early_stopping_patience` needs evaluations: set `eval_strategy: epoch`, `metric_for_best_model: loss`."
         )
 
 
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase, chunks: list[list[str]], summaries: Sequence[str], max_target_length: int
 ) -> tuple[list[list[int]], list[list[int]], list[int], int]:
-    """Tokenize what the model reads with what it should write.
+    """Tokenize sources and their summaries.
 
-    Of several chunks each gets the sentences of the summary that it holds the largest share of the words of, and a
-    chunk without one is left out (Gidiotis and Tsoumakas 2020, A divide-and-conquer approach to the summarization of
+    With several chunks, each sentence of the summary goes to the chunk that contains most of its words, and a chunk
+    without a sentence is dropped (Gidiotis and Tsoumakas 2020, A divide-and-conquer approach to the summarization of
     long documents).
 
     Args:
-        tokenizer: of the model.
-        chunks: of each row, from `cut_sources`.
-        summaries: one a row.
-        max_target_length: most tokens of a summary, with the one that ends it.
+        tokenizer: the model's tokenizer.
+        chunks: inputs of each row, from `cut_sources`.
+        summaries: one per row.
+        max_target_length: maximum tokens of a summary, including its end token.
 
     Returns:
-        token ids of each chunk and of its part of the summary, the row of each; and how many parts were cut.
+        token ids of each chunk and of its part of the summary, the row of each, and the number of parts that were cut.
     """
     parts = [
         (row, chunk, part)
@@ -157,18 +154,18 @@ def summarize(
     batch_size: int,
     name: str | None,
 ) -> tuple[list[str], list[bool]]:
-    """Write a summary of each row.
+    """Summarize each row.
 
     Args:
-        model: made ready by `set_generation`.
-        tokenizer: of the model.
-        chunks: of each row, from `cut_sources`; the summaries of several are joined.
+        model: prepared by `set_generation`.
+        tokenizer: the model's tokenizer.
+        chunks: inputs of each row, from `cut_sources`; the summaries of several chunks are joined.
         task: `stop`, the token that ends a summary, and `generation`.
-        batch_size: chunks a batch.
-        name: of the progress bar; None shows none.
+        batch_size: chunks per batch.
+        name: label of the progress bar; None shows none.
 
     Returns:
-        the summaries, and whether each ended by itself, in all of its chunks.
+        the summaries, and whether every chunk's summary ended with the stop token.
     """
     ids = tokenizer([text for own in chunks for text in own], verbose=False)["input_ids"]
     found = generate_answers(model, tokenizer, ids, task["stop"], task["generation"], batch_size, name)
@@ -187,22 +184,22 @@ def predict_summaries(
     name: str,
     with_texts: bool = True,
 ) -> dict[str, Any]:
-    """Score the references of rows and summarize them.
+    """Score the references of rows, and summarize the rows.
 
     Args:
-        model: an encoder-decoder made ready by `set_generation`.
-        tokenizer: of the model.
+        model: an encoder-decoder prepared by `set_generation`.
+        tokenizer: the model's tokenizer.
         pairs: `chunks` of each row; `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
         task: as for `summarize`.
         batch_size: maximum chunks per forward pass.
-        name: of the progress bars.
-        with_texts: whether to write summaries.
+        name: label of the progress bars.
+        with_texts: whether to generate summaries.
 
     Returns:
-        `nll` (nats, summed over the tokens of the reference in all chunks) and `tokens` (their number), arrays [rows];
-        and `prediction` and `finished` (the summary ended by itself in all chunks), lists.
+        `nll` (nats, summed over the reference tokens of all chunks) and `tokens` (their number), arrays [rows]; with
+        texts also the lists `prediction` and `finished` (every chunk's summary ended with the stop token).
     """
-    texts = {}
+    texts: dict[str, list] = {}
     if with_texts:
         written = summarize(model, tokenizer, pairs["chunks"], task, batch_size, f"{name}: summaries")
         texts = dict(zip(("prediction", "finished"), written, strict=True))
@@ -213,17 +210,17 @@ def predict_summaries(
 
 
 def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
-    """Return a loss for `Trainer(compute_loss_func=...)`: cross-entropy summed over the tokens of the summaries and
-    divided by those of the whole optimizer step, `num_items_in_batch`. So every token counts the same, whatever the
-    gradient accumulation and the number of processes (T5's own loss grows with both: transformers#47688).
+    """Return a loss for `Trainer(compute_loss_func=...)`: the cross-entropy summed over summary tokens and divided by
+    the tokens of the full optimizer step, `num_items_in_batch`. Every token then counts the same for any gradient
+    accumulation and number of processes; T5's own loss scales with both (transformers#47688).
 
     Args:
-        label_smoothing: share of the probability that is spread evenly over the vocabulary (Szegedy et al. 2016).
+        label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
     """
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
         labels = labels.flatten()
-        kept = (labels != -100).nonzero().squeeze(1)  # padding has no loss: leave its wide rows of logits out
+        kept = (labels != -100).nonzero().squeeze(1)  # skip the vocabulary-wide logits of padding
         logits = outputs.logits.flatten(0, 1).index_select(0, kept).float()
         total = nn.functional.cross_entropy(logits, labels[kept], reduction="sum", label_smoothing=label_smoothing)
         return total / (len(kept) if num_items_in_batch is None else num_items_in_batch)
@@ -232,12 +229,13 @@ def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
 
 
 def generation_metrics(tokenizer: PreTrainedTokenizerBase, use_stemmer: bool) -> Callable[[EvalPrediction], dict]:
-    """Return `Trainer(compute_metrics=...)` for evaluations during training with `predict_with_generate`: the mean F1
-    of each ROUGE (rouge-score) and corpus BLEU in 0..1 (sacrebleu)."""
+    """Return `Trainer(compute_metrics=...)` for evaluations with `predict_with_generate`: mean F1 of each ROUGE
+    (rouge-score) and corpus BLEU in 0..1 (sacrebleu)."""
     scorer = RougeScorer(TRAINING_METRICS[:-1], use_stemmer)
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
-        ids = [np.where(i < 0, tokenizer.pad_token_id, i) for i in (evaluation.predictions, evaluation.label_ids)]
+        generated, labels = np.asarray(evaluation.predictions), np.asarray(evaluation.label_ids)
+        ids = [np.where(i < 0, tokenizer.pad_token_id, i) for i in (generated, labels)]
         predictions, references = (tokenizer.batch_decode(i, skip_special_tokens=True) for i in ids)
         scores = [scorer.score(reference, text) for text, reference in zip(predictions, references, strict=True)]
         means = {name: float(np.mean([row[name].fmeasure for row in scores])) for name in TRAINING_METRICS[:-1]}

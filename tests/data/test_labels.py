@@ -78,10 +78,10 @@ def test_a_path_with_and_without_blanks_is_one_label_in_two_spellings(tmp_path):
 
 
 def test_a_single_label_and_a_list_as_label_are_refused(tmp_path):
-    with pytest.raises(UserError, match="`label` has one label only, 'Surgery'"):
+    with pytest.raises(UserError, match="`label` has only one label, 'Surgery'"):
         load(train_file=write(tmp_path / "a.jsonl", rows_of({"Surgery": 20})))
     rows = rows_of({"a": 5}) + [{"text": "a text with two labels", "label": ["a", "b"]}]
-    with pytest.raises(UserError, match="row 6: `label` is a list: text or a number is allowed"):
+    with pytest.raises(UserError, match="row 6: `label` is a list"):
         load(train_file=write(tmp_path / "b.jsonl", rows))
 
 

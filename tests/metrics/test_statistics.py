@@ -177,7 +177,7 @@ def test_a_prediction_outside_the_labels_is_wrong_and_no_class_of_its_own():
 
 
 def test_a_reference_outside_the_labels_is_refused():
-    with pytest.raises(UserError, match=r"1 labels are not among the 1 known ones: \['b'\]"):
+    with pytest.raises(UserError, match=r"1 labels are not among the 1 known labels: \['b'\]"):
         classification_statistics(["a", "a"], ["a", "b"], ["a"])
 
 

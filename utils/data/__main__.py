@@ -1,8 +1,8 @@
-"""Clean, de-duplicate and split a file by itself.
+"""Clean, de-duplicate and split a file.
 
     python -m utils.data --train_file notes.csv --text_column note --label_column ward --output_dir clean
 
-writes train.jsonl, validation.jsonl and test.jsonl and prints the report as JSON.
+writes train.jsonl, validation.jsonl and test.jsonl, and prints the report as JSON.
 """
 
 import json
@@ -17,36 +17,36 @@ from utils.data.load import load_splits
 
 @dataclass
 class ColumnArguments:
-    """The columns of one task, and where the clean splits go."""
+    """Columns of one task, and the output folder."""
 
     output_dir: str = field(metadata={"help": "Folder for train.jsonl, validation.jsonl and test.jsonl."})
-    text_column: str | None = field(default=None, metadata={"help": "Input, with a label or summary column."})
-    label_column: str | None = field(default=None, metadata={"help": "Label; the splits keep its shares."})
+    text_column: str | None = field(default=None, metadata={"help": "Input text; needs a label or summary column."})
+    label_column: str | None = field(default=None, metadata={"help": "Label; splits are stratified by it."})
     summary_column: str | None = field(default=None, metadata={"help": "Summary of the text."})
-    question_column: str | None = field(default=None, metadata={"help": "Input, with an answer column or options."})
+    question_column: str | None = field(default=None, metadata={"help": "Input question; needs answer or options."})
     answer_column: str | None = field(default=None, metadata={"help": "Answer to the question."})
-    context_column: str | None = field(default=None, metadata={"help": "Text that the question is about."})
-    options_column: list[str] | None = field(default=None, metadata={"help": "A list, or a column for each option."})
-    answer_index_column: str | None = field(default=None, metadata={"help": "Place of the right option, from 0."})
-    seed: int = field(default=42, metadata={"help": "Of the split and the samples."})
+    context_column: str | None = field(default=None, metadata={"help": "Context of the question."})
+    options_column: list[str] | None = field(default=None, metadata={"help": "A list column, or a column per option."})
+    answer_index_column: str | None = field(default=None, metadata={"help": "Index of the correct option, from 0."})
+    seed: int = field(default=42, metadata={"help": "Seed of the splits and samples."})
 
 
 def main(data_args: DataArguments, args: ColumnArguments) -> None:
-    """Clean and split, write the splits to `output_dir`, print the report."""
-    if bool(args.text_column) == bool(args.question_column):
-        raise UserError("`text_column` or `question_column` is the input: give one of them.")
+    """Clean and split the data, write the splits to `output_dir`, and print the report."""
+    input_column = args.text_column or args.question_column
+    if not input_column or (args.text_column and args.question_column):
+        raise UserError("`text_column` and `question_column`: give exactly one as the input.")
     targets = [c for c in (args.label_column, args.summary_column, args.answer_column) if c]
     if len(targets) > 1 or not (targets or args.answer_index_column):
         raise UserError(
-            f"{len(targets)} target columns are given: give one of `label_column`, `summary_column`, `answer_column`, "
-            "or `options_column` and `answer_index_column`."
+            f"{len(targets)} target columns are given: give `label_column`, `summary_column` or `answer_column`, "
+            "or `options_column` with `answer_index_column`."
         )
     if bool(args.options_column) != bool(args.answer_index_column):
         raise UserError("`options_column` and `answer_index_column` go together: give both.")
     files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
-    if there := [path for path in files if path.exists()]:
-        raise UserError(f"`output_dir` holds `{there[0]}` already: choose another folder.")
-    input_column = args.text_column or args.question_column
+    if existing := [path for path in files if path.exists()]:
+        raise UserError(f"`output_dir` already contains `{existing[0]}`: choose another folder.")
     splits, report = load_splits(
         data_args,
         input_column=input_column,

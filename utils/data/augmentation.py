@@ -1,7 +1,4 @@
-"""More training rows from the same facts: other words for a question, another order of options.
-
-Set by `augmentation_factor`. Only ever for the training split, after the split was made.
-"""
+"""Augment the training split, and no other: paraphrase questions or shuffle options (key `augmentation_factor`)."""
 
 import random
 import re
@@ -9,7 +6,7 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-# (a whole question, what it may become); the first that matches is taken. `\1` is the subject, as it stood.
+# (full question, its paraphrases); the first match applies. `\1` is the subject, unchanged.
 PARAPHRASES = [
     (r"What are the symptoms of (.+?)\s*\?", ["How does \\1 show itself?", "Which symptoms does \\1 cause?"]),
     (r"What causes (.+?)\s*\?", ["What leads to \\1?", "What are the causes of \\1?"]),
@@ -22,7 +19,7 @@ FRAMES = ["{} Please answer.", "A medical question: {}", "Please answer this que
 
 
 def paraphrase(question: str) -> list[str]:
-    """Return other wordings of a question, the closest first; its subject is never touched."""
+    """Return paraphrases of a question, the closest first. Its subject stays unchanged."""
     for pattern, wordings in PARAPHRASES:
         match = re.fullmatch(pattern, question.strip())
         if match:
@@ -31,7 +28,7 @@ def paraphrase(question: str) -> list[str]:
 
 
 def shuffle_options(options: Sequence[str], answer_index: int, rng: random.Random) -> tuple[list[str], int]:
-    """Return the options in another order, and where the right one is now."""
+    """Return the options in random order, and the new index of the correct one."""
     order = rng.sample(range(len(options)), len(options))
     return [options[i] for i in order], order.index(answer_index)
 
@@ -44,13 +41,14 @@ def augment(
     answer_index_column: str | None,
     seed: int,
 ) -> Dataset:
-    """Return each training row and `factor - 1` variants of it: options shuffled, or else the question paraphrased.
+    """Return each training row followed by `factor - 1` variants: shuffled options or, without options, a paraphrased
+    question.
 
     Args:
-        train: the training split, and no other.
-        factor: how many rows come out of one; 1 returns the rows as they are.
-        question_column, options_column, answer_index_column: the row's columns.
-        seed: of the shuffling.
+        train: the training split, never another.
+        factor: rows per original row; 1 returns the rows unchanged.
+        question_column, options_column, answer_index_column: columns of the rows.
+        seed: seed of the shuffling.
     """
     if factor == 1:
         return train
@@ -59,11 +57,11 @@ def augment(
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         out = []
         for index, row in zip(indices, rows, strict=True):
-            rng = random.Random(seed * 1_000_003 + index)  # a row's variants do not depend on the batches
+            rng = random.Random(seed * 1_000_003 + index)  # a row's variants are independent of batching
             out.append(row)
             wordings = paraphrase(row[question_column])
             for copy in range(1, factor):
-                if options_column:
+                if options_column and answer_index_column:
                     options, answer = shuffle_options(row[options_column], row[answer_index_column], rng)
                     out.append({**row, options_column: options, answer_index_column: answer})
                 else:

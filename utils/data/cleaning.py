@@ -1,4 +1,4 @@
-"""A row as it was read -> a row with clean text, or the reason why it is left out."""
+"""Clean rows, and drop those that are unusable or duplicates."""
 
 import datetime
 import decimal
@@ -16,43 +16,43 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from utils.arguments import DataArguments, UserError
 
-# Control, zero-width and direction characters, half surrogates, private use (icons of PDF fonts), U+FFFD. Line breaks
-# of any kind stay for the white space step.
+# Control, zero-width and direction characters, lone surrogates, private use (icons of PDF fonts), U+FFFD. Line breaks
+# of all kinds are left to `clean_whitespace`.
 STRAY = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffd"
     "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
-# Without "+": "++++" is a grade of protein in urine.
+# Without "+": "++++" grades protein in urine.
 PUNCTUATION_RUN = re.compile(r"([-.,;:!?*#_~=|/\\'\"()&\u2022\u2026\u2013\u2014])\1{3,}")
 FUNCTION_WORDS = ENGLISH_STOP_WORDS | {"does", "did"}
 
 
 def clean_text(text: str) -> str:
-    """Remove what is no text: stray symbols (`clean_symbols`), then white space (`clean_whitespace`).
+    """Remove stray symbols (`clean_symbols`), then normalize white space (`clean_whitespace`).
 
-    Cleaning twice changes nothing more. Units, signs and figures stay as they are.
+    Idempotent. Units, signs and digits are unchanged.
     """
     return clean_whitespace(clean_symbols(text))
 
 
 def clean_symbols(text: str) -> str:
-    """Drop control, zero-width, private use and U+FFFD characters; compose accents; cut runs of four or more of the
-    same punctuation mark to one ("..." stays)."""
-    # NFC, not NFKC, which would turn ten squared (superscript 2) into 102.
+    """Drop control, zero-width, private-use and U+FFFD characters, compose accents, and reduce runs of four or more
+    equal punctuation marks to one ("..." is kept)."""
+    # NFC, because NFKC would turn ten squared (superscript 2) into 102
     return PUNCTUATION_RUN.sub(r"\1", unicodedata.normalize("NFC", STRAY.sub("", text)))
 
 
 def clean_whitespace(text: str) -> str:
-    """One space for spaces, tabs and their like; lines stripped, empty lines dropped, line breaks (turns of a
-    dialogue) kept."""
+    """Replace runs of white space with one space, strip lines and drop empty ones. Line breaks, such as those between
+    the turns of a dialogue, are kept."""
     lines = (" ".join(line.split()) for line in re.split("\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]", text))
     return "\n".join(line for line in lines if line)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The part that each column plays. `lists` is one column of lists, or one column for each option; `label` stays
-    as it was written; `kept` are not cleaned."""
+    """Roles of the columns. `lists` is one column of lists, or one column per option; `label` keeps its spelling;
+    `kept` columns are not cleaned."""
 
     input: str
     target: str | None
@@ -74,20 +74,20 @@ class Columns:
 def clean_rows(
     rows: Iterable[tuple[str, int, dict[str, Any]]], split: str, columns: Columns, args: DataArguments, counts: Counter
 ) -> Iterator[dict[str, Any]]:
-    """Clean the rows of a split and leave out what is unusable or an exact duplicate.
+    """Clean the rows of a split, and drop unusable rows and exact duplicates.
 
     Args:
         rows: file or data set, row number and values of each row.
-        split: begins the `id` of a row that has none.
-        columns: the part that each column plays.
-        args: the limits of length, and what else to do.
-        counts: counts the rows that were read, dropped for each reason, and changed in symbols or white space.
+        split: prefix of the `id` of rows without one.
+        columns: roles of the columns.
+        args: minimum lengths and cleaning options.
+        counts: incremented by the rows read, dropped for each reason, and changed in symbols or white space.
 
     Yields:
         the row's columns and its `id`.
 
     Raises:
-        UserError: a value of the wrong type, or an answer index outside the options; names file, row and column.
+        UserError: a value has the wrong type, or an answer index is out of range; names file, row and column.
     """
     seen = set()
     for name, number, row in rows:
@@ -106,7 +106,7 @@ def clean_rows(
 
 
 def content_key(values: Iterable[Any]) -> bytes:
-    """Equal for values that differ in case and white space only. Punctuation counts: < 7 is not > 7."""
+    """Return a hash that ignores case and white space only. Punctuation counts: < 7 differs from > 7."""
     text = "\0".join(map(str, values)).casefold()
     return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
 
@@ -114,9 +114,9 @@ def content_key(values: Iterable[Any]) -> bytes:
 def _clean_row(
     row: dict[str, Any], where: str, columns: Columns, args: DataArguments, counts: Counter
 ) -> dict[str, Any] | None:
-    """The cleaned texts, options and answer index of a row, or None with the reason counted."""
+    """Return the cleaned texts, options and answer index of a row, or None after counting the reason."""
     texts = {name: _as_text(row.get(name), name, where) for name in columns.texts}
-    label = {columns.label: _as_label(row.get(columns.label), columns.label, where)} if columns.label in texts else {}
+    label = {name: _as_label(row.get(name), name, where) for name in texts if name == columns.label}
     if len(columns.lists) == 1:
         options = _as_list(row.get(columns.lists[0]), columns.lists[0], where)
     else:
@@ -132,15 +132,15 @@ def _clean_row(
 
     counts["symbols"] += symbols != raw
     counts["whitespace"] += clean != symbols
-    if args.lowercase:  # off by default: it makes Mg (magnesium) of mg, PH of pH, and loses brand names
+    if args.lowercase:  # off by default: Mg (magnesium) becomes mg, and brand names get lost
         texts = {name: text.lower() for name, text in texts.items()}
         options = [text.lower() for text in options]
     values: dict[str, Any] = texts | label
     if columns.options:
         values[columns.options] = options
-    if index is not None:
+    if columns.index and index is not None:
         if not index.removesuffix(".0").isdecimal() or int(float(index)) >= len(options):
-            allowed = f"allowed are 0 to {len(options) - 1}, the place of the right option counted from 0"
+            allowed = f"give the index of the correct option, 0 to {len(options) - 1}"
             raise UserError(f"{where}: `{columns.index}` is `{index}`: {allowed}.")
         values[columns.index] = int(float(index))
     return values
@@ -149,7 +149,7 @@ def _clean_row(
 def _reason_to_drop(
     texts: dict[str, str], options: list[str], index: str | None, columns: Columns, args: DataArguments
 ) -> str | None:
-    if index == "-1":  # how MedMCQA and others mark rows whose answer is held back
+    if index == "-1":  # MedMCQA and others mark withheld answers like this
         return "unlabelled"
     source, target = texts[columns.input], texts[columns.target] if columns.target else None
     if not source or target == "" or index == "" or not all(options) or (columns.lists and not options):
@@ -158,20 +158,20 @@ def _reason_to_drop(
         return "short"
     if target is not None and len(target.split()) < args.min_target_words:
         return "short"
-    explained = options or any(texts[name] for name in columns.optional)
-    return "ambiguous" if args.drop_ambiguous and not explained and _is_ambiguous(source) else None
+    has_context = options or any(texts[name] for name in columns.optional)
+    return "ambiguous" if args.drop_ambiguous and not has_context and _is_ambiguous(source) else None
 
 
 def _as_text(value: Any, column: str, where: str) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # parquet writes NaN
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # parquet stores missing values as NaN
         return ""
     if not isinstance(value, (str, bool, int, float, decimal.Decimal, datetime.date)):
-        raise UserError(f"{where}: `{column}` is a {type(value).__name__}: text or a number is allowed.")
+        raise UserError(f"{where}: `{column}` is a {type(value).__name__}: give text or a number.")
     return str(value)
 
 
 def _as_label(value: Any, column: str, where: str) -> str:
-    """As it was written; 1.0 is 1, since a column of whole numbers with a gap becomes one of floats."""
+    """Return the label as written, but 1.0 as 1: an integer column with a missing value becomes float."""
     whole = isinstance(value, float) and value.is_integer()
     return _as_kept(int(value) if whole else _as_text(value, column, where), column, where)
 
@@ -179,23 +179,23 @@ def _as_label(value: Any, column: str, where: str) -> str:
 def _as_list(value: Any, column: str, where: str) -> list[str]:
     if value is None or value == "":
         return []
-    if isinstance(value, str) and value.lstrip().startswith("["):  # csv has no lists
+    if isinstance(value, str) and value.lstrip().startswith("["):  # csv stores lists as JSON
         try:
             value = json.loads(value)
         except ValueError:
             pass
     if not isinstance(value, list) or len(value) < 2:
         found = f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
-        raise UserError(f"{where}: `{column}` is {found}: a list of two or more texts is allowed (JSON in a csv).")
+        raise UserError(f"{where}: `{column}` is {found}: give a list of two or more texts (JSON in csv).")
     return [_as_text(option, column, where) for option in value]
 
 
 def _as_kept(value: Any, column: str, where: str) -> str:
     text = json.dumps(value, default=str) if isinstance(value, (list, dict)) else _as_text(value, column, where)
-    return text.encode(errors="ignore").decode()  # Arrow refuses half surrogates
+    return text.encode(errors="ignore").decode()  # Arrow rejects lone surrogates
 
 
 def _is_ambiguous(text: str) -> bool:
     words = re.findall(r"\w+", re.sub(r"['\u2019]\w+", "", text))
-    # CO, US or IT in capitals is no function word.
+    # CO, US or IT in capitals is an abbreviation
     return all(word.lower() in FUNCTION_WORDS and (len(word) == 1 or not word.isupper()) for word in words)

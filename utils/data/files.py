@@ -1,4 +1,4 @@
-"""Files and Hub data sets -> rows, one at a time. A mistake is named with the file and the row."""
+"""Read rows one by one from files and Hub data sets. Errors name the file and the row."""
 
 import csv
 import difflib
@@ -9,17 +9,18 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from utils.arguments import DataArguments, UserError
 
-# The keys of `DataArguments` that belong to each split: file, Hub split, fraction, largest number of rows.
+# Keys of `DataArguments` for each split: file, Hub split, fraction, maximum rows
 KEYS = {
-    "train": ("train_file", "train_split_name", None, "max_train_samples"),
+    "train": ("train_file", "train_split_name", "", "max_train_samples"),
     "validation": ("validation_file", "validation_split_name", "validation_fraction", "max_eval_samples"),
     "test": ("test_file", "test_split_name", "test_fraction", "max_predict_samples"),
 }
@@ -28,28 +29,28 @@ HEAD_ROWS = 1000
 
 
 def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a csv, tsv, jsonl, json (a list, or {"data": a list}) or parquet file, or one of these ending in .gz.
+    """Read a csv, tsv, jsonl, json (a list, or {"data": a list}) or parquet file, also gzipped (.gz).
 
-    Values of csv and tsv stay text: "None" and "NA" are answers too.
+    Values of csv and tsv stay strings: "None" and "NA" can be answers.
 
     Args:
-        path: the file, UTF-8 where it is text.
-        columns: read no others, where the format allows it (parquet).
+        path: the file; text must be UTF-8.
+        columns: read only these, if the format supports it (parquet).
 
     Yields:
-        the row's number and its values. The number is the line where the row begins for csv, tsv and jsonl (from 1,
-        the header is line 1), the index (from 0) for json and parquet.
+        row number and values. For csv, tsv and jsonl the number is the row's first line (from 1; a header is line 1),
+        for json and parquet the index (from 0).
 
     Raises:
-        UserError: the file is missing, empty, of another format, not UTF-8 or broken; names the row.
+        UserError: the file is missing, empty, damaged, not UTF-8 or of another format; names the row.
     """
     path = Path(path)
     kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
     if path.is_dir() or not path.exists():
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"`{path}` {found}: give the path of a {', '.join(FORMATS)} file (.gz too).")
+        raise UserError(f"`{path}` {found}: give the path to a {', '.join(FORMATS)} file, optionally with .gz.")
     if kind not in FORMATS:
-        raise UserError(f"`{path}` ends in `{kind}`: allowed are {', '.join(FORMATS)}, each also with .gz.")
+        raise UserError(f"`{path}` ends in `{kind}`: use {', '.join(FORMATS)}, optionally with .gz.")
     number = None
     try:
         if kind == ".parquet":
@@ -65,7 +66,7 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> Iterato
     except OSError as error:
         raise UserError(f"`{path}` cannot be read ({error.strerror or error}): check the file.") from error
     if number is None:
-        raise UserError(f"`{path}` has no rows: give a file with at least one.")
+        raise UserError(f"`{path}` has no rows: give a file with at least one row.")
 
 
 def read_split(
@@ -76,15 +77,15 @@ def read_split(
     cache_dir: str,
     class_names: dict[str, list[str]],
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Read the rows of a split from its file or from the Hub, once the columns are known to exist.
+    """Read the rows of a split from its file or from the Hub, after checking that the columns exist.
 
     Args:
-        args: where the rows are.
-        split: train, validation or test; one that `args` gives.
-        columns: what to read, beside `id`. Class labels become their names, -1 a missing one.
-        index_column: the one whose class labels stay numbers.
-        cache_dir: where a data set that is a local folder is converted, so that no copy stays in the cache.
-        class_names: gets the names of each column of class labels, in the data set's order.
+        args: source of the rows.
+        split: train, validation or test; must be set in `args`.
+        columns: columns to read besides `id`. Class labels become names; -1 counts as missing.
+        index_column: column whose class labels stay numbers.
+        cache_dir: cache for data sets in local folders, so that no copy stays in the shared cache.
+        class_names: filled with the names of each class label column, in the data set's order.
 
     Yields:
         file or data set, row number and values of each row.
@@ -92,15 +93,16 @@ def read_split(
     file_key, name_key, *_ = KEYS[split]
     if args.train_file:
         name = getattr(args, file_key)
-        # An object of a jsonl may leave out an empty column: a column exists if one of the first rows has it.
-        known = dict.fromkeys(column for _, row in itertools.islice(read_rows(name), HEAD_ROWS) for column in row)
+        # Objects in a jsonl may omit empty columns: a column exists if one of the first rows has it.
+        first = itertools.islice(read_rows(name), HEAD_ROWS)
+        known = list(dict.fromkeys(column for _, row in first for column in row))
         rows = read_rows(name, [*columns, "id"])
     else:
         name = f"{args.dataset_name}[{getattr(args, name_key)}]"
         dataset = _load_hub(args, name_key, cache_dir)
         known = dataset.column_names or list(next(iter(dataset), {}))
         rows = enumerate(dataset.select_columns([column for column in known if column in (*columns, "id")]))
-        # a ClassLabel is the one feature that has `int2str`
+        # only ClassLabel features have `int2str`
         classes = {k: f for k, f in (dataset.features or {}).items() if k in columns and hasattr(f, "int2str")}
         classes.pop(index_column, None)
         class_names |= {column: feature.names for column, feature in classes.items()}
@@ -108,13 +110,13 @@ def read_split(
     for column in columns:
         if column not in known:
             near = difflib.get_close_matches(column, known, n=1, cutoff=0.6)
-            advice = f"did you mean `{near[0]}`?" if near else "name one of these."
+            advice = f"did you mean `{near[0]}`?" if near else "choose one of these."
             has = ", ".join(f"`{name}`" for name in known)
             raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {advice}")
     return ((name, number, row) for number, row in rows)
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -132,9 +134,10 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(2**31 - 1)  # of the whole process; the default of 131,072 is less than a long case report
+    csv.field_size_limit(2**31 - 1)  # process-wide; long case reports exceed the default of 131,072
     reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
-    header, begin = [], 1
+    header: list[str] = []
+    begin = 1
     try:
         for values in reader:
             if values and not header:
@@ -143,12 +146,12 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]
                     raise UserError(f"`{path}` has the column `{twice[0]}` twice in its header: rename one.")
             elif values and len(values) != len(header):
                 found = f"has {len(values)} fields, the header has {len(header)}"
-                raise UserError(f"`{path}`, row {begin} {found}: put quotes around a field that holds the separator.")
+                raise UserError(f"`{path}`, row {begin} {found}: quote fields that contain the separator.")
             elif values:
                 yield begin, dict(zip(header, values, strict=True))
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"`{path}`, row {begin} is broken ({error}): check its quotes.") from error
+        raise UserError(f"`{path}`, row {begin} is malformed ({error}): check its quotes.") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -157,7 +160,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise UserError(f"`{path}`, row {number} is not JSON ({error}): write one object a line.") from error
+                raise UserError(f"`{path}`, row {number} is not JSON ({error}): write one object per line.") from error
             yield number, _check_object(row, path, number)
 
 
@@ -166,10 +169,10 @@ def _read_json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         rows = json.loads(text or "[]")
     except ValueError as error:
-        raise UserError(f"`{path}` is not JSON ({error}): one object a line goes in a .jsonl file.") from error
+        raise UserError(f"`{path}` is not JSON ({error}): use .jsonl for one object per line.") from error
     rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
-        raise UserError(f"`{path}` holds no list: write a list of objects, or {{'data': [...]}}.")
+        raise UserError(f"`{path}` does not contain a list: write a list of objects, or {{'data': [...]}}.")
     for number, row in enumerate(rows):
         yield number, _check_object(row, path, number)
 
@@ -189,9 +192,9 @@ def _check_object(row: Any, path: Path, number: int) -> dict[str, Any]:
 
 
 def _load_hub(args: DataArguments, name_key: str, cache_dir: str) -> Any:
-    import datasets  # here, since predict.py reads files without it
+    import datasets  # imported here: predict.py reads files without it
 
-    split, is_folder = getattr(args, name_key), Path(args.dataset_name).is_dir()
+    split, is_folder = getattr(args, name_key), Path(str(args.dataset_name)).is_dir()
     try:
         return datasets.load_dataset(
             args.dataset_name,
@@ -202,11 +205,11 @@ def _load_hub(args: DataArguments, name_key: str, cache_dir: str) -> Any:
             cache_dir=cache_dir if is_folder else None,
         )
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        key, advice = "dataset_name", "check name, connection and `hf auth login`, or use `train_file`"
+        key, advice = "dataset_name", "check the name, the connection and `hf auth login`, or use `train_file`"
         if re.search("(unknown|bad) split", str(error), re.IGNORECASE):
             key, advice = name_key, "choose one of these"
         found = f"`{key}` is `{getattr(args, key)}`"
-        raise UserError(f"{found}, which does not load from `{args.dataset_name}`: {error}: {advice}.") from error
+        raise UserError(f"{found}, which fails to load from `{args.dataset_name}`: {error}: {advice}.") from error
 
 
 def _class_name(feature: Any, value: int | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Labels as they were written -> classes, in the data set's own names and order."""
+"""Convert labels as written into classes, with the data set's own names and order."""
 
 import re
 from collections import Counter, defaultdict
@@ -10,19 +10,20 @@ from utils.data.cleaning import clean_text
 
 
 def frequency_groups(class_counts: list[int]) -> dict[str, list[int]]:
-    """Classes with over 100, 20 to 100 and under 20 training rows as `many_shot`, `medium_shot` and `few_shot`: the
-    groups of Liu et al. 2019, Large-Scale Long-Tailed Recognition in an Open World."""
-    groups = {"many_shot": [], "medium_shot": [], "few_shot": []}
+    """Group classes with over 100, 20 to 100, and under 20 training rows as `many_shot`, `medium_shot` and `few_shot`
+    (Liu et al. 2019, Large-Scale Long-Tailed Recognition in an Open World)."""
+    groups: dict[str, list[int]] = {"many_shot": [], "medium_shot": [], "few_shot": []}
     for number, count in enumerate(class_counts):
         groups["many_shot" if count > 100 else "medium_shot" if count >= 20 else "few_shot"].append(number)
     return groups
 
 
 def label_names(tables: dict[str, datasets.Dataset], column: str, own: list[str] | None) -> dict[str, str]:
-    """Label as it was written -> name, in the order of the classes: the data set's own, else sorted, numbers by size.
+    """Map each label as written to its name, in class order: the data set's own, else sorted, with numbers by size.
 
     Raises:
-        UserError: a single label, or labels that differ only by case or blanks: merging them is for the user to say.
+        UserError: only one label, or labels that differ only in case or white space, since only the user can merge
+            them.
     """
     written = Counter(value for table in tables.values() for value in table[column])
     spellings = defaultdict(list)
@@ -32,32 +33,32 @@ def label_names(tables: dict[str, datasets.Dataset], column: str, own: list[str]
     if several := [found for found in spellings.values() if len(found) > 1]:
         shown = "; ".join(" and ".join(f"{v!r} ({written[v]} rows)" for v in found) for found in several[:5])
         raise UserError(
-            f"`{column}` has {len(several)} labels in several spellings that differ only by case or blanks: {shown}: "
-            "write each in one way."
+            f"`{column}` has {len(several)} labels in several spellings that differ only in case or white space: "
+            f"{shown}: use one spelling for each."
         )
     if len(written) < 2:
-        raise UserError(f"`{column}` has one label only, {next(iter(written))!r}: give rows of two or more.")
+        raise UserError(f"`{column}` has only one label, {next(iter(written))!r}: give rows with two or more.")
     by_size = all(re.fullmatch(r"-?\d+(\.\d+)?", value.strip()) for value in spellings)
     order = own or sorted(written, key=lambda value: (float(value) if by_size else 0, value))
     return {value: clean_text(value) for value in order}
 
 
 def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: dict[str, str]) -> dict[str, datasets.Dataset]:
-    """Labels as they were written -> `ClassLabel`. UserError for labels that the training rows do not have."""
+    """Convert labels as written to `ClassLabel`. UserError for labels without training rows."""
     known = set(pieces["train"][column])
     for split, piece in pieces.items():
-        unknown = defaultdict(list)
+        unknown: dict[str, list[str]] = defaultdict(list)
         for row, value in zip(piece["id"], piece[column], strict=True):
-            unknown[value] += [row] if value not in known else []
-        unknown = {value: rows for value, rows in unknown.items() if rows}
+            if value not in known:
+                unknown[value].append(row)
         if unknown:
             shown = ", ".join(
                 f"`{names[value]}` ({len(rows)} rows: {', '.join(rows[:3])}{', ...' if len(rows) > 3 else ''})"
                 for value, rows in list(unknown.items())[:10]
             )
             raise UserError(
-                f"`{column}`: {len(unknown)} labels of the {split} split are not in the training rows: {shown}: give "
-                f"training rows of them, take them out of {split}, or raise `max_train_samples`."
+                f"`{column}`: {len(unknown)} labels of the {split} split are not in the training rows: {shown}: add "
+                f"training rows for them, remove them from {split}, or raise `max_train_samples`."
             )
     feature = datasets.ClassLabel(names=list(names.values()))
     number = {value: i for i, value in enumerate(names)}

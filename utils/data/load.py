@@ -1,8 +1,8 @@
-"""Data files or Hub data sets -> clean, de-duplicated splits that share no cluster, and a report of every step.
+"""Load data files or Hub data sets as clean, de-duplicated splits that share no cluster, with a report of every step.
 
     python -m utils.data --train_file notes.csv --text_column note --label_column ward --output_dir clean
 
-writes train.jsonl, validation.jsonl and test.jsonl and prints the report as JSON.
+writes train.jsonl, validation.jsonl and test.jsonl, and prints the report as JSON.
 """
 
 import atexit
@@ -39,48 +39,49 @@ def load_splits(
     label_column: str | None = None,
     seed: int,
 ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
-    """Read, clean, de-duplicate and split; the splits `train`, `validation` and `test` share no cluster.
+    """Read, clean, de-duplicate and split; `train`, `validation` and `test` share no cluster.
 
-    A split that is given is kept; rows of train (and of validation) with a twin in a later given split are dropped
-    from it. A split that is not given is cut from train in whole clusters. Clusters are near-duplicates of the
-    `cluster_columns`, joined with equal input (and optional columns) and with `group_column`. The rows lie in a
-    temporary folder that goes when the process ends, not in a cache: nothing stale is read, no patient's text stays.
+    A given split is kept, but rows of train (and of validation) with a near-duplicate in a later given split are
+    dropped. A missing split is cut from train in whole clusters. Clusters are near-duplicates in the
+    `cluster_columns`, merged with rows of equal input (and optional columns) and equal `group_column`. The rows are
+    stored in a temporary folder that is deleted when the process ends, not in a cache, so no stale data is read and no
+    patient's text is left behind.
 
     Args:
-        args: where the rows are and how to clean and split them.
-        input_column, target_column: the text that goes in and the text or label that comes out; both required in
-            a row, or it is dropped as missing.
-        optional_columns: further text, may be empty in a row.
-        kept_columns: further columns, as text; in addition to `keep_columns`.
-        list_columns: one column of lists of options, or two or more columns with an option each.
-        index_column: place of the right option, from 0; -1 drops the row as unlabelled.
-        cluster_columns: which of the columns above are compared for near-duplicates.
-        label_column: labels whose shares the cut splits keep.
-        seed: of the split, the samples and the MinHash, unless `args.split_seed` is given.
+        args: source, cleaning and splitting options.
+        input_column, target_column: input text, and target text or label. Rows that lack either are dropped as
+            missing.
+        optional_columns: further texts, which may be empty.
+        kept_columns: further columns to keep as text, besides `keep_columns`.
+        list_columns: one column of option lists, or two or more columns with one option each.
+        index_column: index of the correct option, from 0; -1 drops the row as unlabelled.
+        cluster_columns: columns compared for near-duplicates.
+        label_column: labels to stratify the splits by.
+        seed: seed of splits, samples and MinHash, unless `args.split_seed` is given.
 
     Returns:
-        the splits, with the columns `id` (the file's, or "<split>-<row number>"), the columns named above (text,
-        stripped), the options as a list under their column's name or `options` for several, the index as int,
-        `group_column` and `keep_columns` as text, `label_column` as a `ClassLabel` with the data set's own names and
-        order (else sorted), and `cluster` (int); and the report for all_results.json: counts
-        over all splits as `data_*`, `<split>_rows` and `<split>_sha256` (of the rows without `id` and `cluster`).
+        the splits and the report. The splits have the columns `id` (from the file, or "<split>-<row number>"), the
+        columns named above (as stripped text), the options as a list (in their column, or `options` for several), the
+        index as int, `group_column` and `keep_columns` as text, `label_column` as a `ClassLabel` in the data set's own
+        order (else sorted), and `cluster` (int). The report for all_results.json has counts over all splits as
+        `data_*`, `<split>_rows`, and `<split>_sha256` (of the rows without `id` and `cluster`).
 
     Raises:
-        UserError: for every mistake in arguments, files, columns and rows, and for a split without rows.
+        UserError: for any mistake in arguments, files, columns or rows, and for an empty split.
     """
     given = _check(args)
     seed = seed if args.split_seed is None else args.split_seed
-    parts = [input_column, target_column, *optional_columns, *list_columns, index_column]
-    parts = [name for name in parts if name]
-    twice = [name for name, count in Counter(parts).items() if count > 1 or name in ("id", "cluster")]
+    named = [input_column, target_column, *optional_columns, *list_columns, index_column]
+    roles = [name for name in named if name]
+    twice = [name for name, count in Counter(roles).items() if count > 1 or name in ("id", "cluster")]
     twice += [name for name in (args.group_column, *(args.keep_columns or ()), *kept_columns) if name == "cluster"]
     if twice:
         raise UserError(
-            f"column `{twice[0]}` cannot be used here: give each column one part, and none to id, cluster."
+            f"column `{twice[0]}` cannot be used here: give each column one role, and none to id or cluster."
         )
-    made = ["options"] if len(list_columns) > 1 else []
-    extra = [args.group_column, *(args.keep_columns or ()), *kept_columns, label_column, *cluster_columns]
-    extra = [name for name in dict.fromkeys(extra) if name and name not in (*parts, *made)]
+    created = ["options"] if len(list_columns) > 1 else []
+    others = [args.group_column, *(args.keep_columns or ()), *kept_columns, label_column, *cluster_columns]
+    extra = [name for name in dict.fromkeys(others) if name and name not in (*roles, *created)]
     columns = Columns(
         input=input_column,
         target=target_column,
@@ -93,13 +94,16 @@ def load_splits(
 
     folder = tempfile.mkdtemp(prefix="rows-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    counts = {split: Counter() for split in KEYS}
-    tables, input_keys, targets, class_names = {}, [], defaultdict(Counter), {}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in KEYS}
+    tables: dict[str, datasets.Dataset] = {}
+    input_keys: list[bytes] = []
+    targets: dict[bytes, Counter[bytes]] = defaultdict(Counter)
+    class_names: dict[str, list[str]] = {}
     for split in given:
-        rows = read_split(args, split, [*parts, *extra], index_column, folder, class_names)
-        rows = clean_rows(rows, split, columns, args, counts[split])
-        rows = itertools.islice(rows, getattr(args, KEYS[split][3]) if args.streaming else None)
-        tables[split] = _write(rows, columns, f"{folder}/{split}.arrow", input_keys, targets)
+        raw = read_split(args, split, [*roles, *extra], index_column, folder, class_names)
+        clean = clean_rows(raw, split, columns, args, counts[split])
+        limited = itertools.islice(clean, getattr(args, KEYS[split][3]) if args.streaming else None)
+        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", input_keys, targets)
         if not len(tables[split]):
             raise UserError(_empty_message(split, counts[split]))
 
@@ -111,7 +115,7 @@ def load_splits(
         for row in table.select_columns(list(cluster_columns))
     )
     near = near_duplicate_clusters(texts, args.near_duplicate_threshold, seed)
-    groups = [None] * len(near)
+    groups: list[str | None] = [None] * len(near)
     if args.group_column:
         groups = [value.strip() or None for table in tables.values() for value in table[args.group_column]]
     clusters = join_clusters(near, input_keys, groups)
@@ -119,7 +123,7 @@ def load_splits(
 
     total = sum(counts.values(), Counter())
     conflicts = [found.total() for found in targets.values() if len(found) > 1]
-    report = {"data_rows_read": total["read"]}
+    report: dict[str, Any] = {"data_rows_read": total["read"]}
     report |= {f"data_dropped_{reason}": total[reason] for reason in REASONS}
     report |= {
         "data_changed_symbols": total["symbols"],
@@ -135,7 +139,7 @@ def load_splits(
         limit = getattr(args, KEYS[split][3])
         if limit and limit < len(piece):
             rows = np.random.default_rng([seed, number]).permutation(len(piece)).tolist()
-            if label_column:  # one row of each label first: a small sample keeps the rare ones
+            if label_column:  # one row per label first, so that a small sample keeps rare labels
                 labels = piece[label_column][:]
                 first = {labels[row]: row for row in reversed(rows)}
                 rows.sort(key=lambda row: first[labels[row]] != row)
@@ -148,10 +152,10 @@ def load_splits(
 
 
 def _check(args: DataArguments) -> list[str]:
-    """The splits that the user gives. UserError for arguments that cannot be."""
+    """Return the given splits, after checking the arguments."""
     if bool(args.dataset_name) == bool(args.train_file):
         found = "both are" if args.train_file else "neither is"
-        raise UserError(f"`dataset_name` and `train_file`: {found} given: give one of them.")
+        raise UserError(f"`dataset_name` and `train_file`: {found} given: give exactly one.")
     given = ["train"]
     for split in ("validation", "test"):
         file_key, name_key, fraction_key, _ = KEYS[split]
@@ -159,23 +163,22 @@ def _check(args: DataArguments) -> list[str]:
         if args.dataset_name:
             source, right, wrong = "dataset_name", name_key, file_key
         if getattr(args, wrong):
-            raise UserError(f"`{wrong}` does not go with `{source}`: use `{right}`.")
+            raise UserError(f"`{wrong}` cannot be combined with `{source}`: use `{right}`.")
         if getattr(args, right):
             given.append(split)
-        elif not 0 < getattr(args, fraction_key) < 1:
-            found = f"`{fraction_key}` is {getattr(args, fraction_key)}"
-            raise UserError(f"{found}: give one between 0 and 1, or give `{right}`.")
+        elif not 0 < (fraction := getattr(args, fraction_key)) < 1:
+            raise UserError(f"`{fraction_key}` is {fraction}: give a value between 0 and 1, or set `{right}`.")
     if len(given) == 1 and args.validation_fraction + args.test_fraction >= 1:
         found = f"`validation_fraction` + `test_fraction` is {args.validation_fraction} + {args.test_fraction}"
-        raise UserError(f"{found}: below 1 is allowed, train gets the rest.")
+        raise UserError(f"{found}: give less than 1 in total, since train gets the rest.")
     for *_, key in KEYS.values():
         if getattr(args, key) is not None and getattr(args, key) < 1:
-            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more, or leave it out for all rows.")
+            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more, or omit it to use all rows.")
     if args.streaming and args.max_train_samples is None:
-        raise UserError("`streaming` is on without `max_train_samples`: say how many rows to read.")
+        raise UserError("`streaming` needs `max_train_samples`: set the number of rows to read.")
     if not 0 < args.near_duplicate_threshold <= 1:
-        found = args.near_duplicate_threshold
-        raise UserError(f"`near_duplicate_threshold` is {found}: above 0 up to 1 is allowed (1 turns it off).")
+        threshold = args.near_duplicate_threshold
+        raise UserError(f"`near_duplicate_threshold` is {threshold}: give more than 0, at most 1 (1 disables it).")
     return given
 
 
@@ -184,10 +187,10 @@ def _write(
     columns: Columns,
     path: str,
     input_keys: list[bytes],
-    targets: dict[bytes, Counter],
+    targets: dict[bytes, Counter[bytes]],
 ) -> datasets.Dataset:
-    """Stream rows into an Arrow file, memory-mapped on return. Appends one input key a row to `input_keys`, and
-    counts the targets of each question (input, optional columns and options) in `targets`."""
+    """Stream rows into a memory-mapped Arrow file. Appends one key per row to `input_keys`, and counts in `targets`
+    the answers to each question (input, optional columns and options)."""
     text = datasets.Value("string")
     features = dict.fromkeys(("id", *columns.texts), text)
     if columns.options:
@@ -201,7 +204,8 @@ def _write(
             question = [row[name] for name in (columns.input, *columns.optional)]
             input_keys.append(content_key(map(normalise, question)))
             answer = content_key(row[name] for name in (columns.target, columns.index) if name)
-            targets[content_key([*question, row.get(columns.options)])][answer] += 1
+            options = row[columns.options] if columns.options else None
+            targets[content_key([*question, options])][answer] += 1
         writer.finalize()
     return datasets.Dataset.from_file(path)
 
@@ -214,7 +218,7 @@ def _split(
     seed: int,
     counts: dict[str, Counter],
 ) -> dict[str, datasets.Dataset]:
-    """Drop the rows that leak into a later given split, then cut the missing splits from train."""
+    """Drop rows that leak into a later given split, then cut the missing splits from train."""
     numbers = iter(clusters)
     tables = {
         split: table.add_column("cluster", list(itertools.islice(numbers, len(table))))
@@ -241,6 +245,6 @@ def _empty_message(split: str, counts: Counter) -> str:
     dropped = ", ".join(f"{counts[reason]} {reason}" for reason in REASONS if counts[reason]) or "none"
     return (
         f"`{split}` has no rows: {counts['read']} were read, dropped {dropped}, and the rest went to other splits. "
-        "Check the columns, `min_input_words`, `min_target_words` and `drop_ambiguous`, whether `group_column` has "
-        "several groups, or give more rows."
+        "Check the columns, `min_input_words`, `min_target_words`, `drop_ambiguous`, and that `group_column` has "
+        "several groups, or add rows."
     )

@@ -1,7 +1,7 @@
-"""Which rows belong together, and which split they go to. Plain lists in, plain lists out.
+"""Cluster rows that belong together, and assign whole clusters to splits.
 
-Rows that are nearly the same text, or come from one patient or document, share a cluster. Splits are made of whole
-clusters, so that no test row has a twin in the training rows.
+Rows with nearly the same text, or from one patient or document, share a cluster. Since splits consist of whole
+clusters, no test row has a near-duplicate in the training rows.
 """
 
 import hashlib
@@ -16,35 +16,35 @@ from datasketch import MinHash, MinHashLSH
 
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
-# Every candidate is verified, so a false one costs time only, while a missed one can cost a leak: with these weights
-# it finds 99 % of the pairs at the threshold, and more above.
+# Every candidate pair is verified, so a false positive only costs time, while a false negative can leak. With these
+# weights LSH finds 99 % of the pairs at the threshold, and more above it.
 FALSE_POSITIVE_AND_NEGATIVE_WEIGHT = (0.001, 0.999)
-# Four standard deviations of the similarity that 128 permutations estimate. Rows made from one template are all
-# candidates of each other, and comparing signatures is faster than comparing shingles.
+# Four standard deviations of the similarity estimated from 128 permutations. Rows from one template are all candidates
+# of each other, and comparing signatures is faster than comparing shingles.
 ESTIMATE_ERROR = 0.15
-# A cluster above this share of the smallest split is placed first, while there is room for it in train.
+# Clusters above this share of the smallest split are placed first, while train still has room for them
 LARGE_CLUSTER = 0.1
 
 
 def normalise(text: str) -> str:
-    """The words of `text`, case-folded, one space apart; the bare text where it has none."""
+    """Return the case-folded words of `text`, separated by one space; the stripped text if it has no words."""
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
 def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -> list[int]:
-    """Cluster texts that are equal once normalised, or whose sets of word 5-grams are nearly the same.
+    """Cluster texts that are equal after normalization, or whose sets of word 5-grams are nearly the same.
 
-    Candidate pairs come from MinHash LSH (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). A pair
-    is joined only if the Jaccard similarity of its sets is `threshold` or more, so LSH may miss a pair but never joins
-    a wrong one. A text of fewer than five words is one shingle: only its equal joins it.
+    Candidate pairs come from MinHash LSH (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). Pairs
+    are joined only if the Jaccard similarity of their sets is at least `threshold`, so LSH can miss a pair but never
+    joins a wrong one. A text of fewer than five words is a single shingle, which only an equal text matches.
 
     Args:
-        texts: read once; about 4 bytes a word and 1 kB a text stay in memory.
-        threshold: in (0, 1]; 1 joins equal normalised texts only.
-        seed: of the MinHash permutations.
+        texts: read once; uses about 4 bytes per word and 1 kB per text.
+        threshold: in (0, 1]; 1 joins only equal normalized texts.
+        seed: seed of the MinHash permutations.
 
     Returns:
-        a cluster number for each text, counted from 0 in the order of first appearance.
+        a cluster number per text, from 0 in order of first appearance.
     """
     word_hashes: dict[str, int] = {}
     numbers: dict[bytes, int] = {}
@@ -66,9 +66,9 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
         signatures[number] = sketch.hashvalues
     shingles, marks = _number_shingles(shingles)
     parents = list(range(len(shingles)))
-    # A quarter of the bytes to compare. Different values agree in 1 of 256: estimates rise, so no pair is lost.
+    # A quarter of the bytes to compare. 1 in 256 unequal values agree, which only raises estimates: no pair is lost.
     low_bytes = signatures.astype(np.uint8)
-    # MinHashLSH chooses the bands; its index of Python sets would hold 8 kB a text and return every pair of a bucket.
+    # MinHashLSH only chooses the bands: its own index would take 8 kB per text and return every pair of a bucket.
     for start, end in MinHashLSH(threshold, PERMUTATIONS, weights=FALSE_POSITIVE_AND_NEGATIVE_WEIGHT).hashranges:
         for bucket in _buckets(signatures[:, start:end]):
             _join_bucket(bucket, low_bytes, shingles, marks, threshold, parents)
@@ -76,13 +76,13 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
 
 
 def join_clusters(*keys: Sequence[Hashable]) -> list[int]:
-    """Join rows that agree in any key, and whatever these rows agree with in turn.
+    """Join rows that agree in any key, transitively.
 
     Args:
-        keys: each holds one value a row (a cluster number, a patient); `None` joins nothing.
+        keys: each holds one value per row (a cluster number, a patient); `None` joins nothing.
 
     Returns:
-        a cluster number for each row, counted from 0 in the order of first appearance.
+        a cluster number per row, from 0 in order of first appearance.
     """
     parents = list(range(len(keys[0])))
     for values in keys:
@@ -97,38 +97,38 @@ def join_clusters(*keys: Sequence[Hashable]) -> list[int]:
 def split_by_cluster(
     clusters: Sequence[int], fractions: dict[str, float], seed: int, labels: Sequence[str] | None = None
 ) -> list[str]:
-    """Give whole clusters to splits, so that each split has about its share of the rows, and of each label's rows.
+    """Assign whole clusters to splits so that each gets about its share of the rows, and of the rows of each label.
 
-    Greedy, after Sechidis et al. 2011 (On the stratification of multi-label data): clusters are placed from the
-    rarest label on, in random order but the large ones first, each into the split that lacks most rows of that label.
-    A label whose last clusters are as many as the splits without it goes to those that still have room. Without
-    labels all rows count as one label: each split is then within the largest cluster's size of its share (times the
-    number of other splits), and none is empty while there are as many clusters as splits.
+    Greedy, after Sechidis et al. 2011 (On the stratification of multi-label data). Clusters are placed from the rarest
+    label on, in random order but large ones first, each into the split that lacks the most rows of that label. If a
+    label has only as many clusters left as there are splits without it, these go to the splits among them that still
+    have room. Without labels, each split is within the largest cluster's size of its share (times the number of other
+    splits), and none is empty if there are at least as many clusters as splits.
 
     Args:
-        clusters: one number a row.
-        fractions: share of the rows for each split; together 1. The first takes what is equal otherwise.
-        seed: of the random order.
-        labels: one a row.
+        clusters: cluster number of each row.
+        fractions: share of the rows for each split, summing to 1. The first split wins ties.
+        seed: seed of the random order.
+        labels: label of each row.
 
     Returns:
-        the name of the split for each row.
+        the name of the split of each row.
     """
     labels = labels if labels is not None else [""] * len(clusters)
     members: dict[int, Counter[str]] = defaultdict(Counter)
     for cluster, label in zip(clusters, labels, strict=True):
         members[cluster][label] += 1
     label_rows = Counter(labels)
-    waiting = Counter(label for counts in members.values() for label in counts)  # clusters not yet placed
+    waiting = Counter(label for counts in members.values() for label in counts)  # clusters left to place
     rarest = {cluster: min(counts, key=lambda c: (waiting[c], c)) for cluster, counts in members.items()}
     sizes = {cluster: counts.total() for cluster, counts in members.items()}
     large = LARGE_CLUSTER * min(fractions.values()) * len(clusters)
     shuffled = np.random.default_rng(seed).permutation(list(members)).tolist()
-    # The counts in `waiting` fall while clusters are placed: the order is fixed before.
+    # `waiting` changes while clusters are placed, so the order is fixed beforehand
     order = {label: (number, label) for label, number in waiting.items()}
     shuffled.sort(key=lambda c: (order[rarest[c]], -sizes[c] if sizes[c] > large else 0))
 
-    held = {split: Counter() for split in fractions}
+    held: dict[str, Counter[str]] = {split: Counter() for split in fractions}
     rows = dict.fromkeys(fractions, 0)
     result = {}
     for cluster in shuffled:
@@ -146,10 +146,10 @@ def split_by_cluster(
 
 
 def fingerprint(rows: Iterable[dict[str, Any]]) -> str:
-    """sha256 that names a set of rows whatever their order.
+    """Return a sha256 that identifies a set of rows in any order.
 
-    Each row is hashed as canonical JSON (sorted keys, UTF-8, no spaces); the hash of the sorted row hashes is the
-    result, as hexadecimal digits. A repeated row counts.
+    Each row is hashed as canonical JSON (sorted keys, UTF-8, no spaces), and the sorted row hashes are hashed again;
+    the result is hexadecimal. Repeated rows count.
     """
     digests = []
     for row in rows:
@@ -159,20 +159,20 @@ def fingerprint(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _shingles(words: list[str], word_hashes: dict[str, int]) -> np.ndarray:
-    """The sorted distinct 5-grams of `words`, each hashed to 32 bits (not with `hash`, which differs by process)."""
+    """Return the sorted distinct 5-grams of `words`, each hashed to 32 bits (`hash` differs between processes)."""
     for word in words:
         if word not in word_hashes:
             word_hashes[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
     hashes = np.array([word_hashes[word] for word in words] or [0], dtype=np.uint64)
     width = min(SHINGLE_WORDS, len(hashes))
-    # A polynomial modulo 2**64 in an odd base (Knuth's, for Fibonacci hashing): word order counts.
+    # Polynomial hash modulo 2**64 in an odd base (Knuth's constant for Fibonacci hashing): word order counts
     powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(width, dtype=np.uint64)
     grams = np.lib.stride_tricks.sliding_window_view(hashes, width) @ powers
     return np.unique((grams >> np.uint64(32)).astype(np.uint32))
 
 
 def _number_shingles(shingles: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Hashes replaced by numbers from 0, and a false for each number: sets are then compared without sorting."""
+    """Replace hashes by numbers from 0, and return a False per number, to compare sets without sorting."""
     if not shingles:
         return [], np.zeros(0, dtype=bool)
     values, numbers = np.unique(np.concatenate(shingles), return_inverse=True)
@@ -181,7 +181,7 @@ def _number_shingles(shingles: list[np.ndarray]) -> tuple[list[np.ndarray], np.n
 
 
 def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
-    """The row numbers of each set of two or more equal rows."""
+    """Yield the row numbers of each group of two or more equal rows."""
     keys = np.ascontiguousarray(band).view(np.dtype((np.void, band.shape[1] * band.itemsize)))[:, 0]
     _, inverse, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.argsort(inverse, kind="stable")
@@ -198,7 +198,7 @@ def _join_bucket(
     threshold: float,
     parents: list[int],
 ) -> None:
-    """Join the texts of one bucket whose shingles are similar enough, one text against the rest at a time."""
+    """Join the texts of a bucket whose shingles are similar enough, comparing one text with the rest at a time."""
     columns = np.ascontiguousarray(low_bytes[bucket].T)
     joined = True
     for place, number in enumerate(bucket[:-1], 1):
@@ -214,7 +214,7 @@ def _join_bucket(
 
 
 def _jaccard(one: np.ndarray, others: list[np.ndarray], marks: np.ndarray) -> np.ndarray:
-    """Similarity of one set to each of the others. `marks`: all false, one place for each possible member."""
+    """Return the similarity of one set to each of the others. `marks` is all False, one per possible member."""
     if not others:
         return np.empty(0)
     lengths = np.array([len(other) for other in others])

@@ -1,7 +1,7 @@
 """Score a file of predictions and references.
 
-python -m utils.metrics --task qa --input_file predictions.jsonl
-python -m utils.metrics --task summarization --input_file summaries.jsonl --bertscore_model roberta-large
+python -m utils.metrics --task qa --input_file predictions.jsonl python -m utils.metrics --task summarization
+--input_file summaries.jsonl --bertscore_model roberta-large
 """
 
 import json
@@ -25,26 +25,26 @@ from utils.metrics.summaries import bert_scores, bert_statistics, summary_statis
 class MetricsArguments:
     """What to score, and how."""
 
-    task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Which metrics."})
-    input_file: str = field(metadata={"help": "jsonl with `prediction`, `reference` and, of summaries, `source`."})
-    use_stemmer: bool = field(default=False, metadata={"help": "Porter stemming in ROUGE."})
-    bertscore_model: str | None = field(default=None, metadata={"help": "Encoder for BERTScore; none: no BERTScore."})
-    bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; the known one by default."})
+    task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Selects the metrics."})
+    input_file: str = field(metadata={"help": "jsonl with `prediction`, `reference` and, for summaries, `source`."})
+    use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
+    bertscore_model: str | None = field(default=None, metadata={"help": "Encoder for BERTScore; omitted by default."})
+    bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; defaults to the recommended one."})
     seed: int = field(default=42, metadata={"help": "Seed of the bootstrap."})
 
     def __post_init__(self) -> None:
         if self.bertscore_layer and not self.bertscore_model:
             raise UserError("`bertscore_layer` is given without `bertscore_model`: give both.")
         if self.bertscore_model and self.task == "classification":
-            raise UserError("`bertscore_model` is given with `task` classification: it scores texts, leave it out.")
+            raise UserError("`bertscore_model` is given with `task` classification, but scores texts: omit it.")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print one JSON object: the metrics of the rows, each with its 95 % interval."""
+    """Print the metrics of the rows, each with its 95 % interval, as one JSON object."""
     with user_errors():
         args, _ = parse_recipe((MetricsArguments,), argv, description="Score a jsonl of predictions and references.")
         rows = read_rows(args.input_file, args.task)
-        results = {"rows": len(rows)}
+        results: dict[str, Any] = {"rows": len(rows)}
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
         weights = resampling_weights(len(rows), args.seed)
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments) -> dict[str, np.ndarray]:
-    """Every statistic of the task; of summaries with a `source` also what they invent and leave out."""
+    """Return all statistics of the task; for summaries with a `source` including hallucinations and omissions."""
     predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
     if args.task == "classification":
         return classification_statistics(predictions, references, sorted(set(references)))
@@ -66,13 +66,13 @@ def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments) -> dict[s
             statistics |= factuality_statistics(predictions, references, sources)
     if args.bertscore_model:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = (args.bertscore_model, args.bertscore_layer)
-        statistics |= bert_statistics(bert_scores(predictions, references, *model, device, batch_size=32))
+        scores = bert_scores(predictions, references, args.bertscore_model, args.bertscore_layer, device, 32)
+        statistics |= bert_statistics(scores)
     return statistics
 
 
 def read_rows(path: str, task: str) -> list[dict[str, Any]]:
-    """Read a jsonl. Errors name the file, line and key, never a value: the rows may be about patients."""
+    """Read a jsonl file. Errors name file, line and key, but never a value: the rows may be about patients."""
     try:
         text = Path(path).read_bytes().decode("utf-8").removeprefix("\ufeff")
     except OSError as error:
@@ -80,7 +80,7 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise UserError(f"`input_file` {path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
     types = (str, int) if task == "classification" else (str,)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028
         where = f"`input_file` {path}, line {number},"
         if not line.strip():
@@ -92,19 +92,19 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
         for key in ("prediction", "reference"):
             if not isinstance(row, dict) or key not in row:
                 keys = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise UserError(f"{where} has no `{key}`, only {keys}: write `prediction` and `reference`.")
+                raise UserError(f"{where} has no `{key}`, only {keys}: give `prediction` and `reference`.")
         read = ["prediction", "reference"] + ["source"] * (task == "summarization" and "source" in row)
         for key in read:
             if not isinstance(row[key], types):
                 allowed = " or ".join(t.__name__ for t in types)
                 raise UserError(f"{where} has a `{key}` of type {type(row[key]).__name__}: write {allowed}.")
         if not str(row["reference"]).strip():
-            raise UserError(f"{where} has an empty `reference`: nothing can be scored against it, delete the line.")
+            raise UserError(f"{where} has an empty `reference`, which cannot be scored: delete the line.")
         if task == "summarization" and rows and ("source" in row) != ("source" in rows[0]):
-            raise UserError(f"{where} differs from the first: write `source` in every line or in none.")
+            raise UserError(f"{where} differs from the first: give `source` in every line or in none.")
         rows.append(row)
     if not rows:
-        raise UserError(f"`input_file` {path} has no rows: write one object with `prediction`, `reference` a line.")
+        raise UserError(f"`input_file` {path} has no rows: write objects with `prediction` and `reference`.")
     return rows
 
 

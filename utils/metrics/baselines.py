@@ -1,4 +1,4 @@
-"""What a fine-tuned model has to beat: answers that need no neural network."""
+"""Baselines that a fine-tuned model has to beat, none of which needs a neural network."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import LinearSVC
 
-# Coefficients of a linear model, classes x features, in float64: 1.6 GB. A few thousand classes would need more.
-MOST_COEFFICIENTS = 200_000_000
+# Maximum coefficients of a linear model (classes x features), 1.6 GB in float64; reached with thousands of classes
+MAX_COEFFICIENTS = 200_000_000
 
 
 def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> list[str]:
-    """Answer each question as the most similar known one was answered (TF-IDF of words and pairs, cosine).
+    """Answer each question like the most similar known question (cosine of TF-IDF over words and word pairs).
 
     Args:
         known: questions of the training split.
         answers: their answers.
-        questions: what to answer.
+        questions: questions to answer.
     """
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(known))
@@ -28,9 +28,9 @@ def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Seq
 
 
 def class_vectorizer(labels: np.ndarray) -> TfidfVectorizer:
-    """TF-IDF of words and pairs for linear models, with fewer features where there are very many classes."""
-    most = MOST_COEFFICIENTS // len(np.unique(labels))
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=most)
+    """Return a TF-IDF vectorizer of words and word pairs for linear models, with fewer features for many classes."""
+    max_features = MAX_COEFFICIENTS // len(np.unique(labels))
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=max_features)
 
 
 def classification_baselines(
@@ -39,14 +39,15 @@ def classification_baselines(
     """Predict classes without a neural network.
 
     Args:
-        texts, labels: the training rows; labels int [rows].
-        new_texts: what to classify.
-        seed: of the random guesses and the solvers.
+        texts, labels: training rows; labels are int [rows].
+        new_texts: texts to classify.
+        seed: seed of the random guesses and the solvers.
 
     Returns:
-        labels int [new rows] by: `majority`, the most frequent class; `stratified_random`, guesses with the classes'
-        shares; `tfidf_svm` and `tfidf_logistic`, linear models on TF-IDF of words and pairs, each class weighted with
-        its inverse frequency, since macro F1 is what they are compared in (it wins on the rare classes).
+        labels, int [new rows], of `majority`, the most frequent class; `stratified_random`, random guesses in
+        proportion to the class frequencies; `tfidf_svm` and `tfidf_logistic`, linear models on TF-IDF of words and
+        word pairs. The linear models weight classes by inverse frequency, since they are compared by macro F1, which
+        rare classes decide.
     """
     vectorizer = class_vectorizer(labels)
     models = {

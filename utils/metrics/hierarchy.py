@@ -1,6 +1,7 @@
-"""Row statistics of paths in a tree of classes, for `utils.metrics`, and what a model of the tree has to beat."""
+"""Row statistics of paths in a class tree, and baselines for models of the tree."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.svm import LinearSVC
@@ -16,30 +17,28 @@ def hierarchy_statistics(
     tree: LabelTree,
     log_p: np.ndarray | None = None,
     shown: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
-    """Row statistics of predicted paths.
+) -> dict[str, Any]:
+    """Compute row statistics of predicted paths.
 
     Args:
         predictions: node on each level, int [rows, depth]; levels may contradict each other.
         references: leaf, int [rows].
         tree: the labels.
-        log_p: log-probabilities, or other scores, of all nodes, float [rows, nodes].
-        shown: levels of the prediction that were not held back, int [rows]; all by default. Only the hierarchical
-            metrics look at it.
+        log_p: log-probabilities or other scores of all nodes, float [rows, nodes].
+        shown: levels of the prediction that are shown, int [rows]; defaults to all. Affects only the hierarchical
+            metrics.
 
     Returns:
-        parent_accuracy, parent_macro_f1, child_accuracy, child_macro_f1: of each level of two, else of `level_1` and
-            so on.
-        path_accuracy: right on all levels.
-        inconsistent: share of rows whose nodes are no path of the tree.
-        hierarchical_precision, hierarchical_recall, hierarchical_f1: nodes on both the predicted and the true path,
-            among those of all predicted, of all true, and of both, without the root (Kiritchenko et al. 2005).
-        child_given_parent_accuracy: with `log_p`, share of rows whose leaf is the likeliest under the true parent;
-            among the rows where that parent has a choice, and left out where there is none.
+        parent_accuracy, parent_macro_f1, child_accuracy, child_macro_f1: for two levels; with more, `level_1` and so
+        on. path_accuracy: share of rows that are correct on all levels. inconsistent: share of rows whose nodes do not
+        form a path. hierarchical_precision, hierarchical_recall, hierarchical_f1: nodes common to the predicted and
+        the true path, relative to all predicted nodes, all true nodes, and both, without the root (Kiritchenko et al.
+        2005). child_given_parent_accuracy: with `log_p`, share of rows whose leaf is the most likely one under the
+        true parent, among rows whose true parent has several children; omitted if there are none.
     """
     true = tree.ancestors[references]
     right = predictions == true
-    statistics = {}
+    statistics: dict[str, Any] = {}
     for level, name in enumerate(tree.level_names):
         nodes = range(len(tree.levels[level]))
         found = classification_statistics(predictions[:, level].tolist(), true[:, level].tolist(), nodes)
@@ -69,19 +68,19 @@ def hierarchy_statistics(
 def hierarchical_baselines(
     texts: Sequence[str], labels: np.ndarray, new_texts: Sequence[str], tree: LabelTree, seed: int
 ) -> dict[str, np.ndarray]:
-    """Predict paths without a neural network, by linear models on TF-IDF of words and pairs, each class weighted with
-    its inverse frequency.
+    """Predict paths without a neural network: linear models on TF-IDF of words and word pairs, with classes weighted
+    by inverse frequency.
 
     Args:
-        texts, labels: the training rows; labels are leaves, int [rows].
-        new_texts: what to classify.
+        texts, labels: training rows; labels are leaves, int [rows].
+        new_texts: texts to classify.
         tree: the labels.
-        seed: of the solvers.
+        seed: seed of the solvers.
 
     Returns:
-        node on each level, int [new rows, depth], by: `tfidf_svm`, which predicts the leaf, and its ancestors follow;
-        `tfidf_svm_per_node`, a model for the first level and one for the children of each node, from the root down
-        (local classifier per parent node, Silla and Freitas 2011).
+        node on each level, int [new rows, depth], of `tfidf_svm`, which predicts the leaf and derives its ancestors,
+        and `tfidf_svm_per_node`, with one model for the first level and one for the children of each node, applied
+        from the root down (local classifier per parent node, Silla and Freitas 2011).
     """
     vectorizer = class_vectorizer(labels)
     known, new = vectorizer.fit_transform(texts), vectorizer.transform(new_texts)

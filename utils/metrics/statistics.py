@@ -1,23 +1,26 @@
-"""Numbers with confidence intervals.
+"""Metrics as sums over rows, so that confidence intervals are cheap.
 
-Every metric is a function of the sums of a few numbers a row (a mean: value and 1; BLEU: n-gram counts and lengths).
-So one matrix of bootstrap counts, `weights @ statistic`, gives the 95 % interval of every metric at once, and the same
-matrix on two systems gives the interval of their difference. A statistic is a float array [rows, columns].
+Every metric is a function of column sums over rows (a mean: value and 1; BLEU: n-gram counts and lengths). One matrix
+of bootstrap counts, `weights @ statistic`, therefore gives the 95 % interval of every metric, and the same matrix on
+two systems gives the interval of their difference. A statistic is a float array [rows, columns].
 
     python -m utils.metrics --task qa --input_file predictions.jsonl
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from scipy.sparse import csr_array, hstack
 
 from utils.arguments import UserError
+
+Labels = Sequence[Any] | np.ndarray
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 CLASS_METRICS = ("macro_f1", "weighted_f1", "macro_precision", "macro_recall", "weighted_precision", "matthews")
@@ -26,25 +29,25 @@ CLASS_METRICS = ("macro_f1", "weighted_f1", "macro_precision", "macro_recall", "
 def text_statistics(
     predictions: Sequence[str], references: Sequence[str], use_stemmer: bool = False
 ) -> dict[str, np.ndarray]:
-    """Row statistics of generated texts; an empty prediction scores 0.
+    """Compute row statistics of generated texts; an empty prediction scores 0.
 
     Args:
-        predictions, references: one text a row.
-        use_stemmer: Porter stemming in ROUGE. Off by default, as in the published MTS-Dialog scores.
+        predictions, references: one text per row.
+        use_stemmer: use Porter stemming in ROUGE. Off by default, as in the published MTS-Dialog scores.
 
     Returns:
-        rouge1, rouge2, rougeL, rougeLsum: F1 (Lin 2004), mean over rows; rougeLsum takes a line as a sentence.
-        bleu: corpus BLEU in 0..1 (Papineni et al. 2002): sacrebleu's default (13a, exp smoothing) / 100.
+        rouge1, rouge2, rougeL, rougeLsum: F1 (Lin 2004), mean over rows; rougeLsum treats lines as sentences.
+        bleu: corpus BLEU in 0..1 (Papineni et al. 2002), sacrebleu's default (13a, exp smoothing) / 100.
         length_ratio: words of all predictions / words of all references, split at white space.
-        repetition: share of a prediction's 4-grams of words and marks that it had before, mean over rows.
+        repetition: share of a prediction's 4-grams (words and punctuation) that occurred before in it, mean over rows.
     """
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer)
     line_scorer = RougeScorer(["rougeLsum"], use_stemmer)
-    bleu = BLEU(effective_order=True)  # changes no count, only silences the warning about single sentences
+    bleu = BLEU(effective_order=True)  # counts are unchanged; silences a warning about sentence scores
     rouge_rows, bleu_rows = [], []
     for prediction, reference in zip(predictions, references, strict=True):
         scores = scorer.score(reference, prediction)
-        # Without a line break ROUGE-Lsum is ROUGE-L: do not fill a second LCS table, half of the time.
+        # Without line breaks ROUGE-Lsum equals ROUGE-L, and skipping its LCS table halves the time
         lines = "\n" in prediction or "\n" in reference
         scores["rougeLsum"] = line_scorer.score(reference, prediction)["rougeLsum"] if lines else scores["rougeL"]
         rouge_rows.append([scores[name].fmeasure for name in ROUGE_TYPES])
@@ -60,42 +63,42 @@ def text_statistics(
     }
 
 
-def loss_statistics(nll: Sequence[float], tokens: Sequence[int]) -> dict[str, np.ndarray]:
-    """Mean token loss (nats) and perplexity, its exponential, from each row's summed loss and number of tokens."""
-    statistic = np.column_stack([nll, tokens]).astype(float)
+def loss_statistics(nll: ArrayLike, tokens: ArrayLike) -> dict[str, np.ndarray]:
+    """Return mean token loss (nats) and perplexity, its exponential, from summed losses and token counts per row."""
+    statistic = np.column_stack([np.asarray(nll), np.asarray(tokens)]).astype(float)
     return {"loss": statistic, "perplexity": statistic}
 
 
-def accuracy_statistics(correct: Sequence[bool], name: str = "accuracy") -> dict[str, np.ndarray]:
-    """Share of rows that are right, under any name that `reduce_sums` does not treat otherwise."""
+def accuracy_statistics(correct: ArrayLike, name: str = "accuracy") -> dict[str, np.ndarray]:
+    """Return the share of correct rows, under any name that has no other meaning in `reduce_sums`."""
     return {name: _mean(correct)}
 
 
 def classification_statistics(
-    predictions: Sequence[Any],
-    references: Sequence[Any],
-    labels: Sequence[Any],
-    groups: dict[str, Sequence] | None = None,
+    predictions: Labels,
+    references: Labels,
+    labels: Labels,
+    groups: Mapping[str, Labels] | None = None,
 ) -> dict[str, Any]:
-    """accuracy, F1, precision, recall and Matthews' correlation, from true positives, predicted and true rows of each
-    class: sparse arrays [rows, 3 x classes], since thousands of classes are allowed.
+    """Return accuracy, F1, precision, recall and Matthews correlation, from the true positives, predicted and true
+    rows of each class: sparse arrays [rows, 3 x classes], since there can be thousands of classes.
 
-    A macro mean is over those of `labels` that occur in references or predictions, as scikit-learn's
-    `f1_score(references, predictions, average="macro", labels=<those>)`; in a resample, over those that occur in it,
-    since a class that was not drawn says nothing. A prediction outside `labels` is wrong and is no class of its own.
-    The weighted recall is the accuracy. matthews: R_K of Gorodkin 2004, as scikit-learn's `matthews_corrcoef`.
+    A macro mean covers the `labels` that occur in references or predictions, as scikit-learn's `f1_score(references,
+    predictions, average="macro", labels=<those>)`; in a resample, only those that occur in it, since a class that was
+    not drawn carries no information. A prediction outside `labels` is wrong and not a class of its own. Weighted
+    recall equals accuracy. matthews: R_K of Gorodkin 2004, as scikit-learn's `matthews_corrcoef`.
 
     Args:
-        predictions, references: one label a row.
-        labels: the known ones.
-        groups: name -> some of the labels: adds `<name>_macro_f1`, the mean over these alone, where one occurs.
+        predictions, references: one label per row.
+        labels: the known labels.
+        groups: name -> some of the labels; adds `<name>_macro_f1`, the mean over those that occur, if any.
 
     Raises:
-        UserError: for a reference outside `labels`.
+        UserError: a reference is not in `labels`.
     """
     unknown = sorted(map(str, set(references) - set(labels)))
     if unknown:
-        raise UserError(f"{len(unknown)} labels are not among the {len(labels)} known ones: {unknown[:5]}.")
+        raise UserError(f"{len(unknown)} labels are not among the {len(labels)} known labels: {unknown[:5]}.")
     seen = {*references, *predictions}
     kept = [label for label in labels if label in seen]
     true, predicted = _one_hot(references, kept), _one_hot(predictions, kept)
@@ -111,26 +114,27 @@ def classification_statistics(
 
 
 def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
-    """Turn a statistic's sums over rows [..., columns] into the metric [...]; the name's end says which one.
+    """Turn a statistic's sums over rows [..., columns] into the metric [...]; the suffix of the name selects the
+    formula.
 
-    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. chrf: for n of 1 to 6 the prediction's, the
-    reference's and the common n-grams of characters. `CLASS_METRICS`: true positives, predicted and true rows, a
-    column a class each. perplexity: exp of a ratio. ece: correct - confidence, a column a bin, and rows. All others:
-    the ratio of the two columns, NaN where the second is 0.
+    bleu: correct 1-4-grams, all 1-4-grams, length, reference length. chrf: for n from 1 to 6, character n-grams of the
+    prediction, of the reference, and common ones. `CLASS_METRICS`: true positives, predicted and true rows, with one
+    column per class each. perplexity: exponential of a ratio. ece: correct - confidence, one column per bin, and rows.
+    All others: the ratio of two columns, NaN if the second is 0.
     """
     sums = np.asarray(sums, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if name.endswith("bleu"):
             correct, total, length, reference_length = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
             missed = correct == 0
-            # NIST smoothing: the first order without a match counts 1/2 match, the next 1/4, ...
+            # NIST smoothing: the first order without a match counts as 1/2 match, the next as 1/4, ...
             precision = np.where(missed, 0.5 ** np.cumsum(missed, axis=-1), correct) / total
             brevity = np.exp(np.minimum(0, 1 - reference_length / length))
             defined = correct.any(axis=-1) & total.all(axis=-1)
             return np.where(defined, brevity * np.exp(np.log(precision).mean(axis=-1)), 0.0)
         if name.endswith("chrf"):
             predicted, of_reference, common = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
-            defined = (predicted > 0) & (of_reference > 0)  # texts may be shorter than n
+            defined = (predicted > 0) & (of_reference > 0)  # texts can be shorter than n
             precision, recall = (
                 np.where(defined, common / total, 0).sum(axis=-1) / defined.sum(axis=-1)
                 for total in (predicted, of_reference)
@@ -145,17 +149,18 @@ def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
 
 
 def four_grams(text: str) -> Counter:
-    """Count the runs of four words or marks of a text; marks too, since "!!!!!!!!" is a loop."""
+    """Count the 4-grams of words and punctuation of a text; punctuation counts, since "!!!!!!!!" is a loop."""
     tokens = re.findall(r"\w+|[^\w\s]", text.lower())
     return Counter(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))
 
 
-def _mean(values: Sequence[float]) -> np.ndarray:
-    return np.column_stack([np.asarray(values, dtype=float), np.ones(len(values))])
+def _mean(values: ArrayLike) -> np.ndarray:
+    column = np.asarray(values, dtype=float)
+    return np.column_stack([column, np.ones(len(column))])
 
 
-def _one_hot(values: Sequence[Any], labels: Sequence[Any]) -> csr_array:
-    """[rows, labels], a row of zeros for a value that is none of the labels."""
+def _one_hot(values: Labels, labels: Labels) -> csr_array:
+    """Return a one-hot array [rows, labels]; values that are not among the labels give a row of zeros."""
     index = {label: i for i, label in enumerate(labels)}
     cells = [(row, index[value]) for row, value in enumerate(values) if value in index]
     rows, columns = zip(*cells, strict=True) if cells else ((), ())

@@ -1,6 +1,6 @@
-"""Row statistics of summaries, for `utils.metrics`, and what a model has to beat.
+"""Row statistics of summaries, and baselines.
 
-No number here sees an invented dose: `utils.factuality` looks for that.
+None of these metrics notices an invented dose; `utils.factuality` does.
 """
 
 import re
@@ -20,7 +20,7 @@ from utils.metrics.statistics import text_statistics
 
 LONGEST_NGRAM = 4
 CHRF_ORDER = 6
-BERTSCORE_ROWS = 256  # at once: their texts' vectors take about 300 MB with 1,024 values a token
+BERTSCORE_ROWS = 256  # rows per block: their token vectors take about 300 MB at a hidden size of 1,024
 
 
 def summary_statistics(
@@ -29,19 +29,18 @@ def summary_statistics(
     sources: Sequence[str] | None = None,
     use_stemmer: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Row statistics of summaries.
+    """Compute row statistics of summaries.
 
     Args:
-        predictions, references: one summary a row.
-        sources: what was summarized; without it `compression` and the novel n-grams are left out.
-        use_stemmer: Porter stemming in ROUGE.
+        predictions, references: one summary per row.
+        sources: the summarized texts; required for `compression` and the novel n-grams.
+        use_stemmer: use Porter stemming in ROUGE.
 
     Returns:
-        all of `text_statistics`.
-        chrf: corpus chrF in 0..1 (Popovic 2015): sacrebleu's default (characters, order 6, beta 2) / 100.
-        compression: words of all sources / words of all summaries (Grusky et al. 2018), split at white space.
-        novel_1gram .. novel_4gram: share of the n-grams of all summaries that do not stand in their source (See et
-            al. 2017), of words in lower case. No direction is better: the share of the references is the measure.
+        all of `text_statistics`. chrf: corpus chrF in 0..1 (Popovic 2015), sacrebleu's default (characters, order 6,
+        beta 2) / 100. compression: words of all sources / words of all summaries (Grusky et al. 2018), split at white
+        space. novel_1gram .. novel_4gram: share of the n-grams (lowercase words) of all summaries that are not in
+        their source (See et al. 2017). Neither direction is better; compare with the share of the references.
     """
     statistics = text_statistics(predictions, references, use_stemmer)
     statistics["chrf"] = np.array(
@@ -51,7 +50,7 @@ def summary_statistics(
 
 
 def source_statistics(summaries: Sequence[str], sources: Sequence[str]) -> dict[str, np.ndarray]:
-    """compression and novel_1gram .. novel_4gram of `summary_statistics`, also of references."""
+    """Compute `compression` and `novel_1gram` .. `novel_4gram` of `summary_statistics`, also for references."""
     lengths = [(len(source.split()), len(text.split())) for text, source in zip(summaries, sources, strict=True)]
     novel = np.zeros((len(summaries), LONGEST_NGRAM, 2))
     for row, (text, source) in enumerate(zip(summaries, sources, strict=True)):
@@ -67,14 +66,14 @@ def source_statistics(summaries: Sequence[str], sources: Sequence[str]) -> dict[
 
 
 def summary_baselines(sources: Sequence[str], references_of_train: Sequence[str]) -> dict[str, list[str]]:
-    """Summaries that need no model.
+    """Return summaries that need no model.
 
     Returns:
-        lead: the first words of each source, as many as a training summary has on average (at least one).
-        copy: the whole source.
+        lead: the first words of each source, as many as an average training summary has (at least one).
+        copy: the full source.
     """
     words = max(1, round(float(np.mean([len(text.split()) for text in references_of_train]))))
-    lead = re.compile(rf"\s*(?:\S+\s+){{0,{words - 1}}}\S+")  # the line breaks between the words stay
+    lead = re.compile(rf"\s*(?:\S+\s+){{0,{words - 1}}}\S+")  # keeps line breaks between words
     found = [lead.match(source) for source in sources]
     return {"lead": [match.group() if match else "" for match in found], "copy": list(sources)}
 
@@ -87,19 +86,20 @@ def bert_scores(
     device: torch.device | str,
     batch_size: int,
 ) -> np.ndarray:
-    """BERTScore (Zhang et al. 2020), without idf weights and without rescaling.
+    """Compute BERTScore (Zhang et al. 2020) without idf weights and without rescaling.
 
-    Each token's vector is matched with the most similar one of the other text, by cosine; precision is the mean over
-    the prediction's tokens, recall over the reference's. [CLS] and [SEP] may be matched but do not count. Equal to the
-    package bert-score 0.3.13 (2023) asked row by row; that fails on an empty text with this transformers version, and
-    in a batch its padding hides negative similarities. Numbers of different models or layers cannot be compared.
+    Each token vector is matched with the most similar one of the other text by cosine; precision is the mean over
+    prediction tokens, recall over reference tokens. [CLS] and [SEP] can be matched but do not count. Equals the
+    package bert-score 0.3.13 (2023) applied row by row; with this transformers version the package fails on an empty
+    text, and its padding hides negative similarities in a batch. Scores of different models or layers are not
+    comparable.
 
     Args:
-        predictions, references: one text a row. A text is encoded once for neighbouring rows with it: ask for several
-            systems in one call. Tokens beyond what the model takes are cut; an empty text scores 0.
+        predictions, references: one text per row. A text shared by neighbouring rows is encoded once, so score several
+            systems in one call. Tokens beyond the model's maximum are cut; an empty text scores 0.
         model_name_or_path, num_layers: as for `check_bertscore_model`.
-        device: where to compute.
-        batch_size: texts a forward pass.
+        device: device to compute on.
+        batch_size: texts per forward pass.
 
     Returns:
         precision, recall and F1, float [rows, 3].
@@ -109,7 +109,7 @@ def bert_scores(
     """
     layers, name = check_bertscore_model(model_name_or_path, num_layers)
     tokenizer, model = _load_encoder(model_name_or_path, layers)
-    model = model.to(device).eval()
+    model = model.to(device).eval()  # type: ignore[arg-type]  # the decorator of `to` hides `self`
     results = []
     blocks = batches_by_length([len(reference) for reference in references], BERTSCORE_ROWS)
     for rows in progress(blocks, f"BERTScore, {name}"):
@@ -127,8 +127,8 @@ def add_bert_scores(
     device: torch.device | str,
     batch_size: int,
 ) -> None:
-    """Add the `bert_scores` of each system's `prediction` to its outputs, all in one call of `bert_scores`, whose
-    arguments these are."""
+    """Add `bert_scores` to the outputs of each system with a `prediction`, with one call of `bert_scores`, which
+    explains the arguments."""
     written = {name: own["prediction"] for name, own in outputs.items() if "prediction" in own}
     every = [text for texts in written.values() for text in texts]
     scores = bert_scores(every, list(references) * len(written), model_name_or_path, num_layers, device, batch_size)
@@ -137,21 +137,21 @@ def add_bert_scores(
 
 
 def bert_statistics(scores: np.ndarray) -> dict[str, np.ndarray]:
-    """bertscore_precision, bertscore_recall, bertscore_f1: means over rows of what `bert_scores` returns."""
+    """Return bertscore_precision, bertscore_recall and bertscore_f1, means over rows of `bert_scores`."""
     names = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
     return {name: np.column_stack([scores[:, i], np.ones(len(scores))]) for i, name in enumerate(names)}
 
 
 def _load_encoder(name: str, layers: int) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     config = AutoConfig.from_pretrained(name)
-    # bert-score gives RoBERTa's first word the space that it has inside a text
+    # bert-score encodes RoBERTa's first word as if a space preceded it
     options = {"add_prefix_space": True} if config.model_type == "roberta" else {}
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    if tokenizer.model_max_length > 100_000:  # DeBERTa's tokenizer says "no limit"
+    if tokenizer.model_max_length > 100_000:  # DeBERTa's tokenizer reports no limit
         tokenizer.model_max_length = config.max_position_embeddings
-    config.num_hidden_layers = layers  # the layers above are not even loaded
+    config.num_hidden_layers = layers  # layers above are not loaded
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # about the layers and heads that are left out
+    logging.set_verbosity_error()  # hide warnings about the unused layers and heads
     model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
     logging.set_verbosity(verbosity)
     return tokenizer, model
@@ -161,7 +161,7 @@ def _load_encoder(name: str, layers: int) -> tuple[PreTrainedTokenizerBase, PreT
 def _token_vectors(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, batch_size: int
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """For each text the unit vectors of its tokens [tokens, hidden size], and which of them count [tokens]."""
+    """Return for each text the unit vectors of its tokens [tokens, hidden size], and which of them count [tokens]."""
     special = torch.tensor([i for i in (tokenizer.cls_token_id, tokenizer.sep_token_id) if i is not None])
     vectors = {}
     for start in range(0, len(texts), batch_size):
@@ -179,7 +179,7 @@ def _token_vectors(
 def _greedy_match(
     prediction: torch.Tensor, predicted: torch.Tensor, reference: torch.Tensor, referred: torch.Tensor
 ) -> tuple[float, float, float]:
-    """Precision, recall and F1 of two texts, from what `_token_vectors` says of each."""
+    """Return precision, recall and F1 of two texts, from the results of `_token_vectors` for each."""
     if not predicted.any() or not referred.any():
         return 0.0, 0.0, 0.0
     similarity = prediction @ reference.T
@@ -189,8 +189,8 @@ def _greedy_match(
 
 
 def _chrf_counts(prediction: str, reference: str) -> list[int]:
-    """Character n-grams of the prediction (0 where the reference is too short to have any), of the reference, and
-    common ones, for n of 1 to 6: as sacrebleu counts them."""
+    """Count character n-grams of the prediction (0 if the reference is too short to have any), of the reference, and
+    common ones, for n from 1 to 6, as sacrebleu does."""
     counts = []
     pairs = zip(*(extract_all_char_ngrams(text, CHRF_ORDER) for text in (prediction, reference)), strict=True)
     for ours, theirs in pairs:
