@@ -56,7 +56,10 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
         for key, value in results.items()
         if key.startswith("data_") and is_number(value) and (zeros or value)
     ]
-    return paragraphs(splits and table(["split", "rows", "sha256"], splits), steps and table(["data", "value"], steps))
+    return paragraphs(
+        table(["split", "rows", "sha256"], splits) if splits else None,
+        table(["data", "value"], steps) if steps else None,
+    )
 
 
 def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
