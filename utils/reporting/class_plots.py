@@ -196,7 +196,7 @@ def plot_tree(analysis: dict[str, Any], path: Path) -> bool:
     pairs = zip(counts, totals, strict=True)
     numbers = ", ".join(f"{total:,}" if n == total else f"{n} of {total:,}" for n, total in pairs)
     axes.set_title(f"Error rate of {which}\nclasses on each level: {numbers}", fontsize=11)
-    key = "error rate (1 - recall), of the number of test rows; line width: square root of the test rows"
+    key = "error rate (1 - recall) and number of test rows; line width grows with the square root of the test rows"
     figure.colorbar(ScalarMappable(cmap=BLUE_TO_RED), ax=axes, location="bottom", label=key,
                     format=PercentFormatter(1), fraction=0.25 / (0.23 * lines + 1.7), aspect=40, pad=0.01)  # fmt: skip
     return save(figure, path)

@@ -56,6 +56,7 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
     """
     scored = [row for row in analysis["classes"] if row["f1"] is not None]
     worst = sorted(scored, key=lambda row: (row["f1"], -row["support"]))[:10]
+    all_classes = f"The {len(worst)} classes with the lowest F1; `per_class.csv` has all {len(analysis['classes'])}."
     numbers = ("train_rows", "support", "precision", "recall")
     classes = [[row["label"], *(format_number(row[n]) for n in numbers), with_interval(row, "f1")] for row in worst]
     pairs = [
@@ -72,7 +73,7 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
     return {
         "Classes": paragraphs(
             table(["class", "training rows", "test rows", "precision", "recall", "F1"], classes),
-            f"The {len(worst)} classes with the lowest F1. `per_class.csv` has all {len(analysis['classes'])}.",
+            all_classes if len(worst) < len(analysis["classes"]) else None,
         ),
         "Most confused": paragraphs(
             table(pairs_header, pairs) if pairs else "The model made no errors on the test rows.",

@@ -19,6 +19,8 @@ METRICS = {
     "child_given_parent_accuracy": ("child accuracy given the true parent", "higher"),
     "parent_ece": ("parent expected calibration error", "lower"),
     "child_ece": ("child expected calibration error", "lower"),
+    "parent_brier": ("parent Brier score", "lower"), "child_brier": ("child Brier score", "lower"),
+    "parent_loss": ("parent loss", "lower"), "child_loss": ("child loss", "lower"),
     "macro_f1": ("macro F1", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
     "many_shot_macro_f1": ("macro F1, over 100 training rows", "higher"),
@@ -78,8 +80,8 @@ FINDINGS = (
 )  # fmt: skip
 NOVEL = ("novel_1gram", "novel_2gram", "novel_3gram", "novel_4gram")
 TABLE_ONLY = (
-    "loss", "length_ratio", "finished", "coverage", "shown_to_parent", "shown_to_child", "compression",
-    *NOVEL, *FINDINGS,
+    "loss", "parent_loss", "child_loss", "length_ratio", "finished", "coverage", "shown_to_parent", "shown_to_child",
+    "compression", *NOVEL, *FINDINGS,
 )  # fmt: skip
 NOTES = {
     "omission": "Omission is the share of the reference's content that the summary lacks or contradicts. "

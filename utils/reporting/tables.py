@@ -172,13 +172,14 @@ def summary(results: dict[str, Any]) -> str:
             verdict = "not clearly different from"
         name = "the base model" if prefix == "base_test_" else f"the best baseline, {others[prefix]},"
         span = _interval(interval, "+") or "no interval"
-        text += f"; {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
+        text += f". It is {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
     before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
     if before and after and metric != "perplexity":
         text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
     if is_number(results.get("test_omission")) and is_number(results.get("test_any_hallucination")):
-        text += f". Its summaries omit {with_interval(results, 'test_omission')} of the content of the references; "
-        text += f"{with_interval(results, 'test_any_hallucination')} of them contain a hallucination"
+        omission, hallucinated = (with_interval(results, f"test_{name}") for name in ("omission", "any_hallucination"))
+        text += f". Its summaries omit a share of {omission} of the reference content"
+        text += f"; a share of {hallucinated} of them contains a hallucination"
     return f"{text}. Brackets show 95% bootstrap intervals."
 
 
@@ -217,7 +218,7 @@ def _share_of_split(results: dict[str, Any], key: str) -> str:
 
 
 def _p_value(p: float | None) -> str:
-    return "" if not is_number(p) else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    return "" if not is_number(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
