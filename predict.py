@@ -14,6 +14,7 @@ Not a medical device: answers may be wrong. For research and teaching.
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.data.files import read_rows
 from utils.inference import Predictor
-from utils.retrieval import MAX_PASSAGES, add_passages, cite, read_corpus
+from utils.retrieval import MAX_PASSAGES, Passage, add_passages, cite, read_corpus
 from utils.seq2seq import position_limit
 
 
@@ -56,13 +57,13 @@ class PredictArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the base model."})
 
 
-def read_inputs(args: PredictArguments, columns: dict[str, str | None]) -> list[dict[str, Any]]:
+def read_inputs(args: PredictArguments, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the input rows. They must have the columns that the model was trained on."""
-    if bool(args.text) == bool(args.input_file):
-        raise UserError("give `--text` or `--input_file`, and not both.")
-    main_column = columns.get("text") or columns.get("question")
-    if args.text:
+    main_column = columns.get("text") or columns["question"]
+    if args.text and not args.input_file:
         return [{main_column: args.text}]
+    if not args.input_file or args.text:
+        raise UserError("give `--text` or `--input_file`, and not both.")
     rows = []
     for number, row in read_rows(args.input_file):
         for column in (main_column, columns.get("context")):
@@ -77,6 +78,7 @@ def read_inputs(args: PredictArguments, columns: dict[str, str | None]) -> list[
 
 
 def first(probabilities: dict[str, float], top_k: int) -> dict[str, float]:
+    """Return the first `top_k` items."""
     return dict(list(probabilities.items())[:top_k])
 
 
@@ -96,14 +98,14 @@ def main(args: PredictArguments) -> None:
         predictor.task["generation"]["max_new_tokens"] = args.max_new_tokens
     retriever = read_corpus(args.corpus_file, predictor.task) if args.corpus_file is not None else None
     rows = read_inputs(args, predictor.task["columns"])
-    asked, passages = rows, [[] for _ in rows]
+    inputs, passages = rows, [list[Passage]() for _ in rows]
     if retriever:
-        asked, passages = add_passages(rows, retriever, MAX_PASSAGES, predictor.tokenizer, predictor.task)
+        inputs, passages = add_passages(rows, retriever, MAX_PASSAGES, predictor.tokenizer, predictor.task)
     try:
         output = Path(args.output_file).open("w", encoding="utf-8") if args.output_file else sys.stdout
     except OSError as error:
         raise UserError(f"`output_file` {args.output_file} cannot be written ({error.strerror}).") from error
-    for row, answer, own in zip(rows, predictor(asked, args.batch_size), passages, strict=True):
+    for row, answer, own in zip(rows, predictor(inputs, args.batch_size), passages, strict=True):
         if retriever:
             answer |= cite(answer["prediction"], own)
         if isinstance(answer.get("probabilities"), dict):

@@ -1,4 +1,4 @@
-"""One `Predictor` for whatever a run has saved: from a folder or from the Hub, for the command line and for Python."""
+"""`Predictor`, which loads any finished run, from a folder or the Hub, and predicts rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ AUTO_CLASSES = {
 
 
 class Predictor:
-    """A model that a run has saved, ready for many texts.
+    """The model of a finished run, ready to predict.
 
     Example:
         >>> Predictor.from_pretrained("outputs/quickstart-qa")(["What is ataxia?"])
@@ -75,23 +75,24 @@ class Predictor:
     def from_pretrained(
         cls, model: str, revision: str | None = None, base_model: str | None = None, trust_remote_code: bool = False
     ) -> "Predictor":
-        """Load a run's output folder, or the Hub repository it was pushed to.
+        """Load the output folder of a run, or the Hub repository that it was pushed to.
 
         Args:
             model: folder or Hub id.
             revision: commit, tag or branch on the Hub.
-            base_model: where the base model is, if it is not where training found it.
+            base_model: location of the base model, if it has moved since training.
             trust_remote_code: run code that comes with the base model.
 
         Raises:
-            UserError: neither a folder nor a repository of this project's runs, or its base model is not there.
+            UserError: `model` is neither a folder nor a repository of a finished run, or its base model cannot be
+                loaded.
         """
         folder = Path(model) if Path(model).is_dir() else _download(model, revision)
         if not (folder / "task.json").exists():
-            raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a run that has ended.")
+            raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a finished run.")
         task = upgrade_task(json.loads((folder / "task.json").read_text(encoding="utf-8")))
         if task["task"] not in AUTO_CLASSES:
-            raise UserError(f"`model` {model} is of task {task['task']}: known are {', '.join(AUTO_CLASSES)}.")
+            raise UserError(f"`model` {model} has task {task['task']}: give a run of {', '.join(AUTO_CLASSES)}.")
         quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
         is_adapter = (folder / "adapter_config.json").exists()
         source = (base_model or task["base_model"]) if is_adapter else str(folder)
@@ -110,7 +111,7 @@ class Predictor:
             )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"base model `{source}` cannot be loaded: {reason}; or give `--base_model`.") from error
+            raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if "heads" in task:
             loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
@@ -120,50 +121,53 @@ class Predictor:
             half = "heads" not in task and loaded.dtype != torch.float32
             loaded = PeftModel.from_pretrained(loaded, folder)
             if task["task"] != "qa" and not quantization and not half:
-                # no adapter to compute; quantized weights would be rounded anew, half ones too, to other words
+                # merged is faster, but rounding quantized or half-precision weights would change answers
                 loaded = loaded.merge_and_unload()
         linear = folder / "linear.safetensors"
         return cls(loaded.eval(), tokenizer, task, load_file(linear) if linear.exists() else None)
 
-    def __call__(self, inputs: list[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
-        """Answer questions, classify or summarize texts, whichever the model was trained for.
+    def __call__(self, inputs: Sequence[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
+        """Answer questions, classify texts or summarize texts, depending on the task of the model.
 
         Args:
             inputs: texts, or rows with the columns that training had.
-            batch_size: rows a batch.
+            batch_size: maximum rows per batch.
 
         Returns:
-            one dict a row, in order. Questions: `prediction`, `finished` (the answer ended by itself) and `confidence`
-            (mean probability of its tokens; `confidence` of `task.json` says what that is worth); rows with options
-            get the likeliest of them, as in the evaluation: `prediction`, `option` (its index) and `probabilities`.
-            Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (too unsure for the error
-            rate that the recipe's `max_risk` allows), `cut` (the model saw a part of the text), and `probabilities`,
-            by class, the likeliest first. Classes in a tree: `prediction` and `confidence` are lists, a level each
-            from the root down, of the likeliest leaf's path; `shown` says how many of its levels are sure enough, 0 is
-            for a person; `probabilities` are a list of dicts, a level each. Summaries: `prediction`, `finished`,
-            `cut`, and `hallucinations`, what it says that the text does not, as far as `find_hallucinations` sees.
+            one dict per row, in order.
+
+            - Questions: `prediction`, `finished` (the answer was not cut off) and `confidence`, the geometric mean of
+              the probabilities of its tokens; `confidence` in `task.json` tells how well it predicts the score. If
+              every row has options: the most likely one as `prediction`, its index as `option`, and `probabilities`.
+            - Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (the confidence is below
+              the threshold for the recipe's `max_risk`), `cut` (the model read only part of the text) and
+              `probabilities` by class, in descending order.
+            - Classes in a tree: `prediction` and `confidence` are lists with one value per level from the root down,
+              for the path to the most likely leaf. `shown` is the number of levels that are confident enough; 0 means
+              that a person should decide. `probabilities` is a list with one dict per level; `cut` as above.
+            - Summaries: `prediction`, `finished`, `cut`, and `hallucinations`, what `find_hallucinations` finds.
         """
         if not inputs:
             return []
         task, columns = self.task, self.task["columns"]
         main_column = columns["question" if task["task"] == "qa" else "text"]
-        rows = [{main_column: row} if isinstance(row, str) else row for row in inputs]
+        rows: list[Mapping[str, Any]] = [{main_column: row} if isinstance(row, str) else row for row in inputs]
         if task["task"] == "summarization":
             return self._summarize(rows, batch_size)
         if task["task"] != "qa":
             return self._classify(rows, batch_size)
         prompts = [build_prompt(self.tokenizer, task, row) for row in rows]
         if columns["options"] and all(row.get(columns["options"]) for row in rows):
-            return self._choose(prompts, [row[columns["options"]] for row in rows], batch_size)
+            return self._choose(prompts, [list(row[columns["options"]]) for row in rows], batch_size)
         ids, _ = tokenize_pairs(self.tokenizer, prompts, None, task["chat"])
         ids, _, _ = truncate_pairs(ids, None, task["max_length"])
         texts, finished = generate_answers(
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )
-        sure = answer_confidence(self.model, self.tokenizer, task, prompts, texts, finished, batch_size, None)
+        confidence = answer_confidence(self.model, self.tokenizer, task, prompts, texts, finished, batch_size, None)
         return [
             {"prediction": text, "finished": end, "confidence": p}
-            for text, end, p in zip(texts, finished, sure.tolist(), strict=True)
+            for text, end, p in zip(texts, finished, confidence.tolist(), strict=True)
         ]
 
     def _summarize(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
@@ -179,9 +183,9 @@ class Predictor:
         task = self.task
         texts = [fill_template(task["text_template"], task["columns"], row, "text_template") for row in rows]
         ids, cut = encode_texts(self.tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
-        # a machine without bfloat16 computes in float32, which is nearly the same and faster there
-        slow = task["dtype"] == "float32" and not has_bfloat16(self.model.device)
-        autocast = None if slow else task["autocast"]
+        # a device without bfloat16 computes faster in float32, with nearly the same results
+        in_float32 = task["dtype"] == "float32" and not has_bfloat16(self.model.device)
+        autocast = None if in_float32 else task["autocast"]
         logits = predict_logits(self.model, ids, self.tokenizer.pad_token_id, task["max_length"], batch_size, autocast)
         tree = LabelTree.from_dict(task["tree"]) if "tree" in task else None
         if tree:
@@ -193,17 +197,17 @@ class Predictor:
         if tree:
             return self._paths(sum_to_parents(logits / task["temperature"], tree), tree, cut)
         threshold = task["abstention"]["threshold"]
+        ranked = _ranked(softmax(logits, task["temperature"]), task["labels"])
         return [
             {
-                "prediction": next(iter(found)),
-                "confidence": next(iter(found.values())),
-                "abstained": threshold is None or next(iter(found.values())) < threshold,
+                "prediction": prediction,
+                "confidence": confidence,
+                "abstained": threshold is None or confidence < threshold,
                 "cut": was_cut,
-                "probabilities": found,
+                "probabilities": by_class,
             }
-            for found, was_cut in zip(
-                _likeliest_first(softmax(logits, task["temperature"]), task["labels"]), cut, strict=True
-            )
+            for by_class, was_cut in zip(ranked, cut, strict=True)
+            for prediction, confidence in [next(iter(by_class.items()))]
         ]
 
     def _paths(self, log_p: np.ndarray, tree: LabelTree, cut: list[bool]) -> list[dict[str, Any]]:
@@ -211,17 +215,14 @@ class Predictor:
         paths = tree.ancestor_columns[expand_predictions(log_p, tree)[:, -1]]
         confidence = np.exp(np.take_along_axis(log_p, paths, axis=1)).tolist()
         shown = abstain_to_parent(log_p, tree, thresholds).tolist()
-        levels = [
-            _likeliest_first(np.exp(log_p[:, columns]), names)
-            for columns, names in zip(tree.columns, tree.levels, strict=True)
-        ]
+        ranked = [_ranked(np.exp(log_p[:, nodes]), tree.levels[i]) for i, nodes in enumerate(tree.columns)]
         return [
             {
                 "prediction": tree.path(path[-1] - tree.columns[-1].start),
                 "confidence": confidence[row],
                 "shown": shown[row],
                 "cut": cut[row],
-                "probabilities": [found[row] for found in levels],
+                "probabilities": [level[row] for level in ranked],
             }
             for row, path in enumerate(paths.tolist())
         ]
@@ -229,31 +230,30 @@ class Predictor:
     def _choose(self, prompts: list[str], options: list[list[str]], batch_size: int) -> list[dict[str, Any]]:
         results = []
         scores = score_options(self.model, self.tokenizer, prompts, options, self.task, batch_size, None)
-        for row, row_scores in zip(options, scores, strict=True):
-            logits = row_scores[: len(row), 0]
-            probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-            best = int(logits.argmax())
-            results.append(
-                {"prediction": option_answers(row)[best], "option": best, "probabilities": probabilities.tolist()}
-            )
+        for texts, row_scores in zip(options, scores, strict=True):
+            probabilities = softmax(row_scores[: len(texts), 0])
+            best = int(probabilities.argmax())
+            prediction = option_answers(texts)[best]
+            results.append({"prediction": prediction, "option": best, "probabilities": probabilities.tolist()})
         return results
 
 
 def upgrade_task(task: dict[str, Any]) -> dict[str, Any]:
-    """A `task.json` of an earlier version with the names of this one."""
+    """Return a `task.json` of an earlier version with the current names."""
     task = {{"blend": "ensemble", "max_windows": "max_chunks"}.get(key, key): value for key, value in task.items()}
     if task.get("long_texts") == "windows":
         task["long_texts"] = "chunks"
     return task
 
 
-def _likeliest_first(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, float]]:
-    order = np.argsort(-probabilities, axis=1, kind="stable").tolist()
-    return [{names[i]: row[i] for i in own} for row, own in zip(probabilities.tolist(), order, strict=True)]
+def _ranked(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, float]]:
+    """Return name -> probability for each row of float [rows, names], in descending order."""
+    orders = np.argsort(-probabilities, axis=1, kind="stable").tolist()
+    return [{names[i]: row[i] for i in order} for row, order in zip(probabilities.tolist(), orders, strict=True)]
 
 
 def _download(model: str, revision: str | None) -> Path:
-    """Fetch a run's files from the Hub; what a run never pushes is not asked for."""
+    """Download the files of a run from the Hub, without its plots."""
     try:
         return Path(snapshot_download(model, revision=revision, ignore_patterns=["plots/*"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:

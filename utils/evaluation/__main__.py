@@ -1,9 +1,9 @@
-"""Remake the results, tables, plots, report and card of a finished run, without a model or a GPU.
+"""Recompute the results, tables, plots, report and card of a finished run, without a model or a GPU.
 
     python -m utils.evaluation --output_dir outputs/quickstart-qa
 
-reads `task.json` and what the run kept in `_private/`. The numbers equal those of the run to the last digit; use it
-after a change to a metric, an interval, the report or the card.
+reads `task.json` and the outputs in `_private/`. The numbers equal those of the run to the last digit. Use it after a
+change to a metric, an interval, the report or the card.
 """
 
 from dataclasses import dataclass, field
@@ -40,8 +40,8 @@ def main(args: EvaluationArguments) -> None:
         raise UserError(f"`output_dir` {output_dir} has no task.json: give the folder of a finished run.")
     evaluate, write_report = TASKS[task["task"]]
     saved = load_outputs(output_dir)
-    found, files = evaluate(saved["rows"], saved["outputs"], task)
-    results = saved["measured"] | found
+    metrics, files = evaluate(saved["rows"], saved["outputs"], task)
+    results = saved["measured"] | metrics
     write_results(output_dir, task, results, files)
     if files:  # a run with `evaluate_test: false` has no report
         card, path = write_card(output_dir, saved["repo_id"]), write_report(output_dir)

@@ -1,4 +1,4 @@
-"""What a causal language model says of each row: the likelihood of the expert's answer, and an answer of its own."""
+"""The outputs of a causal language model for each row: the likelihood of the expert's answer and its own answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,23 +21,24 @@ def predict_answers(
     most_answers: int | None = None,
     with_confidence: bool = True,
 ) -> dict[str, Any]:
-    """Score and answer rows.
+    """Score the experts' answers, generate answers and score the options.
 
     Args:
         model: on its device.
         tokenizer: of that model.
-        rows: `source` (the user's turn) and `reference` (the expert's answer), one of each a row; with multiple choice
-            also `options`, and `shuffled_source` and `shuffled_options`, the same with the options in another order.
+        rows: column -> one value per row: `source` (the user's turn) and `reference` (the expert's answer). Multiple
+            choice adds `options`, and `shuffled_source` and `shuffled_options` with the options in another order.
         task: the content of `task.json`.
         batch_size: maximum rows per forward pass.
-        name: of the progress bars.
-        most_answers: answer the first rows alone; None answers all, 0 none.
-        with_confidence: whether to measure how likely the model finds its own answers.
+        name: start of the progress bars' names.
+        most_answers: number of rows to answer, from the first on; None answers all.
+        with_confidence: whether to measure the confidence of the answers.
 
     Returns:
-        `nll` (nats, summed over the tokens of the reference) and `tokens` (their number), arrays [rows]; unless
-        `most_answers` is 0, `prediction` and `finished` (the answer ended by itself), lists, `confidence` [answers];
-        and, where options are there and every row is answered, `option_scores` and `shuffled_option_scores`.
+        `nll`, float [rows], in nats, summed over the tokens of the reference, and `tokens`, int [rows], their number.
+        Unless `most_answers` is 0: `prediction`, a list of texts, `finished`, a list of bools (the answer was not cut
+        off), and `confidence`, float [answers]. With options, if every row is answered: `option_scores` and
+        `shuffled_option_scores`, as `score_options` returns them.
     """
     prompts = [render_prompt(tokenizer, task, user) for user in rows["source"]]
     pairs = tokenize_pairs(tokenizer, prompts, list(rows["reference"]), task["chat"])
@@ -52,11 +53,11 @@ def predict_answers(
     )
     outputs |= {"prediction": texts, "finished": finished}
     if with_confidence:
-        label = f"{name}: confidence"
-        outputs["confidence"] = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, label)
+        bar = f"{name}: confidence"
+        outputs["confidence"] = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, bar)
     if "options" in rows and most_answers is None:
         for order in ("", "shuffled_"):
             turns = [render_prompt(tokenizer, task, user) for user in rows[f"{order}source"]]
-            options, label = rows[f"{order}options"], f"{name}: {order.replace('_', ' ')}options"
-            outputs[f"{order}option_scores"] = score_options(model, tokenizer, turns, options, task, batch_size, label)
+            options, bar = rows[f"{order}options"], f"{name}: {order.replace('_', ' ')}options"
+            outputs[f"{order}option_scores"] = score_options(model, tokenizer, turns, options, task, batch_size, bar)
     return outputs

@@ -1,6 +1,6 @@
-"""Where a classifier is wrong: by class, by pair of classes, by length of the text and by number of training rows.
+"""The errors of a classifier: by class, by pair of classes, by text length and by number of training rows.
 
-Nothing here holds text of a data row: what comes out are the names of the classes and numbers.
+The analyses contain class names and numbers, never texts of rows.
 """
 
 import csv
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, pearsonr, spearmanr
+from sklearn.metrics import classification_report
 
 from utils.data.labels import frequency_groups
 from utils.data.splits import near_duplicate_clusters
@@ -19,15 +20,16 @@ from utils.evaluation.error_analysis import length_bins
 from utils.json_files import json_text
 from utils.metrics.intervals import INTERVAL
 
-CONFIDENT = 0.9
-PAIRS = 20
+CONFIDENT = 0.9  # probability from which an error counts as confident
+PAIRS = 20  # most frequent confusions to list
 ERROR_ADVICE = {
-    "confident": "Review the labels of these rows first; if they are right, set `max_risk` to a risk you can bear.",
-    "second_choice": "Show the two likeliest classes and let a person choose, or abstain with `max_risk`.",
-    "rare_class": "Collect rows of these classes, merge them into others, or set `class_imbalance`.",
-    "cut_text": "Set `long_texts: head_tail` or `chunks`, or raise `max_length`.",
-    "conflicting_text": "Have an expert settle which label is right: no model can learn both from the same text.",
-    "other": "Read these rows beside the most confused classes; more training rows near that border help.",
+    "confident": "Review the labels of these rows first. If they are right, set `max_risk` to an error rate that you "
+    "can accept.",
+    "second_choice": "Show the two most likely classes and let a person choose, or abstain with `max_risk`.",
+    "rare_class": "Collect more rows of these classes, merge them into other classes, or set `class_imbalance`.",
+    "cut_text": "Set `long_texts` to `head_tail` or `chunks`, or raise `max_length`.",
+    "conflicting_text": "Have an expert decide which label is right: no model can learn two labels of the same text.",
+    "other": "Read these rows together with the most confused classes. More training rows near that border help.",
 }
 
 
@@ -40,31 +42,31 @@ def analyse_classes(
     words: Sequence[int],
     weights: np.ndarray,
 ) -> dict[str, Any]:
-    """What `analysis.json` says about the classes of the test rows.
+    """Return what `analysis.json` holds about the classes on the test rows.
 
     Args:
-        references, predictions: int [rows], places in `labels`.
-        probabilities: [rows, classes].
-        labels: names of the classes, in the data set's order.
+        references, predictions: indices of classes, int [rows].
+        probabilities: float [rows, classes].
+        labels: names of the classes, in the order of the data set.
         class_counts: training rows of each class, int [classes].
         words: number of words of each text.
         weights: bootstrap counts [resamples, rows] from `resampling_weights`.
 
     Returns:
         labels: as given.
-        classes: one dict a class, with precision None where it is never predicted, recall None where it has no rows,
-            F1 and its percentile bootstrap interval `f1_ci95` None where both hold.
+        classes: one dict per class with its training and test rows (`support`), precision (None if it is never
+            predicted), recall (None without test rows), F1 and its percentile bootstrap interval `f1_ci95` (None if
+            both hold).
         confusion: [true, predicted, rows] of each cell that is not empty.
-        confused_pairs: the most frequent errors, with their share of the true class's rows and the mean probability
-            (`confidence`) of the wrong class.
-        length: error rate in up to 8 bins of about as many rows, by words, both ends included, with Wilson's interval;
-            Spearman's correlation of words and being wrong, over rows.
-        training: Spearman's and Pearson's correlation of a class's training rows and its error rate (1 - recall), over
-            the classes with test rows.
-        A correlation and its p are None where one side is constant.
+        confused_pairs: the most frequent confusions, with their share of the rows of the true class and the mean
+            probability (`confidence`) of the wrong class.
+        length: error rate in up to 8 bins of about the same number of rows, with Wilson intervals; the limits of a bin
+            are inclusive word counts. Spearman correlation of words and errors over rows.
+        training: Spearman and Pearson correlation between the training rows and the error rate (1 - recall) of the
+            classes with test rows.
+        A correlation and its p-value are None if one side is constant.
     """
     n, wrong = len(labels), references != predictions
-    train_rows = class_counts
     support, predicted = np.bincount(references, minlength=n), np.bincount(predictions, minlength=n)
     hits = np.bincount(references[~wrong], minlength=n)
     with np.errstate(invalid="ignore"):
@@ -73,7 +75,7 @@ def analyse_classes(
     classes = [
         {
             "label": labels[i],
-            "train_rows": int(train_rows[i]),
+            "train_rows": int(class_counts[i]),
             "support": int(support[i]),
             "precision": _finite(precision[i]),
             "recall": _finite(recall[i]),
@@ -83,30 +85,14 @@ def analyse_classes(
         for i in range(n)
     ]
 
-    cells, cell_of_row, counts = np.unique(references * n + predictions, return_inverse=True, return_counts=True)
-    confidence = np.bincount(cell_of_row, probabilities[np.arange(len(predictions)), predictions]) / counts
-    confusion = [[int(cell // n), int(cell % n), int(rows)] for cell, rows in zip(cells, counts, strict=True)]
-    order = [i for i in np.argsort(-counts, kind="stable") if confusion[i][0] != confusion[i][1]]
-    pairs = [
-        {
-            "true": labels[confusion[i][0]],
-            "predicted": labels[confusion[i][1]],
-            "rows": confusion[i][2],
-            "share_of_true": float(counts[i] / support[confusion[i][0]]),
-            "confidence": float(confidence[i]),
-        }
-        for i in order[:PAIRS]
-    ]
-
     tested = support > 0
     length, length_p = _correlation(spearmanr, words, wrong)
-    ranks, ranks_p = _correlation(spearmanr, train_rows[tested], 1 - recall[tested])
-    linear, _ = _correlation(pearsonr, train_rows[tested], 1 - recall[tested])
+    ranks, ranks_p = _correlation(spearmanr, class_counts[tested], 1 - recall[tested])
+    linear, _ = _correlation(pearsonr, class_counts[tested], 1 - recall[tested])
     return {
         "labels": list(labels),
         "classes": classes,
-        "confusion": confusion,
-        "confused_pairs": pairs,
+        **_confusions(references, predictions, probabilities, labels),
         "length": {"bins": _error_rates(np.asarray(words), wrong), "spearman": length, "spearman_p": length_p},
         "training": {"pearson": linear, "spearman": ranks, "spearman_p": ranks_p},
     }
@@ -120,16 +106,19 @@ def class_error_patterns(
     cut: Sequence[bool],
     conflicting: Sequence[bool],
 ) -> dict[str, list[int]]:
-    """Indices of the wrong rows that show each pattern of `ERROR_ADVICE`; what to do about it stands there.
+    """Return, for each pattern of `ERROR_ADVICE`, the indices of the wrong rows that show it.
 
-    confident: the prediction has a probability of 0.9 or more. second_choice: the right class is the likeliest of the
-    others; left out with two classes, where it always is. rare_class: the right class has fewer than 20 training rows.
-    cut_text, conflicting_text: as `cut` and `conflicting` say. other: none of these.
+    - confident: the prediction has a probability of 0.9 or more.
+    - second_choice: the right class is the most likely of the other classes. Left out with two classes, where it
+      always is.
+    - rare_class: the right class has fewer than 20 training rows.
+    - cut_text, conflicting_text: as `cut` and `conflicting` say.
+    - other: none of these.
 
     Args:
         references, predictions, probabilities, class_counts: as for `analyse_classes`.
-        cut: whether the model saw only a part of the text.
-        conflicting: whether the same text stands under several labels.
+        cut: whether the model read only part of the text, per row.
+        conflicting: whether the same text occurs with several labels, per row.
     """
     rows, classes = np.arange(len(references)), probabilities.shape[1]
     rare = frequency_groups(class_counts.tolist())["few_shot"]
@@ -149,28 +138,35 @@ def class_error_patterns(
 
 
 def label_conflicts(texts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
-    """Texts that are equal once normalised and stand under several labels.
+    """Find texts that are equal after normalization but have several labels.
 
     Returns:
-        conflicting_texts, conflicting_rows: how many such texts, and how many rows they have.
-        accuracy_ceiling: what giving each text its most frequent label would reach on these rows.
-        rows: for each row whether it is one of them.
+        conflicting_texts, conflicting_rows: number of such texts, and of their rows.
+        accuracy_ceiling: accuracy on all rows if each text got its most frequent label.
+        rows: whether each row has such a text, a list of bools.
     """
     same = near_duplicate_clusters(texts, threshold=1, seed=0)
-    found: dict[int, Counter] = defaultdict(Counter)
+    labels_of: dict[int, Counter] = defaultdict(Counter)
     for text, label in zip(same, labels, strict=True):
-        found[text][label] += 1
-    rows = [len(found[text]) > 1 for text in same]
+        labels_of[text][label] += 1
+    rows = [len(labels_of[text]) > 1 for text in same]
     return {
-        "conflicting_texts": sum(len(counts) > 1 for counts in found.values()),
+        "conflicting_texts": sum(len(counts) > 1 for counts in labels_of.values()),
         "conflicting_rows": sum(rows),
-        "accuracy_ceiling": sum(max(counts.values()) for counts in found.values()) / len(rows),
+        "accuracy_ceiling": sum(max(counts.values()) for counts in labels_of.values()) / len(rows),
         "rows": rows,
     }
 
 
+def class_report(references: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> str:
+    """Return scikit-learn's classification report of all classes, including those without test rows."""
+    return classification_report(
+        references, predictions, labels=range(len(labels)), target_names=labels, digits=3, zero_division=0
+    )
+
+
 def class_files(analysis: dict[str, Any], report_text: str) -> dict[str, str]:
-    """`analysis.json`, its classes as `per_class.csv`, and `report_text` as `classification_report.txt`."""
+    """Return `analysis.json`, its classes as `per_class.csv`, and the text of `class_report`, by file name."""
     columns = ["label", "train_rows", "support", "precision", "recall", "f1"]
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
@@ -184,17 +180,39 @@ def class_files(analysis: dict[str, Any], report_text: str) -> dict[str, str]:
     }
 
 
-def _f1_intervals(references: np.ndarray, predictions: np.ndarray, n: int, weights: np.ndarray) -> np.ndarray:
-    """Low and high end of each class's F1 [classes, 2]; NaN for a class without true or predicted rows.
+def _confusions(
+    references: np.ndarray, predictions: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return `confusion` and `confused_pairs` of `analyse_classes`."""
+    n, support = len(labels), np.bincount(references)
+    cells, cell_of_row, counts = np.unique(references * n + predictions, return_inverse=True, return_counts=True)
+    true, predicted = np.divmod(cells, n)
+    confidence = np.bincount(cell_of_row, probabilities[np.arange(len(predictions)), predictions]) / counts
+    wrong = [i for i in np.argsort(-counts, kind="stable") if true[i] != predicted[i]]
+    pairs = [
+        {
+            "true": labels[true[i]],
+            "predicted": labels[predicted[i]],
+            "rows": int(counts[i]),
+            "share_of_true": float(counts[i] / support[true[i]]),
+            "confidence": float(confidence[i]),
+        }
+        for i in wrong[:PAIRS]
+    ]
+    return {"confusion": np.column_stack([true, predicted, counts]).tolist(), "confused_pairs": pairs}
 
-    Resamples in which a class does not occur are left out of its interval.
+
+def _f1_intervals(references: np.ndarray, predictions: np.ndarray, n: int, weights: np.ndarray) -> np.ndarray:
+    """Return the interval limits of each class's F1 [classes, 2]; NaN for a class without true or predicted rows.
+
+    The interval of a class ignores the resamples in which it does not occur.
     """
     rows = np.arange(len(references))
     right = rows[references == predictions]
     columns = np.concatenate([references[right], n + references, n + predictions])
     places = np.concatenate([right, rows, rows])
     counts = csr_array((np.ones(len(columns), np.float32), (places, columns)), shape=(len(rows), 2 * n))
-    # in blocks, since the product copies the weights
+    # in blocks, because the product copies the weights
     sums = np.concatenate([block @ counts for block in np.array_split(weights, 10)])
     hits, total = sums[:, :n], sums[:, n:]
     drawn = (total > 0).any(axis=0)
@@ -206,7 +224,7 @@ def _f1_intervals(references: np.ndarray, predictions: np.ndarray, n: int, weigh
 
 
 def _error_rates(words: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
-    """The error rate of each group of like length, with its Wilson interval."""
+    """Return the error rate in each bin of text length, with its Wilson interval."""
     result = []
     for inside in length_bins(words):
         errors, rows = int(wrong[inside].sum()), len(inside)
@@ -222,8 +240,10 @@ def _error_rates(words: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
     return result
 
 
-def _correlation(function: Callable, x: Sequence[float], y: Sequence[float]) -> tuple[float | None, float | None]:
-    """Correlation and its p; None where it is not defined."""
+def _correlation(
+    function: Callable, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
+) -> tuple[float | None, float | None]:
+    """Return a correlation and its p-value; None if it is undefined."""
     pairs = np.column_stack([x, y]).astype(float)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
         return None, None

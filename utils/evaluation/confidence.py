@@ -1,7 +1,7 @@
-"""How sure a model is of an answer, and what that is worth: learnt on validation answers, checked on test answers.
+"""The confidence of a generated answer and how well it predicts the score, measured on validation and test answers.
 
-Confidence is the geometric mean of the probabilities that the model gave the tokens of its answer. It is about the
-wording; how far it goes with agreeing with the experts differs from run to run, so every run measures it.
+Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer. It is about the
+wording. How well it predicts agreement with the experts differs from run to run, so every run measures it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from utils.generation import score_answers
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
 from utils.prompts import tokenize_pairs, truncate_pairs
 
-MAX_ROWS = 300  # validation answers that are generated: 100 a part give intervals of about 0.08
-MIN_ROWS = 30  # 10 a part: with fewer an interval says nothing
+MAX_ROWS = 300  # validation answers to generate: 100 in each third give intervals of about 0.08
+MIN_ROWS = 30  # 10 in each third: with fewer, an interval is meaningless
 PARTS = ("least_confident", "middle_confident", "most_confident")  # thirds of the validation answers
 
 
@@ -29,18 +29,17 @@ def answer_confidence(
     batch_size: int,
     name: str | None,
 ) -> np.ndarray:
-    """Geometric mean of the probabilities that a model gives the tokens of its answers.
+    """Return the geometric mean of the probabilities that a model gives to the tokens of its answers, float [rows].
 
     Args:
+        model: on its device.
+        tokenizer: of that model.
         task: the content of `task.json`.
-        prompts: whole prompts, a text a row, as `build_prompt` returns them.
+        prompts: whole prompts, as `build_prompt` returns them.
         answers: as generated.
-        finished: whether each ended by itself: then the token that ends it counts, too.
-        batch_size: most rows a forward pass.
-        name: text of the progress bar, or None for none.
-
-    Returns:
-        0 to 1 [rows].
+        finished: whether each answer was finished, not cut off; if so, the token that ends it counts.
+        batch_size: maximum rows per forward pass.
+        name: name of the progress bar; None shows none.
     """
     ids, tokens = tokenize_pairs(tokenizer, prompts, list(answers), task["chat"])
     ids, _, _ = truncate_pairs(ids, None, task["max_length"])
@@ -52,18 +51,19 @@ def answer_confidence(
 def fit_confidence(
     statistics: Mapping[str, np.ndarray], confidence: np.ndarray, metric: str, clusters: Sequence[int], seed: int
 ) -> dict[str, Any] | None:
-    """Measure on validation answers how far confidence goes with agreement.
+    """Measure on validation answers the score in each third of confidence.
 
     Args:
-        statistics: row statistics of the answers, with `metric`.
-        confidence: from `answer_confidence` [rows].
-        metric: `rougeL`, agreement with the expert's answer, or `generated_accuracy`, whether the letter is right.
-        clusters: of the rows, for the intervals.
-        seed: of the bootstrap.
+        statistics: row statistics of the answers, including `metric`.
+        confidence: from `answer_confidence`, float [rows].
+        metric: `rougeL`, the agreement with the expert's answer, or `generated_accuracy`, whether the letter is right.
+        clusters: cluster id of each row, for the intervals.
+        seed: seed of the bootstrap.
 
     Returns:
-        for `task.json`, or None with fewer than `MIN_ROWS` rows: `metric`, `rows`, its mean `all`, two `edges` of
-        confidence between the thirds, and for each third its mean `agreement` and `ci95`.
+        for `task.json`: `metric`, `rows`, the mean score of `all` rows, the two `edges` of confidence between the
+        thirds, and for each third its mean score as `agreement` and its interval as `ci95`; both are NaN and None for
+        a third without rows. None with fewer than `MIN_ROWS` rows.
     """
     rows = len(confidence)
     if rows < MIN_ROWS:
@@ -80,31 +80,33 @@ def fit_confidence(
 def by_confidence(
     statistics: Mapping[str, np.ndarray], confidence: np.ndarray, table: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """The row statistic of `table["metric"]` once for each third of confidence, with the rows of the others at 0."""
+    """Return the row statistic of `table["metric"]` for each third of confidence, with 0 in the rows of the others."""
     part = np.searchsorted(table["edges"], confidence, side="right")
     statistic = statistics[table["metric"]]
     return {f"{table['metric']}_{name}": statistic * (part == i)[:, None] for i, name in enumerate(PARTS)}
 
 
 def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
-    """A confidence in words that promise no more than what was measured.
+    """Describe a confidence without promising more than was measured.
 
     Args:
-        table: of `fit_confidence`; None where nothing was measured, or answers are made in another way.
+        confidence: of an answer, from `answer_confidence`.
+        table: from `fit_confidence`; None if nothing was measured, or if the answer was generated in another way.
     """
-    gave = f"The model gave its words a mean probability of {confidence:.2f}."
-    if table is None:
-        return f"{gave} That is about the wording: what is wrong in fact can be worded with confidence."
-    part = int(np.searchsorted(table["edges"], confidence, side="right"))
+    probability = f"The model gave its words a mean probability of {confidence:.2f}."
+    part = int(np.searchsorted(table["edges"], confidence, side="right")) if table else 0
+    if table is None or table["ci95"][part] is None:  # no validation answer was in this third
+        return f"{probability} This is about the wording: a confident answer can be factually wrong."
     value, (low, high), mean = table["agreement"][part], table["ci95"][part], table["all"]
-    third = f"(the {('lowest', 'middle', 'highest')[part]} third of {table['rows']})"
-    sure = f"{gave} In its evaluation, "
+    third = f"answers with such a confidence (the {('lowest', 'middle', 'highest')[part]} third of {table['rows']})"
     if table["metric"] == "generated_accuracy":
-        right = f"about {100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f}) were right, of all {100 * mean:.0f}."
-        return f"{sure}of 100 answers to exam questions that sure {third} {right}"
-    than = "more than" if low > mean else "less than" if high < mean else "about as much as"
-    worth = f"(ROUGE-L {value:.2f} [{low:.2f}, {high:.2f}], all {mean:.2f}; 1 is word for word)"
+        return (
+            f"{probability} In the evaluation on exam questions, {third} were right in about {100 * value:.0f}% of "
+            f"cases ({100 * low:.0f}% to {100 * high:.0f}%), and all answers in {100 * mean:.0f}%."
+        )
+    compared = "more than" if low > mean else "less than" if high < mean else "about as much as"
     return (
-        f"{sure}answers that sure {third} agreed with the experts' {than} all did {worth}. What is wrong in fact can "
-        "be worded with confidence."
+        f"{probability} In the evaluation, {third} agreed with the experts' answers {compared} the average answer: "
+        f"ROUGE-L {value:.2f} [{low:.2f}, {high:.2f}], average {mean:.2f}; 1 is word for word. A confident answer can "
+        "be factually wrong."
     )

@@ -1,8 +1,8 @@
-"""A classifier's logits with what it lacks: the classes' frequency, and a linear model on words.
+"""Combine the logits of an encoder with the class frequencies and a linear model on words.
 
-An encoder of word pieces and a linear model on words and pairs are wrong on different rows. Their sum, weighted on
-validation, is better than either; and never much worse than the linear model alone, which on few or long texts is
-hard to beat.
+An encoder on word pieces and a linear model on words and word pairs make different errors. Their sum, weighted on
+validation rows, is better than either, and never much worse than the linear model alone, which is hard to beat on few
+or long texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from scipy.special import logsumexp
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
-MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # 1 GB of float64 while fitting
+MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # the fit takes 1 GB of float64
 
 
 def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: int) -> dict[str, np.ndarray]:
-    """Fit a linear SVM on TF-IDF of words and pairs, each class weighted with its inverse frequency.
+    """Fit a linear SVM on TF-IDF of words and word pairs, with classes weighted by inverse frequency.
 
-    Words are hashed: a vocabulary would publish the words of the notes with the model.
+    Words are hashed, because a vocabulary would publish the words of the notes with the model.
 
     Args:
         texts: training texts.
         labels: their classes, int [rows].
-        n_classes: a class without rows is never predicted.
-        seed: of the solver.
+        n_classes: number of classes; one without rows is never predicted.
+        seed: seed of the solver.
 
     Returns:
         arrays for safetensors: `idf` float32 [features], `coefficients` float16 [classes, features] and `intercept`
@@ -36,12 +36,12 @@ def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: i
     features = min(MOST_FEATURES, 2 ** int(np.log2(MOST_COEFFICIENTS / n_classes)))
     hashed, tfidf = _hash(texts, features), TfidfTransformer(sublinear_tf=True)
     tfidf.fit(hashed)
-    # what training never saw gets no weight, else it would shrink the rest of a row, which is normalized
+    # a word that training never saw gets no weight; otherwise normalization would shrink the rest of its row
     tfidf.idf_ = np.where(hashed.getnnz(axis=0) > 0, tfidf.idf_, 0.0)
     rows = tfidf.transform(hashed)
     model = LinearSVC(class_weight="balanced", random_state=seed).fit(rows, labels)
     coefficients, intercept = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # one score for both
+    if len(model.classes_) == 2:  # one score for both classes
         coefficients, intercept = np.concatenate([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercept / 2
     arrays = {
         "idf": tfidf.idf_.astype(np.float32),
@@ -53,7 +53,7 @@ def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: i
 
 
 def linear_scores(arrays: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
-    """Margins of texts, float [rows, classes], from the arrays of `fit_linear`."""
+    """Return the margins of texts, float [rows, classes], from the arrays of `fit_linear`."""
     idf = arrays["idf"].astype(float)
     tfidf = TfidfTransformer(sublinear_tf=True)
     tfidf.idf_ = idf
@@ -62,33 +62,33 @@ def linear_scores(arrays: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.
 
 
 def ensemble_logits(outputs: Mapping[str, Any], task: Mapping[str, Any]) -> np.ndarray:
-    """logits + prior * log_prior + linear * linear_scores, float [rows, classes].
+    """Return logits + prior * log_prior + linear * linear_scores, float [rows, classes].
 
     Args:
-        outputs: `logits` of the encoder and, with a linear model, `linear_scores`, both [rows, classes].
-        task: the content of `task.json`: `log_prior` [classes] and the two weights in `ensemble`.
+        outputs: `logits` of the encoder and, with a linear model, `linear_scores`, both float [rows, classes].
+        task: the content of `task.json`: `log_prior`, float [classes], and the weights `prior` and `linear` in
+            `ensemble`.
     """
     mixed = outputs["logits"] + task["ensemble"]["prior"] * np.asarray(task["log_prior"])
     scores = outputs.get("linear_scores")
     return mixed if scores is None else mixed + task["ensemble"]["linear"] * scores
 
 
-def fit_ensemble(
-    method: str, outputs: Mapping[str, Any], log_prior: Sequence[float], labels: np.ndarray
-) -> dict[str, Any]:
-    """Choose the weights of `ensemble_logits` on validation: those that make its labels the likeliest, together with a
-    temperature that is not kept (Wolpert 1992, stacking, with three weights and no more: macro F1, which hangs on a
-    few rows of rare classes, would choose by chance).
+def fit_ensemble(method: str, outputs: Mapping[str, Any], log_prior: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Fit the weights of `ensemble_logits` on validation rows by maximum likelihood (stacking, Wolpert 1992).
+
+    A temperature is fitted along with them and discarded. Likelihood chooses these few weights, because macro F1
+    depends on a few rows of rare classes and would choose by chance.
 
     Args:
-        method: "none", "prior" or "linear", which has the prior, too.
+        method: "none", "prior", or "linear", which includes the prior.
         outputs: of the validation rows, as for `ensemble_logits`.
-        log_prior: log of the classes' shares in training, float [classes]. A positive weight undoes a training that
-            made rare classes as likely as frequent ones.
+        log_prior: log of the class frequencies in training, float [classes]. A positive weight reverses a training
+            that made rare classes as likely as frequent ones.
         labels: int [rows].
 
     Returns:
-        `method`, and the weights `prior` and `linear`; 0 for what the method leaves out.
+        `method` and the weights `prior` and `linear`; a weight that the method does not use is 0.
     """
     if method == "none":
         return {"method": method, "prior": 0.0, "linear": 0.0}
@@ -101,10 +101,10 @@ def fit_ensemble(
         return float((logsumexp(np.tensordot(weights, parts, axes=1), axis=1) - weights @ right).mean())
 
     start = [0.0, 0.0, *([] if scores is None else [1.0])]
-    bounds = [(-4, 4), (-5, 5), (0, 100)][: len(start)]  # of the log of the scale, the prior, the linear model
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
-    linear = 0.0 if scores is None else float(found[2])
-    return {"method": method, "prior": float(found[1]), "linear": linear}
+    bounds = [(-4, 4), (-5, 5), (0, 100)][: len(start)]  # of log scale, prior and linear model
+    weights = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
+    linear = 0.0 if scores is None else float(weights[2])
+    return {"method": method, "prior": float(weights[1]), "linear": linear}
 
 
 def _hash(texts: Sequence[str], features: int) -> csr_matrix:

@@ -1,4 +1,4 @@
-"""What kind of mistakes the answers have, how often, and what to do about each."""
+"""Error patterns of generated answers, with advice on each."""
 
 import re
 from collections.abc import Sequence
@@ -7,25 +7,27 @@ import numpy as np
 
 from utils.metrics.statistics import four_grams, text_statistics
 
-# 1,000 and 0.50 and .5 and the 10 of 10mg, not the 12 of B12 or the 1 of HbA1c
+# matches 1,000, 0.50, .5 and the 10 of 10mg, but not the 12 of B12 or the 1 of HbA1c
 NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
 LENGTH_BINS = 8
-ROWS_A_BIN = 10  # at least: with 10 rows the interval of an error rate of 0.5 is 0.24 to 0.76
+ROWS_PER_BIN = 10  # at least: with 10 rows, the interval of an error rate of 0.5 is 0.24 to 0.76
 ERROR_ADVICE = {
-    "verbose": "Lower `max_new_tokens`, and train on shorter answers: the model gives back the length it has seen.",
-    "too_short": "Check how many training answers `max_length` cuts, and raise it or `num_train_epochs`.",
+    "verbose": "Lower `max_new_tokens` and train on shorter answers: the model reproduces the length of its training "
+    "answers.",
+    "too_short": "Check how many training answers `max_length` truncates. Raise it, or raise `num_train_epochs`.",
     "repeated": "Raise `repetition_penalty` to 1.1 or 1.2, and look for duplicates in the training data.",
-    "cut_off": "Raise `max_new_tokens`; if it stays, `max_length` cuts the end that the model should learn.",
-    "empty": "Check that training answers are not empty and that `max_length` leaves room for the answer.",
-    "copies_source": "Check that the loss covers the answer only, and raise `num_train_epochs` or `learning_rate`.",
-    "low_overlap": "Read these rows first: wrong topic or another wording; more training data on the topic helps.",
-    "wrong_numbers": "Have an expert check doses, ages and dates; overlap metrics hardly see a wrong number.",
+    "cut_off": "Raise `max_new_tokens`. If that does not help, `max_length` cuts off the end of the training answers.",
+    "empty": "Check that the training answers are not empty and that `max_length` leaves room for the answer.",
+    "copies_source": "Check that only answer tokens enter the loss. Raise `num_train_epochs` or `learning_rate`.",
+    "low_overlap": "Read these rows first: the topic may be wrong or only the wording different. Training data on the "
+    "topic helps.",
+    "wrong_numbers": "Have an expert check doses, ages and dates: overlap metrics barely notice a wrong number.",
 }
 
 
 def length_bins(words: np.ndarray) -> list[np.ndarray]:
-    """Row numbers of up to `LENGTH_BINS` groups of like length; rows of one length share a group."""
-    bins = int(np.clip(len(words) // ROWS_A_BIN, 1, LENGTH_BINS))
+    """Return the row indices of up to `LENGTH_BINS` bins of similar length; rows of equal length share a bin."""
+    bins = int(np.clip(len(words) // ROWS_PER_BIN, 1, LENGTH_BINS))
     bin_of_row = np.searchsorted(np.quantile(words, np.arange(1, bins) / bins), words)
     return [np.flatnonzero(bin_of_row == number) for number in np.unique(bin_of_row)]
 
@@ -37,16 +39,22 @@ def error_patterns(
     finished: Sequence[bool] | None = None,
     statistics: dict[str, np.ndarray] | None = None,
 ) -> dict[str, list[int]]:
-    """Indices of the rows that show each pattern of `ERROR_ADVICE`; what to do about it stands there.
+    """Return, for each pattern of `ERROR_ADVICE`, the indices of the rows that show it.
 
-    verbose: over 2 times the reference's words and over 20 more. too_short: under half of them. repeated: repetition
-    over 0.2. cut_off: did not end by itself. empty: no word; such a row shows none of the others but cut_off.
-    copies_source: over half of its 4-grams stand in the source, and not so for the reference. low_overlap: ROUGE-L
-    under 0.1. wrong_numbers: other numbers than the reference (English notation, 1,000 = 1000, 0.50 = .5).
+    - verbose: more than twice the words of the reference, and over 20 more.
+    - too_short: less than half the words of the reference.
+    - repeated: repetition over 0.2.
+    - cut_off: the answer is not finished.
+    - empty: no words. Such a row shows no other pattern but cut_off.
+    - copies_source: over half of its 4-grams occur in the source, which is not true of the reference.
+    - low_overlap: ROUGE-L under 0.1.
+    - wrong_numbers: numbers that differ from the reference (English notation; 1,000 = 1000, 0.50 = .5).
 
     Args:
-        sources, finished: without them `copies_source`, `cut_off` are left out.
-        statistics: `text_statistics` of the same rows, computed if not given.
+        predictions, references: one text per row.
+        sources: the questions; without them, copies_source is left out.
+        finished: whether each answer was finished, not cut off; without it, cut_off is left out.
+        statistics: `text_statistics` of the same rows; computed if not given.
     """
     statistics = statistics or text_statistics(predictions, references)
     found: dict[str, list[int]] = {name: [] for name in ERROR_ADVICE}

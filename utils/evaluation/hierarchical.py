@@ -1,9 +1,8 @@
-"""From the logits of a tree of classes to the numbers and files of a run; no model is needed."""
+"""Compute the results and files of a run on a tree of classes from its logits; no model is needed."""
 
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import classification_report
 
 from utils.evaluation.calibration import (
     abstention_threshold,
@@ -15,6 +14,7 @@ from utils.evaluation.class_analysis import (
     analyse_classes,
     class_error_patterns,
     class_files,
+    class_report,
     label_conflicts,
 )
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
@@ -29,6 +29,8 @@ from utils.hierarchy import (
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
 
+COMPARED = ("macro_f1", "path_accuracy", "hierarchical_f1")  # ends of metrics, paired with each other system
+
 
 def calibrate(
     outputs: dict[str, Any],
@@ -37,59 +39,57 @@ def calibrate(
     tree: LabelTree,
     task: dict[str, Any],
 ) -> dict[str, Any]:
-    """Fit on validation rows what serving applies to logits, for `task.json`.
+    """Fit on validation rows what serving applies to logits.
 
     Args:
-        outputs: of the validation rows: `logits` [rows, nodes] and, with `method: linear`, `linear_scores` of leaves.
+        outputs: of the validation rows: `logits`, float [rows, nodes], and with `method: linear` `linear_scores` of
+            the leaves, float [rows, leaves].
         labels: their leaves, int [rows].
-        class_counts: training rows of each leaf.
-        tree: the labels.
-        task: `ensemble` says the `method`, `abstention` the `max_risk`: the error rate that answers may have.
+        class_counts: training rows of each leaf, int [leaves].
+        tree: the tree of classes.
+        task: the content of `task.json`: `ensemble` has the `method`, `abstention` the `max_risk`, the highest share
+            of wrong answers to allow.
 
     Returns:
-        `log_prior`, `ensemble`, `temperature` and `abstention`, whose `thresholds` are one a level.
+        what to add to `task.json`: `log_prior`, `ensemble`, `temperature` and `abstention`, whose `thresholds` are one
+        per level.
     """
     max_risk = task["abstention"]["max_risk"]
     log_prior = np.log(np.maximum(class_counts, 1) / class_counts.sum())
     leaves = leaf_outputs(outputs, tree)
-    fitted = {
-        "log_prior": log_prior.tolist(),
-        "ensemble": fit_ensemble(task["ensemble"]["method"], leaves, log_prior, labels),
-    }
+    ensemble = fit_ensemble(task["ensemble"]["method"], leaves, log_prior, labels)
+    fitted: dict[str, Any] = {"log_prior": log_prior.tolist(), "ensemble": ensemble}
     logits = ensemble_logits(leaves, fitted)
-    fitted["temperature"] = fit_temperature(logits, labels)
-    log_p = sum_to_parents(logits / fitted["temperature"], tree)
+    temperature = fit_temperature(logits, labels)
+    log_p = sum_to_parents(logits / temperature, tree)
     correct = expand_predictions(log_p, tree) == tree.ancestors[labels]
     thresholds = [
-        abstention_threshold(np.exp(log_p[:, columns]).max(axis=1), right, max_risk)
-        for columns, right in zip(tree.columns, correct.T, strict=True)
+        abstention_threshold(np.exp(log_p[:, nodes]).max(axis=1), correct[:, level], max_risk)
+        for level, nodes in enumerate(tree.columns)
     ]
-    return fitted | {"abstention": {"max_risk": max_risk, "thresholds": thresholds}}
+    return fitted | {"temperature": temperature, "abstention": {"max_risk": max_risk, "thresholds": thresholds}}
 
 
 def evaluate(
     rows: dict[str, Any], outputs: dict[str, Any], task: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compare the tuned model with the base model and the baselines on the test rows.
+    """Compare the fine-tuned model with the base model and the baselines on the test rows.
 
     Args:
-        rows: split -> a value a row: `label` (the leaf) and `cluster` of `validation` and `test`, and `id`, `text` and
-            `cut` (the model saw only a part) of `test`; `train` has `class_counts` of the leaves alone.
-        outputs: `validation`, `test` and `base_test` hold `logits` [rows, nodes] and, with an ensemble of a linear
-            model, `linear_scores` [rows, leaves]; `baseline_<name>_test` hold the node on each level as `prediction`
-            [rows, depth]. Without `test` the validation rows alone are evaluated.
-        task: the content of `task.json`, with what `calibrate` has fitted; `evaluation` says `seed`.
+        rows: `validation` and `test`, each column -> one value per row: `label`, the leaf, int, and `cluster`. `test`
+            also has `id`, `text` and `cut` (the model read only part of the text); `train` has only `class_counts` of
+            the leaves, int [leaves].
+        outputs: `validation`, `test` and `base_test` with `logits`, float [rows, nodes], and, for an ensemble with a
+            linear model, `linear_scores`, float [rows, leaves]; `baseline_<name>_test` with the node on each level as
+            `prediction`, int [rows, depth]. Without `test`, only the validation rows are evaluated.
+        task: the content of `task.json`, including what `calibrate` returned; `evaluation` has the `seed`.
 
     Returns:
-        results for `all_results.json`, and the text of each further file.
+        results: for `all_results.json`.
+        files: path -> text of the other files; empty without test rows.
     """
-    tree, temperature = LabelTree.from_dict(task["tree"]), task["temperature"]
-    seed, max_risk, thresholds = (
-        task["evaluation"]["seed"],
-        task["abstention"]["max_risk"],
-        task["abstention"]["thresholds"],
-    )
-    validation, test = rows["validation"], rows["test"]
+    tree, temperature, seed = LabelTree.from_dict(task["tree"]), task["temperature"], task["evaluation"]["seed"]
+    class_counts, validation = rows["train"]["class_counts"], rows["validation"]
     results: dict[str, Any] = {
         f"data_{name}_classes": len(nodes) for name, nodes in zip(tree.level_names, tree.levels, strict=True)
     }
@@ -97,81 +97,134 @@ def evaluate(
     if task["ensemble"]["method"] != "none":
         results |= {f"ensemble_{part}": task["ensemble"][part] for part in ("prior", "linear")}
     weights = resampling_weights(len(validation["label"]), seed, validation["cluster"])
-    leaves = ensemble_logits(leaf_outputs(outputs["validation"], tree), task)
-    statistics = row_statistics(sum_to_parents(leaves / temperature, tree), validation["label"], tree)
+    logits = ensemble_logits(leaf_outputs(outputs["validation"], tree), task)
+    statistics = row_statistics(sum_to_parents(logits / temperature, tree), validation["label"], tree)
     results |= evaluate_statistics(statistics, weights, "eval")
     if "test" not in outputs:
         return results, {}
 
-    labels, texts = test["label"], test["text"]
-    true = tree.ancestors[labels]
+    test, labels = rows["test"], rows["test"]["label"]
     weights = resampling_weights(len(labels), seed, test["cluster"])
-    leaves = ensemble_logits(leaf_outputs(outputs["test"], tree), task)
-    log_p, uncalibrated = sum_to_parents(leaves / temperature, tree), sum_to_parents(leaves, tree)
-    predictions = expand_predictions(log_p, tree)
-    correct = predictions[:, -1] == labels
-    tuned = row_statistics(log_p, labels, tree)
+    logits = ensemble_logits(leaf_outputs(outputs["test"], tree), task)
+    log_p = sum_to_parents(logits / temperature, tree)
     base_log_p = sum_to_parents(leaf_log_probabilities(outputs["base_test"]["logits"], tree), tree)
-    base = row_statistics(base_log_p, labels, tree)
-    results |= evaluate_statistics(tuned, weights, "test") | evaluate_statistics(base, weights, "base_test")
-    compared = {k: v for k, v in tuned.items() if k.endswith(("macro_f1", "path_accuracy", "hierarchical_f1"))}
-    results |= paired_difference(compared, base, weights, "delta_base_test")
-    for name, output in outputs.items():
-        if name.startswith("baseline_"):
-            statistics = hierarchy_statistics(output["prediction"], labels, tree)
-            results |= evaluate_statistics(statistics, weights, name)
-            results |= paired_difference(compared, statistics, weights, f"delta_{name}")
-            on_path = (output["prediction"] == true).all(axis=1)
-            results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path)
+    results |= compare_systems(log_p, base_log_p, outputs, labels, tree, weights)
 
-    # the deepest level that is sure enough is what a reader is shown
-    shown = abstain_to_parent(log_p, tree, [np.inf if t is None else t for t in thresholds])
+    predictions = expand_predictions(log_p, tree)
+    thresholds = [np.inf if threshold is None else threshold for threshold in task["abstention"]["thresholds"]]
+    shown = abstain_to_parent(log_p, tree, thresholds)
     results |= {f"test_shown_to_{name}": float((shown > i).mean()) for i, name in enumerate(tree.level_names)}
     answered, deepest = shown > 0, np.maximum(shown, 1) - 1
-    right = np.take_along_axis(predictions == true, deepest[:, None], axis=1)[:, 0]
-    if answered.any():
-        risk = {"selective_risk": np.column_stack([answered & ~right, answered]).astype(float)}
+    if answered.any():  # an answer is right if the deepest level that it shows is right
+        correct = (predictions == tree.ancestors[labels])[np.arange(len(labels)), deepest]
+        risk = {"selective_risk": np.column_stack([answered & ~correct, answered]).astype(float)}
         results |= evaluate_statistics(risk, weights, "test")
 
-    conflicts = label_conflicts(texts, labels)
+    leaves = predictions[:, -1]
+    conflicts = label_conflicts(test["text"], labels)
     results["data_accuracy_ceiling"] = conflicts["accuracy_ceiling"]
-    probabilities, counts = np.exp(log_p[:, tree.columns[-1]]), rows["train"]["class_counts"]
-    patterns = class_error_patterns(labels, predictions[:, -1], probabilities, counts, test["cut"], conflicts["rows"])
-    results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
-    words, levels = [len(text.split()) for text in texts], []
-    for i, columns in enumerate(tree.columns):
-        own, of_level = np.exp(log_p[:, columns]), np.bincount(tree.ancestors[:, i], counts).astype(int)
-        level = analyse_classes(true[:, i], predictions[:, i], own, tree.levels[i], of_level, words, weights)
-        level |= calibration_curves(own, np.exp(uncalibrated[:, columns]), true[:, i], temperature)
-        told, wrong = shown > i, predictions[:, i] != true[:, i]
-        level["abstention"] = {"max_risk": max_risk, "threshold": thresholds[i], "coverage": float(told.mean())}
-        level["abstention"]["risk"] = float(wrong[told].mean()) if told.any() else None
-        levels.append(level)
-    analysis = levels[-1] | {"tree": tree.to_dict(), "level_names": tree.level_names, "levels": levels[:-1]}
+    probabilities = np.exp(log_p[:, tree.columns[-1]])
+    patterns = class_error_patterns(labels, leaves, probabilities, class_counts, test["cut"], conflicts["rows"])
+    results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
+    uncalibrated = sum_to_parents(logits, tree)
+    analysis = analyse_levels(log_p, uncalibrated, shown, test, class_counts, tree, weights, task)
     columns = {
         "id": test["id"],
-        "source": texts,
-        "prediction": [tree.path(leaf) for leaf in predictions[:, -1]],
+        "source": test["text"],
+        "prediction": [tree.path(leaf) for leaf in leaves],
         "reference": [tree.path(leaf) for leaf in labels],
         "base_prediction": [tree.path(leaf) for leaf in expand_predictions(base_log_p, tree)[:, -1]],
         "confidence": probabilities.max(axis=1).tolist(),
         "shown": shown.tolist(),
     }
-    table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    every = {"labels": range(len(tree.leaves)), "target_names": list(tree.leaves), "digits": 3, "zero_division": 0}
-    report = classification_report(labels, predictions[:, -1], **every)
-    return results, prediction_files(table, patterns) | class_files(analysis, report)
+    files = prediction_files(columns, patterns)
+    return results, files | class_files(analysis, class_report(labels, leaves, list(tree.leaves)))
+
+
+def compare_systems(
+    log_p: np.ndarray,
+    base_log_p: np.ndarray,
+    outputs: dict[str, Any],
+    labels: np.ndarray,
+    tree: LabelTree,
+    weights: np.ndarray,
+) -> dict[str, Any]:
+    """Return the test metrics of all systems and the paired differences from the fine-tuned model.
+
+    Args:
+        log_p, base_log_p: log-probabilities of the fine-tuned and the base model, float [rows, nodes].
+        outputs: as for `evaluate`.
+        labels: leaves, int [rows].
+        tree: the tree of classes.
+        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+    """
+    tuned, base = (row_statistics(scores, labels, tree) for scores in (log_p, base_log_p))
+    compared = {name: statistic for name, statistic in tuned.items() if name.endswith(COMPARED)}
+    results = evaluate_statistics(tuned, weights, "test") | evaluate_statistics(base, weights, "base_test")
+    results |= paired_difference(compared, base, weights, "delta_base_test")
+    correct = expand_predictions(log_p, tree)[:, -1] == labels
+    for name, output in outputs.items():
+        if name.startswith("baseline_"):
+            statistics = hierarchy_statistics(output["prediction"], labels, tree)
+            results |= evaluate_statistics(statistics, weights, name)
+            results |= paired_difference(compared, statistics, weights, f"delta_{name}")
+            on_path = (output["prediction"] == tree.ancestors[labels]).all(axis=1)
+            results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path)
+    return results
+
+
+def analyse_levels(
+    log_p: np.ndarray,
+    uncalibrated: np.ndarray,
+    shown: np.ndarray,
+    test: dict[str, Any],
+    class_counts: np.ndarray,
+    tree: LabelTree,
+    weights: np.ndarray,
+    task: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the content of `analysis.json`: `analyse_classes` and `calibration_curves` of each level.
+
+    Args:
+        log_p, uncalibrated: log-probabilities with and without the temperature, float [rows, nodes].
+        shown: number of levels that the model answers, int [rows].
+        test, class_counts, task: as for `evaluate`.
+        tree: the tree of classes.
+        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+
+    Returns:
+        the analysis of the leaves, with `tree`, `level_names`, and `levels`, the analyses of the levels above.
+    """
+    words = [len(text.split()) for text in test["text"]]
+    true, predictions = tree.ancestors[test["label"]], expand_predictions(log_p, tree)
+    levels = []
+    for i, nodes in enumerate(tree.columns):
+        probabilities = np.exp(log_p[:, nodes])
+        counts = np.bincount(tree.ancestors[:, i], class_counts).astype(int)
+        level = analyse_classes(
+            true[:, i], predictions[:, i], probabilities, tree.levels[i], counts, words, weights
+        ) | calibration_curves(probabilities, np.exp(uncalibrated[:, nodes]), true[:, i], task["temperature"])
+        answered, wrong = shown > i, predictions[:, i] != true[:, i]
+        level["abstention"] = {
+            "max_risk": task["abstention"]["max_risk"],
+            "threshold": task["abstention"]["thresholds"][i],
+            "coverage": float(answered.mean()),
+            "risk": float(wrong[answered].mean()) if answered.any() else None,
+        }
+        levels.append(level)
+    return levels[-1] | {"tree": tree.to_dict(), "level_names": tree.level_names, "levels": levels[:-1]}
 
 
 def leaf_outputs(outputs: dict[str, Any], tree: LabelTree) -> dict[str, Any]:
-    """The outputs of a model with the log-probabilities of the leaves as `logits`, which is what is calibrated."""
+    """Return the outputs with the log-probabilities of the leaves as `logits`, which the ensemble and the temperature
+    apply to."""
     return outputs | {"logits": leaf_log_probabilities(outputs["logits"], tree)}
 
 
 def row_statistics(log_p: np.ndarray, labels: np.ndarray, tree: LabelTree) -> dict[str, Any]:
-    """Row statistics of a model: paths, levels, and how good the probabilities of each level are."""
+    """Return row statistics of a model: paths, levels, and the calibration of the probabilities of each level."""
     statistics = hierarchy_statistics(expand_predictions(log_p, tree), labels, tree, log_p)
     for level, name in enumerate(tree.level_names):
-        found = calibration_statistics(np.exp(log_p[:, tree.columns[level]]), tree.ancestors[labels, level])
-        statistics |= {f"{name}_{metric}": statistic for metric, statistic in found.items()}
+        calibration = calibration_statistics(np.exp(log_p[:, tree.columns[level]]), tree.ancestors[labels, level])
+        statistics |= {f"{name}_{metric}": statistic for metric, statistic in calibration.items()}
     return statistics

@@ -1,4 +1,4 @@
-"""Multiple choice by the likelihood of the options, and how much the answer hangs on their order."""
+"""Multiple choice by the likelihood of the options, and the sensitivity of the choice to their order."""
 
 import random
 import re
@@ -22,11 +22,20 @@ def score_options(
     batch_size: int,
     name: str | None,
 ) -> np.ndarray:
-    """Log-likelihood of every option of every row as the answer to its prompt.
+    """Return the log-likelihood of each option as the answer to its prompt.
+
+    Args:
+        model: on its device.
+        tokenizer: of that model.
+        prompts: whole prompts, as `build_prompt` returns them.
+        options: options of each row.
+        task: the content of `task.json`.
+        batch_size: maximum options per forward pass.
+        name: name of the progress bar; None shows none.
 
     Returns:
-        float [rows, most options, 2]: sum of log-probabilities in nats, and the same divided by the characters of the
-        option, as `acc` and `acc_norm` of lm-evaluation-harness use them; -inf where a row has fewer options.
+        float [rows, most options, 2]: the sum of log-probabilities in nats, and that sum divided by the characters of
+        the option, as in `acc` and `acc_norm` of lm-evaluation-harness; -inf where a row has fewer options.
     """
     flat = [(prompt, answer) for prompt, row in zip(prompts, options, strict=True) for answer in option_answers(row)]
     ids, answer_ids = tokenize_pairs(tokenizer, [p for p, _ in flat], [a for _, a in flat], task["chat"])
@@ -40,12 +49,12 @@ def score_options(
 
 
 def shuffled_orders(counts: Sequence[int], seed: int) -> list[list[int]]:
-    """Another order of each row's options: for each new place the old one."""
+    """Return a random order of each row's options: the old index for each new place."""
     return [random.Random(seed + i).sample(range(n), n) for i, n in enumerate(counts)]
 
 
 def shuffled_rows(rows: Sequence[Mapping[str, Any]], options_column: str, seed: int) -> list[dict[str, Any]]:
-    """The rows with their options in another order, since models prefer some places."""
+    """Return the rows with their options in random order, because models prefer some places."""
     orders = shuffled_orders([len(row[options_column]) for row in rows], seed)
     return [
         {**row, options_column: [row[options_column][place] for place in order]}
@@ -56,20 +65,20 @@ def shuffled_rows(rows: Sequence[Mapping[str, Any]], options_column: str, seed: 
 def choice_statistics(
     outputs: Mapping[str, Any], options: Sequence[Sequence[str]], answer_index: Sequence[int], seed: int
 ) -> dict[str, np.ndarray]:
-    """Row statistics of multiple choice.
+    """Return row statistics of multiple choice.
 
     Args:
-        outputs: `option_scores`, `shuffled_option_scores` (the options in the order of `shuffled_orders`), and the
+        outputs: `option_scores`, `shuffled_option_scores` (options in the order of `shuffled_orders`), and the
             generated answers as `prediction`.
-        options: of each row.
-        answer_index: place of the right one.
-        seed: of `shuffled_orders`.
+        options: options of each row.
+        answer_index: index of the right option.
+        seed: seed of `shuffled_orders`.
 
     Returns:
-        accuracy: the option of the highest log-likelihood is the right one.
-        accuracy_norm: the same, divided by the characters of the option.
-        flip_rate: another option is chosen once the options stand in another order.
-        generated_accuracy, parse_failure: as `letter_statistics`.
+        accuracy: the option with the highest log-likelihood is right.
+        accuracy_norm: the same with the log-likelihood divided by the characters of the option.
+        flip_rate: the choice changes when the options are in another order.
+        generated_accuracy, parse_failure: from `letter_statistics`.
     """
     right, orders = np.array(answer_index), shuffled_orders([len(row) for row in options], seed)
     best, best_norm = outputs["option_scores"].argmax(axis=1).T
@@ -86,8 +95,10 @@ def choice_statistics(
 def letter_statistics(
     options: Sequence[Sequence[str]], answer_index: Sequence[int], generated: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """generated_accuracy: the letter that the generated answer begins with is the right one. parse_failure: it begins
-    with no letter of an option."""
+    """Return row statistics of the letter at the start of each generated answer.
+
+    `generated_accuracy`: it is the right one. `parse_failure`: the answer does not start with the letter of an option.
+    """
     letters = np.array([_letter(text, len(row)) for text, row in zip(generated, options, strict=True)])
     return accuracy_statistics(letters == np.array(answer_index), "generated_accuracy") | accuracy_statistics(
         letters < 0, "parse_failure"

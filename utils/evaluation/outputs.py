@@ -1,7 +1,7 @@
-"""What the models of a run said of each row, kept so that its numbers can be made again without them.
+"""The model outputs of a run, saved so that its results can be recomputed without the models.
 
 A run writes three files to `_private/`, which is never pushed: `outputs.safetensors` (logits, likelihoods),
-`outputs.json` (texts and row ids) and `predictions_test.jsonl`, to read.
+`outputs.json` (texts and row ids) and, for people to read, `predictions_test.jsonl`.
 """
 
 import csv
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from utils.arguments import UserError
@@ -31,10 +32,11 @@ def save_outputs(
     """Write what `python -m utils.evaluation` needs to `_private/`.
 
     Args:
-        output_dir: the run's folder.
-        rows, outputs: what the task's `evaluate` takes: nested dicts of numpy arrays and JSON, no key with a slash.
-        measured: results that only the run itself can know, such as its time.
-        repo_id: the model's name on the Hub, for the card.
+        output_dir: folder of the run.
+        rows, outputs: arguments of the task's `evaluate`: nested dicts of numpy arrays and JSON values, without
+            slashes in their keys.
+        measured: results that only the run itself can measure, such as its training time.
+        repo_id: Hub id of the model, for the card.
     """
     arrays: dict[str, np.ndarray] = {}
     rest = _take_arrays({"rows": rows, "outputs": outputs, "measured": measured, "repo_id": repo_id}, "", arrays)
@@ -47,24 +49,24 @@ def save_outputs(
 
 
 def load_outputs(output_dir: Path) -> dict[str, Any]:
-    """Return what `save_outputs` wrote: `rows`, `outputs`, `measured` and `repo_id`.
+    """Return the `rows`, `outputs`, `measured` and `repo_id` that `save_outputs` wrote.
 
     Raises:
-        UserError: the folder holds no outputs, or they cannot be read.
+        UserError: the files are missing or cannot be read.
     """
     private = Path(output_dir) / "_private"
     try:
         values = json.loads((private / REST).read_text(encoding="utf-8"))
         arrays = load_file(private / ARRAYS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"`output_dir` {output_dir} has no readable `_private/{REST}` and `_private/{ARRAYS}`: give the folder of "
             "a finished run."
         ) from error
     for path, array in arrays.items():
-        *above, name = path.split("/")
+        *parents, name = path.split("/")
         place = values
-        for key in above:
+        for key in parents:
             place = place[key]
         place[name] = array
     return values
@@ -73,8 +75,10 @@ def load_outputs(output_dir: Path) -> dict[str, Any]:
 def write_results(
     output_dir: Path, task: Mapping[str, Any], results: Mapping[str, Any], files: Mapping[str, str]
 ) -> None:
-    """Write `task.json`, `all_results.json` and the texts of `files` under their paths in `output_dir`, and let every
-    user of the machine who may read these read the weights, too."""
+    """Write `task.json`, `all_results.json` and `files` (path in `output_dir` -> text).
+
+    Every user of the machine who may read these files may then read the weights, too.
+    """
     output_dir = Path(output_dir)
     for name, text in files.items():
         (output_dir / name).parent.mkdir(exist_ok=True)
@@ -84,24 +88,25 @@ def write_results(
     make_readable(output_dir)
 
 
-def prediction_files(rows: Sequence[dict[str, Any]], patterns: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """The two files that hold text of data rows: `predictions_test.jsonl`, and the rows with an error in a csv.
+def prediction_files(columns: Mapping[str, Sequence[Any]], patterns: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Return the two files that contain texts of rows: all predictions as JSON Lines, and those with errors as CSV.
 
     Args:
-        rows: one dict a test row, with `id`.
-        patterns: name of an error pattern -> the rows that show it.
+        columns: name of a column -> its value for each test row.
+        patterns: name of an error pattern -> indices of the rows that show it.
     """
-    of_row: list[list[str]] = [[] for _ in rows]
-    for name, found in patterns.items():
-        for i in found:
-            of_row[i].append(name)
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    shown: dict[int, list[str]] = {}
+    for name, indices in patterns.items():
+        for i in indices:
+            shown.setdefault(i, []).append(name)
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, ["patterns", *rows[0]])
+    writer = csv.DictWriter(stream, ["patterns", *columns])
     writer.writeheader()
-    for row, names in zip(rows, of_row, strict=True):
-        if names:  # a model may generate NUL, which Python 3.10 cannot write to a csv
-            cells = {name: str(value).replace("\0", "") for name, value in row.items()}
-            writer.writerow({"patterns": " ".join(names), **cells})
+    for i, names in sorted(shown.items()):
+        # a model may generate NUL, which Python 3.10 cannot write to a CSV file
+        cells = {name: str(value).replace("\0", "") for name, value in rows[i].items()}
+        writer.writerow({"patterns": " ".join(names), **cells})
     return {
         "_private/predictions_test.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
         "_private/error_examples.csv": stream.getvalue(),
@@ -109,7 +114,7 @@ def prediction_files(rows: Sequence[dict[str, Any]], patterns: Mapping[str, Sequ
 
 
 def _take_arrays(values: Mapping[str, Any], path: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A copy of nested dicts without their arrays, which go to `arrays` under their path."""
+    """Return a copy of nested dicts without their arrays, and put these into `arrays` under their paths."""
     rest: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, np.ndarray):

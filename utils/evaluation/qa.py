@@ -1,4 +1,4 @@
-"""From the answers of language models to the numbers and files of a run; no model is needed."""
+"""Compute the results and files of a question answering run from its outputs; no model is needed."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_
 
 
 def calibrate(outputs: dict[str, Any], rows: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Find out on validation rows what the confidence of an answer is worth, for `task.json`.
+    """Measure on validation rows how well the confidence of an answer predicts its score.
 
     Args:
-        outputs: of the validation rows, from `predict_answers`; the first ones have answers.
-        rows: their `reference` and `cluster`; with multiple choice `options` and `answer_index`.
-        task: `evaluation` says the `seed`.
+        outputs: of `predict_answers` for the validation rows; the first rows may have answers.
+        rows: their `reference` and `cluster`; with multiple choice also `options` and `answer_index`.
+        task: the content of `task.json`; `evaluation` has the `seed`.
 
     Returns:
-        `confidence`, the table of `fit_confidence`, or None where too few rows were answered.
+        what to add to `task.json`: `confidence`, from `fit_confidence`, or None with too few answers.
     """
     if "prediction" not in outputs:
         return {"confidence": None}
@@ -35,22 +35,22 @@ def calibrate(outputs: dict[str, Any], rows: dict[str, Any], task: dict[str, Any
 def evaluate(
     rows: dict[str, Any], outputs: dict[str, Any], task: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compare the tuned model with the base model and the nearest training question on the test rows.
+    """Compare the fine-tuned model with the base model and the baselines on the test rows.
 
     Args:
-        rows: `validation` and `test`, each with a value a row: `cluster`, `reference`, and with multiple choice
-            `options` and `answer_index`; `test` also has `id` and `source`, what the user asks.
-        outputs: of `validation`, `test` and `base_test` from `predict_answers`; `baseline_<name>_test` hold
-            `prediction` alone. Without `test` the loss on validation rows alone is evaluated.
-        task: the content of `task.json`, with what `calibrate` has found.
+        rows: `validation` and `test`, each column -> one value per row: `cluster` and `reference`; with multiple
+            choice also `options` and `answer_index`. `test` also has `id` and `source`, the user's turn.
+        outputs: `validation`, `test` and `base_test` from `predict_answers`; `baseline_<name>_test` with `prediction`
+            only. Without `test`, only the validation rows are evaluated.
+        task: the content of `task.json`, including what `calibrate` returned.
 
     Returns:
-        results for `all_results.json`, and the text of each further file.
+        results: for `all_results.json`.
+        files: path -> text of the other files; empty without test rows.
     """
     seed, table = task["evaluation"]["seed"], task["confidence"]
-    validation, test = rows["validation"], rows["test"]
+    validation, output = rows["validation"], outputs["validation"]
     weights = resampling_weights(len(validation["cluster"]), seed, validation["cluster"])
-    output = outputs["validation"]
     results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), weights, "eval")
     if table:
         statistics, _ = answer_statistics(output, validation)
@@ -59,42 +59,39 @@ def evaluate(
     if "test" not in outputs:
         return results, {}
 
+    test, output = rows["test"], outputs["test"]
     weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
-    tuned = row_statistics(outputs["test"], test, seed)
-    base = row_statistics(outputs["base_test"], test, seed)
+    tuned, base = (row_statistics(outputs[name], test, seed) for name in ("test", "base_test"))
     results |= evaluate_statistics(tuned, weights, "test")
     if table:
-        confident = by_confidence(tuned, outputs["test"]["confidence"], table)
-        results |= evaluate_statistics(confident, weights, "test")
+        results |= evaluate_statistics(by_confidence(tuned, output["confidence"], table), weights, "test")
     results |= evaluate_statistics(base, weights, "base_test")
     results |= paired_difference(tuned, base, weights, "delta_base_test")
-    for name, output in outputs.items():
+    for name in outputs:
         if name.startswith("baseline_"):
-            statistics = text_statistics(output["prediction"], test["reference"])
+            statistics = text_statistics(outputs[name]["prediction"], test["reference"])
             results |= evaluate_statistics(statistics, weights, name)
-            results |= paired_difference({k: tuned[k] for k in statistics}, statistics, weights, f"delta_{name}")
+            results |= paired_difference({key: tuned[key] for key in statistics}, statistics, weights, f"delta_{name}")
     if "options" in test:
         results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
 
-    predictions, finished = outputs["test"]["prediction"], outputs["test"]["finished"]
-    patterns = error_patterns(predictions, test["reference"], test["source"], finished, tuned)
-    results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
+    patterns = error_patterns(output["prediction"], test["reference"], test["source"], output["finished"], tuned)
+    results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
     columns = {
         "id": test["id"],
         "source": test["source"],
-        "prediction": predictions,
+        "prediction": output["prediction"],
         "reference": test["reference"],
         "base_prediction": outputs["base_test"]["prediction"],
-        "finished": finished,
-        "confidence": outputs["test"]["confidence"].tolist(),
+        "finished": output["finished"],
+        "confidence": output["confidence"].tolist(),
     }
-    shown = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return results, prediction_files(shown, patterns)
+    return results, prediction_files(columns, patterns)
 
 
 def answer_statistics(outputs: dict[str, Any], rows: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
-    """Row statistics of the rows that were answered, and the metric that confidence is held against: whether the
-    letter is right or, without options, ROUGE-L."""
+    """Return row statistics of the answered rows, and the metric that confidence should predict: the accuracy of the
+    generated letter or, without options, ROUGE-L."""
     texts = outputs["prediction"]
     if "options" in rows:
         n = len(texts)
@@ -103,7 +100,7 @@ def answer_statistics(outputs: dict[str, Any], rows: dict[str, Any]) -> tuple[di
 
 
 def row_statistics(outputs: dict[str, Any], rows: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-    """Row statistics of a model: loss, overlap with the experts' answers and, with options, what it chooses."""
+    """Return row statistics of a model: loss, overlap with the experts' answers and, with options, its choices."""
     statistics = loss_statistics(outputs["nll"], outputs["tokens"])
     statistics |= text_statistics(outputs["prediction"], rows["reference"])
     statistics |= accuracy_statistics(outputs["finished"], "finished")

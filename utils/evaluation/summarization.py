@@ -1,4 +1,4 @@
-"""From summaries to the numbers and files of a run; no model is needed."""
+"""Compute the results and files of a summarization run from its summaries; no model is needed."""
 
 from typing import Any
 
@@ -16,20 +16,21 @@ from utils.metrics.summaries import bert_statistics, summary_statistics
 def evaluate(
     rows: dict[str, Any], outputs: dict[str, Any], task: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compare the tuned model with the base model and the baselines on the test rows.
+    """Compare the fine-tuned model with the base model and the baselines on the test rows.
 
     Args:
-        rows: `validation` and `test`, each with `cluster`; `test` also has `id`, `text` (the source), `reference` and
-            `cut` (the model saw only a part of the source).
-        outputs: `validation` holds `nll` and `tokens` [rows]; `test` and `base_test` also `prediction` and `finished`,
-            lists; `baseline_<name>_test` hold `prediction` alone. Each may have `bert_scores` [rows, 3]. Without
-            `test` the loss on validation rows alone is evaluated.
-        task: the content of `task.json`; `evaluation` says `seed`, `use_stemmer` and `bertscore_model`.
+        rows: `validation` and `test`, each column -> one value per row: `cluster`. `test` also has `id`, `text` (the
+            source), `reference` and `cut` (the model read only part of the source).
+        outputs: `validation` with `nll` and `tokens` [rows]; `test` and `base_test` also with the lists `prediction`
+            and `finished`; `baseline_<name>_test` with `prediction` only. All but `validation` may have
+            `bert_scores`, float [rows, 3]. Without `test`, only the loss on the validation rows is evaluated.
+        task: the content of `task.json`; `evaluation` has `seed`, `use_stemmer` and `bertscore_model`.
 
     Returns:
-        results for `all_results.json`, and the text of each further file.
+        results: for `all_results.json`.
+        files: path -> text of the other files; empty without test rows.
     """
-    seed, use_stemmer, test = task["evaluation"]["seed"], task["evaluation"]["use_stemmer"], rows["test"]
+    seed, use_stemmer = task["evaluation"]["seed"], task["evaluation"]["use_stemmer"]
     clusters, output = rows["validation"]["cluster"], outputs["validation"]
     weights = resampling_weights(len(clusters), seed, clusters)
     results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), weights, "eval")
@@ -39,15 +40,14 @@ def evaluate(
     results["use_stemmer"] = use_stemmer
     if task["evaluation"]["bertscore_model"]:
         results["bertscore_model"] = task["evaluation"]["bertscore_model"]
+    test = rows["test"]
     weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
-    statistics = {
-        name: row_statistics(own, test, use_stemmer) for name, own in outputs.items() if name != "validation"
-    }
-    for name, own in statistics.items():
-        results |= evaluate_statistics(own, weights, name)
+    statistics = {name: row_statistics(outputs[name], test, use_stemmer) for name in outputs if name != "validation"}
+    for name, of_system in statistics.items():
+        results |= evaluate_statistics(of_system, weights, name)
     tuned = statistics.pop("test")
-    for name, own in statistics.items():
-        results |= paired_difference({key: tuned[key] for key in own}, own, weights, f"delta_{name}")
+    for name, of_system in statistics.items():
+        results |= paired_difference({key: tuned[key] for key in of_system}, of_system, weights, f"delta_{name}")
 
     sources, references, cut = test["text"], test["reference"], test["cut"]
     predictions, finished = outputs["test"]["prediction"], outputs["test"]["finished"]
@@ -56,17 +56,24 @@ def evaluate(
     patterns = summary_error_patterns(
         predictions, references, sources, finished, cut, hallucinations, omissions, tuned
     )
-    results |= {f"errors_{name}": len(found) for name, found in patterns.items()}
+    results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
     analysis = analyse_summaries(predictions, references, sources, cut, hallucinations, omissions, tuned, weights)
-    columns = {"id": test["id"], "source": sources, "prediction": predictions, "reference": references}
-    columns |= {"base_prediction": outputs["base_test"]["prediction"], "finished": finished, "cut": cut}
-    columns |= {"hallucinations": hallucinations, "omissions": omissions}
-    shown = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return results, prediction_files(shown, patterns) | {"analysis.json": json_text(analysis)}
+    columns = {
+        "id": test["id"],
+        "source": sources,
+        "prediction": predictions,
+        "reference": references,
+        "base_prediction": outputs["base_test"]["prediction"],
+        "finished": finished,
+        "cut": cut,
+        "hallucinations": hallucinations,
+        "omissions": omissions,
+    }
+    return results, prediction_files(columns, patterns) | {"analysis.json": json_text(analysis)}
 
 
 def row_statistics(output: dict[str, Any], rows: dict[str, Any], use_stemmer: bool) -> dict[str, np.ndarray]:
-    """Row statistics of what a system has written: overlap, length, facts, and what else was measured of it."""
+    """Return row statistics of a system: overlap, length, factuality and, where measured, BERTScore and loss."""
     texts, references, sources = output["prediction"], rows["reference"], rows["text"]
     statistics = summary_statistics(texts, references, sources, use_stemmer)
     statistics |= factuality_statistics(texts, references, sources)

@@ -1,6 +1,6 @@
-"""What kind of mistakes summaries have, how often, and how they go with the length of the source.
+"""Error patterns of summaries, and how quality depends on the length of the source.
 
-Nothing here holds text of a data row: what comes out are numbers.
+The analyses contain numbers, never texts of rows.
 """
 
 from collections import Counter
@@ -15,22 +15,29 @@ from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.statistics import four_grams, reduce_sums
 from utils.metrics.summaries import LONGEST_NGRAM, source_statistics
 
-REPEATED = 5  # 4-grams: "500 mg q.d." for two drugs repeats three, and is no loop
-CONTENT = ("drug", "finding", "number")  # kinds of findings that are something the patient has, takes or measures
+REPEATED = 5  # repeated 4-grams of a loop, at least: "500 mg q.d." for two drugs repeats three
+CONTENT = ("drug", "finding", "number")  # kinds of findings about what the patient takes, has or measures
 ERROR_ADVICE = {
-    "omission": "Look at `cut_source` and `too_short` first: what is not read cannot be said; then train longer.",
-    "hallucination": "Have an expert read these first. Lower `num_train_epochs`, and leave out training summaries "
-    "that say what their source does not.",
-    "negation_flip": "Have an expert read these first: a denied finding is said to be there, or the reverse.",
-    "wrong_number": "Have an expert check doses, ages and dates against the source; overlap metrics hardly see them.",
-    "wrong_person": "Have an expert check who has it, and on which side; keep the speakers' names in the source.",
-    "too_long": "Lower `max_new_tokens`, or with beams `length_penalty`: the model gives back the length it has seen.",
-    "too_short": "Check how many training summaries `max_target_length` cuts; with beams raise `length_penalty`.",
+    "omission": "Look at `cut_source` and `too_short` first: the model cannot report what it did not read. Then train "
+    "longer.",
+    "hallucination": "Have an expert read these first. Lower `num_train_epochs`, and remove training summaries that "
+    "their sources do not support.",
+    "negation_flip": "Have an expert read these first: the summary affirms a denied finding, or denies an affirmed "
+    "one.",
+    "wrong_number": "Have an expert check doses, ages and dates against the source: overlap metrics barely notice "
+    "them.",
+    "wrong_person": "Have an expert check whose finding it is and on which side. Keep the names of the speakers in "
+    "the source.",
+    "too_long": "Lower `max_new_tokens` or, with beam search, `length_penalty`: the model reproduces the length of "
+    "its training summaries.",
+    "too_short": "Check how many training summaries `max_target_length` truncates. With beam search, raise "
+    "`length_penalty`.",
     "repetition": "Set `no_repeat_ngram_size: 3`, and look for duplicates in the training data.",
     "cut_source": "Raise `max_source_length`, or set `long_texts: chunks`.",
-    "empty": "Check that training summaries are not empty, and train longer.",
-    "copies_source": "Raise `num_train_epochs` or `learning_rate`: the model has not yet learnt to summarize.",
-    "cut_off": "Raise `max_new_tokens`; if it stays, `max_target_length` cuts the end that the model should learn.",
+    "empty": "Check that the training summaries are not empty, and train longer.",
+    "copies_source": "Raise `num_train_epochs` or `learning_rate`: the model has not learned to summarize yet.",
+    "cut_off": "Raise `max_new_tokens`. If that does not help, `max_target_length` cuts off the end of the training "
+    "summaries.",
 }
 
 
@@ -44,21 +51,26 @@ def summary_error_patterns(
     omissions: Sequence[Sequence[dict[str, Any]]],
     statistics: dict[str, np.ndarray],
 ) -> dict[str, list[int]]:
-    """Indices of the rows that show each pattern of `ERROR_ADVICE`; what to do about it stands there.
+    """Return, for each pattern of `ERROR_ADVICE`, the indices of the rows that show it.
 
-    omission: lacks a drug, finding or number of the reference. hallucination: names a drug or finding that the source
-    does not. wrong_number: has a number that the source does not have. negation_flip: denies what source or reference
-    affirm, or the reverse. wrong_person: gives a finding to another person or side of the body. too_long: over 2 times
-    the reference's words and over 10 more. too_short: under half of them. repetition: over a fifth of its 4-grams, and
-    at least 5, were there before. cut_source: the model did not see all of the source. copies_source: over half of
-    its 4-grams stand in the source, and not so for the reference. cut_off: did not end by itself. empty: no word; such
-    a row shows none of the others but cut_source and cut_off.
+    - omission: lacks a drug, finding or number of the reference.
+    - hallucination: names a drug or finding that the source does not.
+    - negation_flip: denies what the source or the reference affirms, or the reverse.
+    - wrong_number: has a number that the source does not have.
+    - wrong_person: gives a finding to another person or side of the body.
+    - too_long: more than twice the words of the reference, and over 10 more.
+    - too_short: less than half the words of the reference.
+    - repetition: over a fifth of its 4-grams, and at least 5, occur earlier in it.
+    - cut_source: the model read only part of the source.
+    - copies_source: over half of its 4-grams occur in the source, which is not true of the reference.
+    - cut_off: the summary is not finished.
+    - empty: no words. Such a row shows no other pattern but cut_source and cut_off.
 
     Args:
-        predictions, references, sources: one text a row.
-        finished: whether the summary ended by itself.
-        cut: whether the source was longer than the model takes.
-        hallucinations, omissions: the findings of each row, from `utils.factuality`.
+        predictions, references, sources: one text per row.
+        finished: whether each summary was finished, not cut off.
+        cut: whether each source was longer than the model reads.
+        hallucinations, omissions: findings of each row, from `utils.factuality`.
         statistics: `summary_statistics` of the same rows.
     """
     copied = _copied(statistics) > 0.5
@@ -67,13 +79,13 @@ def summary_error_patterns(
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         words, reference_words = len(prediction.split()), len(reference.split())
         grams = four_grams(prediction)
-        invented, omitted = _kinds(hallucinations[i]), _kinds(omissions[i])
+        hallucinated, omitted = _kinds(hallucinations[i]), _kinds(omissions[i])
         shown = {
             "omission": not omitted.isdisjoint(CONTENT),
-            "hallucination": not invented.isdisjoint(("drug", "finding")),
-            "negation_flip": "negation" in invented | omitted,
-            "wrong_number": "number" in invented,
-            "wrong_person": "person" in invented | omitted or "laterality" in invented,
+            "hallucination": not hallucinated.isdisjoint(("drug", "finding")),
+            "negation_flip": "negation" in hallucinated | omitted,
+            "wrong_number": "number" in hallucinated,
+            "wrong_person": "person" in hallucinated | omitted or "laterality" in hallucinated,
             "too_long": words > 2 * reference_words and words > reference_words + 10,
             "too_short": words < reference_words / 2,
             "repetition": statistics["repetition"][i, 0] > 0.2 and grams.total() - len(grams) >= REPEATED,
@@ -96,23 +108,23 @@ def analyse_summaries(
     statistics: dict[str, np.ndarray],
     weights: np.ndarray,
 ) -> dict[str, Any]:
-    """What `analysis.json` says about the summaries of the test rows.
+    """Return what `analysis.json` holds about the summaries of the test rows.
 
     Args:
         predictions, references, sources, cut, hallucinations, omissions: as for `summary_error_patterns`.
-        statistics: of the same rows; its rougeL, omission and hallucination are looked at, where they are there.
+        statistics: row statistics of the same rows; `rougeL`, `omission` and `hallucination` are used if present.
         weights: bootstrap counts [resamples, rows] from `resampling_weights`.
 
     Returns:
-        source_length: `bins`, up to 8 of about as many rows, by the source's words, both ends included: rows, rows
-            with a cut source, and each metric with its 95 % interval; `spearman`, for each metric the correlation of
-            its row values with the source's words over rows, None where one side is constant.
-        summary_words: percentiles 0 to 100 of the words of the `predictions` and the `references`.
-        references: compression and novel n-grams of the references, to compare the model's with.
-        findings: kind -> `hallucinations`, `omissions`, and the rows that have at least one of them.
+        source_length: `bins`, up to 8 of about the same number of rows, with inclusive limits in words of the source,
+            the number of rows and of truncated sources (`cut`), and each metric with its 95% interval; `spearman`, the
+            correlation of each metric with the words of the source over rows, None if one side is constant.
+        summary_words: percentiles 0 to 100 of the number of words in `predictions` and `references`.
+        references: compression and novel n-grams of the references, for comparison with the predictions.
+        findings: kind -> number of `hallucinations`, of `omissions`, and of the rows with at least one of each.
     """
     words = np.array([len(source.split()) for source in sources])
-    metrics = [name for name in ("rougeL", "omission", "hallucination") if name in statistics]
+    metrics: list[str] = [name for name in ("rougeL", "omission", "hallucination") if name in statistics]
     bins = []
     for rows in length_bins(words):
         shown = {name: statistics[name][rows] for name in metrics}
@@ -139,12 +151,13 @@ def _kinds(findings: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def _copied(statistics: dict[str, np.ndarray]) -> np.ndarray:
-    """Share of each summary's longest n-grams that stand in the source; 0 for a summary without any."""
+    """Return the share of each summary's longest n-grams that occur in its source; 0 for a summary without any."""
     novel, grams = statistics[f"novel_{LONGEST_NGRAM}gram"].T
     return (grams - novel) / np.maximum(grams, 1)
 
 
 def _percentiles(texts: Sequence[str]) -> list[float]:
+    """Return the percentiles 0 to 100 of the number of words."""
     return np.percentile([len(text.split()) for text in texts], range(101), method="inverted_cdf").tolist()
 
 

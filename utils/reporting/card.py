@@ -1,4 +1,4 @@
-"""The model card of a run, made from the files in `output_dir` alone. No path of this machine, no row of data."""
+"""The model card of a run, written from the files in `output_dir` alone, without local paths or rows of data."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from utils.json_files import last_part, read_json, read_yaml, without_paths
-from utils.reporting.metric_names import METRICS, TABLE_ONLY, baselines_line, metric_names, notes_line
+from utils.reporting.metric_names import METRICS, TABLE_ONLY, baselines_line, label, metric_names, notes_line
 from utils.reporting.tables import (
     data_tables,
     differences_table,
@@ -22,120 +22,85 @@ from utils.reporting.tables import (
     training_lines,
 )
 
-# task -> (pipeline tag, what it does, a text for the commands)
+# task -> (pipeline tag, what the model does, example text for the commands)
 TASKS = {
     "qa": ("text-generation", "answers medical questions", "What are the symptoms of iron deficiency?"),
-    "classification": ("text-classification", "sorts medical texts into classes", "Pain in the chest on exertion."),
+    "classification": ("text-classification", "classifies medical texts", "Chest pain on exertion."),
     "hierarchical": ("text-classification", "sorts medical texts into a tree of classes", "Fever and a stiff neck."),
-    "summarization": ("summarization", "summarizes medical texts", "Doctor: What is wrong? Patient: A cough."),
+    "summarization": ("summarization", "summarizes medical texts", "Doctor: What is wrong? Patient: I have a cough."),
 }  # fmt: skip
 
-NOT_A_DEVICE = """**Not a medical device.** Nobody has validated this model for clinical use. Do not use it to \
-diagnose, to treat, to dose, to triage or to advise a patient. Its output can be wrong in ways that read as right."""
+NOT_A_DEVICE = """**Not a medical device.** This model has not been validated for clinical use. Do not use it to \
+diagnose, treat, dose, triage or advise patients. Its output can be wrong and still sound right."""
 OUT_OF_SCOPE = f"""{NOT_A_DEVICE}
 
-Out of scope are: any decision about a person without a qualified professional who checks it against the source; \
-emergencies; advice to patients; unattended use in a clinical record; languages, specialties and kinds of text other \
-than those of the training data; identifying a person."""
-LIMITATIONS = """The model inherits the errors and biases of its base model and of its training data, and was \
-measured on a held-out part of the same source only: expect worse on other sources. It can state what no source says, \
-leave out what matters, and miss a negation, a unit or a dose. Rare conditions and under-represented groups are \
-likely served worst. No safety filter is part of the weights. The training data was not checked for personal data."""
+Out of scope: any decision about a person that a qualified professional does not check against the source; \
+emergencies; advice to patients; unsupervised use in clinical records; languages, specialties and kinds of text that \
+are not in the training data; identifying people."""
+LIMITATIONS = """The model inherits the errors and biases of its base model and its training data. It was evaluated \
+only on a held-out part of the same source, so expect lower scores on other sources. It can state what no source \
+says, omit what matters, and miss a negation, a unit or a dose. It probably performs worst on rare conditions and \
+under-represented groups. The weights contain no safety filter. The training data was not checked for personal data."""
 
 MORE_LIMITATIONS = {
-    "summarization": """ROUGE does not see an invented dose, a flipped negation or a finding given to the wrong \
-person. What is counted here as invented or left out was found by rules and word lists: they miss what is in no list, \
-and facts that are there but put together wrongly. Do not file a summary that nobody compared with its source.""",
+    "summarization": """ROUGE does not notice an invented dose, a flipped negation or a finding attributed to the \
+wrong person. Hallucinations and omissions are found by rules and word lists, which miss terms that are not in the \
+lists and correct facts that are combined wrongly. Do not file a summary that nobody has compared with its source.""",
 }
 
 
 def write_card(output_dir: Path, repo_id: str | None) -> Path:
-    """Write the model card `README.md`, on huggingface_hub's template, without the sections it has nothing for.
+    """Write the model card, `README.md`, from huggingface_hub's template, and return its path.
+
+    Sections of the template that would be empty are left out.
 
     Args:
         output_dir: folder with `task.json`, `all_results.json` and `recipe.yaml`.
-        repo_id: the model's name on the Hub, for the commands that use it; without one they name the folder.
-
-    Returns:
-        the path of the card.
+        repo_id: Hub id of the model in the example commands; None puts the name of the folder there.
     """
     output_dir = Path(output_dir)
     results, local_task = read_json(output_dir / "all_results.json"), read_json(output_dir / "task.json")
     task = without_paths(local_task)
-    recipe = without_paths(read_yaml(output_dir / "recipe.yaml"))
     name = task.get("task", "qa")
-    pipeline, does, example = TASKS[name]
-    base = task.get("base_model") if is_hub_id(local_task.get("base_model")) else None  # the Hub refuses a path
+    _, does, example = TASKS[name]
     is_adapter = (output_dir / "adapter_config.json").exists()
-    model = repo_id or (output_dir.name if output_dir.is_absolute() else output_dir.as_posix())
-    data, dataset = task.get("data", {}), local_task.get("data", {}).get("dataset_name")
-    data_name = data.get("dataset_name") or last_part(data.get("train_file") or "local files")
-    test_name = data.get("dataset_name") or last_part(data.get("test_file") or data_name)
-    revision = f" at revision `{data['dataset_revision']}`" if data.get("dataset_revision") else ""
-    evaluated = [m for m in metric_names(results, ["test_"]) if m in METRICS and m not in TABLE_ONLY]
-    qlora = is_adapter and (task.get("quantization") or {}).get("load_in_4bit")
-
-    card_data = ModelCardData(
-        language="en",
-        library_name="peft" if is_adapter else "transformers",
-        base_model=base,
-        base_model_relation=("adapter" if is_adapter else "finetune") if base else None,
-        datasets=[dataset] if is_hub_id(dataset) else None,
-        pipeline_tag=pipeline,
-        tags=["medical", name, *(["lora"] if is_adapter else []), *(["qlora"] if qlora else [])],
-        metrics=sorted(set(map(_hub_metric, evaluated))) or None,
-        model_name=model.split("/")[-1],
-        eval_results=[
-            EvalResult(
-                task_type=pipeline,
-                task_name=f"medical {name}",
-                dataset_type=test_name,
-                dataset_name=test_name,
-                dataset_config=data.get("dataset_config_name"),
-                dataset_split="test",
-                dataset_revision=data.get("dataset_revision"),
-                dataset_args={key: results[key] for key in ("test_rows", "test_sha256") if key in results} or None,
-                metric_type=_hub_metric(metric),
-                metric_name=_metric_name(metric, results),
-                metric_value=results[f"test_{metric}"],
-                metric_args={"ci95": results[f"test_{metric}_ci95"]} if results.get(f"test_{metric}_ci95") else None,
-            )
-            for metric in evaluated
-        ]
-        or None,
-    )
     kind = "A LoRA adapter" if is_adapter else "A model"
+    model = repo_id or (output_dir.name if output_dir.is_absolute() else output_dir.as_posix())
+    base = _hub_base(local_task)
     base_text = f"[{base}](https://huggingface.co/{base})" if base else f"`{task.get('base_model', 'unknown')}`"
+    data = task.get("data", {})
+    revision = f" at revision `{data['dataset_revision']}`" if data.get("dataset_revision") else ""
+    recipe = yaml.safe_dump(without_paths(read_yaml(output_dir / "recipe.yaml")), sort_keys=False, allow_unicode=True)
     patterns = errors_table(results, {})
-    recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     card = ModelCard.from_template(
-        card_data,
+        _metadata(results, task, local_task, model, is_adapter),
         model_id=model.split("/")[-1],
         model_summary=f"{kind} that {does}.\n\n{NOT_A_DEVICE}",
         model_description=f"{kind} that {does}, fine-tuned from {base_text}. {summary(results)}",
         model_type=f"{name}, quantization: {precision(task)}",
         language="English",
         base_model=base_text,
-        direct_use=f"Research and teaching: a model that {does}, in text like its training data, with a person who "
-        "checks every output.",
-        downstream_use="A starting point for further fine-tuning, or a baseline to compare against, after an "
-        "evaluation on your own data.",
+        direct_use=f"Research and teaching: a model that {does}, on texts similar to its training data, with a person "
+        "who checks every output.",
+        downstream_use="A starting point for further fine-tuning, or a baseline for comparison. Evaluate it on your "
+        "own data first.",
         out_of_scope_use=OUT_OF_SCOPE,
         bias_risks_limitations=paragraphs(
             LIMITATIONS, MORE_LIMITATIONS.get(name), patterns and f"Errors on the test split:\n\n{patterns}"
         ),
-        bias_recommendations="Read the intervals, not only the values. Test on your own texts, by subgroup, before "
-        "any use, and keep a qualified person between the output and a patient.",
+        bias_recommendations="Read the intervals, not only the values. Before any use, test the model on your own "
+        "texts and by subgroup. Have a qualified person check every output before it reaches a patient.",
         get_started_code=f"From a clone of the training code, on the command line or in Python:\n\n```bash\n"
         f'python predict.py --model {shlex.quote(model)} --text "{example}"\n```\n\n```python\n'
         f'from utils.inference import Predictor\npredictor = Predictor.from_pretrained("{model}")\n'
         f'print(predictor(["{example}"]))\n```',
-        training_data=f"`{data_name}`{revision}\n\n{data_tables(results, digits=64, zeros=False)}",
-        preprocessing="Cleaned, de-duplicated and split as the recipe below says; the tables above count each step.",
-        training_regime=f"Quantization: {precision(task)}\n\nThe resolved recipe:\n\n```yaml\n{recipe_text}```",
+        training_data=f"`{_train_name(data)}`{revision}\n\n{data_tables(results, digits=64, zeros=False)}",
+        preprocessing="Cleaned, deduplicated and split as the recipe below specifies. The tables above count the rows "
+        "of each step.",
+        training_regime=f"Quantization: {precision(task)}\n\nThe resolved recipe:\n\n```yaml\n{recipe}```",
         speeds_sizes_times=training_lines(task, results),
         testing_data="The held-out test split above.",
-        testing_metrics=paragraphs("95 % bootstrap intervals in brackets.", notes_line(results)),
+        testing_metrics=paragraphs("Brackets show 95% bootstrap intervals.", notes_line(results)),
         results=paragraphs(results_table(results), baselines_line(results), differences_table(results)),
         results_summary=summary(results),
         hours_used=f"{results['train_runtime'] / 3600:.2f}" if results.get("train_runtime") else None,
@@ -146,20 +111,80 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     return output_dir / "README.md"
 
 
+def _metadata(
+    results: dict[str, Any], task: dict[str, Any], local_task: dict[str, Any], model: str, is_adapter: bool
+) -> ModelCardData:
+    """Return the YAML header of the card: task, base model, data set and the test metrics with their intervals.
+
+    Args:
+        results: the content of `all_results.json`.
+        task: the content of `task.json` without paths.
+        local_task: the same with paths, which tell Hub ids from local folders.
+        model: name of the model.
+        is_adapter: whether the run saved an adapter.
+    """
+    name, data, base = task.get("task", "qa"), task.get("data", {}), _hub_base(local_task)
+    pipeline, *_ = TASKS[name]
+    dataset = local_task.get("data", {}).get("dataset_name")
+    test_name = data.get("dataset_name") or last_part(data.get("test_file") or _train_name(data))
+    qlora = is_adapter and (task.get("quantization") or {}).get("load_in_4bit")
+    metrics = [m for m in metric_names(results, ["test_"]) if m in METRICS and m not in TABLE_ONLY]
+    eval_results = [
+        EvalResult(
+            task_type=pipeline,
+            task_name=f"medical {name}",
+            dataset_type=test_name,
+            dataset_name=test_name,
+            dataset_config=data.get("dataset_config_name"),
+            dataset_split="test",
+            dataset_revision=data.get("dataset_revision"),
+            dataset_args={key: results[key] for key in ("test_rows", "test_sha256") if key in results} or None,
+            metric_type=_hub_metric(metric),
+            metric_name=_metric_name(metric, results),
+            metric_value=results[f"test_{metric}"],
+            metric_args={"ci95": results[f"test_{metric}_ci95"]} if results.get(f"test_{metric}_ci95") else None,
+        )
+        for metric in metrics
+    ]
+    return ModelCardData(
+        language="en",
+        library_name="peft" if is_adapter else "transformers",
+        base_model=base,
+        base_model_relation=("adapter" if is_adapter else "finetune") if base else None,
+        datasets=[dataset] if is_hub_id(dataset) else None,
+        pipeline_tag=pipeline,
+        tags=["medical", name, *(["lora"] if is_adapter else []), *(["qlora"] if qlora else [])],
+        metrics=sorted(set(map(_hub_metric, metrics))) or None,
+        model_name=model.split("/")[-1],
+        eval_results=eval_results or None,
+    )
+
+
+def _hub_base(local_task: dict[str, Any]) -> str | None:
+    """Return the base model if it is a Hub id; the Hub refuses a path."""
+    base = local_task.get("base_model")
+    return base if is_hub_id(base) else None
+
+
+def _train_name(data: dict[str, Any]) -> str:
+    """Return the name of the training data: a Hub id or a file."""
+    return data.get("dataset_name") or last_part(data.get("train_file") or "local files")
+
+
 def _metric_name(metric: str, results: dict[str, Any]) -> str:
-    """What people call a metric; a BERTScore means nothing without its model."""
-    name = METRICS[metric][0]
+    """Return the display name of a metric; a BERTScore is meaningless without its model."""
+    name = label(metric)
     return f"{name} ({results['bertscore_model']})" if metric.startswith("bertscore") else name
 
 
 def _hub_metric(metric: str) -> str:
-    """What the Hub calls the family of a metric."""
+    """Return the Hub's name for the family of a metric."""
     family = re.search("rouge|bertscore|f1|accuracy", metric)
     return family.group() if family else metric
 
 
 def _without_empty_sections(text: str) -> str:
-    """Drop the template's comments, its unfilled lines, and each heading that is left with nothing below it."""
+    """Remove the template's comments, its unfilled lines and the headings that have no text below them."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).replace(" [optional]", "")
     lines = [
         line
@@ -168,7 +193,7 @@ def _without_empty_sections(text: str) -> str:
         and not re.fullmatch(r"\*\*(BibTeX|APA):\*\*|Carbon emissions.*", line)
     ]
     kept: list[str] = []
-    level_below = 0  # level of the heading that follows, 0 where text follows
+    level_below = 0  # level of the next heading; 0 if text comes first
     in_code = False
     for line in reversed(lines):
         in_code ^= line.startswith("```")

@@ -1,4 +1,4 @@
-"""The report of a classifier: classes, confusions, calibration, abstention, and the tree if there is one."""
+"""The report of a classifier: classes, confusions, calibration, abstention and, if there is one, the tree."""
 
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ PLOTS = {
     "risk_coverage.png": plot_risk_coverage, "error_by_length.png": plot_error_by_length,
     "error_by_training_rows.png": plot_error_by_training_rows, "tree.png": plot_tree,
 }  # fmt: skip
-MAX_ABOVE = 40  # classes of a confusion matrix with numbers: the levels above the leaves have few classes
-MAX_PARENTS = 30
+MAX_ABOVE = 40  # classes in the confusion matrix of a level above the leaves: the most that fit with their counts
+MAX_PARENTS = 30  # rows of a table of parent classes
 
 
 def write_report(output_dir: Path) -> Path:
@@ -48,14 +48,15 @@ def write_report(output_dir: Path) -> Path:
 
 
 def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str, str]:
-    """The sections of a classifier's report.
+    """Return the sections of a classifier's report, heading -> Markdown.
 
     Args:
         analysis: the content of `analysis.json`.
-        images: name of each plot that was drawn -> its Markdown.
+        images: file name of each plot that was drawn -> its Markdown.
     """
     scored = [row for row in analysis["classes"] if row["f1"] is not None]
     worst = sorted(scored, key=lambda row: (row["f1"], -row["support"]))[:10]
+    all_classes = f"The {len(worst)} classes with the lowest F1; `per_class.csv` has all {len(analysis['classes'])}."
     numbers = ("train_rows", "support", "precision", "recall")
     classes = [[row["label"], *(format_number(row[n]) for n in numbers), with_interval(row, "f1")] for row in worst]
     pairs = [
@@ -63,27 +64,27 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
         for row in analysis["confused_pairs"][:10]
     ]
     pairs_header = ["true", "predicted", "rows", "share of the true class", "mean confidence"]
-    tempered = analysis.get("temperature")
-    sentences = [f"Logits are divided by the temperature {format_number(tempered)}." if tempered else ""]
-    sentences.append(abstention_sentence(analysis))
-    length, training = analysis["length"], analysis["training"]
+    temperature, length, training = analysis.get("temperature"), analysis["length"], analysis["training"]
     correlations = (
-        f"Spearman's correlation of a text's words and being wrong is {format_number(length['spearman'], '+')}; of a "
-        f"class's training rows and its error rate {format_number(training['spearman'], '+')} (Pearson's "
-        f"{format_number(training['pearson'], '+')})."
+        f"Spearman correlation between the length of a text and an error: {format_number(length['spearman'], '+')}. "
+        "Correlation between the training rows of a class and its error rate: Spearman "
+        f"{format_number(training['spearman'], '+')}, Pearson {format_number(training['pearson'], '+')}."
     )
     return {
         "Classes": paragraphs(
             table(["class", "training rows", "test rows", "precision", "recall", "F1"], classes),
-            f"The {len(worst)} classes of lowest F1; all {len(analysis['classes'])} stand in `per_class.csv`.",
+            all_classes if len(worst) < len(analysis["classes"]) else None,
         ),
         "Most confused": paragraphs(
-            table(pairs_header, pairs) if pairs else "Every test row is right.",
+            table(pairs_header, pairs) if pairs else "The model made no errors on the test rows.",
             images.get("confusion_matrix.png"),
             images.get("confusion_matrix_all.png"),
         ),
         "Calibration and abstention": paragraphs(
-            " ".join(filter(None, sentences)), images.get("reliability.png"), images.get("risk_coverage.png")
+            f"Logits are divided by the temperature {format_number(temperature)}." if temperature else None,
+            abstention_sentence(analysis, is_root_level="tree" not in analysis),
+            images.get("reliability.png"),
+            images.get("risk_coverage.png"),
         ),
         "Length and training rows": paragraphs(
             correlations, images.get("error_by_length.png"), images.get("error_by_training_rows.png")
@@ -91,24 +92,24 @@ def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str
     }
 
 
-def abstention_sentence(analysis: dict[str, Any]) -> str:
-    """What is answered and how often that is wrong, from `analysis["abstention"]`; empty without it."""
+def abstention_sentence(analysis: dict[str, Any], is_root_level: bool) -> str:
+    """Describe the abstention threshold with its coverage and risk; empty if no threshold was fitted."""
     chosen = analysis.get("abstention") or {}
     if not chosen:
         return ""
     if chosen["threshold"] is None:
-        return f"No threshold was found that keeps `max_risk: {chosen['max_risk']}`: let a person decide."
+        return f"No confidence threshold keeps `max_risk: {chosen['max_risk']}`: leave these decisions to a person."
     wrong = "-" if chosen["risk"] is None else f"{chosen['risk']:.1%}"
-    others = "stop at a level above, or are for a person" if "tree" in analysis else "are for a person"
+    others = "go to a person" if is_root_level else "stop at a higher level or go to a person"
     return (
-        f"With `max_risk: {chosen['max_risk']}` the model answers where its confidence is "
-        f"{format_number(chosen['threshold'])} or more: {chosen['coverage']:.1%} of the test rows, {wrong} of them "
-        f"wrong. The others {others}."
+        f"With `max_risk: {chosen['max_risk']}` the model answers when its confidence is "
+        f"{format_number(chosen['threshold'])} or more. On the test rows its coverage is {chosen['coverage']:.1%} and "
+        f"its selective risk {wrong}. The other rows {others}."
     )
 
 
 def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
-    """The levels above the leaves: classes by F1, each with its child that is most often wrong, and what is answered.
+    """Describe the levels above the leaves: the classes with the lowest F1, their worst child, and the abstention.
 
     Args:
         analysis, images: as for `class_sections`.
@@ -116,24 +117,24 @@ def tree_section(analysis: dict[str, Any], images: dict[str, str]) -> str:
     levels = [level["classes"] for level in (*analysis["levels"], analysis)]
     names, sections = analysis["level_names"], [images.get("tree.png")]
     for level, parents in enumerate(analysis["tree"]["parents"]):
-        children = {parent: [] for parent in range(len(levels[level]))}
+        children: dict[int, list[dict[str, Any]]] = {parent: [] for parent in range(len(levels[level]))}
         for child, parent in zip(levels[level + 1], parents, strict=True):
             children[parent].append(child)
         scores = [(row["f1"] is None, row["f1"], -row["support"]) for row in levels[level]]
         rows = []
         for parent in sorted(children, key=scores.__getitem__)[:MAX_PARENTS]:
             row, worst = levels[level][parent], max(children[parent], key=wrong_rows)
-            wrong = "-"  # also of a parent without finer classes
+            wrong = "-"  # also for a parent that has no finer classes
             if len(children[parent]) > 1 and wrong_rows(worst):
                 wrong = f"{worst['label']} ({wrong_rows(worst):,} of {worst['support']:,})"
             cells = (format_number(row[name]) for name in ("support", "recall"))
             rows.append([row["label"], *cells, with_interval(row, "f1"), wrong])
         left_out = len(children) - len(rows)
         sections += [
-            table([names[level].replace("_", " "), "test rows", "recall", "F1", "child most often wrong"], rows),
-            f"The {len(rows)} of lowest F1, of {len(children):,}." if left_out else None,
+            table([names[level].replace("_", " "), "test rows", "recall", "F1", "child with the most errors"], rows),
+            f"The {len(rows)} of {len(children):,} classes with the lowest F1." if left_out else None,
             images.get(f"confusion_matrix_{names[level]}.png"),
-            abstention_sentence(analysis["levels"][level]),
+            abstention_sentence(analysis["levels"][level], is_root_level=level == 0),
             images.get(f"reliability_{names[level]}.png"),
         ]
     return paragraphs(*sections)

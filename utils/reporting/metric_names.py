@@ -1,14 +1,14 @@
-"""Which systems and metrics the results of a run hold, and what people call them.
+"""The systems and metrics in the results of a run, and their display names.
 
-Everything is found by prefix in `all_results.json`: `test_*` is the fine-tuned model, `base_test_*` the model before
-tuning, `baseline_<name>_test_*` the baselines.
+Both are recognized by key prefix in `all_results.json`: `test_*` is the fine-tuned model, `base_test_*` the model
+before fine-tuning, `baseline_<name>_test_*` a baseline.
 """
 
 import math
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
-# metric -> (what people call it, which direction is better); others are shown under their own name
+# metric -> (display name, better direction); any other metric is shown under its key
 METRICS = {
     "child_macro_f1": ("child macro F1", "higher"), "parent_macro_f1": ("parent macro F1", "higher"),
     "path_accuracy": ("path accuracy", "higher"),
@@ -17,47 +17,60 @@ METRICS = {
     "hierarchical_recall": ("hierarchical recall", "higher"),
     "parent_accuracy": ("parent accuracy", "higher"), "child_accuracy": ("child accuracy", "higher"),
     "child_given_parent_accuracy": ("child accuracy given the true parent", "higher"),
-    "parent_ece": ("parent calibration error (ECE)", "lower"),
-    "child_ece": ("child calibration error (ECE)", "lower"),
+    "parent_ece": ("parent expected calibration error", "lower"),
+    "child_ece": ("child expected calibration error", "lower"),
+    "parent_brier": ("parent Brier score", "lower"), "child_brier": ("child Brier score", "lower"),
+    "parent_loss": ("parent loss", "lower"), "child_loss": ("child loss", "lower"),
     "macro_f1": ("macro F1", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
     "many_shot_macro_f1": ("macro F1, over 100 training rows", "higher"),
     "medium_shot_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
     "few_shot_macro_f1": ("macro F1, under 20 training rows", "higher"),
-    "top_3_accuracy": ("among the 3 likeliest", "higher"), "matthews": ("Matthews correlation", "higher"),
+    **{f"top_{k}_accuracy": (f"top-{k} accuracy", "higher") for k in range(1, 11)},
+    "matthews": ("Matthews correlation", "higher"),
     "macro_precision": ("macro precision", "higher"), "macro_recall": ("macro recall", "higher"),
     "weighted_precision": ("weighted precision", "higher"),
-    "accuracy_norm": ("accuracy, length-normalized", "higher"),
-    "generated_accuracy": ("accuracy of generated letters", "higher"),
-    "flip_rate": ("flipped by option order", "lower"), "parse_failure": ("no letter generated", "lower"),
+    "accuracy_norm": ("length-normalized accuracy", "higher"),
+    "generated_accuracy": ("accuracy of the generated letter", "higher"),
+    "flip_rate": ("choices changed by option order", "lower"),
+    "parse_failure": ("no option letter generated", "lower"),
     "rouge1": ("ROUGE-1", "higher"), "rouge2": ("ROUGE-2", "higher"), "rougeL": ("ROUGE-L", "higher"),
     "rougeLsum": ("ROUGE-Lsum", "higher"), "bleu": ("BLEU", "higher"),
     "omission": ("omission", "lower"), "hallucination": ("hallucination", "lower"),
-    "any_hallucination": ("texts with a hallucination", "lower"),
+    "any_hallucination": ("summaries with a hallucination", "lower"),
     "chrf": ("chrF", "higher"), "bertscore_f1": ("BERTScore F1", "higher"),
     "bertscore_precision": ("BERTScore precision", "higher"), "bertscore_recall": ("BERTScore recall", "higher"),
     "loss": ("loss", "lower"),
-    "perplexity": ("perplexity", "lower"), "ece": ("calibration error (ECE)", "lower"),
-    "brier": ("Brier score", "lower"), "uncalibrated_ece": ("ECE before calibration", "lower"),
+    "perplexity": ("perplexity", "lower"), "ece": ("expected calibration error", "lower"),
+    "brier": ("Brier score", "lower"), "uncalibrated_ece": ("expected calibration error before calibration", "lower"),
     "uncalibrated_brier": ("Brier score before calibration", "lower"),
-    "coverage": ("coverage when it abstains", "higher"), "selective_risk": ("error rate when it abstains", "lower"),
-    "aurc": ("area under risk-coverage", "lower"), "inconsistent": ("inconsistent pairs", "lower"),
-    "hallucinated_drugs": ("invented drugs a summary", "lower"),
-    "hallucinated_findings": ("invented findings a summary", "lower"),
-    "hallucinated_numbers": ("invented numbers a summary", "lower"),
-    "negation_flips": ("flipped negations a summary", "lower"),
-    "wrong_person": ("findings of the wrong person a summary", "lower"),
-    "wrong_laterality": ("findings on the wrong side a summary", "lower"),
-    "omitted_drugs": ("omitted drugs a summary", "lower"),
-    "omitted_findings": ("omitted findings a summary", "lower"),
-    "omitted_numbers": ("omitted numbers a summary", "lower"),
+    "coverage": ("coverage with abstention", "higher"), "selective_risk": ("selective risk", "lower"),
+    "shown_to_parent": ("coverage at the parent level", "higher"),
+    "shown_to_child": ("coverage at the child level", "higher"),
+    "aurc": ("area under the risk-coverage curve", "lower"), "inconsistent": ("inconsistent paths", "lower"),
+    "hallucinated_drugs": ("hallucinated drugs per summary", "lower"),
+    "hallucinated_findings": ("hallucinated findings per summary", "lower"),
+    "hallucinated_numbers": ("hallucinated numbers per summary", "lower"),
+    "negation_flips": ("flipped negations per summary", "lower"),
+    "wrong_person": ("wrong-person findings per summary", "lower"),
+    "wrong_laterality": ("wrong-side findings per summary", "lower"),
+    "omitted_drugs": ("omitted drugs per summary", "lower"),
+    "omitted_findings": ("omitted findings per summary", "lower"),
+    "omitted_numbers": ("omitted numbers per summary", "lower"),
     "repetition": ("repetition", "lower"),
-    "length_ratio": ("length ratio", "nearer 1"), "compression": ("compression", "as references"),
-    "novel_1gram": ("novel words", "as references"), "novel_2gram": ("novel 2-grams", "as references"),
-    "novel_3gram": ("novel 3-grams", "as references"), "novel_4gram": ("novel 4-grams", "as references"),
-    "finished": ("ended by themselves", "higher"),
+    "length_ratio": ("length ratio", "closer to 1"), "compression": ("compression", "like references"),
+    "novel_1gram": ("novel words", "like references"), "novel_2gram": ("novel 2-grams", "like references"),
+    "novel_3gram": ("novel 3-grams", "like references"), "novel_4gram": ("novel 4-grams", "like references"),
+    "finished": ("finished (not cut off)", "higher"),
 }  # fmt: skip
-HEADLINES = ("child_macro_f1", "macro_f1", "accuracy", "rougeL", "perplexity", "loss")  # the first one present leads
+HEADLINES = (
+    "child_macro_f1",
+    "macro_f1",
+    "accuracy",
+    "rougeL",
+    "perplexity",
+    "loss",
+)  # the summary reports the first one present
 NOT_METRICS = re.compile(
     r"(_ci95|_p|_confident|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
 )
@@ -66,30 +79,34 @@ FINDINGS = (
     "wrong_laterality", "omitted_drugs", "omitted_findings", "omitted_numbers",
 )  # fmt: skip
 NOVEL = ("novel_1gram", "novel_2gram", "novel_3gram", "novel_4gram")
-TABLE_ONLY = ("loss", "length_ratio", "finished", "coverage", "compression", *NOVEL, *FINDINGS)
+TABLE_ONLY = (
+    "loss", "parent_loss", "child_loss", "length_ratio", "finished", "coverage", "shown_to_parent", "shown_to_child",
+    "compression", *NOVEL, *FINDINGS,
+)  # fmt: skip
 NOTES = {
-    "omission": "Omission is the share of the reference's content that the text lacks or turns round, hallucination "
-    "the share of the text's content that the source lacks. Content is the words but stop words, with numbers, "
-    "medical terms and sides counted once more; rules and word lists find it, and see no misplaced fact.",
-    "any_hallucination": "A text with a hallucination has a number, drug, finding, negation, person or side that its "
-    "source does not have. ROUGE does not see an invented dose: read this first.",
+    "omission": "Omission is the share of the reference's content that the summary lacks or contradicts. "
+    "Hallucination is the share of the summary's content that the source does not support. Content is every word that "
+    "is not a stop word; numbers, medical terms and sides of the body count once more. Rules and word lists find "
+    "both. They do not notice correct facts that are combined wrongly.",
+    "any_hallucination": "A summary with a hallucination states a number, drug, finding, negation, person or side "
+    "that its source does not support. ROUGE does not notice an invented dose, so read this metric first.",
 }
 BASELINES = {
-    "nearest_question": "the answer of the most similar training question (TF-IDF)",
+    "nearest_question": "the answer to the most similar training question (TF-IDF)",
     "nearest_source": "the summary of the most similar training source (TF-IDF)",
-    "lead": "the first words of the source, as many as a training summary has on average",
+    "lead": "the first words of the source, as many as the average training summary has",
     "copy": "the whole source",
-    "majority": "the most frequent class of the training rows, always",
-    "stratified_random": "random guesses with the classes' shares",
-    "tfidf_svm": "linear SVM on TF-IDF of words and pairs, classes weighted with their inverse frequency",
-    "tfidf_logistic": "logistic regression on the same",
-    "tfidf_svm_per_node": "the same at each node of the tree, from the root down",
-    "encoder_alone": "the fine-tuned encoder without what `ensemble` adds",
+    "majority": "always the most frequent training class",
+    "stratified_random": "random guesses with the training class frequencies",
+    "tfidf_svm": "linear SVM on TF-IDF of words and word pairs, classes weighted by inverse frequency",
+    "tfidf_logistic": "logistic regression on the same features, with the same weights",
+    "tfidf_svm_per_node": "one such SVM at each node of the tree, from the root down",
+    "encoder_alone": "the fine-tuned encoder without the `ensemble`",
 }
 
 
 def system_names(results: dict[str, Any]) -> dict[str, str]:
-    """Prefix of the results -> name of the system, the fine-tuned model first, then the base model and baselines."""
+    """Map each key prefix in the results to a system name: fine-tuned model, base model, then baselines."""
     names = {"test_": "fine-tuned", "base_test_": "base model"}
     for key in results:
         if match := re.match(r"baseline_(.+?)_test_", key):
@@ -98,7 +115,7 @@ def system_names(results: dict[str, Any]) -> dict[str, str]:
 
 
 def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
-    """The metrics that at least one of the systems has, the known ones first."""
+    """Return the metrics that at least one of the systems has, those in `METRICS` first."""
     found = {
         key.removeprefix(prefix): None
         for prefix in prefixes
@@ -109,27 +126,31 @@ def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
 
 
 def baselines_line(results: dict[str, Any]) -> str:
-    """What each known baseline among the systems is."""
+    """Explain each known baseline in the results, in one line."""
     known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
     return " ".join(f"{name}: {known[p]}." for p, name in system_names(results).items() if p in known)
 
 
 def notes_line(results: dict[str, Any]) -> str:
-    """What has to be known to read some of the metrics."""
+    """Explain the metrics in the results that need an explanation."""
     notes = [note for metric, note in NOTES.items() if is_number(results.get(f"test_{metric}"))]
     if is_number(results.get("test_rouge1")):
-        notes.append(f"ROUGE is F1 with{'' if results.get('use_stemmer') else 'out'} Porter stemming (rouge-score).")
+        notes.append(
+            f"ROUGE is the F1 score with{'' if results.get('use_stemmer') else 'out'} Porter stemming (rouge-score)."
+        )
     if results.get("bertscore_model"):
-        notes.append(f"BERTScore is that of {results['bertscore_model']}, without idf weights and rescaling: numbers "
-                     "of another model or layer cannot be compared.")  # fmt: skip
+        notes.append(
+            f"BERTScore uses {results['bertscore_model']}, without idf weighting or rescaling. Scores from another "
+            "model or layer are not comparable."
+        )
     return " ".join(notes)
 
 
 def label(metric: str) -> str:
-    """What people call a metric."""
+    """Return the display name of a metric."""
     return METRICS.get(metric, (metric.replace("_", " "),))[0]
 
 
-def is_number(value: Any) -> bool:
-    """Whether it can be shown as a number: finite, and not a truth value."""
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a finite number and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,8 +1,10 @@
-"""The plots of every report: the loss over the steps, and the metrics of all systems with their intervals."""
+"""The plots of every report, loss curve and metrics of all systems, and what the other plots share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -10,20 +12,24 @@ from matplotlib.patches import Patch
 from utils.reporting.metric_names import METRICS, TABLE_ONLY, is_number, label, metric_names, system_names
 from utils.reporting.tables import format_number
 
-PLOTTED = 7  # bars beside perplexity's: what one sees at a glance
-RED = "#D55E00"  # for what to look at
-# Okabe-Ito: safe for the colour-blind
+PLOTTED = 7  # metrics with bars, in addition to perplexity: more do not read at a glance
+RED = "#D55E00"  # marks what to look at
+# Okabe-Ito palette, safe for color blindness
 COLORS = ("#0072B2", "#8C8C8C", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", RED, "#F0E442")
 
 
 def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
-    """Training and validation loss over the steps of `trainer_state.json`'s `log_history`. False: nothing to draw."""
+    """Plot training and validation loss over steps. Return False if there is nothing to plot.
+
+    Args:
+        history: `log_history` of `trainer_state.json`.
+        path: file to write.
+    """
     train = [(row["step"], row["loss"]) for row in history if is_number(row.get("loss"))]
     validation = [(row["step"], row["eval_loss"]) for row in history if is_number(row.get("eval_loss"))]
     if not train and not validation:
         return False
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(8, 4.5)
     if train:
         marker = "o" if len(train) < 40 else ""
         axes.plot(*zip(*train, strict=True), color=COLORS[0], lw=1.5, marker=marker, ms=4, label="training")
@@ -31,29 +37,38 @@ def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
         axes.plot(*zip(*validation, strict=True), color=RED, lw=2, marker="s", ms=5, label="validation")
         step, low = min(validation, key=lambda point: point[1])
         axes.axvline(step, color=RED, lw=1, ls=":", label=f"lowest validation loss: {low:.3f} at step {step}")
-    axes.set(xlabel="step", ylabel="loss (mean over target tokens or rows)", title="Loss during training")
+    axes.set(xlabel="step", ylabel="mean loss per target token or row", title="Loss during training")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
-    return True
+    return save(figure, path)
 
 
 def plot_metrics(results: dict[str, Any], path: Path) -> bool:
-    """Bars with 95 % intervals, a panel for the first metrics between 0 and 1, one for perplexity. False: nothing."""
+    """Plot the first metrics between 0 and 1 in one panel and perplexity in another, with 95% intervals.
+
+    Return False if there is nothing to plot.
+    """
     names = system_names(results)
     metrics = [metric for metric in metric_names(results, list(names)) if metric not in TABLE_ONLY]
-    # Lsum is L where few texts have line breaks: bars closer than 0.005 look the same
+    # ROUGE-Lsum equals ROUGE-L where few texts have line breaks; bars within 0.005 of each other look the same
     if all(abs((results.get(f"{p}rougeLsum") or 0) - (results.get(f"{p}rougeL") or 0)) < 0.005 for p in names):
         metrics = [metric for metric in metrics if metric != "rougeLsum"]
     ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
     panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
-    title = "Test metrics with 95 % intervals" if any("_ci95" in key for key in results) else "Test metrics"
+    title = "Test metrics with 95% bootstrap intervals" if any("_ci95" in key for key in results) else "Test metrics"
     return plot_bars(results, panels, title, path)
 
 
 def plot_bars(results: dict[str, Any], panels: list[list[str]], title: str, path: Path, bar: float = 0.22) -> bool:
-    """A panel for each list of metrics, with a bar for each system, `bar` inches high, and its interval. False: no
-    metric to draw."""
+    """Plot one panel per list of metrics, with one bar per system and its interval. Return False without panels.
+
+    Args:
+        results: the content of `all_results.json`.
+        panels: metrics of each panel.
+        title: of the figure.
+        path: file to write.
+        bar: height of a bar in inches.
+    """
     if not panels:
         return False
     names = system_names(results)
@@ -82,15 +97,37 @@ def plot_bars(results: dict[str, Any], panels: list[list[str]], title: str, path
         plain(axes, "x")
     figure.suptitle(title)
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=150)
-    return True
+    return save(figure, path)
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure with one plot; width and height are in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
-    """Pale lines behind the data, and no frame at the top and the right."""
+    """Draw pale grid lines behind the data and remove the top and right frame."""
     axes.grid(alpha=0.3, axis=grid)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def whiskers(values: Sequence[float | None], intervals: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """Return the distances from the values to their interval limits, float [2, values], as `errorbar` expects them."""
+    return np.abs(np.array(intervals, dtype=float).reshape(-1, 2) - np.array(values, dtype=float)[:, None]).T
+
+
+def bin_name(row: dict[str, Any]) -> str:
+    """Return the range of a bin of text lengths and its number of rows, in two lines."""
+    span = f"{row['low']:,}" + (f"-{row['high']:,}" if row["high"] > row["low"] else "")
+    return f"{span}\n{row['rows']:,} rows"
+
+
+def save(figure: Figure, path: Path) -> Literal[True]:
+    """Write a figure to a file; the plot functions return the result."""
+    figure.savefig(path, dpi=150)
+    return True
 
 
 def _bounds(results: dict[str, Any], key: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The results of a run as people read them: `report.md` and `plots/`, made from the files in `output_dir` alone."""
+"""`report.md` and the plots that every task has, made from the files in `output_dir` alone."""
 
 import csv
 from pathlib import Path
@@ -22,12 +22,13 @@ from utils.reporting.tables import (
 FILES = {
     "README.md": "the model card", "report.md": "this report", "all_results.json": "every number, unrounded",
     "baseline_comparison.csv": "the test metrics of each system, unrounded",
-    "analysis.json": "every number about classes, lengths, confidence or findings, unrounded",
-    "per_class.csv": "precision, recall and F1 of each class", "classification_report.txt": "the same to read",
+    "analysis.json": "the numbers behind the tables and plots of this task, unrounded",
+    "per_class.csv": "precision, recall and F1 of each class",
+    "classification_report.txt": "the same as text, from scikit-learn",
     "recipe.yaml": "the recipe that repeats the run", "task.json": "what `predict.py` and `app.py` need",
-    "adapter_model.safetensors": "the adapter's weights", "adapter_config.json": "the adapter's configuration",
-    "model.safetensors": "the model's weights", "linear.safetensors": "the linear model of `ensemble`",
-    "_private": "predictions and errors as text; never published",
+    "adapter_model.safetensors": "the weights of the adapter", "adapter_config.json": "the adapter's configuration",
+    "model.safetensors": "the weights of the model", "linear.safetensors": "the linear model of the `ensemble`",
+    "_private": "predictions and errors with their texts; never published",
 }  # fmt: skip
 
 
@@ -37,16 +38,13 @@ def write_report(
     task_sections: dict[str, str] | None = None,
     error_image: str | None = None,
 ) -> Path:
-    """Write `report.md`, `baseline_comparison.csv` and the plots that every task has.
+    """Write `report.md`, `baseline_comparison.csv` and the common plots, and return the path of `report.md`.
 
     Args:
         output_dir: folder with `all_results.json`, `task.json` and, for the loss curve, `trainer_state.json`.
-        advice: error pattern (the part of its key after `errors_`) -> what to do about it.
-        task_sections: heading -> Markdown of what only this task has.
+        advice: error pattern (its key without `errors_`) -> what to do about it.
+        task_sections: heading -> Markdown of the sections that only this task has.
         error_image: Markdown of a plot of the error patterns.
-
-    Returns:
-        the path of `report.md`.
     """
     output_dir = Path(output_dir)
     results, task = read_json(output_dir / "all_results.json"), read_json(output_dir / "task.json")
@@ -73,7 +71,7 @@ def write_report(
         "Error patterns": paragraphs(errors_table(results, advice), error_image),
         "Data": data_tables(results),
         "Training": paragraphs(training_lines(task, results), shown.get("loss.png")),
-        "Run it again": task.get("command") and f"```bash\n{task['command']}\n```",
+        "Reproduce": task.get("command") and f"```bash\n{task['command']}\n```",
         "Files": "\n".join(f"- `{name}`: {about}" for name, about in present),
     }
     body = "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)
@@ -83,24 +81,24 @@ def write_report(
 
 
 def plots_folder(output_dir: Path) -> Path:
-    """Make and return the folder of the plots."""
+    """Create the folder for the plots and return it."""
     plots = output_dir / "plots"
     plots.mkdir(exist_ok=True)
     return plots
 
 
 def images(drawn: dict[str, bool]) -> dict[str, str]:
-    """File name of each plot that was drawn -> its Markdown."""
+    """Map the file name of each plot that was drawn to its Markdown."""
     return {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
 
 
 def write_comparison(results: dict[str, Any], path: Path) -> None:
-    """Write the test metrics as csv: a row a system, and for each metric its value and both ends of its interval."""
+    """Write the test metrics to a CSV file: one row per system, with the value and interval limits of each metric."""
     names = system_names(results)
     metrics = metric_names(results, list(names))
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["system", *(f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high"))])
+        writer.writerow(["system", *(metric + limit for metric in metrics for limit in ("", "_low", "_high"))])
         for prefix, name in names.items():
             keys = [prefix + metric for metric in metrics]
             cells = [[results.get(key), *(results.get(f"{key}_ci95") or ("", ""))] for key in keys]

@@ -1,4 +1,4 @@
-"""The report of a summarizer: what its summaries hallucinate and omit, and how that goes with their length."""
+"""The report of a summarizer: hallucinations, omissions, and how quality depends on length."""
 
 from pathlib import Path
 from typing import Any
@@ -31,31 +31,32 @@ def write_report(output_dir: Path) -> Path:
 
 
 def summary_sections(results: dict[str, Any], analysis: dict[str, Any], images: dict[str, str]) -> dict[str, str]:
-    """The sections of a summarizer's report.
+    """Return the sections of a summarizer's report, heading -> Markdown.
 
     Args:
         results: the content of `all_results.json`.
-        analysis, images: as for `class_sections`.
+        analysis: the content of `analysis.json`.
+        images: file name of each plot that was drawn -> its Markdown.
     """
     columns = ("hallucinations", "rows_with_hallucinations", "omissions", "rows_with_omissions")
     findings = [[kind, *(f"{counts[c]:,}" for c in columns)] for kind, counts in analysis["findings"].items()]
-    header = ["kind", "hallucinated", "summaries with one", "left out", "summaries that lack one"]
-    own = [
+    header = ["kind", "hallucinations", "summaries with a hallucination", "omissions", "summaries with an omission"]
+    lengths = [
         [label(name), format_number(value), with_interval(results, f"test_{name}")]
         for name, value in analysis["references"].items()
     ]
     correlations = [f"{label(k)} {format_number(v, '+')}" for k, v in analysis["source_length"]["spearman"].items()]
     return {
         "Factuality": paragraphs(
-            table(header, findings) if findings else "Nothing was invented, and nothing left out.",
-            "Of the fine-tuned model's summaries: what their source does not say, and what they lack of the "
-            "reference. Rules and word lists found it, so a clinician has to read it: "
-            "`_private/predictions_test.jsonl` has each with its place.",
+            table(header, findings) if findings else "No hallucinations and no omissions were found.",
+            "Counts in the summaries of the fine-tuned model. A hallucination is a statement that the source does not "
+            "support; an omission is a statement of the reference that the summary lacks. Rules and word lists find "
+            "both, so have a clinician review them: `_private/predictions_test.jsonl` holds each with its position.",
             images.get("factuality.png"),
         ),
         "Length and compression": paragraphs(
-            table(["of all test rows", "references", "fine-tuned"], own),
-            f"Spearman's correlation with the words of the source: {', '.join(correlations)}.",
+            table(["on all test rows", "references", "fine-tuned"], lengths),
+            f"Spearman correlation with the number of words in the source: {', '.join(correlations)}.",
             images.get("quality_by_length.png"),
             images.get("length_and_novelty.png"),
         ),

@@ -1,6 +1,7 @@
-"""The results of a run as tables and sentences. A key that is absent leaves its line out."""
+"""The results of a run as Markdown tables and sentences. A missing key omits its line."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,12 @@ from utils.reporting.metric_names import HEADLINES, METRICS, is_number, label, m
 
 
 def paragraphs(*texts: str | None) -> str:
-    """Join the texts that are not empty by an empty line."""
+    """Join the non-empty texts with a blank line between them."""
     return "\n\n".join(text for text in texts if text)
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """One row a metric, one column a system, 95 % intervals in brackets."""
+    """Return one row per metric and one column per system, with 95% intervals in brackets."""
     names = system_names(results)
     rows = [
         [label(metric), METRICS.get(metric, ("", "-"))[1], *(with_interval(results, p + metric) for p in names)]
@@ -23,8 +24,8 @@ def results_table(results: dict[str, Any]) -> str:
 
 
 def differences_table(results: dict[str, Any]) -> str:
-    """Fine-tuned minus each other system, paired on the same rows: the difference of each metric of which more or less
-    is better, its 95 % interval and p; then the p of McNemar's tests."""
+    """Return the paired differences between the fine-tuned model and each other system, for each metric that has a
+    better direction, with 95% intervals and p-values. McNemar's tests follow."""
     others = {prefix: name for prefix, name in system_names(results).items() if prefix != "test_"}
     rows = []
     for metric in metric_names(results, [f"delta_{prefix}" for prefix in others]):
@@ -38,12 +39,12 @@ def differences_table(results: dict[str, Any]) -> str:
 
 
 def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -> str:
-    """Rows and fingerprint of each split, then what each step of `data_*` took away or changed.
+    """Return the rows and fingerprint of each split, then what data preparation removed or changed (`data_*`).
 
     Args:
         results: the content of `all_results.json`.
-        digits: how much of a fingerprint to show.
-        zeros: show the steps that took nothing, too.
+        digits: how many digits of a fingerprint to show.
+        zeros: also show the steps that changed nothing.
     """
     splits = [
         [split, format_number(results.get(f"{split}_rows")), f"`{results.get(f'{split}_sha256', '')[:digits]}`"]
@@ -55,12 +56,14 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
         for key, value in results.items()
         if key.startswith("data_") and is_number(value) and (zeros or value)
     ]
-    tables = [(["split", "rows", "sha256"], splits), (["step", "rows"], steps)]
-    return paragraphs(*(table(header, rows) for header, rows in tables if rows))
+    return paragraphs(
+        table(["split", "rows", "sha256"], splits) if splits else None,
+        table(["data", "value"], steps) if steps else None,
+    )
 
 
 def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
-    """How much the answers of each third of confidence agree with the experts', on validation and on test rows."""
+    """Return how well the answers in each third of confidence score, on validation and test rows."""
     measured = task.get("confidence")
     if not measured:
         return ""
@@ -68,7 +71,7 @@ def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
     spans = {
         "least_confident": f"below {low}",
         "middle_confident": f"{low} to {high}",
-        "most_confident": f"over {high}",
+        "most_confident": f"{high} or more",
     }
     metric = measured["metric"]
     rows = [
@@ -77,32 +80,31 @@ def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
     ]
     return paragraphs(
         table(["confidence", f"{label(metric)}, validation", f"{label(metric)}, test"], rows),
-        f"Confidence is the mean probability that the model gave the tokens of its answer; thirds of "
-        f"{measured['rows']:,} validation answers. `app.py` says of an answer what its third was worth.",
+        "Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer. The "
+        f"limits divide {measured['rows']:,} validation answers into thirds. With each answer, `app.py` shows the "
+        "score of its third.",
     )
 
 
 def error_counts(results: dict[str, Any]) -> dict[str, int]:
-    """Test rows that show each error pattern, the most frequent first."""
+    """Map each error pattern to the number of test rows that show it, the most frequent first."""
     counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def errors_table(results: dict[str, Any], advice: dict[str, str]) -> str:
-    """Each `errors_<pattern>` with its count, its share of the test rows and what to do about it."""
-    counts = error_counts(results)
-    total, columns = results.get("test_rows"), 4 if advice else 3
+    """Return the count of each error pattern, its share of the test rows and, if given, the advice on it."""
+    total, header = results.get("test_rows"), ["pattern", "rows", "share", *(["what to do"] if advice else [])]
     rows = [
         [name.replace("_", " "), format_number(n), f"{n / total:.1%}" if total else "-", advice.get(name, "")]
-        for name, n in counts.items()
+        for name, n in error_counts(results).items()
     ]
-    rows = [row[:columns] for row in rows]
-    return table(["pattern", "rows", "share", "what to do"][:columns], rows) if rows else ""
+    return table(header, [row[: len(header)] for row in rows]) if rows else ""
 
 
 def precision(task: dict[str, Any]) -> str:
-    """How the base model was loaded, in words, from a `quantization` that holds what differs from the defaults of
-    `BitsAndBytesConfig`."""
+    """Describe the precision of the base model. `task["quantization"]` holds only the settings that differ from the
+    defaults of `BitsAndBytesConfig`."""
     config = task.get("quantization")
     if not config:
         return f"none ({task.get('dtype') or 'float32'})"
@@ -114,12 +116,12 @@ def precision(task: dict[str, Any]) -> str:
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether `name` can be a model or data set on the Hub, and is no path here."""
-    return bool(name and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)) and not Path(name).exists()
+    """Return whether `name` can be a Hub id and is not a local path."""
+    return bool(name and re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name) and not Path(name).exists())
 
 
 def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
-    """What was trained, how long it took and with which versions."""
+    """List what was trained, for how long, on what device and with which library versions."""
     total, trainable = results.get("total_parameters"), results.get("trainable_parameters")
     share = f" of {total:,} ({trainable / total:.2%})" if total and trainable else ""
     base = task.get("base_model")
@@ -128,38 +130,38 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
         "Revision": is_hub_id(base) and task.get("base_model_revision"),
         "Quantization": base and precision(task),
         "Trainable parameters": trainable and f"{trainable:,}{share}",
-        "of these LoRA": results.get("lora_parameters"),
-        "of these whole modules": results.get("saved_module_parameters"),
+        "LoRA parameters": results.get("lora_parameters"),
+        "Fully trained module parameters": results.get("saved_module_parameters"),
         "Steps": results.get("train_steps"),
         "Training loss": results.get("train_loss"),
         "Validation loss": results.get("eval_loss"),
-        "Weight of the classes' prior": results.get("ensemble_prior"),
-        "Weight of the linear model": results.get("ensemble_linear"),
+        "Ensemble weight of the class prior": results.get("ensemble_prior"),
+        "Ensemble weight of the linear model": results.get("ensemble_linear"),
         "Training time": "train_runtime" in results and f"{results['train_runtime'] / 60:.1f} min",
         "Samples per second": results.get("train_samples_per_second"),
         "Tokens per second": results.get("train_tokens_per_second"),
         "Device": task.get("device"),
         "Peak memory": "peak_memory_gb" in results and f"{results['peak_memory_gb']:.2f} GB",
         "Peak GPU memory": "peak_gpu_memory_gb" in results and f"{results['peak_gpu_memory_gb']:.2f} GB",
-        "Latency per text, P50": "latency_p50_ms" in results and f"{format_number(results['latency_p50_ms'])} ms",
+        "Median latency per text": "latency_p50_ms" in results and f"{format_number(results['latency_p50_ms'])} ms",
+        "95th percentile latency": "latency_p95_ms" in results and f"{format_number(results['latency_p95_ms'])} ms",
         "Texts per second in batches": results.get("predict_texts_per_second"),
-        "Latency per text, P95": "latency_p95_ms" in results and f"{format_number(results['latency_p95_ms'])} ms",
         "Versions": ", ".join(f"{name} {version}" for name, version in task.get("versions", {}).items()),
     }
     return "\n".join(f"- {name}: {format_number(fact)}" for name, fact in facts.items() if fact)
 
 
 def summary(results: dict[str, Any]) -> str:
-    """One or two sentences: how the fine-tuned model stands against the base model and the best baseline."""
+    """Compare the fine-tuned model with the base model and the best baseline, in one or two sentences."""
     metric = next((name for name in HEADLINES if is_number(results.get(f"test_{name}"))), None)
     if metric is None:
         return "No test metric was measured."
     sign = 1 if METRICS[metric][1] == "higher" else -1
     others = {p: n for p, n in system_names(results).items() if p != "test_" and is_number(results.get(p + metric))}
-    # the encoder alone is a part of what is tuned
+    # the encoder alone is part of the fine-tuned model
     baselines = others.keys() - {"base_test_", "baseline_encoder_alone_test_"}
     best = max(sorted(baselines), key=lambda p: sign * results[p + metric], default=None)
-    text = f"On the test split the fine-tuned model reaches {label(metric)} "
+    text = f"On the test split, the fine-tuned model reaches {label(metric)} "
     text += with_interval(results, f"test_{metric}")
     for prefix in [p for p in ("base_test_", best) if p in others]:
         key = f"delta_{prefix}{metric}"
@@ -169,19 +171,20 @@ def summary(results: dict[str, Any]) -> str:
         if interval and interval[0] <= 0 <= interval[1]:
             verdict = "not clearly different from"
         name = "the base model" if prefix == "base_test_" else f"the best baseline, {others[prefix]},"
-        span = _interval(interval, "+") or "without an interval"
-        text += f"; {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
+        span = _interval(interval, "+") or "no interval"
+        text += f". It is {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
     before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
     if before and after and metric != "perplexity":
         text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
     if is_number(results.get("test_omission")) and is_number(results.get("test_any_hallucination")):
-        text += f". Its summaries lack {with_interval(results, 'test_omission')} of the references' content; "
-        text += f"{with_interval(results, 'test_any_hallucination')} of them say something that their source does not"
-    return f"{text}. Brackets are 95 % intervals."
+        omission, hallucinated = (with_interval(results, f"test_{name}") for name in ("omission", "any_hallucination"))
+        text += f". Its summaries omit a share of {omission} of the reference content"
+        text += f"; a share of {hallucinated} of them contains a hallucination"
+    return f"{text}. Brackets show 95% bootstrap intervals."
 
 
 def format_number(value: Any, sign: str = "") -> str:
-    """Three decimals below 10, fewer above, so that values and intervals have about the same digits."""
+    """Format a number with three decimals below 10 and fewer above; None becomes "-", other values their text."""
     if not is_number(value):
         return "-" if value is None else str(value)
     if isinstance(value, int):
@@ -197,6 +200,7 @@ def _interval(low_high: list[float] | None, sign: str = "") -> str:
 
 
 def with_interval(results: dict[str, Any], key: str) -> str:
+    """Format `results[key]`, followed by its 95% interval in brackets where there is one."""
     return f"{format_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
 
 
@@ -214,10 +218,11 @@ def _share_of_split(results: dict[str, Any], key: str) -> str:
 
 
 def _p_value(p: float | None) -> str:
-    return "" if not is_number(p) else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    return "" if not is_number(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table; each row has one cell per column of the header."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [header, *rows]]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
