@@ -1,4 +1,4 @@
-"""Score and generate answers with causal models and encoder-decoders, batched by length, on any number of processes."""
+"""Score and generate answers with causal models and encoder-decoders, batched by length, on several processes."""
 
 import time
 from collections.abc import Mapping

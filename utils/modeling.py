@@ -48,7 +48,7 @@ def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTra
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the ids of the special tokens that the tokenizer adds before and after a text, such as [CLS] and [SEP]."""
+    """Return the ids of the special tokens that the tokenizer adds before and after a text ([CLS], [SEP])."""
     plain, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
     start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
     return whole[:start], whole[start + len(plain) :]
@@ -212,7 +212,7 @@ def prepare_classifier(
 
 
 def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-    """Put the mean over the tokens where heads read: the pooled output (BERT) or first position (DistilBERT, RoBERTa)."""
+    """Put the mean over the tokens where heads read: pooled output (BERT), first position (DistilBERT, RoBERTa)."""
     hidden = output.last_hidden_state
     mask = kwargs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
