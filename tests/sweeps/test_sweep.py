@@ -285,9 +285,9 @@ def test_three_summarizers_are_compared_with_the_first(tmp_path):
     [
         (lambda folder: folder / "none", "lacks task.json or _private/predictions_test.jsonl"),
         (lambda folder: write_run(folder, ["a"] * 9, ["a"] * 9, task="classification", labels=["a"]),
-         "1 test rows of"),
+         "1 test rows differ"),
         (lambda folder: write_run(folder, ["a"] * 10, ["b"] * 10, task="classification", labels=["a", "b"]),
-         "10 test rows of"),
+         "10 test rows differ"),
         (lambda folder: write_run(folder, ["a"] * 10, ["a"] * 10, task="qa"), "different tasks (classification, qa)"),
         (lambda folder: folder.parent / "first", "a folder twice"),
     ],
