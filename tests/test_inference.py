@@ -6,10 +6,11 @@ import torch
 from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_script, toy_rows, write_rows
 
 import predict
+import run_classification
 from run_qa_sft import ARGUMENTS, main
 from tests.hub_server import serve_hub
 from utils.hub import PUBLISHED
-from utils.inference import Predictor
+from utils.inference import Predictor, upgrade_task
 from utils.retrieval import NO_SUPPORT, Retriever, add_passages, cite
 
 
@@ -282,3 +283,58 @@ def test_a_token_that_may_not_push_stops_the_run_before_it_trains(tiny_llama, da
 
 def test_answers_are_computed_in_the_precision_of_the_run(run):
     assert next(Predictor.from_pretrained(str(run.folder)).model.parameters()).dtype is torch.float32
+
+
+# ----- Runs of an earlier version
+
+EARLIER = [
+    (
+        {"task": "classification", "blend": {"prior": 0.5, "linear": 2.0}, "max_windows": 4, "long_texts": "windows"},
+        {"task": "classification", "ensemble": {"prior": 0.5, "linear": 2.0}, "max_chunks": 4, "long_texts": "chunks"},
+    ),
+    (
+        {"task": "summarization", "max_windows": 8, "long_texts": "head_tail", "text_template": "windows: {text}"},
+        {"task": "summarization", "max_chunks": 8, "long_texts": "head_tail", "text_template": "windows: {text}"},
+    ),
+    (
+        {"task": "hierarchical", "labels": ["blend", "windows"], "columns": {"text": "max_windows", "label": "blend"}},
+        {"task": "hierarchical", "labels": ["blend", "windows"], "columns": {"text": "max_windows", "label": "blend"}},
+    ),
+    ({"task": "qa", "confidence": None}, {"task": "qa", "confidence": None}),
+    ({}, {}),
+]
+
+
+@pytest.mark.parametrize(("earlier", "now"), EARLIER)
+def test_a_task_of_an_earlier_version_gets_the_names_of_this_one_and_keeps_its_values_and_order(earlier, now):
+    before = json.dumps(earlier)
+    assert upgrade_task(earlier) == now and list(upgrade_task(earlier)) == list(now)
+    assert json.dumps(earlier) == before  # what was given is not changed
+    assert upgrade_task(now) == now
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bert, data, tmp_path_factory) -> Run:
+    """A classifier that reads chunks and has a linear model beside it."""
+    argv = flags(
+        model_name_or_path=tiny_bert, output_dir=tmp_path_factory.mktemp("classes") / "run", train_file=data.notes,
+        text_column="note", label_column="ward", use_cpu=True, bf16=False, dtype="float32", max_length=16,
+        long_texts="chunks", max_chunks=3, ensemble="linear", max_steps=2, learning_rate=1e-3,
+        near_duplicate_threshold=1.0, save_strategy="no", report_to="none",
+    )  # fmt: skip
+    done = run_here(run_classification.main, run_classification.ARGUMENTS, argv)
+    assert done.code == 0, done.stderr
+    return done
+
+
+def test_a_classifier_of_an_earlier_version_answers_as_it_did(classifier, tmp_path):
+    texts = [row["source"] for row in classifier.predictions]
+    expected = Predictor.from_pretrained(str(classifier.folder))(texts)
+    assert [answer["prediction"] for answer in expected] == [row["prediction"] for row in classifier.predictions]
+    task = classifier.task
+    task["blend"] = {part: task["ensemble"][part] for part in ("prior", "linear")}
+    task["max_windows"], task["long_texts"] = task["max_chunks"], "windows"
+    task = {key: task[key] for key in task if key not in ("ensemble", "max_chunks", "evaluation")}
+    folder = shutil.copytree(classifier.folder, tmp_path / "run")
+    (folder / "task.json").write_text(json.dumps(task))
+    assert Predictor.from_pretrained(str(folder))(texts) == expected

@@ -1,9 +1,12 @@
 """Training order: every row once, or every class as often; like lengths together; the same with the same seed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from datasets import Dataset
 
-from utils.sampling import EpochSampler
+from utils.sampling import EpochSampler, set_train_order
 
 LABELS = np.array([0] * 900 + [1] * 90 + [2] * 10)
 LENGTHS = np.random.default_rng(0).integers(1, 100, size=1000)
@@ -60,3 +63,30 @@ def test_each_epoch_has_an_order_of_its_own_and_the_same_one_again(labels):
     sampler.set_epoch(0)
     assert list(sampler) == first != second
     assert list(EpochSampler(LENGTHS, 8, seed=2, grouped=True, labels=labels)) != first
+
+
+def trainer_of(strategy: str) -> SimpleNamespace:
+    args = SimpleNamespace(train_sampling_strategy=strategy, train_batch_size=4, world_size=2, seed=3)
+    return SimpleNamespace(args=args)
+
+
+ROWS = Dataset.from_dict({"input_ids": [[0] * n for n in LENGTHS]})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "labels", "targets"),
+    [("group_by_length", None, None), ("group_by_length", LABELS, None), ("random", LABELS, None),
+     ("group_by_length", None, LENGTHS[::-1].tolist())],
+)  # fmt: skip
+def test_a_trainer_takes_its_rows_in_the_order_of_the_sampler_for_batches_of_all_processes(strategy, labels, targets):
+    trainer = trainer_of(strategy)
+    set_train_order(trainer, ROWS, labels, targets)
+    expected = EpochSampler(LENGTHS, 8, 3, strategy == "group_by_length", labels, targets)
+    assert list(trainer._get_train_sampler()) == list(trainer._get_train_sampler(ROWS)) == list(expected)
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential"])
+def test_a_trainer_keeps_its_own_order_where_neither_lengths_nor_classes_are_asked_for(strategy):
+    trainer = trainer_of(strategy)
+    set_train_order(trainer, ROWS, target_lengths=LENGTHS.tolist())
+    assert vars(trainer).keys() == {"args"}

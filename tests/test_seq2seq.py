@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from conftest import toy_dialogues
@@ -6,6 +7,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BartConfig,
+    EvalPrediction,
     LEDConfig,
     RobertaConfig,
     Seq2SeqTrainingArguments,
@@ -18,14 +20,19 @@ from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.generation import generate_answers, score_summaries, set_generation
+from utils.metrics.statistics import reduce_sums, text_statistics
 from utils.modeling import count_parameters, get_lora_config
 from utils.seq2seq import (
+    TRAINING_METRICS,
     check_lengths,
     check_seq2seq_training,
     encode_pairs,
     end_token,
+    generation_metrics,
     load_seq2seq_config,
     position_limit,
+    predict_summaries,
+    summarize,
     token_loss,
 )
 
@@ -117,6 +124,43 @@ def test_what_a_base_model_brings_along_for_generation_is_not_used(loaded, pairs
     short = GENERATION | {"max_new_tokens": 3}
     texts, _ = generate_answers(model, tokenizer, pairs[0], end_token(tokenizer), short, 4, None)
     assert all(long.startswith(text) for long, text in zip(greedy[0], texts, strict=True)) and texts != greedy[0]
+
+
+def test_a_row_of_several_chunks_has_the_sum_of_their_losses_and_one_summary(loaded, pairs):
+    model, tokenizer = loaded
+    texts = [row["dialogue"][:60] for row in toy_dialogues()[:3]]
+    chunks = [[texts[0]], [texts[1], texts[2]], [texts[2]]]
+    ids, labels = (pairs[i][:4] for i in (0, 1))  # of the four chunks, in any words
+    task = {"stop": end_token(tokenizer), "generation": GENERATION}
+    made = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": [0, 1, 1, 2]}
+    found = predict_summaries(model, tokenizer, made, task, 2, "test")
+    nll = [naive_score(model, source, summary) for source, summary in zip(ids, labels, strict=True)]
+    assert found["nll"] == pytest.approx([nll[0], nll[1] + nll[2], nll[3]], abs=1e-4)
+    sizes = [len(own) for own in labels]
+    assert found["tokens"].tolist() == [sizes[0], sizes[1] + sizes[2], sizes[3]]
+    written = summarize(model, tokenizer, chunks, task, 2, None)
+    assert (found["prediction"], found["finished"]) == written and len(written[0]) == 3
+    scores = predict_summaries(model, tokenizer, made, task, 2, "test", with_texts=False)
+    assert scores.keys() == {"nll", "tokens"} and np.array_equal(scores["nll"], found["nll"])
+
+
+# ----- What an evaluation during training measures
+
+
+@pytest.mark.parametrize("use_stemmer", [True, False])
+def test_metrics_during_training_are_those_of_the_evaluation_without_padding(loaded, use_stemmer):
+    _, tokenizer = loaded
+    texts = [[row["note"] for row in toy_dialogues()[start : start + 6]] for start in (0, 20)]
+    padded = []
+    for own in texts:
+        ids = tokenizer(own)["input_ids"]
+        padded.append(np.array([row + [-100] * (max(map(len, ids)) - len(row)) for row in ids]))
+    found = generation_metrics(tokenizer, use_stemmer)(EvalPrediction(*padded))
+    read = [tokenizer.batch_decode(tokenizer(own)["input_ids"], skip_special_tokens=True) for own in texts]
+    statistics = text_statistics(*read, use_stemmer)
+    assert set(found) == set(TRAINING_METRICS)
+    for name in TRAINING_METRICS:
+        assert found[name] == pytest.approx(float(reduce_sums(name, statistics[name].sum(axis=0)))) and found[name] > 0
 
 
 # ----- The loss

@@ -256,3 +256,32 @@ def test_rows_of_equal_confidence_are_answered_together():
     assert calibration.abstention_threshold(confidence, correct, 0.1) == 0.9
     assert calibration.abstention_threshold(confidence, correct, 0.2) == 0.6
     assert calibration.abstention_threshold(np.full(400, 0.9), correct, 0.1) is None
+
+
+def test_abstention_answers_from_the_threshold_on_and_counts_the_wrong_ones_among_those():
+    confidence, correct = np.array([0.9, 0.5, 0.4, 0.7]), np.array([True, False, False, True])
+    found = calibration.abstention_statistics(confidence, correct, 0.5)
+    assert found["coverage"].tolist() == [[1, 1], [1, 1], [0, 1], [1, 1]]
+    assert found["selective_risk"].tolist() == [[0, 1], [1, 1], [0, 0], [0, 1]]
+    assert value(found, "coverage") == 0.75 and value(found, "selective_risk") == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.95])
+def test_a_model_that_never_answers_has_no_selective_risk(threshold):
+    found = calibration.abstention_statistics(np.array([0.9, 0.2]), np.array([True, False]), threshold)
+    assert set(found) == {"coverage"} and value(found, "coverage") == 0
+
+
+def test_curves_are_those_of_the_tempered_probabilities_beside_the_plain_ones():
+    logits, labels = random_logits(300, 4, 2.0)
+    after, before = calibration.softmax(logits, 2.0), calibration.softmax(logits)
+    found = calibration.calibration_curves(after, before, labels, 2.0)
+    right = after.argmax(axis=1) == labels
+    assert found == {
+        "temperature": 2.0,
+        "reliability": calibration.reliability_bins(after, labels),
+        "reliability_uncalibrated": calibration.reliability_bins(before, labels),
+        "risk_coverage": calibration.risk_coverage(after.max(axis=1), right),
+    }
+    assert found["reliability"] != found["reliability_uncalibrated"]
+    assert json.loads(json.dumps(found)) == found

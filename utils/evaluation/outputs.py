@@ -57,18 +57,17 @@ def load_outputs(output_dir: Path) -> dict[str, Any]:
     private = Path(output_dir) / "_private"
     try:
         values = json.loads((private / REST).read_text(encoding="utf-8"))
-        arrays = load_file(private / ARRAYS)
-    except (OSError, ValueError, SafetensorError) as error:
+        for path, array in load_file(private / ARRAYS).items():
+            *parents, name = path.split("/")
+            place = values
+            for key in parents:
+                place = place[key]
+            place[name] = array
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:  # missing, incomplete, or of two runs
         raise UserError(
             f"`output_dir` {output_dir} has no readable `_private/{REST}` and `_private/{ARRAYS}`: give the folder of "
             "a finished run."
         ) from error
-    for path, array in arrays.items():
-        *parents, name = path.split("/")
-        place = values
-        for key in parents:
-            place = place[key]
-        place[name] = array
     return values
 
 
@@ -118,7 +117,7 @@ def _take_arrays(values: Mapping[str, Any], path: str, arrays: dict[str, np.ndar
     rest: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, np.ndarray):
-            arrays[f"{path}{key}"] = np.ascontiguousarray(value)
+            arrays[f"{path}{key}"] = np.asarray(value, order="C")
         else:
             rest[key] = _take_arrays(value, f"{path}{key}/", arrays) if isinstance(value, Mapping) else value
     return rest
