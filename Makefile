@@ -74,8 +74,8 @@ results: quickstart quickstart-classification quickstart-hierarchical quickstart
 readme: .venv/installed  # the tables in README.md and docs/, from benchmarks/results/
 	$(BIN)/python -m benchmarks.readme
 
-test: .venv/installed-dev
-	$(BIN)/python -m pytest
+test: .venv/installed-dev  # one process per processor; a file's tests share its runs, so they stay together
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 quality: .venv/installed-dev
 	$(BIN)/ruff check .

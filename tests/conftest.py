@@ -17,6 +17,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; tests with a Hub of their own set it in a subprocess
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on a machine with a GPU
+for key in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):  # one thread per process: pytest-xdist runs one per processor
+    os.environ.setdefault(key, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow each other down on a busy machine
 os.environ["TQDM_DISABLE"] = "1"
 
@@ -44,6 +46,12 @@ from transformers import (
 )
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, so that parallel processes end at about the same time."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_run_"))
+
 
 # ----- Toy medicine: words that look like medicine, put together by a seeded generator
 
