@@ -169,6 +169,11 @@ def test_private_files_hold_every_prediction_and_each_error_with_its_patterns():
     assert examples[0]["prediction"] == "x\ny"
 
 
+def test_without_rows_the_private_files_are_empty():
+    files = prediction_files({"id": [], "prediction": []}, {"empty": []})
+    assert list(files.values()) == ["", "patterns,id,prediction\r\n"]
+
+
 def test_columns_of_unequal_length_are_refused():
     with pytest.raises(ValueError):
         prediction_files({"id": ["a", "b"], "prediction": ["x"]}, {})

@@ -43,7 +43,7 @@ def predict_answers(
     prompts = [render_prompt(tokenizer, task, user) for user in rows["source"]]
     pairs = tokenize_pairs(tokenizer, prompts, list(rows["reference"]), task["chat"])
     ids, references, _ = truncate_pairs(*pairs, task["max_length"])
-    nll, tokens = score_answers(model, ids, references, tokenizer.pad_token_id, batch_size, f"{name}: loss")
+    nll, tokens = score_answers(model, ids, references or [], tokenizer.pad_token_id, batch_size, f"{name}: loss")
     outputs: dict[str, Any] = {"nll": nll, "tokens": tokens}
     if most_answers == 0:
         return outputs

@@ -38,9 +38,9 @@ def score_options(
         the option, as in `acc` and `acc_norm` of lm-evaluation-harness; -inf where a row has fewer options.
     """
     flat = [(prompt, answer) for prompt, row in zip(prompts, options, strict=True) for answer in option_answers(row)]
-    ids, answer_ids = tokenize_pairs(tokenizer, [p for p, _ in flat], [a for _, a in flat], task["chat"])
-    ids, answer_ids, _ = truncate_pairs(ids, answer_ids, task["max_length"])
-    nll, _ = score_answers(model, ids, answer_ids, tokenizer.pad_token_id, batch_size, name)
+    pairs = tokenize_pairs(tokenizer, [p for p, _ in flat], [a for _, a in flat], task["chat"])
+    ids, answers, _ = truncate_pairs(*pairs, task["max_length"])
+    nll, _ = score_answers(model, ids, answers or [], tokenizer.pad_token_id, batch_size, name)
     scores = np.stack([-nll, -nll / [max(len(answer), 1) for _, answer in flat]], axis=1)
     counts = [len(row) for row in options]
     padded = np.full((len(options), max(counts), 2), -np.inf)
