@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from run_qa_sft import ARGUMENTS, main
 from utils.evaluation.confidence import PARTS, answer_confidence, by_confidence, confidence_words, fit_confidence
 from utils.inference import Predictor
+from utils.json_files import json_text
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
 from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.prompts import build_prompt
@@ -135,24 +136,32 @@ def test_the_table_holds_the_mean_of_each_third_between_its_edges():
 @pytest.mark.parametrize(
     ("confidence", "expected"),
     [
-        (0.2, ["0.20", "lowest third of 200", "less than all", "0.23 [0.20, 0.26]", "all 0.34"]),
-        (0.5, ["middle third", "about as much as all", "0.33 [0.29, 0.37]"]),
-        (0.9, ["highest third", "more than all", "0.50 [0.45, 0.54]"]),
+        (0.2, ["0.20", "lowest third of 200", "less than the average", "0.23 [0.20, 0.26]", "average 0.34"]),
+        (0.5, ["middle third", "about as much as the average", "0.33 [0.29, 0.37]"]),
+        (0.9, ["highest third", "more than the average", "0.50 [0.45, 0.54]"]),
     ],
 )
 def test_the_words_say_what_was_measured_and_no_more(confidence, expected):
     sentence = confidence_words(confidence, TABLE)
-    assert all(text in sentence for text in expected) and "wrong in fact" in sentence
+    assert all(text in sentence for text in expected) and "factually wrong" in sentence
 
 
 def test_of_exam_questions_the_words_say_how_many_were_right():
     sentence = confidence_words(0.9, TABLE | {"metric": "generated_accuracy"})
-    assert "of 100 answers" in sentence and "about 50 (45 to 54) were right, of all 34" in sentence
+    assert "highest third of 200" in sentence and "about 50% of" in sentence and "(45% to 54%)" in sentence
+    assert "all answers in 34%" in sentence
 
 
 def test_words_without_a_measurement_are_the_number_and_promise_nothing():
     sentence = confidence_words(0.987, None)
     assert "0.99" in sentence and "wrong" in sentence and "third" not in sentence
+
+
+def test_a_third_without_validation_answers_promises_nothing():
+    statistics = accuracy_statistics(np.ones(40), "rougeL")
+    table = json.loads(json_text(fit_confidence(statistics, np.ones(40), "rougeL", list(range(40)), 1)))
+    assert "highest third" in confidence_words(1.0, table)
+    assert confidence_words(0.5, table) == confidence_words(0.5, None)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from utils.evaluation.outputs import write_results
 from utils.json_files import write_json
 from utils.metrics.intervals import resampling_weights
 from utils.reporting import class_report
-from utils.reporting.metric_names import baselines_line
+from utils.reporting.metric_names import BASELINES, METRICS, baselines_line
 from utils.reporting.plots import plot_metrics
 from utils.reporting.report import write_report
 from utils.reporting.tables import data_tables, differences_table, precision, results_table, summary, training_lines
@@ -40,7 +40,7 @@ def test_table_has_one_row_a_metric_with_rounded_values_and_intervals():
 
 
 def test_known_baselines_are_explained_and_others_are_not():
-    line = "nearest question: the answer of the most similar training question (TF-IDF)."
+    line = f"nearest question: {BASELINES['nearest_question']}."
     assert baselines_line(RESULTS | {"baseline_new_test_accuracy": 0.1}) == line
     assert baselines_line({"test_accuracy": 0.2, "baseline_new_test_accuracy": 0.1}) == ""
 
@@ -49,15 +49,10 @@ def test_multiple_choice_has_labels_directions_and_mcnemar():
     metrics = ("accuracy", "accuracy_norm", "flip_rate", "generated_accuracy", "parse_failure")
     results = {f"test_{metric}": 0.5 for metric in metrics} | {"mcnemar_test_accuracy_p": 0.0312}
     rows = [row.split(" | ")[:2] for row in results_table(results).split("\n")[2:]]
-    assert {name.removeprefix("| "): better for name, better in rows} == {
-        "accuracy": "higher",
-        "accuracy, length-normalized": "higher",
-        "accuracy of generated letters": "higher",
-        "flipped by option order": "lower",
-        "no letter generated": "lower",
-    }
+    assert {name.removeprefix("| "): better for name, better in rows} == dict(METRICS[metric] for metric in metrics)
+    assert [METRICS[metric][1] for metric in metrics] == ["higher", "higher", "lower", "higher", "lower"]
     results |= {f"base_test_{metric}": 0.4 for metric in metrics}
-    assert differences_table(results).endswith("| accuracy, McNemar's test | p 0.031 |")
+    assert differences_table(results).endswith("| accuracy, McNemar's test | p = 0.031 |")
 
 
 def test_differences_have_a_row_a_metric_and_a_column_a_system():
@@ -212,7 +207,7 @@ def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_pa
     assert "| class 4 | 3 | 3 | 1.000 | 0.333 | 0.500 [" in text
     assert "| class 4 | class 1 | 2 | 66.7% | 0.500 |" in text
     assert "temperature 1.500" in text
-    assert "confidence is 0.750 or more: 50.0% of the test rows, 10.0% of them wrong" in text
+    assert "confidence is 0.750 or more. On the test rows its coverage is 50.0% and its selective risk 10.0%" in text
     drawn = {"confusion_matrix", "confusion_matrix_all", "error_by_length", "error_by_training_rows"}
     assert {path.stem for path in (tmp_path / "plots").iterdir()} == drawn | {"baseline_comparison"}
     assert all(f"![{name}](plots/{name}.png)" in text for name in drawn)
@@ -238,12 +233,19 @@ def test_only_a_run_on_a_tree_has_its_section_and_plots(tmp_path):
     write_results(tmp_path, {}, RESULTS, class_files(analysis, ""))
     text = class_report.write_report(tmp_path).read_text()
     rows = [line for line in text.split("## Tree\n")[1].split("## Classes\n")[0].splitlines() if line[:1] == "|"]
-    assert rows[0] == "| parent | test rows | recall | F1 | child most often wrong |" and len(rows) == 4
+    assert rows[0] == "| parent | test rows | recall | F1 | child with the most errors |" and len(rows) == 4
     # B: 1 of 3 found, F1 2 * 1 / (1 + 3); A: 5 of 5 and 2 more, F1 2 * 5 / (7 + 5); one of 3 a and one of 2 b is wrong
     assert rows[2].startswith("| B | 3 | 0.333 | 0.500 [") and rows[2].endswith("| - |")
     assert rows[3].startswith("| A | 5 | 1.000 | 0.833 [") and rows[3].endswith("| a (1 of 3) |")
     for name in ("tree", "confusion_matrix_parent", "confusion_matrix"):
         assert f"![{name}](plots/{name}.png)" in text and imread(tmp_path / "plots" / f"{name}.png").std() > 0.01
+
+
+def test_only_a_level_below_another_can_stop_above():
+    level = {"abstention": {"max_risk": 0.05, "threshold": 0.75, "coverage": 0.5, "risk": 0.1}}
+    first, second = (class_report.abstention_sentence(level, is_root_level=is_root) for is_root in (True, False))
+    assert "higher level" in second and "higher level" not in first
+    assert class_report.abstention_sentence({}, is_root_level=True) == ""
 
 
 def test_json_is_whole_ordered_and_finite(tmp_path, monkeypatch):

@@ -82,8 +82,8 @@ def test_the_report_counts_what_was_hallucinated_and_left_out_by_kind(report):
     assert f"| hallucination | 8 | 33.3% | {ERROR_ADVICE['hallucination']} |" in errors
     assert f"| cut source | 6 | 25.0% | {ERROR_ADVICE['cut_source']} |" in errors
     assert "| test cut sources | 6 (25.0%) |" in section(report, "Data")
-    assert "0.333 [0.1" in section(report, "Results").split("| texts with a hallucination | lower | ")[1][:11]
-    assert "of them say something that their source does not" in report.split("\n## ")[0]
+    assert "0.333 [0.1" in section(report, "Results").split("| summaries with a hallucination | lower | ")[1][:11]
+    assert "a share of 0.333 [0.1" in report.split("\n## ")[0]
 
 
 def test_lengths_and_novelty_stand_beside_those_of_the_references(summarizer, report):
@@ -97,9 +97,9 @@ def test_lengths_and_novelty_stand_beside_those_of_the_references(summarizer, re
 
 def test_metrics_without_a_better_direction_have_no_difference_and_bertscore_has_its_name(report):
     rows = [line.split(" | ")[0] for line in section(report, "Differences").splitlines()]
-    assert "| ROUGE-L" in rows and "| invented drugs a summary" in rows
+    assert "| ROUGE-L" in rows and "| hallucinated drugs per summary" in rows
     assert not any(name in row for row in rows for name in ("novel", "compression", "length ratio"))
-    assert "BERTScore is that of lab/encoder layer 5" in section(report, "Results")
+    assert "BERTScore uses lab/encoder layer 5" in section(report, "Results")
     assert "copy: the whole source." in report
 
 
@@ -123,17 +123,17 @@ def test_numbers_may_be_missing_or_undefined(summarizer, tmp_path, dropped):
     analysis["findings"] = {}
     write_json(tmp_path / "analysis.json", analysis)
     text = summary_report.write_report(tmp_path).read_text()
-    assert "Nothing was invented" in text and "| novel 4-grams | - |" in text
+    assert "No hallucinations" in text and "| novel 4-grams | - |" in text
     assert "![errors]" not in text if "errors_" in dropped else "![errors]" in text
 
 
 def test_the_card_names_the_limits_of_the_numbers_and_the_model_of_bertscore(summarizer):
     card = write_card(summarizer, None)
     text = card.read_text()
-    assert "**Not a medical device.**" in text and "ROUGE does not see an invented dose" in text
+    assert "**Not a medical device.**" in text and "ROUGE does not notice an invented dose" in text
     assert "summarizes medical texts" in text
     metadata = metadata_load(card)
     assert metadata["pipeline_tag"] == "summarization" and {"rouge", "bertscore", "chrf"} <= set(metadata["metrics"])
     names = {metric["name"]: metric for metric in metadata["model-index"][0]["results"][0]["metrics"]}
     assert names["BERTScore F1 (lab/encoder layer 5)"]["value"] == 0.75
-    assert "hallucination" in names and not any("novel" in name or "a summary" in name for name in names)
+    assert "hallucination" in names and not any("novel" in name or "per summary" in name for name in names)
