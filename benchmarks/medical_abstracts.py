@@ -31,7 +31,7 @@ from utils.json_files import read_json, write_json
 from utils.metrics.baselines import class_vectorizer
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
-from utils.quickstart.__main__ import write_rows
+from utils.quickstart.ontologies import write_rows
 
 GENERAL, FOLDS, SEED = "general pathological conditions", 5, 42
 OUTPUTS = Path("outputs/medical-abstracts")

@@ -192,11 +192,11 @@ def write_recipe(path: Path, given: dict[str, Any]) -> None:
 
 
 class _Parser(HfArgumentParser):
-    """`HfArgumentParser` that raises a `UserError`, and takes several values for `str | list[str]` (`report_to`)."""
+    """`HfArgumentParser` that raises `UserError`, and accepts several values for `str | list[str]` (`report_to`)."""
 
     def __init__(self, argument_types: tuple[type, ...], hints: dict[str, Any], description: str | None) -> None:
         self.several = {f"--{key}" for key, hint in hints.items() if {str, list[str]} <= set(typing.get_args(hint))}
-        super().__init__(argument_types, allow_abbrev=False, description=description)
+        super().__init__(typing.cast(Any, argument_types), allow_abbrev=False, description=description)
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         return super().add_argument(*names, **settings | ({"nargs": "+"} if names[0] in self.several else {}))

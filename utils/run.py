@@ -55,7 +55,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs test results for the model card: set `evaluate_test: true`.")
-    if missing := sorted({*args.report_to} - {*get_available_reporting_integrations()}):
+    if missing := sorted(set(args.report_to or ()) - set(get_available_reporting_integrations())):
         raise UserError(f"`report_to` is {missing[0]}, which is not installed: see requirements/trackers.txt.")
     output_dir = Path(str(args.output_dir))
     try:
@@ -119,7 +119,7 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     stopped_early = control.get("args", {}).get("should_training_stop", False)
     if checkpoint and state and (state.global_step >= state.max_steps or stopped_early):
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-        # Private: no public method loads a checkpoint of any kind (adapter, shards, FSDP) without a step of training
+        # Private: no public method loads every kind of checkpoint (adapter, shards, FSDP) without a training step
         trainer._load_from_checkpoint(best or checkpoint)
         trainer.state = state
         saved = output_dir / "train_results.json"

@@ -97,8 +97,8 @@ def set_train_order(
         lengths = [len(ids) for ids in rows["input_ids"]]
         batch_size = trainer.args.train_batch_size * trainer.args.world_size
         sampler = EpochSampler(lengths, batch_size, trainer.args.seed, grouped, labels, target_lengths)
-        # Private: Trainer takes no sampler, and `get_train_dataloader` would have to repeat its DataLoader to set one
-        trainer._get_train_sampler = lambda train_dataset=None: sampler
+        # Private: Trainer takes no sampler, and overriding `get_train_dataloader` would duplicate its DataLoader setup
+        trainer._get_train_sampler = lambda train_dataset=None: sampler  # type: ignore[method-assign]
 
 
 def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:

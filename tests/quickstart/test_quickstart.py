@@ -7,13 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
 from utils.arguments import UserError
-from utils.quickstart.__main__ import (
+from utils.quickstart.models import make_minilm_bart, make_smollm2
+from utils.quickstart.ontologies import (
     make_icd_blocks,
-    make_minilm_bart,
     make_names,
     make_organ_systems,
     make_questions,
-    make_smollm2,
     package_folder,
     read_hpo_terms,
     unnamed,
