@@ -65,31 +65,21 @@ class DataArguments:
     test_file: str | None = field(default=None, metadata={"help": "Test file, as `train_file`."})
     validation_fraction: float = field(default=0.1, metadata={"help": "Share of rows to hold out for validation."})
     test_fraction: float = field(default=0.1, metadata={"help": "Share of rows to hold out for testing."})
-    split_seed: int | None = field(
-        default=None, metadata={"help": "Seed of splits and samples; defaults to `seed`. Fix it to vary `seed`."}
-    )
+    split_seed: int | None = field(default=None, metadata={"help": "Seed of splits and samples; defaults to `seed`."})
     evaluate_test: bool = field(default=True, metadata={"help": "false stops after validation, without a report."})
-    group_column: str | None = field(
-        default=None, metadata={"help": "Keep rows of one group (patient, document) in one split."}
-    )
-    keep_columns: list[str] | None = field(
-        default=None, metadata={"help": "Additional columns for templates and your edited function."}
-    )
+    group_column: str | None = field(default=None, metadata={"help": "Keep rows of a group (patient) in one split."})
+    keep_columns: list[str] | None = field(default=None, metadata={"help": "More columns for templates and code."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random sample of this size."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on a random sample of this size."})
     max_predict_samples: int | None = field(default=None, metadata={"help": "Test on a random sample of this size."})
     min_input_words: int = field(default=2, metadata={"help": "Drop rows whose input has fewer words."})
     min_target_words: int = field(default=1, metadata={"help": "Drop rows whose target has fewer words."})
     drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of stop words only ('Why is it?')."})
-    lowercase: bool = field(
-        default=False, metadata={"help": "Lowercase all text; merges units (mg, Mg) and brand names with words."}
-    )
+    lowercase: bool = field(default=False, metadata={"help": "Lowercase all text; mg and Mg become the same."})
     near_duplicate_threshold: float = field(
         default=0.8, metadata={"help": "Keep rows at this Jaccard similarity or above in one split; 1 disables it."}
     )
-    streaming: bool = field(
-        default=False, metadata={"help": "Stream the Hub data set: read only the first `max_*_samples` rows."}
-    )
+    streaming: bool = field(default=False, metadata={"help": "Read only the first `max_*_samples` rows of a Hub set."})
 
 
 # Keys of earlier versions and other tools -> what to write. Checked before the closest known key is suggested.

@@ -41,9 +41,7 @@ class EncoderArguments:
         metadata={"help": "Head input: that of the model class, or the token mean.", "choices": ("model", "mean")},
     )
     dropout: float | None = field(default=None, metadata={"help": "Overrides the base model's dropout."})
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the new head; defaults to `learning_rate`."}
-    )
+    head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the new head."})
     ensemble: str = field(
         default="none",
         metadata={
@@ -51,9 +49,7 @@ class EncoderArguments:
             "choices": ENSEMBLES,
         },
     )
-    max_risk: float = field(
-        default=0.05, metadata={"help": "Target error rate of the rows the model answers (abstention)."}
-    )
+    max_risk: float = field(default=0.05, metadata={"help": "Maximum error rate of answered rows (abstention)."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code from the model repository."})
 
     def __post_init__(self) -> None:

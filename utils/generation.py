@@ -66,20 +66,16 @@ def progress(batches: list[list[int]], name: str | None) -> tqdm:
     return tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process)
 
 
-def _left_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad token ids on the left, for causal models: ids and attention mask, both [rows, longest row]."""
+def _pad(
+    rows: list[list[int]], pad_id: int, device: torch.device, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad token ids on the right or, for causal models, on the left: ids and mask, both [rows, longest row]."""
     width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return ids.to(device), mask.to(device)
-
-
-def _right_pad(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad token ids on the right, for encoders: ids and attention mask, both [rows, longest row]."""
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return ids.to(device), mask.to(device)
+    padding = [[pad_id] * (width - len(row)) for row in rows]
+    ids = torch.tensor([fill + row if left else row + fill for row, fill in zip(rows, padding, strict=True)])
+    lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    mask = (torch.arange(width) < lengths).long()
+    return ids.to(device), (mask.flip(1) if left else mask).to(device)
 
 
 @torch.inference_mode()
@@ -110,7 +106,7 @@ def score_answers(
     most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
     lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
     for rows in progress(batches_by_length(lengths, batch_size, most_tokens), name):
-        ids, mask = _left_pad([prompts[i] + answers[i] for i in rows], pad_id, model.device)
+        ids, mask = _pad([prompts[i] + answers[i] for i in rows], pad_id, model.device, left=True)
         keep = max(len(answers[i]) for i in rows) + 1  # logits are as wide as the vocabulary: only those of answers
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
@@ -139,8 +135,8 @@ def score_summaries(
     sizes = [len(summary) for summary in summaries]
     batches = batches_by_length([len(source) for source in sources], batch_size, most_tokens, sizes)
     for rows in progress(batches, name):
-        ids, mask = _right_pad([sources[i] for i in rows], pad_id, model.device)
-        labels, _ = _right_pad([summaries[i] for i in rows], -100, model.device)
+        ids, mask = _pad([sources[i] for i in rows], pad_id, model.device)
+        labels, _ = _pad([summaries[i] for i in rows], -100, model.device)
         # Not declared by PreTrainedModel, only by its subclasses
         decoder_ids = model.prepare_decoder_input_ids_from_labels(labels=labels)  # type: ignore[operator]
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False).logits
@@ -176,14 +172,13 @@ def generate_answers(
     """
     model.eval()
     reads = model.config.is_encoder_decoder  # its output starts with a decoder start token, not with the prompt
-    pad = _right_pad if reads else _left_pad
     stop_ids = [tokenizer.convert_tokens_to_ids(stop)]
     stop_ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     values = _with_max_length(generation) if reads else generation
     config = GenerationConfig(**values, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
     results: list[tuple[int, tuple[str, bool]]] = []
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
-        ids, mask = pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
+        ids, mask = _pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device, left=not reads)
         # PreTrainedModel does not declare GenerationMixin
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
         output = output[:, 1 if reads else ids.shape[1] :]

@@ -1,20 +1,19 @@
 """Losses and class weights for imbalanced classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 EFFECTIVE_NUMBER_BETA = 0.999  # Cui et al. 2019 use 0.9 to 0.9999; 0.999 is close to 1/n below 300 rows
 CLASS_IMBALANCE = (
     "none", "inverse_frequency", "class_balanced", "focal", "logit_adjustment", "balanced_sampling",
 )  # fmt: skip
-Counts = Sequence[int] | np.ndarray
 
 
-def class_weights(class_counts: Counts, how: str) -> torch.Tensor | None:
+def class_weights(class_counts: ArrayLike, how: str) -> torch.Tensor | None:
     """Return the weight of each class, float32 [classes], scaled so that training rows have weight 1 on average.
 
     Args:
@@ -53,7 +52,7 @@ def focal_loss(
 
 
 def classification_loss(
-    class_counts: Counts, how: str, focal_gamma: float = 2.0, tau: float = 1.0
+    class_counts: ArrayLike, how: str, focal_gamma: float = 2.0, tau: float = 1.0
 ) -> Callable[..., torch.Tensor]:
     """Return a loss for `Trainer(compute_loss_func=...)`.
 

@@ -151,11 +151,8 @@ def load_base_model(
 
 def class_config(labels: list[str]) -> dict[str, Any]:
     """Return the configuration entries that name a classifier's classes."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {v: i for i, v in enumerate(labels)},
-    }
+    index = {name: i for i, name in enumerate(labels)}
+    return {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": index}
 
 
 def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str | None:
@@ -284,12 +281,9 @@ def get_optimizer(
         if parameter.requires_grad:
             is_head = any(part in heads for part in name.split("."))
             groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
+    rates = {True: head_learning_rate, False: args.learning_rate}
     params = [
-        {
-            "params": own,
-            "weight_decay": args.weight_decay * decays,
-            "lr": head_learning_rate if is_head else args.learning_rate,
-        }
+        {"params": own, "weight_decay": args.weight_decay * decays, "lr": rates[is_head]}
         for (is_head, decays), own in groups.items()
     ]
     return optimizer, kwargs | {"params": params}

@@ -96,7 +96,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` supports bfloat16 in hardware (on a CPU: AMX, AVX512-BF16 or Arm BF16). Emulation is slow."""
+    """Whether `device` computes bfloat16 in hardware (CPU: AMX, AVX512-BF16, Arm BF16). Emulation is slow."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()
@@ -142,8 +142,8 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
 
 
 def make_readable(folder: Path) -> None:
-    """Give weights the default file permissions. safetensors writes them readable by the owner only, which locks out
-    other users of the disk and the user inside a container."""
+    """Give weights the default permissions: safetensors makes them readable by the owner only, not by other users
+    of the disk or a container."""
     mask = os.umask(0)
     os.umask(mask)
     for path in Path(folder).glob("*.safetensors"):

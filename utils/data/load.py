@@ -1,9 +1,4 @@
-"""Load data files or Hub data sets as clean, de-duplicated splits that share no cluster, with a report of every step.
-
-    python -m utils.data --train_file notes.csv --text_column note --label_column ward --output_dir clean
-
-writes train.jsonl, validation.jsonl and test.jsonl, and prints the report as JSON.
-"""
+"""Load data files or Hub data sets as clean splits that share no cluster, with a report of every step."""
 
 import atexit
 import itertools
