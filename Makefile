@@ -80,6 +80,7 @@ test: .venv/installed-dev  # one process per processor; a file's tests share its
 quality: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 style: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -1,13 +1,14 @@
-"""Fine-tune an encoder to sort clinical notes into classes, and say whether it beats a linear model.
+"""Fine-tune an encoder to classify clinical notes, and compare it with linear models on words.
 
-    accelerate launch run_classification.py recipes/distilbert_lora.yaml
-    accelerate launch run_classification.py recipes/distilbert_lora.yaml --train_file notes.csv --label_column ward
+    accelerate launch run_classification.py recipes/distilbert_lora.yaml accelerate launch run_classification.py
+    recipes/distilbert_lora.yaml --train_file notes.csv --label_column ward
 
-To use your own data name its columns in the recipe. To change what the model sees edit `text_template` in the recipe,
-or `to_text` below.
+To use your own data, name its columns in the recipe. To change what the model reads, edit `text_template` in the
+recipe, or `to_text` below.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,13 @@ import numpy as np
 from datasets import Dataset
 from peft import get_peft_model
 from sklearn.metrics import accuracy_score, f1_score
-from transformers import AutoModelForSequenceClassification, EvalPrediction, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
@@ -56,17 +63,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ClassificationArguments:
-    """What this task adds."""
+    """Arguments of this task, in addition to those in `utils`."""
 
-    label_column: str = field(default="label", metadata={"help": "The class: text or a number."})
+    label_column: str = field(default="label", metadata={"help": "Column of the class, as text or number."})
     class_imbalance: str = field(
         default="none",
-        metadata={"help": "How the loss or the sampling makes up for rare classes.", "choices": CLASS_IMBALANCE},
+        metadata={"help": "Loss or sampling that compensates for rare classes.", "choices": CLASS_IMBALANCE},
     )
     focal_gamma: float = field(
         default=2.0, metadata={"help": "Focusing parameter of the focal loss; 0 is cross-entropy."}
     )
-    top_k: int = field(default=3, metadata={"help": "Report the accuracy of the k likeliest classes, too."})
+    top_k: int = field(default=3, metadata={"help": "Also report the accuracy of the k most likely classes."})
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -78,23 +85,28 @@ class ClassificationArguments:
 ARGUMENTS = (ModelConfig, DataArguments, EncoderArguments, ClassificationArguments, TrainingArguments)
 
 
-# ----- ADAPT HERE: one row of your data -> the text that the model sees
-def to_text(row: dict[str, Any], task: dict[str, Any]) -> str:
-    """Return the text of a row. `predict.py` knows `text_template` alone (`task.json` keeps it), so what the model
-    sees has to come from there; a check in section 2 holds you to that."""
+# ----- ADAPT HERE: one row of your data -> the text that the model reads
+def to_text(row: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """Return the text of a row. `predict.py` knows only `text_template`, which `task.json` stores, so everything
+    that the model reads has to come from there; section 2 checks this."""
     return fill_template(task["text_template"], task["columns"], row, "text_template")
 
 
 def make_task(
-    encoder_args: EncoderArguments, args: ClassificationArguments, seed: int, tokenizer: Any, train: Dataset
+    encoder_args: EncoderArguments,
+    args: ClassificationArguments,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
 ) -> dict[str, Any]:
-    """Return what serving needs to read a text as training did, for `task.json`."""
+    """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
     check_max_length(encoder_args.max_length, tokenizer)
+    # Copied by name: a text that is truncated or pooled differently when served would get other logits
     shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "classification",
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
-        "labels": train.features[args.label_column].names,
+        "labels": train.features[args.label_column].names,  # position = index of the logit
         **{key: getattr(encoder_args, key) for key in shared},
         "ensemble": {"method": encoder_args.ensemble},
         "abstention": {"max_risk": encoder_args.max_risk},
@@ -105,8 +117,9 @@ def make_task(
 
 
 def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
-    """Score an evaluation during training: what `metric_for_best_model` can name beside the loss."""
-    labels, predictions = evaluation.label_ids, evaluation.predictions.argmax(axis=1)
+    """Score an evaluation during training; `metric_for_best_model` can name any of these metrics or the loss."""
+    labels, predictions = np.asarray(evaluation.label_ids), np.asarray(evaluation.predictions).argmax(axis=1)
+    # Macro F1 weights all classes equally: accuracy alone hides that a model never predicts a rare class
     scores = {f"{a}_f1": f1_score(labels, predictions, average=a, zero_division=0) for a in ("macro", "weighted")}
     return scores | {"accuracy": accuracy_score(labels, predictions)}
 
@@ -121,20 +134,21 @@ def main(
 ) -> None:
     # ----- 1. Setup
     checkpoint = start_run(training_args, given, ARGUMENTS)
-    output_dir = Path(training_args.output_dir)
-    # Trainer pushes at every save: hold that back until the evaluation is done
+    output_dir = Path(str(training_args.output_dir))
+    # Trainer would push at every save: held back so that nothing is published before it is evaluated
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
     repo_id = training_args.hub_model_id or output_dir.name
-    if push_to_hub:
+    if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
+    # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     splits, results = load_splits(
         data_args,
         input_column=encoder_args.text_column,
         target_column=class_args.label_column,
         cluster_columns=[encoder_args.text_column],
-        label_column=class_args.label_column,
+        label_column=class_args.label_column,  # stratifies the splits
         seed=training_args.seed,
     )
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
@@ -144,22 +158,22 @@ def main(
     for split, table in splits.items():
         labels, texts = np.array(table[class_args.label_column]), [to_text(row, task) for row in table]
         rows[split], datasets[split] = encode_rows(table, texts, labels, tokenizer, task)
-        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])
+        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])  # many cut texts call for `long_texts: chunks`
     class_counts = np.bincount(rows["train"]["label"], minlength=len(names))
 
     # ----- 3. Model
     device = training_args.device
-    # New layers are trained whole and stay out of quantization; LoRA adapts the rest
+    # The head starts at random: LoRA could only correct it by a low-rank update, and 4 bits would freeze it. So it is
+    # trained in full, in float32, and LoRA adapts the pretrained layers.
     heads = head_names(model_args, AutoModelForSequenceClassification, names, encoder_args.trust_remote_code)
     load_model = partial(load_classifier, model_args, encoder_args, device, names, heads)
-    model = load_model()
-    peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
-    task |= describe_run(model_args, data_args, model, device) | {"heads": heads}
-    task["autocast"] = autocast_dtype(model_args, training_args)
+    base = load_model()
+    peft_config = get_lora_config(model_args, base, "SEQ_CLS", heads)
+    task |= describe_run(model_args, data_args, base, device) | {"heads": heads}
+    task["autocast"] = autocast_dtype(model_args, training_args)  # serving uses it too, for the same predictions
     if encoder_args.long_texts == "chunks":
-        pool_chunks(model)
-    if peft_config:
-        model = get_peft_model(model, peft_config)
+        pool_chunks(base)  # averages chunk logits inside the model, so that the loss counts texts, not chunks
+    model = get_peft_model(base, peft_config) if peft_config else base
 
     # ----- 4. Trainer
     with library_checks("Trainer"):
@@ -170,24 +184,28 @@ def main(
             eval_dataset=datasets["validation"],
             data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
-            # divides by the rows of the whole step, so gradient accumulation does not scale the gradient
+            # Sums over rows and divides by the rows of the full optimizer step. The model's own loss averages each
+            # micro-batch, so its gradient changes with gradient accumulation (transformers#47688).
             compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
             compute_metrics=compute_metrics,
+            # A random head needs a larger learning rate, one that would damage the pretrained layers
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
         )
     balanced = class_args.class_imbalance == "balanced_sampling"
+    # Grouping by length saves padding; the order depends on seed and epoch only, so a resumed run repeats it
     set_train_order(trainer, datasets["train"], labels=rows["train"]["label"] if balanced else None)
-    results |= count_parameters(trainer.model)
+    results |= count_parameters(model)
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()
+    trainer.save_model()  # with LoRA only the adapter and the head, a few MB
     trainer.save_state()
 
     # ----- 6. Evaluate
+    # The base model answers with the adapter disabled, so no second copy needs memory; its head is random and guesses
     outputs, latency = predict_encoders(trainer, load_model, datasets, task, data_args.evaluate_test)
     results |= latency
-    if encoder_args.ensemble == "linear":  # a linear model on words is wrong on other rows than the encoder
+    if encoder_args.ensemble == "linear":  # it errs on other rows than the encoder, so their sum can beat both
         folder = output_dir if trainer.is_world_process_zero() else None
         add_linear_scores(outputs, rows, len(names), training_args.seed, folder)
     if data_args.evaluate_test:
@@ -196,22 +214,23 @@ def main(
         if encoder_args.ensemble != "none":
             baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
         outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
+    # Temperature and abstention threshold come from validation rows: fitted on the test rows they would look too good
     task |= calibrate(outputs["validation"], rows["validation"]["label"], class_counts, task)
-    rows["train"] = {"class_counts": class_counts}
+    rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
     measured = results | peak_memory()
-    found, files = evaluate(rows, outputs, task)
+    found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
     results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
             card, report = write_card(output_dir, repo_id), write_report(output_dir)
             print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
     # ----- 8. Hub
-    if push_to_hub and trainer.is_world_process_zero():
+    if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
         logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()

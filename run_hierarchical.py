@@ -1,13 +1,15 @@
-"""Fine-tune an encoder on classes in a tree (disease group and disease), whose levels never contradict each other.
+"""Fine-tune an encoder on a tree of classes (disease group and disease), with predictions that agree on all levels.
 
-    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml
-    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml --train_file codes.csv --child_column code
+    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml accelerate launch run_hierarchical.py
+    recipes/bioclinicalbert_qlora.yaml \
+        --train_file quickstart/data/icd10cm_blocks.jsonl --parent_column chapter --child_column block
 
-To use your own data name its columns in the recipe: the tree is read off them. To change what the model sees edit
-`text_template` in the recipe, or `to_text` below.
+To use your own data, name its columns in the recipe; the tree is built from them. To change what the model reads,
+edit `text_template` in the recipe, or `to_text` below.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
 )
@@ -70,30 +73,34 @@ WEIGHTINGS = ("none", "inverse_frequency", "class_balanced")
 
 @dataclass
 class HierarchicalArguments:
-    """What this task adds."""
+    """Arguments of this task, in addition to those in `utils`."""
 
     parent_column: str | None = field(default=None, metadata={"help": "Column of the parent class."})
     child_column: str | None = field(default=None, metadata={"help": "Column of the child class."})
     path_column: str | None = field(
-        default=None, metadata={"help": "Or a column with the whole path, such as `A > B > C`."}
+        default=None, metadata={"help": "Column of the full path, such as `A > B > C`; replaces both."}
     )
     path_separator: str = field(default=">", metadata={"help": "Separator of the levels in `path_column`."})
     level_weights: list[float] | None = field(
-        default=None, metadata={"help": "Weight of each level in the loss; 1 each by default."}
+        default=None, metadata={"help": "Weight of each level in the loss; defaults to 1 each."}
     )
     focal_gamma: float = field(
         default=0.0, metadata={"help": "Focusing parameter of the focal loss; 0 is cross-entropy."}
     )
     class_imbalance: str = field(
-        default="none", metadata={"help": "How the loss weights rare classes.", "choices": WEIGHTINGS}
+        default="none", metadata={"help": "Loss weights that compensate for rare classes.", "choices": WEIGHTINGS}
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
 
+    @property
+    def leaf_column(self) -> str:
+        return str(self.path_column or self.child_column)
+
     def __post_init__(self) -> None:
         if bool(self.path_column) == bool(self.parent_column) or bool(self.parent_column) != bool(self.child_column):
-            raise UserError("give `parent_column` and `child_column`, or `path_column`, and not both.")
+            raise UserError("give either `parent_column` and `child_column`, or `path_column`.")
         if self.focal_gamma < 0:
             raise UserError(f"`focal_gamma` is {self.focal_gamma}: give 0 or more.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
@@ -103,20 +110,21 @@ class HierarchicalArguments:
 ARGUMENTS = (ModelConfig, DataArguments, EncoderArguments, HierarchicalArguments, TrainingArguments)
 
 
-# ----- ADAPT HERE: one row of your data -> the text that the model sees
-def to_text(row: dict[str, Any], task: dict[str, Any]) -> str:
-    """Return the text of a row. `predict.py` knows `text_template` alone (`task.json` keeps it), so what the model
-    sees has to come from there; a check in section 2 holds you to that."""
+# ----- ADAPT HERE: one row of your data -> the text that the model reads
+def to_text(row: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """Return the text of a row. `predict.py` knows only `text_template`, which `task.json` stores, so everything
+    that the model reads has to come from there; section 2 checks this."""
     return fill_template(task["text_template"], task["columns"], row, "text_template")
 
 
-def to_paths(splits: dict[str, Dataset], args: HierarchicalArguments) -> dict[str, list[tuple[str, ...]]]:
-    """Names from the root down for each row of each split."""
-    leaf = args.path_column or args.child_column
+def to_paths(splits: Mapping[str, Dataset], args: HierarchicalArguments) -> dict[str, list[tuple[str, ...]]]:
+    """Return the class names from the root down, for each row of each split."""
+    leaf = args.leaf_column
     names = splits["train"].features[leaf].names
-    if args.path_column:
+    if not args.parent_column:
         paths = [tuple(part.strip() for part in name.split(args.path_separator)) for name in names]
         return {split: [paths[i] for i in rows[leaf]] for split, rows in splits.items()}
+    # Labels are cleaned by `load_splits`, other columns are not: "Cardiology " must not become a second parent
     parents = {split: [clean_text(name) for name in rows[args.parent_column]] for split, rows in splits.items()}
     return {split: list(zip(parents[split], (names[i] for i in splits[split][leaf]), strict=True)) for split in splits}
 
@@ -126,17 +134,18 @@ def make_task(
     args: HierarchicalArguments,
     seed: int,
     tree: LabelTree,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
 ) -> dict[str, Any]:
-    """Return what serving needs to read a text as training did, for `task.json`."""
+    """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
     check_max_length(encoder_args.max_length, tokenizer)
     if args.level_weights and len(args.level_weights) != tree.depth:
         raise UserError(f"`level_weights` has {len(args.level_weights)} values: the tree has {tree.depth} levels.")
+    # Copied by name: a text that is truncated or pooled differently when served would get other logits
     shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "hierarchical",
-        "columns": {"text": encoder_args.text_column, "label": args.path_column or args.child_column},
+        "columns": {"text": encoder_args.text_column, "label": args.leaf_column},
         "tree": tree.to_dict(),
         **{key: getattr(encoder_args, key) for key in shared},
         "ensemble": {"method": encoder_args.ensemble},
@@ -148,8 +157,9 @@ def make_task(
 
 
 def compute_metrics(evaluation: EvalPrediction, tree: LabelTree) -> dict[str, float]:
-    """Score an evaluation during training: what `metric_for_best_model` can name beside the loss."""
-    log_p = sum_to_parents(leaf_log_probabilities(evaluation.predictions, tree), tree)
+    """Score an evaluation during training; `metric_for_best_model` can name any of these metrics or the loss."""
+    # Leaves decide, and parents follow: choosing each level by itself could contradict itself
+    log_p = sum_to_parents(leaf_log_probabilities(np.asarray(evaluation.predictions), tree), tree)
     predictions, references = expand_predictions(log_p, tree), tree.ancestors[evaluation.label_ids]
     scores = {
         f"{name}_macro_f1": f1_score(references[:, i], predictions[:, i], average="macro", zero_division=0)
@@ -167,32 +177,27 @@ def main(
     given: dict[str, Any],
 ) -> None:
     # ----- 1. Setup
-    never = training_args.eval_strategy == "no" or not training_args.metric_for_best_model
-    if tree_args.early_stopping_patience and never:
-        raise UserError(
-            "`early_stopping_patience` looks at evaluations: give `eval_strategy: epoch` and `metric_for_best_model: "
-            "child_macro_f1` with it."
-        )
     checkpoint = start_run(training_args, given, ARGUMENTS)
-    output_dir = Path(training_args.output_dir)
-    # Trainer pushes at every save: hold that back until the evaluation is done
+    output_dir = Path(str(training_args.output_dir))
+    # Trainer would push at every save: held back so that nothing is published before it is evaluated
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
     repo_id = training_args.hub_model_id or output_dir.name
-    if push_to_hub:
+    if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
-    leaf_column = tree_args.path_column or tree_args.child_column
+    # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     splits, results = load_splits(
         data_args,
         input_column=encoder_args.text_column,
-        target_column=leaf_column,
+        target_column=tree_args.leaf_column,
         kept_columns=[tree_args.parent_column] if tree_args.parent_column else [],
         cluster_columns=[encoder_args.text_column],
-        label_column=leaf_column,
+        label_column=tree_args.leaf_column,  # stratifies the splits
         seed=training_args.seed,
     )
     paths = to_paths(splits, tree_args)
+    # All splits build the tree, so that a class with two parents is noticed wherever it occurs
     tree = LabelTree.from_paths(sum(paths.values(), []), [i for table in splits.values() for i in table["id"]])
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
     task = make_task(encoder_args, tree_args, training_args.seed, tree, tokenizer, splits["train"])
@@ -201,22 +206,22 @@ def main(
         leaves = np.array([tree.leaves.index(path[-1]) for path in paths[split]])
         texts = [to_text(row, task) for row in table]
         rows[split], datasets[split] = encode_rows(table, texts, leaves, tokenizer, task)
-        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])
+        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])  # many cut texts call for `long_texts: chunks`
     class_counts = np.bincount(rows["train"]["label"], minlength=len(tree.leaves))
 
     # ----- 3. Model
     device, nodes = training_args.device, tree.node_names
-    # One output for each node of the tree: the last linear layer is the heads of all levels
+    # One logit per node: the last linear layer stacks the heads of all levels. It starts at random and 4-bit weights
+    # cannot be trained, so it stays unquantized and is trained in full; LoRA adapts the pretrained layers.
     heads = head_names(model_args, AutoModelForSequenceClassification, nodes, encoder_args.trust_remote_code)
     load_model = partial(load_classifier, model_args, encoder_args, device, nodes, heads)
-    model = load_model()
-    peft_config = get_lora_config(model_args, model, "SEQ_CLS", heads)
-    task |= describe_run(model_args, data_args, model, device) | {"heads": heads}
-    task["autocast"] = autocast_dtype(model_args, training_args)
+    base = load_model()
+    peft_config = get_lora_config(model_args, base, "SEQ_CLS", heads)
+    task |= describe_run(model_args, data_args, base, device) | {"heads": heads}
+    task["autocast"] = autocast_dtype(model_args, training_args)  # serving uses it too, for the same predictions
     if encoder_args.long_texts == "chunks":
-        pool_chunks(model)
-    if peft_config:
-        model = get_peft_model(model, peft_config)
+        pool_chunks(base)  # averages chunk logits inside the model, so that the loss counts texts, not chunks
+    model = get_peft_model(base, peft_config) if peft_config else base
 
     # ----- 4. Trainer
     with library_checks("Trainer"):
@@ -227,26 +232,30 @@ def main(
             eval_dataset=datasets["validation"],
             data_collator=ChunkCollator(tokenizer.pad_token_id, encoder_args.max_length),
             processing_class=tokenizer,
+            # Each level's loss is conditional on the true parent, so parent errors do not blur the child loss. Divides
+            # by the rows of the full optimizer step; a mean per micro-batch would depend on gradient accumulation.
             compute_loss_func=hierarchical_loss(
                 tree, class_counts, tree_args.level_weights, tree_args.focal_gamma, tree_args.class_imbalance
             ),
             compute_metrics=partial(compute_metrics, tree=tree),
+            # Random heads need a larger learning rate, one that would damage the pretrained layers
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
         )
     if tree_args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(tree_args.early_stopping_patience))
-    set_train_order(trainer, datasets["train"])
-    results |= count_parameters(trainer.model)
+    set_train_order(trainer, datasets["train"])  # from seed and epoch only, so a resumed run repeats it
+    results |= count_parameters(model)
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()
+    trainer.save_model()  # with LoRA only the adapter and the heads, a few MB
     trainer.save_state()
 
     # ----- 6. Evaluate
+    # The base model answers with the adapter disabled, so no second copy needs memory; its heads are random and guess
     outputs, latency = predict_encoders(trainer, load_model, datasets, task, data_args.evaluate_test)
     results |= latency
-    if encoder_args.ensemble == "linear":  # a linear model on words is wrong on other rows than the encoder
+    if encoder_args.ensemble == "linear":  # it errs on other rows than the encoder, so their sum can beat both
         folder = output_dir if trainer.is_world_process_zero() else None
         add_linear_scores(outputs, rows, len(tree.leaves), training_args.seed, folder)
     if data_args.evaluate_test:
@@ -256,22 +265,23 @@ def main(
             alone = leaf_log_probabilities(outputs["test"]["logits"], tree).argmax(axis=1)
             baselines["encoder_alone"] = tree.ancestors[alone]
         outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
+    # Temperature and abstention thresholds come from validation rows: fitted on test rows they would look too good
     task |= calibrate(outputs["validation"], rows["validation"]["label"], class_counts, tree, task)
-    rows["train"] = {"class_counts": class_counts}
+    rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
     measured = results | peak_memory()
-    found, files = evaluate(rows, outputs, task)
+    found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
     results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
             card, report = write_card(output_dir, repo_id), write_report(output_dir)
             print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
     # ----- 8. Hub
-    if push_to_hub and trainer.is_world_process_zero():
+    if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
         logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()

@@ -1,21 +1,22 @@
-"""Fine-tune a causal language model to answer medical questions, and say how much better it answers than before.
+"""Fine-tune a causal language model to answer medical questions, and measure the improvement over the base model.
 
-    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml
-    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --train_file my_questions.csv
+    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml
+    --learning_rate 1e-4 --train_file my_questions.csv
 
-To use your own data name its columns in the recipe. To change what the model sees edit `prompt_template` in the
+To use your own data, name its columns in the recipe. To change what the model reads, edit `prompt_template` in the
 recipe, or `to_prompt_and_answer` below.
 """
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
@@ -58,20 +59,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class QAArguments:
-    """What this task adds."""
+    """Arguments of this task, in addition to those in `utils`."""
 
     question_column: str = field(default="question", metadata={"help": "Column of the question."})
-    answer_column: str | None = field(default=None, metadata={"help": "Column of the answer; `answer` by default."})
-    context_column: str | None = field(default=None, metadata={"help": "Column of a text to answer from."})
+    answer_column: str | None = field(default=None, metadata={"help": "Column of the answer; defaults to `answer`."})
+    context_column: str | None = field(default=None, metadata={"help": "Column of a text that contains the answer."})
     options_column: list[str] | None = field(
-        default=None, metadata={"help": "Multiple choice: one column with lists, or one column per option."}
+        default=None, metadata={"help": "Multiple choice: one column of lists, or one column per option."}
     )
-    answer_index_column: str | None = field(default=None, metadata={"help": "Index of the right option, from 0."})
+    answer_index_column: str | None = field(default=None, metadata={"help": "Index of the correct option, from 0."})
     prompt_template: str | None = field(
-        default=None, metadata={"help": "The user's turn, with {question}, {context} and {options}."}
+        default=None, metadata={"help": "User turn; {question}, {context}, {options}."}
     )
     system_prompt: str | None = field(default=None, metadata={"help": "System message of the chat template."})
-    augmentation_factor: int = field(default=1, metadata={"help": "Rows made from each training row."})
+    augmentation_factor: int = field(default=1, metadata={"help": "Rows per training row, with paraphrases."})
     curriculum: bool = field(default=False, metadata={"help": "Train on short rows first."})
     max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated answer."})
     repetition_penalty: float = field(default=1.0, metadata={"help": "Above 1 discourages repetition."})
@@ -80,23 +81,23 @@ class QAArguments:
         if bool(self.options_column) != bool(self.answer_index_column):
             raise UserError("`options_column` and `answer_index_column` go together: give both or neither.")
         if self.answer_column and self.options_column:
-            raise UserError("`answer_column` and `options_column` are both given: the right option is the answer.")
+            raise UserError("`answer_column` and `options_column` exclude each other: the right option is the answer.")
         if not self.options_column:
             self.answer_column = self.answer_column or "answer"
         for key in ("augmentation_factor", "max_new_tokens"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
         if self.repetition_penalty <= 0:
-            raise UserError(f"`repetition_penalty` is {self.repetition_penalty}: give more than 0; 1 is no penalty.")
+            raise UserError(f"`repetition_penalty` is {self.repetition_penalty}: give more than 0; 1 disables it.")
 
 
 ARGUMENTS = (ModelConfig, DataArguments, QAArguments, SFTConfig)
 
 
 # ----- ADAPT HERE: one row of your data -> what the user asks, what the model should answer
-def to_prompt_and_answer(row: dict[str, Any], task: dict[str, Any]) -> tuple[str, str]:
-    """Return the user's turn and the right answer of a row. `predict.py` sees rows without an answer, so what the
-    prompt says has to come from `prompt_template` (`task.json` keeps it); a check in section 2 holds you to that."""
+def to_prompt_and_answer(row: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the user turn and the correct answer of a row. `predict.py` sees rows without an answer and knows only
+    `prompt_template`, which `task.json` stores, so the prompt has to come from there; section 2 checks this."""
     columns = task["columns"]
     prompt = fill_template(task["prompt_template"], columns, row)
     if columns["options"]:
@@ -104,21 +105,26 @@ def to_prompt_and_answer(row: dict[str, Any], task: dict[str, Any]) -> tuple[str
     return prompt, row[columns["answer"]]
 
 
-def to_tokens(rows: list[dict[str, Any]], tokenizer: Any, task: dict[str, Any]) -> tuple[list, list, dict[str, int]]:
-    """Tokenize rows as (prompts, answers), cut to `max_length`, and count what was cut."""
+def to_tokens(
+    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
+) -> tuple[list[list[int]], list[list[int]], dict[str, int]]:
+    """Tokenize rows as prompts and answers, truncated to `max_length`, and count what was cut."""
     users, answers = zip(*(to_prompt_and_answer(row, task) for row in rows), strict=True)
     prompts = [render_prompt(tokenizer, task, user) for user in users]
     return truncate_pairs(*tokenize_pairs(tokenizer, prompts, list(answers), task["chat"]), task["max_length"])
 
 
-def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[Dataset, dict[str, int]]:
-    """Tokenize a split for the trainer, which computes the loss where `labels` is not -100: on the answer. A row whose
-    prompt alone fills `max_length` teaches nothing and is dropped."""
+def to_training_rows(
+    split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
+) -> tuple[Dataset, dict[str, int]]:
+    """Tokenize a split for the trainer, with -100 as the label of prompt tokens: the loss skips these, so the model
+    learns to answer, not to ask. A row whose prompt alone fills `max_length` has nothing to learn and is dropped."""
     counts = Counter(dropped_too_long=0, cut_answers=0)
 
     def tokenize(batch: dict[str, list]) -> dict[str, list]:
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         prompts, answers, cut = to_tokens(rows, tokenizer, task)
+        # Truncation leaves one token for the answer of a full prompt: too little to learn from
         ids = [(p, a) for p, a in zip(prompts, answers, strict=True) if len(p) < task["max_length"] - 1]
         dropped = len(rows) - len(ids)
         counts.update(dropped_too_long=dropped, cut_answers=cut["cut_answers"] - dropped)
@@ -126,16 +132,17 @@ def to_training_rows(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tu
 
     tokenized = split.map(tokenize, batched=True, remove_columns=split.column_names, desc="Tokenizing")
     if not len(tokenized):
-        raise UserError(f"`max_length` is {task['max_length']} tokens and every prompt fills it: raise it.")
+        raise UserError(f"`max_length` is {task['max_length']} tokens, which every prompt fills: increase it.")
     return tokenized, dict(counts)
 
 
-def to_rows(split: Dataset, task: dict[str, Any]) -> dict[str, list]:
-    """Return a split as columns for the evaluation; options also in another order, since models prefer some places."""
+def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
+    """Return a split as columns for the evaluation."""
     table, columns = split.to_list(), task["columns"]
     users, answers = zip(*(to_prompt_and_answer(row, task) for row in table), strict=True)
     rows = {"id": split["id"][:], "cluster": split["cluster"][:], "source": list(users), "reference": list(answers)}
     if column := columns["options"]:
+        # Models favor some positions: the share of answers that change with the order shows how much
         moved = shuffled_rows(table, column, task["evaluation"]["seed"])
         rows |= {"options": split[column][:], "answer_index": split[columns["answer_index"]][:]}
         rows["shuffled_options"] = [row[column] for row in moved]
@@ -143,37 +150,37 @@ def to_rows(split: Dataset, task: dict[str, Any]) -> dict[str, list]:
     return rows
 
 
-def make_task(args: QAArguments, tokenizer: Any, max_length: int, seed: int, train: Dataset) -> dict[str, Any]:
-    """Return what serving needs to put a question as training did, for `task.json`."""
+def make_task(
+    args: QAArguments, training_args: SFTConfig, tokenizer: PreTrainedTokenizerBase, train: Dataset
+) -> dict[str, Any]:
+    """Return the content of `task.json`: what serving needs to ask a question exactly as training did."""
     options = args.options_column or []
     columns = {
         "question": args.question_column,
         "context": args.context_column,
-        "options": "options" if len(options) > 1 else (options or [None])[0],
+        "options": "options" if len(options) > 1 else next(iter(options), None),  # `load_splits` joins several columns
         "answer": args.answer_column,
         "answer_index": args.answer_index_column,
     }
     chat = tokenizer.chat_template is not None
-    if not chat and args.prompt_template is None:
+    if not chat and args.prompt_template is None:  # guessing a format would train on prompts that nobody uses
         raise UserError(
-            "`prompt_template` is not set and the model has no chat template: write the whole prompt, for example "
+            "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
             'prompt_template: "Question: {question}\\nAnswer:".'
         )
     parts = [f"{{{role}}}" for role in ("context", "question", "options") if columns[role]]
+    # Greedy: a question gets the same answer every time, while defaults of base models such as Llama sample
+    generation = {"do_sample": False, **{key: getattr(args, key) for key in ("max_new_tokens", "repetition_penalty")}}
     task = {
         "task": "qa",
         "columns": columns,
         "chat": chat,
         "system_prompt": args.system_prompt,
         "prompt_template": args.prompt_template or "\n\n".join(parts),
-        "stop": answer_delimiters(tokenizer, chat)[1],
-        "max_length": max_length,
-        "generation": {
-            "max_new_tokens": args.max_new_tokens,
-            "do_sample": False,
-            "repetition_penalty": args.repetition_penalty,
-        },
-        "evaluation": {"seed": seed},
+        "stop": answer_delimiters(tokenizer, chat)[1],  # not always the end-of-sequence token: Phi-3 uses <|end|>
+        "max_length": training_args.max_length,
+        "generation": generation,
+        "evaluation": {"seed": training_args.seed},
     }
     check_adapted(lambda row: to_prompt_and_answer(row, task)[0], task, train)
     return task
@@ -188,14 +195,15 @@ def main(
 ) -> None:
     # ----- 1. Setup
     checkpoint = start_run(training_args, given, ARGUMENTS)
-    output_dir = Path(training_args.output_dir)
-    # Trainer pushes at every save: hold that back until the evaluation is done
+    output_dir = Path(str(training_args.output_dir))
+    # Trainer would push at every save: held back so that nothing is published before it is evaluated
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
     repo_id = training_args.hub_model_id or output_dir.name
-    if push_to_hub:
+    if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
+    # Near-duplicate questions stay in one split: otherwise the test would reward memorization
     splits, results = load_splits(
         data_args,
         input_column=qa_args.question_column,
@@ -207,16 +215,10 @@ def main(
         seed=training_args.seed,
     )
     tokenizer = load_tokenizer(model_args, training_args.trust_remote_code)
-    task = make_task(qa_args, tokenizer, training_args.max_length, training_args.seed, splits["train"])
-    columns = task["columns"]
-    train = augment(
-        splits["train"],
-        qa_args.augmentation_factor,
-        columns["question"],
-        columns["options"],
-        columns["answer_index"],
-        training_args.seed,
-    )
+    task = make_task(qa_args, training_args, tokenizer, splits["train"])
+    columns, factor, seed = task["columns"], qa_args.augmentation_factor, training_args.seed
+    # After the split, and only here: variants of a test question in training would leak it
+    train = augment(splits["train"], factor, columns["question"], columns["options"], columns["answer_index"], seed)
     train_dataset, train_counts = to_training_rows(train, tokenizer, task)
     eval_dataset, eval_counts = to_training_rows(splits["validation"], tokenizer, task)
     results |= {f"data_train_{key}": value for key, value in train_counts.items()}
@@ -228,64 +230,66 @@ def main(
     device, trust_remote_code = training_args.device, training_args.trust_remote_code
     quantization = get_quantization_config(model_args, device)
     load_model = partial(load_base_model, model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
-    model = load_model()
-    peft_config = get_lora_config(model_args, model, "CAUSAL_LM")
-    task |= describe_run(model_args, data_args, model, device)
+    base = load_model()
+    peft_config = get_lora_config(model_args, base, "CAUSAL_LM")
+    task |= describe_run(model_args, data_args, base, device)
 
     # ----- 4. Trainer
     with library_checks("SFTTrainer"):
         trainer = SFTTrainer(
-            model=model,
+            model=base,
             args=training_args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            peft_config=peft_config,
+            peft_config=peft_config,  # SFTTrainer adds the adapter, and prepares quantized weights for it
         )
-    if training_args.fp16:
-        upcast_trainable_weights(trainer.model)
-    results |= count_parameters(trainer.model)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if training_args.fp16:  # the gradient scaler of fp16 needs float32 adapters, and TRL makes bfloat16 ones
+        upcast_trainable_weights(model)
+    results |= count_parameters(model)
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()
+    trainer.save_model()  # with LoRA only the adapter, a few MB
     trainer.save_state()
 
     # ----- 6. Evaluate
-    model, batch_size = trainer.model, training_args.per_device_eval_batch_size
+    size = training_args.per_device_eval_batch_size
     rows = {split: to_rows(splits[split], task) for split in ("validation", "test")}
-    # Some validation answers show what the model's confidence is worth
-    most = MAX_ROWS if data_args.evaluate_test else 0
-    outputs = {
-        "validation": predict_answers(model, tokenizer, rows["validation"], task, batch_size, "validation", most)
-    }
+    # Validation answers calibrate confidence: fitted on test answers it would look too good. Generation is slow, so
+    # only the first 300 rows are answered, 100 per third of confidence; the loss covers all rows.
+    limit = MAX_ROWS if data_args.evaluate_test else 0
+    outputs = {"validation": predict_answers(model, tokenizer, rows["validation"], task, size, "validation", limit)}
     task |= calibrate(outputs["validation"], rows["validation"], task)
     if data_args.evaluate_test:
         test, known = rows["test"], to_rows(splits["train"], task)
-        outputs["test"] = predict_answers(model, tokenizer, test, task, batch_size, "tuned model")
-        with base_model(model, load_model) as base:
+        outputs["test"] = predict_answers(model, tokenizer, test, task, size, "tuned model")
+        # The adapter is switched off: the same weights in the same precision, and no second copy in memory
+        with base_model(model, load_model) as untuned:
             outputs["base_test"] = predict_answers(
-                base, tokenizer, test, task, batch_size, "base model", with_confidence=False
+                untuned, tokenizer, test, task, size, "base model", with_confidence=False
             )
+        # Copying the answer to the most similar training question beats many small models, so it is the baseline
         nearest = nearest_answers(known["source"], known["reference"], test["source"])
         outputs["baseline_nearest_question_test"] = {"prediction": nearest}
         prompts, _, cut = to_tokens(splits["test"].to_list(), tokenizer, task)
         results |= {f"data_test_{key}": value for key, value in cut.items()}
-        results |= measure_latency(model, tokenizer, prompts[:20], task)
+        results |= measure_latency(model, tokenizer, prompts[:20], task)  # one by one, as in the app
     measured = results | peak_memory()
-    found, files = evaluate(rows, outputs, task)
+    found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
     results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
             card, report = write_card(output_dir, repo_id), write_report(output_dir)
             print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
     # ----- 8. Hub
-    if push_to_hub and trainer.is_world_process_zero():
+    if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
         logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()

@@ -1,13 +1,15 @@
-"""Fine-tune an encoder-decoder to summarize dialogues or notes, and count what its summaries leave out or invent.
+"""Fine-tune an encoder-decoder to summarize dialogues or notes, and count the omissions and hallucinations of its
+summaries.
 
-    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml
-    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml --train_file visits.csv --summary_column note
+    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml accelerate launch run_summarization.py
+    recipes/flan_t5_lora.yaml --train_file visits.csv --summary_column note
 
-To use your own data name its columns in the recipe. To change what the model sees edit `text_template` in the recipe,
-or `to_source_and_summary` below.
+To use your own data, name its columns in the recipe. To change what the model reads, edit `text_template` in the
+recipe, or `to_source_and_summary` below.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from transformers import (
     DataCollatorForSeq2Seq,
     EarlyStoppingCallback,
     PreTrainedConfig,
+    PreTrainedTokenizerBase,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
 )
@@ -64,29 +67,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class SummarizationArguments:
-    """What this task adds."""
+    """Arguments of this task, in addition to those in `utils`."""
 
     text_column: str = field(default="text", metadata={"help": "Column of the text to summarize, such as a dialogue."})
     summary_column: str = field(default="summary", metadata={"help": "Column of its summary."})
     text_template: str = field(
-        default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`; T5 expects an instruction."}
+        default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`; T5 needs an instruction."}
     )
-    max_source_length: int = field(default=512, metadata={"help": "Maximum tokens that the model reads at once."})
+    max_source_length: int = field(default=512, metadata={"help": "Maximum tokens the model reads at once."})
     max_target_length: int = field(default=256, metadata={"help": "Maximum tokens of a training summary."})
     long_texts: str = field(
         default="head",
-        metadata={"help": "What to read of a longer text: head, head and tail, or chunks.", "choices": LONG_TEXTS},
+        metadata={"help": "Reading of longer texts: head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
     max_chunks: int = field(default=8, metadata={"help": "Maximum chunks per text, with `long_texts: chunks`."})
-    max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated summary (per chunk)."})
-    num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 is greedy search."})
-    length_penalty: float = field(default=1.0, metadata={"help": "With beams; above 1 favours longer summaries."})
-    no_repeat_ngram_size: int = field(default=0, metadata={"help": "Never repeat an n-gram of this size."})
+    max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated summary, per chunk."})
+    num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 is greedy."})
+    length_penalty: float = field(default=1.0, metadata={"help": "Above 1 favors longer summaries; needs beams."})
+    no_repeat_ngram_size: int = field(default=0, metadata={"help": "Never repeat an n-gram of this size; 0 is off."})
     use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
     bertscore_model: str | None = field(
-        default=None, metadata={"help": "Encoder for BERTScore, a folder or Hub id; no BERTScore by default."}
+        default=None, metadata={"help": "Encoder for BERTScore, a folder or Hub id; omitted by default."}
     )
-    bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; the recommended one by default."})
+    bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; defaults to the recommended one."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
@@ -106,25 +109,29 @@ class SummarizationArguments:
 ARGUMENTS = (ModelConfig, DataArguments, SummarizationArguments, Seq2SeqTrainingArguments)
 
 
-# ----- ADAPT HERE: one row of your data -> what the model reads, what it should write
-def to_source_and_summary(row: dict[str, Any], task: dict[str, Any]) -> tuple[str, str]:
-    """Return what the model reads of a row, and its summary. `predict.py` knows `text_template` alone (`task.json`
-    keeps it), so what the model reads has to come from there; a check in section 2 holds you to that."""
+# ----- ADAPT HERE: one row of your data -> the text that the model reads, the summary that it should write
+def to_source_and_summary(row: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the model input and the summary of a row. `predict.py` knows only `text_template`, which `task.json`
+    stores, so everything that the model reads has to come from there; section 2 checks this."""
     columns = task["columns"]
     return fill_template(task["text_template"], columns, row, "text_template"), row[columns["summary"]]
 
 
-def to_pairs(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
+def to_pairs(
+    split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
+) -> tuple[dict[str, list], dict[str, Any]]:
     """Return a split as columns for the evaluation, and its pairs of source and summary.
 
-    A long source is read in chunks. The pairs hold a value per row, `chunks`, what the model reads, and a value per
-    chunk: `input_ids`, `labels`, and `row`, which row it is of.
+    A long source is split into chunks. The pairs have one value per row, `chunks` (the model inputs), and one value
+    per chunk: `input_ids`, `labels`, and `row`, the row of the chunk.
     """
     table = split.to_list()
     chunks, lost = cut_sources(tokenizer, table, task)
     rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": split[task["columns"]["text"]][:]}
     rows |= {"reference": [to_source_and_summary(row, task)[1] for row in table], "cut": [n > 0 for n in lost]}
+    # Each chunk learns only its own sentences of the summary: asked for the others, it would learn to invent them
     ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
+    # A summary longer than its text is a sign of swapped columns, which `main` warns about
     longer = sum(len(r.split()) > len(t.split()) for t, r in zip(rows["text"], rows["reference"], strict=True))
     counts = {"cut_sources": sum(rows["cut"]), "lost_source_tokens": sum(lost)}
     counts |= {"cut_summaries": cut_summaries, "longer_summaries": longer}
@@ -132,12 +139,17 @@ def to_pairs(split: Dataset, tokenizer: Any, task: dict[str, Any]) -> tuple[dict
 
 
 def make_task(
-    args: SummarizationArguments, config: PreTrainedConfig, seed: int, tokenizer: Any, train: Dataset
+    args: SummarizationArguments,
+    config: PreTrainedConfig,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
 ) -> dict[str, Any]:
-    """Return what serving needs to read a text and to write as the evaluation did, for `task.json`."""
+    """Return the content of `task.json`: what serving needs to read a text and generate as the evaluation did."""
     lengths = ("max_source_length", "max_target_length", "max_new_tokens")
     generation = ("max_new_tokens", "num_beams", "no_repeat_ngram_size")
     check_lengths(config, tokenizer, **{key: getattr(args, key) for key in lengths})
+    # Both belong to beam search, and transformers warns about them without beams
     beams = {"length_penalty": args.length_penalty, "early_stopping": True} if args.num_beams > 1 else {}
     task = {
         "task": "summarization",
@@ -145,6 +157,7 @@ def make_task(
         "text_template": args.text_template,
         **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_chunks")},
         "stop": end_token(tokenizer),
+        # Greedy or beam search instead of sampling: a note gets the same summary every time
         "generation": {"do_sample": False, **{key: getattr(args, key) for key in generation}} | beams,
         "evaluation": {"seed": seed, "use_stemmer": args.use_stemmer, "bertscore_model": None},
     }
@@ -160,17 +173,18 @@ def main(
     given: dict[str, Any],
 ) -> None:
     # ----- 1. Setup
-    check_seq2seq_training(training_args, summary_args.early_stopping_patience)
+    check_seq2seq_training(training_args)
     checkpoint = start_run(training_args, given, ARGUMENTS)
-    output_dir = Path(training_args.output_dir)
-    # Trainer pushes at every save: hold that back until the evaluation is done
+    output_dir = Path(str(training_args.output_dir))
+    # Trainer would push at every save: held back so that nothing is published before it is evaluated
     push_to_hub, training_args.push_to_hub = training_args.push_to_hub, False
     repo_id = training_args.hub_model_id or output_dir.name
-    if push_to_hub:
+    if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
-    config = load_seq2seq_config(model_args, training_args.fp16)
+    config = load_seq2seq_config(model_args, training_args.fp16)  # first, since the data may take minutes
+    # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     splits, results = load_splits(
         data_args,
         input_column=summary_args.text_column,
@@ -188,84 +202,85 @@ def main(
         rows[split], pairs[split] = to_pairs(table, tokenizer, task)
         results |= {f"data_{split}_{key}": value for key, value in pairs[split]["counts"].items()}
     if (longer := results["data_train_longer_summaries"]) > len(splits["train"]) / 2:
+        columns = f"`text_column: {summary_args.text_column}` and `summary_column: {summary_args.summary_column}`"
         logger.warning(
-            "%d of %d training summaries are longer than their text: are `text_column: %s` and `summary_column: %s` "
-            "swapped?", longer, len(splits["train"]), summary_args.text_column, summary_args.summary_column,
-        )  # fmt: skip
+            "%d of %d summaries are longer than their text: swap %s?", longer, len(splits["train"]), columns
+        )
 
     # ----- 3. Model
     device = training_args.device
-    autocast_dtype(model_args, training_args)  # refuses a `dtype` that does not go with `bf16`, `fp16`
+    autocast_dtype(model_args, training_args)  # rejects a `dtype` that cannot be trained with `bf16` and `fp16`
     quantization = get_quantization_config(model_args, device)
     load_model = partial(load_for_generation, model_args, quantization, device, tokenizer, task)
-    model = load_model()
-    peft_config = get_lora_config(model_args, model, "SEQ_2_SEQ_LM")
-    task |= describe_run(model_args, data_args, model, device)
-    if peft_config:
-        model = get_peft_model(model, peft_config)
+    base = load_model()
+    peft_config = get_lora_config(model_args, base, "SEQ_2_SEQ_LM")
+    task |= describe_run(model_args, data_args, base, device)
+    model = get_peft_model(base, peft_config) if peft_config else base
 
     # ----- 4. Trainer
-    train, validation = (
-        Dataset.from_dict({key: pairs[split][key] for key in ("input_ids", "labels")})
-        for split in ("train", "validation")
-    )
+    datasets = {
+        split: Dataset.from_dict({key: own[key] for key in ("input_ids", "labels")}) for split, own in pairs.items()
+    }
     compute_metrics = generation_metrics(tokenizer, summary_args.use_stemmer)
     with library_checks("Seq2SeqTrainer"):
         trainer = Seq2SeqTrainer(
             model=model,
             args=training_args,
-            train_dataset=train,
-            eval_dataset=validation,
-            data_collator=DataCollatorForSeq2Seq(tokenizer, model),  # the model shifts the labels for its decoder
+            train_dataset=datasets["train"],
+            eval_dataset=datasets["validation"],
+            data_collator=DataCollatorForSeq2Seq(tokenizer, model),  # shifts the labels as this model's decoder needs
             processing_class=tokenizer,
+            # A mean over the tokens of the full optimizer step: a mean per micro-batch would weight the tokens of
+            # short summaries more, and depend on gradient accumulation (transformers#47688)
             compute_loss_func=token_loss(training_args.label_smoothing_factor),
             compute_metrics=compute_metrics if training_args.predict_with_generate else None,
         )
     if summary_args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(summary_args.early_stopping_patience))
-    set_train_order(trainer, train, target_lengths=[len(ids) for ids in pairs["train"]["labels"]])
-    results |= count_parameters(trainer.model)
+    # Sources and summaries are padded separately, so batches are grouped by both lengths
+    set_train_order(trainer, datasets["train"], target_lengths=[len(ids) for ids in pairs["train"]["labels"]])
+    results |= count_parameters(model)
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()
+    trainer.save_model()  # with LoRA only the adapter, a few MB
     trainer.save_state()
 
     # ----- 6. Evaluate
-    batch_size = training_args.per_device_eval_batch_size
-    # Without the trainer's autocast: in the precision of the weights, as the model is served
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    outputs = {
-        "validation": predict_summaries(
-            model, tokenizer, pairs["validation"], task, batch_size, "validation", with_texts=False
-        )
-    }
+    size = training_args.per_device_eval_batch_size
+    # Without the trainer's autocast: the model is evaluated in the precision of its weights, as it is served
+    tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    # Validation rows get a loss only, since generation is slow
+    outputs = {"validation": predict_summaries(tuned, tokenizer, pairs["validation"], task, size, "validation", False)}
     if data_args.evaluate_test:
         train, test = rows["train"], rows["test"]
-        outputs["test"] = predict_summaries(model, tokenizer, pairs["test"], task, batch_size, "tuned model")
-        with base_model(model, load_model) as base:
-            outputs["base_test"] = predict_summaries(base, tokenizer, pairs["test"], task, batch_size, "base model")
-        baselines = summary_baselines(test["text"], train["reference"])
+        outputs["test"] = predict_summaries(tuned, tokenizer, pairs["test"], task, size, "tuned model")
+        # The adapter is switched off: the same weights in the same precision, and no second copy in memory
+        with base_model(tuned, load_model) as untuned:
+            outputs["base_test"] = predict_summaries(untuned, tokenizer, pairs["test"], task, size, "base model")
+        baselines = summary_baselines(test["text"], train["reference"])  # first words, and a copy of the text
         baselines["nearest_source"] = nearest_answers(train["text"], train["reference"], test["text"])
         outputs |= {f"baseline_{name}_test": {"prediction": texts} for name, texts in baselines.items()}
-        results |= measure_latency(model, tokenizer, pairs["test"]["input_ids"][:20], task)
+        results |= measure_latency(
+            tuned, tokenizer, pairs["test"]["input_ids"][:20], task
+        )  # one by one, as in the app
         if summary_args.bertscore_model:
-            add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, batch_size)
+            add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, size)
     rows = {"validation": {"cluster": rows["validation"]["cluster"]}, "test": rows["test"]}
     measured = results | peak_memory()
-    found, files = evaluate(rows, outputs, task)
+    found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
     results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():
-        save_outputs(output_dir, rows, outputs, measured, repo_id)
+        save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
             card, report = write_card(output_dir, repo_id), write_report(output_dir)
             print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
 
     # ----- 8. Hub
-    if push_to_hub and trainer.is_world_process_zero():
+    if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
         logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()

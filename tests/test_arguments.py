@@ -177,7 +177,10 @@ def test_a_folder_is_no_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"answer_column": "a", "options_column": ["o"], "answer_index_column": "i"}, "both given"),
+        (
+            {"answer_column": "a", "options_column": ["o"], "answer_index_column": "i"},
+            "`answer_column` and `options_column`",
+        ),
         ({"options_column": ["o"]}, "`answer_index_column`"),
         ({"answer_column": "a", "augmentation_factor": 0}, "`augmentation_factor` is 0"),
         ({"answer_column": "a", "max_new_tokens": 0}, "`max_new_tokens` is 0"),

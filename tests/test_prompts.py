@@ -158,7 +158,7 @@ def test_a_long_prompt_keeps_its_end_and_leaves_room_for_one_token_of_answer():
     prompts, answers, counts = truncate_pairs([[1, 2, 3, 4, 5], [1, 2, 3, 4]], [[6, 7], [8]], 4)
     assert prompts == [[3, 4, 5], [2, 3, 4]] and answers == [[6], [8]]
     assert counts == {"cut_prompts": 2, "cut_answers": 1}
-    assert truncate_pairs([[1, 2, 3, 4, 5]], None, 4) == ([[3, 4, 5]], None, {"cut_prompts": 1, "cut_answers": 0})
+    assert truncate_pairs([[1, 2, 3, 4, 5]], None, 4) == ([[3, 4, 5]], [], {"cut_prompts": 1, "cut_answers": 0})
 
 
 def test_a_long_answer_loses_its_end():

@@ -118,6 +118,15 @@ def test_keys_that_may_differ_are_keys():
     assert FREE_KEYS <= known
 
 
+@pytest.mark.parametrize(
+    "values", [{"eval_strategy": "no", "metric_for_best_model": "loss"}, {"eval_strategy": "epoch"}]
+)
+def test_early_stopping_needs_evaluations_and_a_metric(tmp_path, values):
+    args = training_arguments(tmp_path, **values)
+    with pytest.raises(UserError, match="`early_stopping_patience` .*`eval_strategy`.*`metric_for_best_model`"):
+        start_run(args, {"early_stopping_patience": 2}, ARGUMENTS)
+
+
 def test_an_output_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(UserError, match="`output_dir` .* cannot be written"):

@@ -245,22 +245,20 @@ def test_float16_is_refused_for_t5_and_not_for_others(tiny_t5, tiny_encoder_deco
 
 
 @pytest.mark.parametrize(
-    ("values", "patience", "expected"),
+    ("values", "expected"),
     [
-        ({"generation_num_beams": 4}, None, "`generation_num_beams` .*`num_beams`"),
-        ({"generation_max_length": 4}, None, "set `max_new_tokens`"),
-        ({"metric_for_best_model": "rougeL"}, None, "set `predict_with_generate: true`"),
+        ({"generation_num_beams": 4}, "`generation_num_beams` .*`num_beams`"),
+        ({"generation_max_length": 4}, "set `max_new_tokens`"),
+        ({"metric_for_best_model": "rougeL"}, "set `predict_with_generate: true`"),
         (
             {"metric_for_best_model": "accuracy", "predict_with_generate": True},
-            None,
             "`metric_for_best_model` is accuracy: .*loss, rouge1",
         ),
-        ({}, 3, "`early_stopping_patience` .*`eval_strategy"),
     ],
 )
-def test_training_arguments_that_contradict_are_named(tmp_path, values, patience, expected):
+def test_training_arguments_that_contradict_are_named(tmp_path, values, expected):
     with pytest.raises(UserError, match=expected):
-        check_seq2seq_training(Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True, **values), patience)
+        check_seq2seq_training(Seq2SeqTrainingArguments(output_dir=tmp_path, use_cpu=True, **values))
 
 
 def test_the_recipe_of_flan_t5_trains_the_weights_that_it_says():

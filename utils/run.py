@@ -49,12 +49,14 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
 
     Raises:
         UserError: the folder is not writable or holds checkpoints of a different recipe, a push is requested without
-            a test evaluation, or a tracker is not installed.
+            a test evaluation, early stopping without evaluations, or a tracker is not installed.
     """
     if args.learning_rate < 0:
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs test results for the model card: set `evaluate_test: true`.")
+    if given.get("early_stopping_patience") and (args.eval_strategy == "no" or not args.metric_for_best_model):
+        raise UserError("`early_stopping_patience` needs `eval_strategy` (such as epoch) and `metric_for_best_model`.")
     if missing := sorted(set(args.report_to or ()) - set(get_available_reporting_integrations())):
         raise UserError(f"`report_to` is {missing[0]}, which is not installed: see requirements/trackers.txt.")
     output_dir = Path(str(args.output_dir))

@@ -96,8 +96,8 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.convert_ids_to_tokens(ends[-1]))
 
 
-def check_seq2seq_training(args: Seq2SeqTrainingArguments, early_stopping_patience: int | None) -> None:
-    """Raise a UserError for training arguments that conflict, or that have another name here."""
+def check_seq2seq_training(args: Seq2SeqTrainingArguments) -> None:
+    """Raise a UserError for training arguments that have another name here, or a metric that is not computed."""
     for key, instead in GENERATION_KEYS.items():
         if getattr(args, key) is not None:
             raise UserError(f"`{key}` is not supported: set {instead}.")
@@ -107,10 +107,6 @@ def check_seq2seq_training(args: Seq2SeqTrainingArguments, early_stopping_patien
         raise UserError(
             f"`metric_for_best_model` is {best}: evaluations during training compute {', '.join(known)}"
             + ("." if args.predict_with_generate else "; for ROUGE set `predict_with_generate: true`.")
-        )
-    if early_stopping_patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
-        raise UserError(
-            "`early_stopping_patience` needs evaluations: set `eval_strategy: epoch`, `metric_for_best_model: loss`."
         )
 
 
