@@ -17,8 +17,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; tests with a Hub of their own set it in a subprocess
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on a machine with a GPU
-for key in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):  # one thread per process: pytest-xdist runs one per processor
-    os.environ.setdefault(key, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs a process per processor
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # which the scripts take for the number of threads
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow each other down on a busy machine
 os.environ["TQDM_DISABLE"] = "1"
 
