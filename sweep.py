@@ -15,9 +15,11 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from tqdm import tqdm
 
 from utils.arguments import UserError, parse_recipe, user_errors, write_recipe
@@ -46,13 +48,21 @@ from utils.sweeps.running import OWN_FILES, ROW, drop_checkpoints, execute
 from utils.sweeps.search import bad_step, best_trials, corners, propose, ranges_of, read_space
 
 UNCHANGED = "recipe"  # the first configuration of a search: the best trials are compared with it
+RunOf = Callable[[str, dict[str, Any], int], Run]  # configuration name, changed values, seed -> run
 
 
-def run_trials(args: SweepArguments, space: dict[str, Any], run_of: Any, processes: int, bar: tqdm) -> list[dict]:
+def run_trials(
+    args: SweepArguments, space: dict[str, BaseDistribution], run_of: RunOf, processes: int, bar: tqdm
+) -> list[dict[str, Any]]:
     """Run the trials of a search in batches of `jobs` and return their rows; stop early if the space is exhausted."""
-    rows, seed, maximize = [], args.seeds[0], args.direction == "maximize"
+    rows: list[dict[str, Any]] = []
+    seed, maximize = args.seeds[0], args.direction == "maximize"
+
+    def pruned_at(run: Run, history: dict[int, float]) -> int | None:
+        return bad_step(space, rows, run.values, history, args.metric, maximize)
+
     while len(rows) < args.trials:
-        batch = []
+        batch: list[Run] = []
         for number in range(len(rows), min(len(rows) + args.jobs, args.trials)):
             tried = [row["values"] for row in rows] + [run.values for run in batch]
             values = propose(space, rows, tried, number, seed, args.metric, maximize)
@@ -60,12 +70,7 @@ def run_trials(args: SweepArguments, space: dict[str, Any], run_of: Any, process
                 batch.append(run_of(f"trial-{number:0{len(str(args.trials))}}", values, seed))
         if not batch:
             break
-        known = list(rows)
-
-        def pruned_at(run: Run, history: dict[int, float], known: list[dict] = known) -> int | None:
-            return bad_step(space, known, run.values, history, args.metric, maximize)
-
-        rows += execute(batch, args.metric, args.jobs, processes, bar, None, pruned_at)
+        rows.extend(execute(batch, args.metric, args.jobs, processes, bar, None, pruned_at))
     return rows
 
 
@@ -100,23 +105,24 @@ def main(args: SweepArguments) -> None:
     # ----- 1. Plan: check every configuration before the first run starts
     output_dir, maximize = Path(args.output_dir), args.direction == "maximize"
     check_metric(args.script, args.metric)
-    arguments, overrides = load_arguments(args.script), args.overrides or {}
+    arguments, overrides = load_arguments(args.script), dict(args.overrides or {})
     base = resolve(arguments, args.recipe, overrides, "`overrides`")
-    overrides = overrides | {"split_seed": base.get("split_seed", base.get("seed", 42))}
+    overrides |= {"split_seed": base.get("split_seed", base.get("seed", 42))}
     base = {key: value for key, value in (base | overrides).items() if key not in OWN_KEYS}
-    space, seeds, n_trials = None, args.seeds, 0
+    space: dict[str, BaseDistribution] = {}
+    configurations: dict[str, dict[str, Any]] = {UNCHANGED: {}}
+    seeds, n_trials = args.seeds, 0
     if args.search is not None:
         space = read_space(args.search)
         for values in corners(space):
             resolve(arguments, args.recipe, overrides | values, "`search`")
         seeds, n_trials = args.seeds[1:], args.trials
         check_size(n_trials + (args.finalists + 1) * len(seeds), args.most_runs)
-        configurations = {UNCHANGED: {}}
     else:
-        named = args.grid is None
-        configurations = (
-            name_configurations(args.configurations) if named else expand_grid(args.grid, len(seeds), args.most_runs)
-        )
+        if args.grid is None:
+            configurations = name_configurations(args.configurations or {})
+        else:
+            configurations = expand_grid(args.grid, len(seeds), args.most_runs)
         check_size(len(configurations) * len(seeds), args.most_runs)
         configurations = resolve_all(arguments, args.recipe, overrides, configurations)
     config = ["--config_file", args.config_file] if args.config_file else []
@@ -182,7 +188,7 @@ def main(args: SweepArguments) -> None:
         (output_dir / "plots").mkdir(exist_ok=True)
         plot = output_dir / "plots" / "hyperparameter_comparison.png"
         plot_comparison(summaries, every, seeds, args.metric, found["chosen"], keys, ranges, plot)
-        results = {"script": args.script, "recipe": args.recipe, "metric": args.metric, "direction": args.direction}
+        results = {key: getattr(args, key) for key in ("script", "recipe", "metric", "direction")}
         results |= {"seeds": seeds, **found, "configurations": summaries, "test": test}
         write_json(output_dir / "all_results.json", results)
         report = output_dir / "report.md"

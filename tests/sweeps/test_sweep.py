@@ -110,6 +110,8 @@ def test_a_grid_has_every_combination_and_flags_win_over_the_file(sweep_file):
         ({"grid": {"seed": [1, 2]}}, "`grid` has `seed`"),
         ({"grid": {"split_seed": [1, 2]}}, "`grid` has `split_seed`"),
         ({"grid": {"learning_rate": list(range(1, 502))}}, "1,002 runs and `most_runs` is 1,000"),
+        ({"grid": "learning_rate"}, "`grid`: str given, write `key: value` lines"),
+        ({"grid": 3}, "`grid`: int given, write `key: value` lines"),
         ({"grid": None}, "give exactly one of `configurations`, `grid` and `search`"),
         ({"search": {"lora_r": {"choices": [4]}}}, "give exactly one of `configurations`, `grid` and `search`"),
         ({"grid": None, "configurations": {}}, "`configurations` is empty"),

@@ -1,35 +1,45 @@
 """The keys of a sweep file, which are also the flags of `sweep.py`."""
 
+import contextlib
 import json
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 from typing import Any
 
 from utils.arguments import UserError
 
 
+class JsonMapping(dict[str, Any]):
+    """A mapping of the sweep file, which reaches argparse as JSON."""
+
+    def __init__(self, text: str) -> None:
+        value: Any = text
+        with contextlib.suppress(ValueError):
+            value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ArgumentTypeError(f"{type(value).__name__} given, write `key: value` lines.")
+        super().__init__(value)
+
+
 @dataclass
 class SweepArguments:
     """What to vary and how to run it."""
 
-    script: str | None = field(default=None, metadata={"help": "Training script, one of run_*.py."})
-    recipe: str | None = field(default=None, metadata={"help": "Recipe that every run starts from."})
-    metric: str | None = field(default=None, metadata={"help": "Validation metric that selects, `eval_...`."})
-    direction: str | None = field(
-        default=None,
+    script: str = field(default="", metadata={"help": "Training script, one of run_*.py."})
+    recipe: str = field(default="", metadata={"help": "Recipe that every run starts from."})
+    metric: str = field(default="", metadata={"help": "Validation metric that selects, `eval_...`."})
+    direction: str = field(
+        default="",
         metadata={"help": "Whether a lower or a higher metric is better.", "choices": ["minimize", "maximize"]},
     )
-    seeds: list[int] | None = field(default=None, metadata={"help": "Every configuration runs once per seed."})
-    output_dir: str | None = field(default=None, metadata={"help": "Output folder of the sweep."})
-    overrides: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Recipe keys to change in every run."}
-    )
-    configurations: dict[str, Any] | str | None = field(
+    seeds: list[int] = field(default_factory=list, metadata={"help": "Every configuration runs once per seed."})
+    output_dir: str = field(default="", metadata={"help": "Output folder of the sweep."})
+    overrides: JsonMapping | None = field(default=None, metadata={"help": "Recipe keys to change in every run."})
+    configurations: JsonMapping | None = field(
         default=None, metadata={"help": "Named configurations: name -> keys and values."}
     )
-    grid: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Key -> list of values; all combinations run."}
-    )
-    search: dict[str, Any] | str | None = field(
+    grid: JsonMapping | None = field(default=None, metadata={"help": "Key -> list of values; all combinations run."})
+    search: JsonMapping | None = field(
         default=None, metadata={"help": "Key -> low, high, and log or step; or key -> choices."}
     )
     trials: int = field(default=20, metadata={"help": "Number of configurations a search tries, with the first seed."})
@@ -44,16 +54,10 @@ class SweepArguments:
     compare: list[str] | None = field(default=None, metadata={"help": "Folders of finished runs to compare."})
 
     def __post_init__(self) -> None:
-        for key in ("overrides", "configurations", "grid", "search"):
-            text = getattr(self, key)
-            value = json.loads(text) if isinstance(text, str) else text
-            if value is not None and not isinstance(value, dict):
-                raise UserError(f"`{key}` is {type(value).__name__}: write `key: value` lines.")
-            setattr(self, key, value)
         if self.compare:
             return
         for key in ("script", "recipe", "metric", "direction", "seeds", "output_dir"):
-            if getattr(self, key) is None:
+            if not getattr(self, key):
                 raise UserError(f"`{key}` is missing: add it to the sweep file.")
         for key in ("trials", "finalists", "jobs", "most_runs"):
             if getattr(self, key) < 1:

@@ -91,8 +91,8 @@ def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str
         statistics = accuracy_statistics(right, "path_accuracy")
         for level, name in enumerate(tree.level_names):
             # a name can occur under several parents, so the path is the class
-            seen = [[tuple(path[: level + 1]) for path in paths] for paths in (predictions, references)]
-            found = classification_statistics(*seen, sorted({*seen[0], *seen[1]}))
+            own, true = ([tuple(path[: level + 1]) for path in paths] for paths in (predictions, references))
+            found = classification_statistics(own, true, sorted({*own, *true}))
             statistics[f"{name}_macro_f1"] = found["macro_f1"]
         return statistics
     if task["task"] == "qa":

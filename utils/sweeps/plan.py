@@ -166,7 +166,8 @@ def resolve_all(
     Raises:
         UserError: the script refuses a key or value, or two configurations are identical.
     """
-    resolved, seen = {}, {}
+    resolved = {}
+    seen: dict[str, dict[str, Any]] = {}
     for name, values in configurations.items():
         given = resolve(arguments, recipe, overrides | values, f"configuration `{name}`")
         for other, its in seen.items():

@@ -28,7 +28,7 @@ def read_space(search: dict[str, Any]) -> dict[str, BaseDistribution]:
     """
     if not search:
         raise UserError("`search` is empty: add at least one key with low and high, or with choices.")
-    space = {}
+    space: dict[str, BaseDistribution] = {}
     for key, given in search.items():
         where = f"`search`, key `{key}`"
         words = set(given) if isinstance(given, dict) else set()
@@ -44,24 +44,32 @@ def read_space(search: dict[str, Any]) -> dict[str, BaseDistribution]:
             low, high = (value if isinstance(value, int) else float(value) for value in (given["low"], given["high"]))
         except (TypeError, ValueError) as error:
             raise UserError(f"{where} is {json.dumps(given, default=str)}: low and high must be numbers.") from error
-        whole = isinstance(low, int) and isinstance(high, int)
-        step = given.get("step", 1 if whole else None)
+        log = bool(given.get("log"))
         with library_checks(where):
-            space[key] = (IntDistribution if whole else FloatDistribution)(low, high, bool(given.get("log")), step)
+            if isinstance(low, int) and isinstance(high, int):
+                space[key] = IntDistribution(low, high, log, given.get("step", 1))
+            else:
+                space[key] = FloatDistribution(low, high, log, given.get("step"))
     return space
 
 
 def corners(space: dict[str, BaseDistribution]) -> list[dict[str, Any]]:
     """Return configurations that together contain both ends of every range and every choice."""
-    choices = {key: [json.loads(c) for c in d.choices] for key, d in space.items() if hasattr(d, "choices")}
-    ends = {key: [d.low, d.high] for key, d in space.items() if not hasattr(d, "choices")}
-    most = max(len(values) for values in (choices | ends).values())
-    return [{key: (choices | ends)[key][i % len((choices | ends)[key])] for key in space} for i in range(most)]
+    ends = {key: [found["low"], found["high"]] for key, found in ranges_of(space).items()}
+    for key, found in space.items():
+        if isinstance(found, CategoricalDistribution):
+            ends[key] = [json.loads(str(choice)) for choice in found.choices]
+    most = max(len(values) for values in ends.values())
+    return [{key: ends[key][i % len(ends[key])] for key in space} for i in range(most)]
 
 
 def ranges_of(space: dict[str, BaseDistribution]) -> dict[str, dict[str, Any]]:
     """Return `low`, `high` and `log` of each key with a range."""
-    return {key: {"low": d.low, "high": d.high, "log": d.log} for key, d in space.items() if not hasattr(d, "choices")}
+    return {
+        key: {"low": found.low, "high": found.high, "log": found.log}
+        for key, found in space.items()
+        if isinstance(found, IntDistribution | FloatDistribution)
+    }
 
 
 def propose(

@@ -23,7 +23,7 @@ def compare(values: np.ndarray) -> list[dict[str, Any]]:
         (Student's t), `p` (two-sided paired t-test) and `p_holm` (Holm 1979). They are None if there is nothing to
         test: fewer than 2 pairs, or the same difference for every seed.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for own in values:
         found = own[np.isfinite(own)]
         row = {"seeds": len(found), "mean": float(found.mean()) if len(found) else None}
