@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -71,7 +71,9 @@ logger = logging.getLogger("app")
 ROUTES = ("/generate", "/classify", "/summarize", "/health", "/metrics", "/docs", "/openapi.json")
 MAX_BYTES = 1_000_000  # per request body
 
-PROBLEMS = {status: {"model": Problem} for status in (400, 401, 404, 413, 422, 429, 500, 503, 504)}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (400, 401, 404, 413, 422, 429, 500, 503, 504)
+}
 
 
 @dataclass
@@ -152,18 +154,17 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
     retriever = None
     if task["task"] == "qa" and args.corpus_file is not None:
         retriever = read_corpus(args.corpus_file, task)
-    limits = {"batch_wait_ms": args.batch_wait_ms, "queue_size": args.queue_size}
     if task["task"] == "qa" and args.base_url is not None:
         name = args.served_model or Path(model).name
         client = connect(args.base_url, os.environ.get("OPENAI_API_KEY"), args.time_limit)
 
         def ask(rows: list[Question]) -> list[dict[str, Any]]:
-            return [answer_there(client, name, task, row) for row in rows]
+            return [answer_there(client, name, task, row, args.time_limit) for row in rows]
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, read_tokenizer(model), task)
         # the server does its own batching, so each question is sent immediately
-        batcher = Batcher("qa", ask, metrics, batch_size=1, threads=args.batch_size, **limits)
+        batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
         return Served(task, batcher, lambda: state_of(client, name))
     predictor = Predictor.from_pretrained(model)
     task = predictor.task
@@ -178,7 +179,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
     if retriever:
         answer = partial(answer_from_passages, answer, retriever, predictor.tokenizer, task)
     answer([Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"])  # the first call is slow
-    batcher = Batcher(task["task"], answer, metrics, batch_size=args.batch_size, **limits)
+    batcher = Batcher(task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)
     return Served(task, batcher, batcher.state)
 
 
@@ -246,18 +247,21 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
     async def generate(request: GenerateRequest) -> GenerateAnswer:
         """Answer a question. Emergencies and harmful requests get a fixed reply, and no model is asked."""
         start = time.perf_counter()
-        patient = request.patient_context and request.patient_context.model_dump(exclude_none=True)
-        found, instead = [], None
+        patient = request.patient_context.model_dump(exclude_none=True) if request.patient_context else None
+        found: list[dict[str, Any]] = []
+        instead = None
         if request.use_safety:
             found, instead = await asyncio.to_thread(check_before, request.question, patient)
-        answer = {"response": instead, "finished": True, "cut": False, "confidence": None, "confidence_note": None}
+        answer: dict[str, Any] = {"response": instead, "finished": True, "cut": False}
+        answer |= {"confidence": None, "confidence_note": None}
         if instead is None:
             settings = (request.temperature, request.max_length, request.num_beams, request.length_penalty)
             (answer,) = await ask("qa", [Question(request.question, *settings)])
             if request.use_safety:
                 found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
         report = {"risk_level": risk_level(found), "warnings": found} if request.use_safety else None
-        return GenerateAnswer(**answer, safety_report=report, inference_time_ms=milliseconds_since(start))
+        more = {"safety_report": report, "inference_time_ms": milliseconds_since(start)}
+        return GenerateAnswer.model_validate(answer | more)
 
     @app.post("/classify", responses=PROBLEMS)
     async def classify(request: ClassifyRequest) -> ClassifyAnswer:
@@ -265,8 +269,8 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         start = time.perf_counter()
         name = request.task or ("hierarchical" if "classification" not in models else "classification")
         results = await ask(name, request.texts or [request.text])
-        results = [show_first(result, request.top_k) for result in results]
-        return ClassifyAnswer(results=results, inference_time_ms=milliseconds_since(start))
+        shown = [show_first(result, request.top_k) for result in results]
+        return ClassifyAnswer.model_validate({"results": shown, "inference_time_ms": milliseconds_since(start)})
 
     @app.post("/summarize", responses=PROBLEMS)
     async def summarize(request: SummarizeRequest) -> SummarizeAnswer:
@@ -276,13 +280,12 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         return SummarizeAnswer(summary=found.pop("prediction"), **found, inference_time_ms=milliseconds_since(start))
 
     @app.get("/health", responses={503: {"model": Health}})
-    def health() -> Health:
+    def health(response: Response) -> Health:
         """Report whether every model can answer. Needs no token."""
         wrong = [state for state in (served.state() for served in models.values()) if state != "ok"]
-        report = Health(
-            status=wrong[0] if wrong else "ok", model_loaded=not wrong, gpu_available=torch.cuda.is_available()
-        )
-        return JSONResponse(report.model_dump(), 503) if wrong else report
+        response.status_code = 503 if wrong else 200
+        gpu = torch.cuda.is_available()
+        return Health(status=wrong[0] if wrong else "ok", model_loaded=not wrong, gpu_available=gpu)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     def prometheus() -> PlainTextResponse:

@@ -91,7 +91,7 @@ def url_of(server: ThreadingHTTPServer) -> str:
 
 def ask(server: ThreadingHTTPServer, folder: str, text: str = "What?", name: str = "qa", chat: bool = True, **values):
     task = read_task(folder) | {"chat": chat}
-    return answer_there(connect(url_of(server), None, 10), name, task, Question(text, **values))
+    return answer_there(connect(url_of(server), None, 10), name, task, Question(text, **values), 10)
 
 
 def test_the_prompt_is_that_of_the_training(server, folder):

@@ -149,9 +149,8 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
             found = [_stream(predictor, asked[0], generation, settings.on_text)]
         else:
             rows_at_once = max(1, batch_size // generation.get("num_beams", 1))
-            found = zip(
-                *generate_answers(model, tokenizer, asked, task["stop"], generation, rows_at_once, None), strict=True
-            )
+            answers, ends = generate_answers(model, tokenizer, asked, task["stop"], generation, rows_at_once, None)
+            found = list(zip(answers, ends, strict=True))
         for row, (text, end) in zip(rows, found, strict=True):
             texts[row], finished[row] = text, end
     confidence = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, None).tolist()
@@ -222,7 +221,7 @@ def _stream(
     config = GenerationConfig(**generation, eos_token_id=sorted(stop_ids), pad_token_id=tokenizer.pad_token_id)
     ids = torch.tensor([prompt], device=predictor.model.device)
     streamer = _Streamer(tokenizer, on_text)
-    output = predictor.model.generate(
+    output = predictor.model.generate(  # type: ignore[operator]  # stub
         input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=streamer
     )[0, len(prompt) :].tolist()
-    return tokenizer.decode(output, skip_special_tokens=True).strip(), output[-1] in stop_ids
+    return str(tokenizer.decode(output, skip_special_tokens=True)).strip(), output[-1] in stop_ids

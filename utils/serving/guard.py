@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from types import FrameType
 
 import uvicorn
 from starlette.exceptions import HTTPException
@@ -170,6 +170,6 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.stop = stop
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.stop.set()
         super().handle_exit(sig, frame)

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError, Timeout
+from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError, Stream, Timeout
+from openai.types import Completion, CompletionChoice
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
@@ -27,7 +29,7 @@ def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
     Args:
         base_url: URL of the server, such as http://127.0.0.1:8000/v1.
         api_key: API key, or None if the server needs none.
-        seconds: read timeout, which also limits the time of an answer.
+        seconds: read timeout.
 
     Raises:
         UserError: `base_url` is not a valid address.
@@ -44,7 +46,9 @@ def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
     return OpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout, max_retries=0)
 
 
-def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Question) -> dict[str, Any]:
+def answer_there(
+    client: OpenAI, name: str, task: dict[str, Any], question: Question, seconds: float
+) -> dict[str, Any]:
     """Answer a question with a model of the server. The server applies its chat template.
 
     Args:
@@ -52,6 +56,7 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
         name: name of the model on the server.
         task: `task.json` of the run.
         question: question and settings.
+        seconds: maximum seconds of the answer.
 
     Returns:
         A dict as in `answer_here`; `cut` is always False.
@@ -67,31 +72,36 @@ def answer_there(client: OpenAI, name: str, task: dict[str, Any], question: Ques
         raise UserError(
             "`num_beams` above 1 is not supported by `backend: openai`: leave it out or start without `base_url`."
         )
-    asked = {
-        "model": name,
-        "max_tokens": settings["max_new_tokens"],
-        "temperature": settings.get("temperature", 1.0) if settings["do_sample"] else 0.0,
-        "stream": True,
-    }
-    if settings.get("repetition_penalty", 1.0) != 1.0:  # an extension of vLLM
-        asked["extra_body"] = {"repetition_penalty": settings["repetition_penalty"]}
+    longest, penalty = settings["max_new_tokens"], settings.get("repetition_penalty", 1.0)
+    temperature = settings.get("temperature", 1.0) if settings["do_sample"] else 0.0
+    more = {"repetition_penalty": penalty} if penalty != 1.0 else None  # an extension of vLLM
     start = time.monotonic()
-    text, finish, log_p = "", None, []
+    text, finish = "", None
+    log_p: list[float] = []
+    stream: Stream[ChatCompletionChunk] | Stream[Completion]
     try:
         if task["chat"]:
-            system = [{"role": "system", "content": task["system_prompt"]}] if task["system_prompt"] else []
-            messages = [*system, {"role": "user", "content": user}]
-            stream = client.chat.completions.create(messages=messages, logprobs=True, **asked)
+            messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": user}]
+            if task["system_prompt"]:
+                messages.insert(0, {"role": "system", "content": task["system_prompt"]})
+            stream = client.chat.completions.create(
+                messages=messages, model=name, max_tokens=longest, temperature=temperature, stream=True,
+                logprobs=True, extra_body=more,
+            )  # fmt: skip
         else:
-            stream = client.completions.create(prompt=user, logprobs=1, **asked)
+            stream = client.completions.create(
+                prompt=user, model=name, max_tokens=longest, temperature=temperature, stream=True,
+                logprobs=1, extra_body=more,
+            )  # fmt: skip
         for choice in (chunk.choices[0] for chunk in stream if chunk.choices):
-            text += (choice.delta.content if task["chat"] else choice.text) or ""
-            if choice.logprobs and task["chat"]:
-                log_p += [token.logprob for token in choice.logprobs.content or []]
-            elif choice.logprobs:
-                log_p += choice.logprobs.token_logprobs or []
+            if isinstance(choice, CompletionChoice):
+                text += choice.text or ""
+                log_p += (choice.logprobs and choice.logprobs.token_logprobs) or []
+            else:
+                text += choice.delta.content or ""
+                log_p += [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
             finish = choice.finish_reason or finish
-            if time.monotonic() - start > client.timeout.read:
+            if time.monotonic() - start > seconds:
                 raise Unavailable("the server at `base_url` exceeded the time limit")
             if question.on_text:
                 question.on_text(text.strip())

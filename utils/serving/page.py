@@ -14,6 +14,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # must be set before gradio is
 import gradio as gr
 import plotly.graph_objects as go
 from fastapi import FastAPI
+from gradio.routes import App
+from starlette.routing import Mount
 
 from utils.arguments import UserError
 from utils.serving.answering import Question, check_after, check_before, check_settings
@@ -92,7 +94,7 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
         app, page, path="/", css=CSS, theme=theme, footer_links=[], run_history=False, show_error=True,
         ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
     )  # fmt: skip
-    return app.routes[-1].app.stop_event
+    return next(m.app.stop_event for m in app.routes if isinstance(m, Mount) and isinstance(m.app, App))
 
 
 # ----- Tabs
