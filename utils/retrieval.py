@@ -95,9 +95,9 @@ class Retriever:
                 raise UserError(f"{path}, row {number} has no column `text`, only {', '.join(row)}: rename one.")
             if not _terms(str(row["text"] or "")):
                 raise UserError(f"{path}, row {number}: `text` has no words: fill in a text or delete the row.")
-            known = {key: str(row.get(key) or "") for key in ("id", "title", "source")}
-            known["id"] = known["id"] or str(number)
-            passages += [Passage(text=text, **known) for text in cut_passages(str(row["text"]), passage_words)]
+            name, title, source = (str(row.get(key) or "") for key in ("id", "title", "source"))
+            texts = cut_passages(str(row["text"]), passage_words)
+            passages += [Passage(name or str(number), title, source, text) for text in texts]
         return cls(passages)
 
     def search(self, question: str, k: int = 3) -> list[Passage]:

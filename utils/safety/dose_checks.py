@@ -106,13 +106,14 @@ def _piece_doses(sentence: str, begin: int, drugs: list[Mark]) -> list[tuple[str
         start, end = mark.start - begin, mark.end - begin
         name = sentence[start:end].lower()
         if ratio := _RATIO.match(sentence[end:]):
-            parts = list(zip(mark.value.split("|"), ratio.groups(), strict=False)) if "|" in mark.value else []
+            combined = mark.value.split("|") if "|" in mark.value else []
+            parts = [(drug, float(mg)) for drug, mg in zip(combined, ratio.groups(), strict=False)]
         else:
             extra = "extra strength" in sentence[max(0, start - 16) : end + 16].lower()
-            mg = strengths.get(f"extra strength {name}" if extra else name)
-            parts = [(mark.value, mg)] if mg else []
+            usual = strengths.get(f"extra strength {name}" if extra else name)
+            parts = [(mark.value, usual)] if usual else []
         for drug, mg in parts:
-            products.append((start, end + (ratio.end() if ratio else 0), float(mg)))
+            products.append((start, end + (ratio.end() if ratio else 0), mg))
             names.append(drug)
     return [(names[i], dose) for dose, i in find_piece_doses(sentence, products)]
 
@@ -148,16 +149,12 @@ def _check_maximum(drug: str, dose: Dose, begin: int, sentence: str, patient: Pa
         if row["drug"] != drug or not fits or (row["form"] == "er" and not _EXTENDED.search(sentence)):
             continue
         limit, amount = float(row["max_daily"]), dose.high
-        if row["per_kg"]:
-            if row["per_kg"] == "kg under 50" and (patient.weight or 50) >= 50:
+        if row["per_kg"] == "kg under 50" and (patient.weight or 50) >= 50:
+            continue
+        if bool(row["per_kg"]) != dose.per_kg:
+            if not patient.weight:
                 continue
-            if not dose.per_kg and not patient.weight:
-                continue
-            amount = dose.high if dose.per_kg else dose.high / patient.weight
-        elif dose.per_kg:
-            if patient.weight is None:
-                continue
-            amount = dose.high * patient.weight
+            amount = dose.high / patient.weight if row["per_kg"] else dose.high * patient.weight
         if amount > limit * 1.001 and (worst is None or row["severity"] > worst[0]["severity"]):
             worst = row, amount, limit
     if worst is None:

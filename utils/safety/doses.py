@@ -56,7 +56,7 @@ _PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECA
 _HOURS, _WEEK = r"(?:hours?|hrs?|h)\b", r"(?:week|weekly|wk)\b"
 _TIMES = r"\s*(?:x|times?|doses?)?\s*"
 _A = rf"{_TIMES}(?:a|per|each|every|/|in a|in|over)\s*"  # required, or `5 days` would be five times a day
-_FREQUENCIES = [
+_FREQUENCIES: list[tuple[str, str | float]] = [
     (rf"(?:every|\bq\.?)\s*{_RANGE}\s*-?\s*{_HOURS}", "hours"),
     (r"\b(?:every|each|per|an) hour\b|\bhourly\b", 24),
     (rf"{_RANGE}(?:{_A}{_WEEK}|{_TIMES}weekly\b)", "week"),

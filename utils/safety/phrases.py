@@ -129,9 +129,9 @@ def compile_phrases(rows: Iterable[tuple[str, str, str]], form: Callable[[str], 
         form: normalization of words, such as a stemmer. Texts must be normalized in the same way.
     """
     compiled = []
-    for row, (phrase, kind, value) in enumerate(rows):
+    for row, (written, kind, value) in enumerate(rows):
         pattern: list[tuple[frozenset[str] | None, bool]] = []
-        for part in phrase.lower().replace("-", " ").split():
+        for part in written.lower().replace("-", " ").split():
             if part == "*":
                 pattern.append((None, False))
             elif "|" in part or part.endswith("?") or part == "#year":
