@@ -261,9 +261,8 @@ def main(
         baselines = summary_baselines(test["text"], train["reference"])  # first words, and a copy of the text
         baselines["nearest_source"] = nearest_answers(train["text"], train["reference"], test["text"])
         outputs |= {f"baseline_{name}_test": {"prediction": texts} for name, texts in baselines.items()}
-        results |= measure_latency(
-            tuned, tokenizer, pairs["test"]["input_ids"][:20], task
-        )  # one by one, as in the app
+        # One by one, as in the app
+        results |= measure_latency(tuned, tokenizer, pairs["test"]["input_ids"][:20], task)
         if summary_args.bertscore_model:
             add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, size)
     rows = {"validation": {"cluster": rows["validation"]["cluster"]}, "test": rows["test"]}

@@ -58,7 +58,7 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_said_so(tm
     BREAKS[kind](make_checkpoint(tmp_path, 10))
     with caplog.at_level("WARNING"):
         assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
-    assert "checkpoint-10 is not complete" in caplog.text
+    assert "checkpoint-10 is incomplete" in caplog.text
 
 
 def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path):
@@ -77,8 +77,8 @@ def test_without_a_whole_checkpoint_there_is_none(tmp_path):
 # ----- Start
 
 
-def training_arguments(output_dir):
-    return TrainingArguments(output_dir=str(output_dir), use_cpu=True, report_to="none")
+def training_arguments(output_dir, **values):
+    return TrainingArguments(output_dir=str(output_dir), use_cpu=True, report_to="none", **values)
 
 
 def test_a_first_start_writes_the_recipe_and_goes_on_from_nothing(tmp_path):

@@ -99,7 +99,7 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
                 allowed = " or ".join(t.__name__ for t in types)
                 raise UserError(f"{where} has a `{key}` of type {type(row[key]).__name__}: write {allowed}.")
         if not str(row["reference"]).strip():
-            raise UserError(f"{where} has an empty `reference`, which cannot be scored: delete the line.")
+            raise UserError(f"{where} has an empty `reference`: nothing to score against, delete the line.")
         if task == "summarization" and rows and ("source" in row) != ("source" in rows[0]):
             raise UserError(f"{where} differs from the first: give `source` in every line or in none.")
         rows.append(row)
