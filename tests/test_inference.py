@@ -153,7 +153,7 @@ def test_an_answer_that_a_passage_holds_cites_it_and_another_says_that_none_does
 def test_a_corpus_that_is_none_is_refused(run, tmp_path):
     path = write_rows(tmp_path / "corpus.jsonl", [{"body": "Jane Doe"}])
     error = refused(run.folder, text="What is it?", corpus_file=path)
-    assert "`text` is no column" in error and "Jane" not in error
+    assert "no column `text`" in error and "Jane" not in error
     assert "does not exist" in refused(run.folder, text="What is it?", corpus_file="no_such.csv")
     assert "is a folder" in refused(run.folder, text="What is it?", corpus_file="")
 

@@ -423,7 +423,7 @@ def test_a_path_of_another_depth_is_named(tiny_bert, tmp_path):
 def test_a_single_class_and_a_class_that_training_has_not_seen(tiny_bert, notes, tmp_path):
     rows = [row | {"ward": "urology"} for row in tree_rows()]
     one = write_rows(tmp_path / "one.csv", [row | {"group": "organs"} for row in rows])
-    assert "`ward` has one label only, 'urology'" in refused(tiny_bert, tmp_path / "run", train_file=one)
+    assert "`ward` has only one label, 'urology'" in refused(tiny_bert, tmp_path / "run", train_file=one)
     new = [
         row | {"id": f"new{i}", "ward": "oncology", "note": f"{row['note']} anew"} for i, row in enumerate(rows[:2])
     ]

@@ -88,7 +88,9 @@ def test_a_run_writes_every_file(summary_run):
     assert files - published.keys() == {name for name in files if name.startswith("_private")}
     for name in ("report.md", "README.md"):  # which ROUGE it is
         text = (summary_run.folder / name).read_text(encoding="utf-8")
-        assert f"ROUGE is F1 with{'' if summary_run.results['use_stemmer'] else 'out'} Porter stemming" in text
+        assert (
+            f"ROUGE is the F1 score with{'' if summary_run.results['use_stemmer'] else 'out'} Porter stemming" in text
+        )
 
 
 def test_the_numbers_are_those_of_the_predictions(summary_run):

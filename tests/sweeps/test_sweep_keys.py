@@ -101,7 +101,7 @@ def test_a_push_of_a_run_that_ends_on_validation_is_refused(tasks, tmp_path):
     script, keys = tasks["classification"]
     argv = flags(**keys, output_dir=tmp_path / "run", evaluate_test=False, push_to_hub=True)
     done = run_here(script.main, script.ARGUMENTS, argv)
-    assert done.code == 2 and "error: `push_to_hub` needs the numbers of the test" in done.stderr
+    assert done.code == 2 and "error: `push_to_hub` needs test results" in done.stderr
 
 
 def test_the_split_follows_split_seed_and_not_seed(data):

@@ -99,7 +99,8 @@ def test_a_metric_that_the_runs_do_not_write_ends_the_sweep_and_names_those_they
     assert not (tmp_path / "never").exists()
 
 
-def test_several_runs_at_once_share_the_cores_and_keep_their_order(tmp_path):
+def test_several_runs_at_once_share_the_cores_and_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")  # of these tests
     runs = [toy_run(tmp_path / f"r{seed}", seed=seed, step_seconds=0.2) for seed in (1, 2, 3)]
     rows = do(runs, jobs=3)
     assert [row["seed"] for row in rows] == [1, 2, 3]
