@@ -155,7 +155,7 @@ def test_fine_grained_and_organization_rights_are_read():
     who = {"name": "me", "orgs": [{"name": "lab", "roleInOrg": "read"}], "auth": {"accessToken": token}}
     assert _no_right(who, "me", "me/qa") is None
     assert "read-only" in _no_right(who, "lab", "lab/qa")
-    assert "does not belong" in _no_right(who, "other", "other/qa")
+    assert "not a member of other" in _no_right(who, "other", "other/qa")
     scope["permissions"] = ["repo.content.read"]
     assert "no write permission" in _no_right(who, "me", "me/qa")
 

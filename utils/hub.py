@@ -131,7 +131,7 @@ def _no_right(who: dict[str, Any], owner: str, repo_id: str) -> str | None:
     if owner != who["name"] and owner not in organizations:
         return f"the token belongs to {who['name']}, who is not a member of {owner}"
     if token.get("role") == "read" or organizations.get(owner) == "read":
-        return "the token is read-only"
+        return "the token, or the role in that organization, is read-only"
     if token.get("role") == "fineGrained":
         scopes = token.get("fineGrained", {}).get("scoped", [])
         allowed = [s for s in scopes if "repo.write" in s["permissions"] and s["entity"]["name"] in (owner, repo_id)]
