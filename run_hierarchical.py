@@ -1,7 +1,7 @@
 """Fine-tune an encoder on a tree of classes (disease group and disease), with predictions that agree on all levels.
 
-    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml accelerate launch run_hierarchical.py
-    recipes/bioclinicalbert_qlora.yaml \
+    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml
+    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml \
         --train_file quickstart/data/icd10cm_blocks.jsonl --parent_column chapter --child_column block
 
 To use your own data, name its columns in the recipe; the tree is built from them. To change what the model reads,

@@ -1,6 +1,7 @@
-"""Every command in README.md, CONTRIBUTING.md and docs/ runs, or parses to its arguments where it needs a GPU, the Hub
-or minutes; their tables are those of the result files; their links lead somewhere."""
+"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses to its arguments; the pages'
+tables are those of the result files; their links lead somewhere."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -45,7 +46,16 @@ def blocks(language: str) -> list[str]:
     return [block.replace("\\\n", " ") for block in found]
 
 
-COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
+def docstring_commands() -> list[str]:
+    """The indented commands at the top of the programs."""
+    paths = [name if name.endswith(".py") else f"{name.replace('.', '/')}/__main__.py" for name in ARGUMENTS]
+    found = [ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or "" for path in paths]
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"    (accelerate|python) ", line)]
+
+
+LINES = [line for block in blocks("bash") for line in block.splitlines()]
+COMMANDS = [shlex.split(line, comments=True) for line in [*LINES, *docstring_commands()]]
 COMMANDS = list(dict.fromkeys(map(tuple, filter(None, COMMANDS))))
 
 
