@@ -78,6 +78,12 @@ def test_a_mapping_in_a_recipe_reaches_the_trainer_as_a_mapping(recipe):
     assert training.lr_scheduler_kwargs == {"min_lr": 1e-5}
 
 
+def test_names_that_look_like_numbers_are_names_in_quotes_and_as_yaml_writes_them(recipe):
+    data = recipe('group_column: 12\nkeep_columns: [1.5, "010", "no", 2024-01-05]\nmax_train_samples: 1_000\n')[1]
+    assert (data.group_column, data.max_train_samples) == ("12", 1000)
+    assert data.keep_columns == ["1.5", "010", "no", "2024-01-05"]
+
+
 def test_a_quoted_no_is_a_strategy(recipe):
     assert recipe('eval_strategy: "no"\n')[3].eval_strategy == "no"
 
@@ -92,8 +98,16 @@ WRONG = {
     "an unknown key": ("learnin_rate: 1", ["`learnin_rate`", "`learning_rate`"]),
     "an unknown key like no other": ("zzz: 1", ["`zzz`", "--help"]),
     "the same key twice": ("seed: 1\nseed: 2", ["`seed`", "line 6", "twice"]),
-    "an unquoted no": ("eval_strategy: no", ["`eval_strategy`", 'eval_strategy: "no"']),
+    "an unquoted no": ("eval_strategy: no", ["`eval_strategy`", '"no"']),
     "an unquoted off": ("save_strategy: off", ["`save_strategy`", "in quotes"]),
+    "an unquoted yes in a list": ("keep_columns: [age, yes]", ["`keep_columns`", "True", '"yes"']),
+    "an unquoted null in a list": ("keep_columns: [age, null]", ["`keep_columns`", "no value"]),
+    "an unquoted 010 in a list": ("keep_columns: [010, age]", ["`keep_columns`", "8", '"010"']),
+    "an unquoted 010 where a name is meant": ("group_column: 010", ["`group_column`", "8", '"010"']),
+    "a name that looks like hours": ("group_column: 1:30", ["`group_column`", "90", '"1:30"']),
+    "a tag that looks like a number": ("dataset_revision: 1.10", ["`dataset_revision`", "1.1", '"1.10"']),
+    "a date that YAML rewrites": ("dataset_revision: 2024-01-05T1:00:00Z", ["`dataset_revision`", "T1"]),
+    "an octal number": ("seed: 010", ["`seed`", "8", '"010"']),
     "an empty value": ("train_file:", ["`train_file`", "no value"]),
     "an empty list": ("lora_target_modules: []", ["`lora_target_modules`", "empty list"]),
     "a list where one value is meant": ("learning_rate: [1, 2]", ["`learning_rate`", "list of 2"]),

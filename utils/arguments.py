@@ -160,12 +160,14 @@ def parse_recipe(
             raise UserError(f"`{key}` is given twice on the command line: give it once.")
         given_flags.append(key)
 
-    values = _read_yaml(recipe) if recipe else {}
+    values, written = _read_yaml(recipe) if recipe else ({}, {})
     for key in values:
         _check_key(key, hints, f"in {recipe}")
     replaced = {key for flag in given_flags for key in INSTEAD.get(flag, ())}
     values = {key: value for key, value in values.items() if key not in replaced}
-    flags = [flag for key, value in values.items() for flag in _as_flags(key, value, hints[key], f"in {recipe}")]
+    flags = []
+    for key, value in values.items():
+        flags += _as_flags(key, value, written.get(key, value), hints[key], f"in {recipe}")
 
     namespace, rest = parser.parse_known_args(flags + argv)
     if rest:
@@ -209,10 +211,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of a recipe, and the same values as written, before YAML makes 8 of 010."""
     try:
         with path.open(encoding="utf-8") as stream:
             values = yaml.load(stream, _UniqueKeyLoader)
+            stream.seek(0)
+            written = yaml.load(stream, yaml.BaseLoader)
     except OSError as error:
         raise UserError(f"recipe `{path}` cannot be read ({error.strerror}): give the path to a YAML file.") from error
     except UnicodeDecodeError as error:
@@ -221,7 +226,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"recipe `{path}` is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"recipe `{path}` contains {type(values).__name__}: write `key: value` lines.")
-    return values
+    return values, written
 
 
 def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
@@ -233,21 +238,32 @@ def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
         raise UserError(f"`{key}` {where} is not a known key: {advice}")
 
 
-def _as_flags(key: str, value: Any, hint: Any, where: str) -> list[str]:
+def _as_flags(key: str, value: Any, written: Any, hint: Any, where: str) -> list[str]:
     kinds = {hint, *typing.get_args(hint)}
-    if value is None:
-        raise UserError(f"`{key}` {where} has no value: give one or delete the line.")
-    if isinstance(value, bool) and bool not in kinds:
-        raise UserError(
-            f"`{key}` {where} is {value}, because YAML parses yes, no, on and off as booleans: "
-            f'put it in quotes, as in `{key}: "no"`.'
-        )
-    if isinstance(value, dict):
-        value = json.dumps(value)
+    lists = [kind for kind in kinds if kind is list or typing.get_origin(kind) is list]
     if isinstance(value, list):
-        if not any(kind is list or typing.get_origin(kind) is list for kind in kinds):
+        if not lists:
             raise UserError(f"`{key}` {where} is a list of {len(value)}: give one value.")
         if not value:
             raise UserError(f"`{key}` {where} is an empty list: give a value or delete the line.")
+        parts = {part for kind in lists for part in typing.get_args(kind)} or {str}
+        for one, text in zip(value, written, strict=True):
+            _check_scalar(key, one, str(text), parts, where)
         return [f"--{key}", *map(str, value)]
-    return [f"--{key}={value}"]
+    _check_scalar(key, value, str(written), kinds, where)
+    return [f"--{key}={json.dumps(value) if isinstance(value, dict) else value}"]
+
+
+def _check_scalar(key: str, value: Any, written: str, kinds: set[Any], where: str) -> None:
+    """Check that YAML did not read a value as something other than what is written."""
+    if value is None:
+        raise UserError(f"`{key}` {where} has no value: give one or delete the line.")
+    if isinstance(value, bool):
+        changed, reading = bool not in kinds, "yes, no, on and off as booleans"
+    else:
+        # YAML 1.1: 010 is octal, 1:30 counts in sixties, 1_5 is 15, 1.10 is 1.1. For a numeric key 1_000 is fine.
+        changed = not isinstance(value, (str, list, dict)) and str(value) != written
+        changed = changed and (not kinds & {int, float} or bool(re.match(r"[-+]?0[0-9_]|.*:", written)))
+        reading = f"{written} as this value"
+    if changed:
+        raise UserError(f'`{key}` {where} is {value}, because YAML parses {reading}: put it in quotes: "{written}".')
