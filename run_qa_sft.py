@@ -140,7 +140,7 @@ def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
     """Return a split as columns for the evaluation."""
     table, columns = split.to_list(), task["columns"]
     users, answers = zip(*(to_prompt_and_answer(row, task) for row in table), strict=True)
-    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "source": list(users), "reference": list(answers)}
+    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "source": list(users), "reference": list(answers)}
     if column := columns["options"]:
         # Models favor some positions: the share of answers that change with the order shows how much
         moved = shuffled_rows(table, column, task["evaluation"]["seed"])

@@ -127,7 +127,7 @@ def to_pairs(
     """
     table = split.to_list()
     chunks, lost = cut_sources(tokenizer, table, task)
-    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": split[task["columns"]["text"]][:]}
+    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "text": split[task["columns"]["text"]][:]}
     rows |= {"reference": [to_source_and_summary(row, task)[1] for row in table], "cut": [n > 0 for n in lost]}
     # Each chunk learns only its own sentences of the summary: asked for the others, it would learn to invent them
     ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])

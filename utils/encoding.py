@@ -94,14 +94,14 @@ def encode_rows(
     """Return a split as columns for the evaluation, and its token ids and labels for the trainer.
 
     Args:
-        split: rows with `id` and `cluster`.
+        split: rows with `id` and `_cluster`.
         texts: the text that the model reads, one per row.
         labels: int [rows].
         tokenizer: the model's tokenizer.
         task: `max_length`, `long_texts` and `max_chunks`.
     """
     ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
-    rows = {"id": split["id"][:], "cluster": split["cluster"][:], "text": texts, "label": labels, "cut": cut}
+    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "text": texts, "label": labels, "cut": cut}
     return rows, Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 

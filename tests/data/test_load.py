@@ -63,8 +63,8 @@ def test_the_report_counts_every_row_and_fingerprints_every_split(tmp_path):
     assert report["data_clusters"] == 41 and report["data_near_duplicate_rows"] == 2
     assert sum(report[f"{split}_rows"] for split in splits) == len(all_rows(splits)) == 42
     for split, data in splits.items():
-        assert report[f"{split}_sha256"] == fingerprint(data.remove_columns(["id", "cluster"]))
-        assert data.column_names == ["id", "question", "answer", "cluster"]
+        assert report[f"{split}_sha256"] == fingerprint(data.remove_columns(["id", "_cluster"]))
+        assert data.column_names == ["id", "question", "answer", "_cluster"]
 
 
 # ----- columns
@@ -74,7 +74,7 @@ def test_only_named_columns_stay_and_ids_are_kept_or_made(tmp_path):
     rows = [row | {"id": i, "patient": i % 9, "note": None, "x": 1} for i, row in enumerate(question_rows(30))]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     splits, _ = load(train_file=path, group_column="patient", keep_columns=["note"])
-    assert splits["train"].column_names == ["id", "question", "answer", "patient", "note", "cluster"]
+    assert splits["train"].column_names == ["id", "question", "answer", "patient", "note", "_cluster"]
     assert sorted(int(row["id"]) for row in all_rows(splits)) == list(range(30))
     for row in all_rows(splits):
         assert row["patient"] == str(int(row["id"]) % 9) and row["note"] == ""
@@ -82,11 +82,25 @@ def test_only_named_columns_stay_and_ids_are_kept_or_made(tmp_path):
     assert sorted(row["id"] for row in all_rows(splits)) == sorted(f"train-{line}" for line in range(1, 31))
 
 
+def test_a_column_may_have_any_name_but_id(tmp_path):
+    rows = [
+        {"cluster": row["question"], "label": row["answer"], "text": i % 9} for i, row in enumerate(question_rows(30))
+    ]
+    columns = {"input_column": "cluster", "target_column": "label", "cluster_columns": ["cluster"]}
+    splits, _ = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows), columns=columns, group_column="text")
+    assert sorted(row["cluster"] for row in all_rows(splits)) == sorted(row["cluster"] for row in rows)
+    columns = {"input_column": "label", "target_column": "cluster", "cluster_columns": ["label"]}
+    rows = [row | {"cluster": "ab"[i % 2]} for i, row in enumerate(rows)]
+    columns |= {"label_column": "cluster"}
+    splits, _ = load(train_file=write_jsonl(tmp_path / "b.jsonl", rows), columns=columns, group_column="text")
+    assert splits["train"].features["cluster"].names == ["a", "b"]
+
+
 def test_options_come_from_one_list_or_from_several_columns(tmp_path):
     rows = [row | {"options": ["red one", " blue "], "right": i % 2} for i, row in enumerate(question_rows(30))]
     columns = {"target_column": None, "list_columns": ["options"], "index_column": "right"}
     splits, _ = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows), columns=columns)
-    assert splits["train"].column_names == ["id", "question", "options", "right", "cluster"]
+    assert splits["train"].column_names == ["id", "question", "options", "right", "_cluster"]
     assert splits["train"][0]["options"] == ["red one", "blue"]
     assert {row["right"] for row in all_rows(splits)} == {0, 1}
 
@@ -95,7 +109,7 @@ def test_options_come_from_one_list_or_from_several_columns(tmp_path):
     ]
     columns |= {"list_columns": ["opa", "opb"], "cluster_columns": ["question", "options"]}
     splits, report = load(train_file=write_jsonl(tmp_path / "b.jsonl", flat), columns=columns)
-    assert splits["train"].column_names == ["id", "question", "options", "right", "cluster"]
+    assert splits["train"].column_names == ["id", "question", "options", "right", "_cluster"]
     assert splits["train"][0]["options"] == ["red one", "blue"]
     assert report["data_dropped_unlabelled"] == 1 and report["data_rows_read"] == 31
 
@@ -108,9 +122,10 @@ def test_options_come_from_one_list_or_from_several_columns(tmp_path):
         ({"cluster_columns": ["zzz"]}, {}, ["`zzz`"]),
         ({}, {"group_column": "patient"}, ["`patient`"]),
         ({}, {"keep_columns": ["anser"]}, ["`anser`", "did you mean `answer`"]),
-        ({"target_column": "question"}, {}, ["`question`", "one role"]),
+        ({"target_column": "question"}, {}, ["`question`", "two roles"]),
         ({"target_column": "id"}, {}, ["`id`"]),
-        ({}, {"group_column": "cluster"}, ["`cluster` cannot be used here"]),
+        ({}, {"group_column": "_cluster"}, ["`_cluster`"]),
+        ({"input_column": "options", "list_columns": ["a", "b"]}, {}, ["`options`", "two roles"]),
     ],
 )
 def test_a_column_that_cannot_be_used_is_named_with_the_nearest(tmp_path, columns, arguments, says):

@@ -62,7 +62,7 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         for path, rows in zip(files, splits.values(), strict=True):
             with path.open("w", encoding="utf-8") as stream:
-                for row in rows.remove_columns("cluster"):
+                for row in rows.remove_columns("_cluster"):
                     if args.label_column:
                         row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -58,8 +58,8 @@ def load_splits(
         the splits and the report. The splits have the columns `id` (from the file, or "<split>-<row number>"), the
         columns named above (as stripped text), the options as a list (in their column, or `options` for several), the
         index as int, `group_column` and `keep_columns` as text, `label_column` as a `ClassLabel` in the data set's own
-        order (else sorted), and `cluster` (int). The report for all_results.json has counts over all splits as
-        `data_*`, `<split>_rows`, and `<split>_sha256` (of the rows without `id` and `cluster`).
+        order (else sorted), and `_cluster` (int). The report for all_results.json has counts over all splits as
+        `data_*`, `<split>_rows`, and `<split>_sha256` (of the rows without `id` and `_cluster`).
 
     Raises:
         UserError: for any mistake in arguments, files, columns or rows, and for an empty split.
@@ -68,14 +68,9 @@ def load_splits(
     seed = seed if args.split_seed is None else args.split_seed
     named = [input_column, target_column, *optional_columns, *list_columns, index_column]
     roles = [name for name in named if name]
-    twice = [name for name, count in Counter(roles).items() if count > 1 or name in ("id", "cluster")]
-    twice += [name for name in (args.group_column, *(args.keep_columns or ()), *kept_columns) if name == "cluster"]
-    if twice:
-        raise UserError(
-            f"column `{twice[0]}` cannot be used here: give each column one role, and none to id or cluster."
-        )
     created = ["options"] if len(list_columns) > 1 else []
     others = [args.group_column, *(args.keep_columns or ()), *kept_columns, label_column, *cluster_columns]
+    _check_roles([*roles, *created], [name for name in others if name])
     extra = [name for name in dict.fromkeys(others) if name and name not in (*roles, *created)]
     columns = Columns(
         input=input_column,
@@ -140,10 +135,19 @@ def load_splits(
                 rows.sort(key=lambda row: first[labels[row]] != row)
             pieces[split] = piece = piece.select(sorted(rows[:limit]))
         report[f"{split}_rows"] = len(piece)
-        report[f"{split}_sha256"] = fingerprint(piece.remove_columns(["id", "cluster"]))
+        report[f"{split}_sha256"] = fingerprint(piece.remove_columns(["id", "_cluster"]))
     if label_column:
         pieces = as_classes(pieces, label_column, names)
     return datasets.DatasetDict(pieces), report
+
+
+def _check_roles(roles: Sequence[str], others: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(roles).items() if count > 1]:
+        raise UserError(f"column `{twice[0]}` is given two roles: give each column one, or rename it in the data.")
+    if "id" in roles:
+        raise UserError("column `id` names the rows and cannot have another role: choose another, or rename it.")
+    if "_cluster" in (*roles, *others):
+        raise UserError("column `_cluster` is written by the splits: rename it in the data.")
 
 
 def _check(args: DataArguments) -> list[str]:
@@ -216,12 +220,12 @@ def _split(
     """Drop rows that leak into a later given split, then cut the missing splits from train."""
     numbers = iter(clusters)
     tables = {
-        split: table.add_column("cluster", list(itertools.islice(numbers, len(table))))
+        split: table.add_column("_cluster", list(itertools.islice(numbers, len(table))))
         for split, table in tables.items()
     }
     taken: set[int] = set()
     for split in reversed(tables):
-        own = tables[split]["cluster"][:]
+        own = tables[split]["_cluster"][:]
         rows = [row for row, cluster in enumerate(own) if cluster not in taken]
         counts[split]["leaks"] = len(own) - len(rows)
         tables[split] = tables[split].select(rows)
@@ -230,7 +234,7 @@ def _split(
         train = tables["train"]
         shares = {"train": 1 - sum(cut.values())} | cut
         labels = train[label_column][:] if label_column else None
-        places = split_by_cluster(train["cluster"][:], shares, seed, labels)
+        places = split_by_cluster(train["_cluster"][:], shares, seed, labels)
         for split in shares:
             tables[split] = train.select([row for row, place in enumerate(places) if place == split])
     return {split: tables[split] for split in KEYS}
