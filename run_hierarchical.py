@@ -60,12 +60,12 @@ from utils.modeling import (
     head_names,
     load_tokenizer,
 )
-from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
 from utils.reporting.tables import results_table
 from utils.run import describe_run, peak_memory, start_run, train_or_resume
 from utils.sampling import set_train_order
+from utils.templates import check_adapted, fill_template
 
 logger = logging.getLogger(__name__)
 WEIGHTINGS = ("none", "inverse_frequency", "class_balanced")

@@ -4,12 +4,12 @@
     accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --train_file my_questions.csv
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `prompt_template` in the
-recipe, or `to_prompt_and_answer` below.
+recipe, or `to_messages` below.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,19 +40,19 @@ from utils.modeling import (
     upcast_trainable_weights,
 )
 from utils.prompts import (
+    Turn,
     answer_delimiters,
-    check_adapted,
-    fill_template,
-    option_answers,
-    render_prompt,
-    tokenize_pairs,
-    truncate_pairs,
+    earlier_turns,
+    prompt_turns,
+    tokenize_dialogues,
+    tokenize_turns,
 )
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
 from utils.run import describe_run, peak_memory, start_run, train_or_resume
 from utils.sampling import shortest_first
+from utils.templates import check_adapted, fill_template, option_answers
 
 logger = logging.getLogger(__name__)
 
@@ -94,41 +94,31 @@ class QAArguments:
 ARGUMENTS = (ModelConfig, DataArguments, QAArguments, SFTConfig)
 
 
-# ----- ADAPT HERE: one row of your data -> what the user asks, what the model should answer
-def to_prompt_and_answer(row: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the user turn and the correct answer of a row. `predict.py` sees rows without an answer and knows only
-    `prompt_template`, which `task.json` stores, so the prompt has to come from there; section 2 checks this."""
+# ----- ADAPT HERE: one row of your data -> the turns of a dialogue, the last of which the model should answer
+def to_messages(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]:
+    """Return the turns of a row, which end with the correct answer. `predict.py` sees rows without an answer and knows
+    only the `prompt_template` in `task.json`, so the user's turn has to come from there; section 2 checks this."""
     columns = task["columns"]
-    prompt = fill_template(task["prompt_template"], columns, row)
+    user = fill_template(task["prompt_template"], columns, row)
     if columns["options"]:
-        return prompt, option_answers(row[columns["options"]])[row[columns["answer_index"]]]
-    return prompt, row[columns["answer"]]
-
-
-def to_tokens(
-    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
-) -> tuple[list[list[int]], list[list[int]], dict[str, int]]:
-    """Tokenize rows as prompts and answers, truncated to `max_length`, and count what was cut."""
-    users, answers = zip(*(to_prompt_and_answer(row, task) for row in rows), strict=True)
-    prompts = [render_prompt(tokenizer, task, user) for user in users]
-    return truncate_pairs(*tokenize_pairs(tokenizer, prompts, list(answers), task["chat"]), task["max_length"])
+        answer = option_answers(row[columns["options"]])[row[columns["answer_index"]]]
+    else:
+        answer = row[columns["answer"]]
+    return [*earlier_turns(row, task), {"role": "user", "content": user}, {"role": "assistant", "content": answer}]
 
 
 def to_training_rows(
     split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
 ) -> tuple[Dataset, dict[str, int]]:
-    """Tokenize a split for the trainer, with -100 as the label of prompt tokens: the loss skips these, so the model
-    learns to answer, not to ask. A row whose prompt alone fills `max_length` has nothing to learn and is dropped."""
-    counts = Counter(dropped_too_long=0, cut_answers=0)
+    """Tokenize a split for the trainer, with -100 as the label of what the user says: the loss skips these tokens, so
+    the model learns to answer, not to ask. A row whose prompt alone fills `max_length` is dropped."""
+    counts: Counter[str] = Counter()
 
     def tokenize(batch: dict[str, list]) -> dict[str, list]:
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        prompts, answers, cut = to_tokens(rows, tokenizer, task)
-        # Truncation leaves one token for the answer of a full prompt: too little to learn from
-        ids = [(p, a) for p, a in zip(prompts, answers, strict=True) if len(p) < task["max_length"] - 1]
-        dropped = len(rows) - len(ids)
-        counts.update(dropped_too_long=dropped, cut_answers=cut["cut_answers"] - dropped)
-        return {"input_ids": [p + a for p, a in ids], "labels": [[-100] * len(p) + a for p, a in ids]}
+        examples, found = tokenize_dialogues(tokenizer, task, [to_messages(row, task) for row in rows])
+        counts.update(found)
+        return {key: [example[key] for example in examples] for key in ("input_ids", "labels")}
 
     tokenized = split.map(tokenize, batched=True, remove_columns=split.column_names, desc="Tokenizing")
     if not len(tokenized):
@@ -139,14 +129,18 @@ def to_training_rows(
 def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
     """Return a split as columns for the evaluation."""
     table, columns = split.to_list(), task["columns"]
-    users, answers = zip(*(to_prompt_and_answer(row, task) for row in table), strict=True)
-    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "source": list(users), "reference": list(answers)}
+    dialogues = [to_messages(row, task) for row in table]
+    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "turns": [turns[:-1] for turns in dialogues]}
+    rows["source"] = [
+        "\n".join(turn["content"] for turn in asked if turn["role"] != "system") for asked in rows["turns"]
+    ]
+    rows["reference"] = [turns[-1]["content"] for turns in dialogues]
     if column := columns["options"]:
         # Models favor some positions: the share of answers that change with the order shows how much
         moved = shuffled_rows(table, column, task["evaluation"]["seed"])
         rows |= {"options": split[column][:], "answer_index": split[columns["answer_index"]][:]}
         rows["shuffled_options"] = [row[column] for row in moved]
-        rows["shuffled_source"] = [to_prompt_and_answer(row, task)[0] for row in moved]
+        rows["shuffled_turns"] = [to_messages(row, task)[:-1] for row in moved]
     return rows
 
 
@@ -182,7 +176,7 @@ def make_task(
         "generation": generation,
         "evaluation": {"seed": training_args.seed},
     }
-    check_adapted(lambda row: to_prompt_and_answer(row, task)[0], task, train)
+    check_adapted(lambda row: to_messages(row, task)[:-1], task, train, read=prompt_turns)
     return task
 
 
@@ -273,7 +267,7 @@ def main(
         # Copying the answer to the most similar training question beats many small models, so it is the baseline
         nearest = nearest_answers(known["source"], known["reference"], test["source"])
         outputs["baseline_nearest_question_test"] = {"prediction": nearest}
-        prompts, _, cut = to_tokens(splits["test"].to_list(), tokenizer, task)
+        _, prompts, _, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
         results |= {f"data_test_{key}": value for key, value in cut.items()}
         results |= measure_latency(model, tokenizer, prompts[:20], task)  # one by one, as in the app
     measured = results | peak_memory()

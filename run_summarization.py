@@ -44,7 +44,6 @@ from utils.modeling import (
     get_quantization_config,
     load_tokenizer,
 )
-from utils.prompts import check_adapted, fill_template
 from utils.reporting.card import write_card
 from utils.reporting.summary_report import write_report
 from utils.reporting.tables import results_table
@@ -61,6 +60,7 @@ from utils.seq2seq import (
     predict_summaries,
     token_loss,
 )
+from utils.templates import check_adapted, fill_template
 
 logger = logging.getLogger(__name__)
 

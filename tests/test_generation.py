@@ -25,7 +25,7 @@ def rows(loaded):
     chat = tokenizer.chat_template is not None
     questions = [row["question"] * (1 + i % 3) for i, row in enumerate(toy_rows()[:9])]
     answers = [row["answer"][: 5 + 17 * (i % 5)] for i, row in enumerate(toy_rows()[:9])]
-    prompts = [chat_prompt(tokenizer, None, q) if chat else q for q in questions]
+    prompts = [chat_prompt(tokenizer, [{"role": "user", "content": q}]) if chat else q for q in questions]
     return tokenize_pairs(tokenizer, prompts, answers, chat)
 
 

@@ -4,18 +4,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from utils.arguments import UserError
-from utils.prompts import (
-    answer_delimiters,
-    build_prompt,
-    chat_prompt,
-    check_adapted,
-    fill_template,
-    format_options,
-    option_answers,
-    render_prompt,
-    tokenize_pairs,
-    truncate_pairs,
-)
+from utils.prompts import answer_delimiters, build_prompt, chat_prompt, tokenize_pairs, truncate_pairs
+from utils.templates import check_adapted, fill_template, format_options, option_answers
 
 COLUMNS = {"question": "q", "context": "c", "options": "o", "answer": "a", "answer_index": "i"}
 ROW = {"q": "What is ataxia?", "c": "A note.", "o": ["one", "two"], "a": "Loss of control.", "i": 1, "age": 70}
@@ -33,6 +23,7 @@ def has_chat(tokenizer) -> bool:
 def test_a_function_that_writes_another_text_than_the_template_is_refused():
     task, rows = {"columns": COLUMNS, "prompt_template": "{question}"}, Dataset.from_list([ROW] * 3)
     check_adapted(lambda row: row["q"], task, rows)
+    check_adapted(lambda row: [row["q"]], task, rows, read=lambda row, task: [row["q"]])
     with pytest.raises(UserError, match="ADAPT HERE .*`prompt_template`"):
         check_adapted(lambda row: row["q"].lower(), task, rows)
 
@@ -83,11 +74,12 @@ def test_a_name_that_is_no_column_is_refused_with_those_there_are():
 def test_a_system_prompt_is_a_turn_of_its_own(tiny_llama):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     task = {"chat": True, "system_prompt": "Be brief.", "prompt_template": "{question}", "columns": COLUMNS}
+    task["max_length"] = 256
     prompt = build_prompt(tokenizer, task, ROW)
     assert prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is ataxia?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert render_prompt(tokenizer, task | {"chat": False}, "What?") == "What?"
+    assert build_prompt(tokenizer, task | {"chat": False}, ROW) == "What is ataxia?"
 
 
 # ----- Where an answer begins and ends
@@ -118,7 +110,7 @@ def test_the_prompts_tokens_are_the_same_with_and_without_an_answer(tokenizer):
     chat = has_chat(tokenizer)
     prompts = [row["question"] for row in toy_rows()[:20]] + ["Question: heart\nAnswer:", "ends in a space ", "x"]
     answers = [row["answer"] for row in toy_rows()[:20]] + ["heart", "so", "\nnew line"]
-    prompts = [chat_prompt(tokenizer, None, text) if chat else text for text in prompts]
+    prompts = [chat_prompt(tokenizer, [{"role": "user", "content": text}]) if chat else text for text in prompts]
     alone, nothing = tokenize_pairs(tokenizer, prompts, None, chat)
     ids, answer_ids = tokenize_pairs(tokenizer, prompts, answers, chat)
     stop = tokenizer.convert_tokens_to_ids(answer_delimiters(tokenizer, chat)[1])

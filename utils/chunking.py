@@ -8,7 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.prompts import fill_template
+from utils.templates import fill_template
 
 WORDS = re.compile(r"\s*\S{1,50}")  # a word with its leading white space; longer words are split
 SENTENCES = re.compile(r"\s*\S.*?(?:[.!?]+(?=\s|$)|$)", re.MULTILINE)  # a line break ends a sentence, too

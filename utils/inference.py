@@ -38,9 +38,10 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.modeling import class_config, prepare_classifier
-from utils.prompts import build_prompt, fill_template, option_answers, tokenize_pairs, truncate_pairs
+from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 from utils.run import has_bfloat16
 from utils.seq2seq import summarize
+from utils.templates import fill_template, option_answers
 
 AUTO_CLASSES = {
     "qa": AutoModelForCausalLM,

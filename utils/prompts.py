@@ -1,96 +1,101 @@
-"""Turn rows into the tokens that the model reads, with one code path for training, evaluation and serving."""
+"""Turn rows into the turns and tokens that a causal language model reads, with one code path for training, evaluation
+and serving."""
 
-from collections.abc import Callable, Mapping, Sequence
-from string import ascii_uppercase
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from trl.chat_template_utils import has_generation_markers
 
 from utils.arguments import UserError
+from utils.templates import fill_template
 
+Turn = dict[str, str]  # `role` and `content`, as chat templates take them
 MARKER = "\N{BLACK SQUARE}"  # placeholder for the answer while a chat template is parsed
-TARGETS = ("answer", "answer_index", "label", "summary")  # roles that the model has to predict
 
 
-def format_options(options: Sequence[str]) -> str:
-    """Format options as lines `A. ...`, `B. ...`, as lm-evaluation-harness does for multiple choice."""
-    return "\n".join(option_answers(options))
+# ----- Turns of a dialogue
 
 
-def option_answers(options: Sequence[str]) -> list[str]:
-    """Return the answer for each option: its letter and its text."""
-    return [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+def earlier_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]:
+    """Return the turns before the last one of the user: the system turn and, of a dialogue, the turns so far.
+
+    A row's own system turn wins over `system_prompt`. `prompt_template` writes earlier turns of the user like the last
+    one, without its context.
+    """
+    columns, system = task["columns"], task["system_prompt"] if task["chat"] else None
+    history: Sequence[str] = ()
+    if task.get("dataset_format", "columns") != "columns":
+        system, history = row.get("system") or system, row.get("history") or ()
+    turns = [{"role": "system", "content": system}] if system else []
+    for number, text in enumerate(history):
+        if number % 2:
+            turns.append({"role": "assistant", "content": text})
+        else:
+            asked = {**row, columns["question"]: text} | ({columns["context"]: ""} if columns["context"] else {})
+            turns.append({"role": "user", "content": fill_template(task["prompt_template"], columns, asked)})
+    return turns
 
 
-def fill_template(
-    template: str, columns: Mapping[str, str | None], row: Mapping[str, Any], key: str = "prompt_template"
-) -> str:
-    """Fill a prompt or text template with a row.
+def prompt_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]:
+    """Return all turns before the answer of a row, as configured in `task.json`."""
+    user = fill_template(task["prompt_template"], task["columns"], row)
+    return [*earlier_turns(row, task), {"role": "user", "content": user}]
 
-    Args:
-        template: text with names in braces: roles of `columns`, or other columns of the row.
-        columns: the row's column for each role, e.g. `{"question": "input", "context": None}`.
-        row: one row; a missing context becomes an empty string.
-        key: the template's key in the recipe, for error messages.
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    """Render the turns before an answer with the chat template, up to where the answer begins.
 
     Raises:
-        UserError: a name in braces is neither a role nor a column, or braces are unbalanced.
+        UserError: the chat template refuses these turns; some know no system turn.
     """
-    hidden = {columns.get(role) for role in TARGETS}  # a prompt must not reveal the answer
-    fields = {name: v for name, v in row.items() if isinstance(v, str | int | float) and name not in hidden}
-    for role in columns.keys() - set(TARGETS):
-        column = columns[role]
-        value = row.get(column) if column else None
-        fields[role] = format_options(value) if isinstance(value, list | tuple) else value or ""
     try:
-        return template.format_map(fields).strip()
-    except KeyError as error:
+        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
         raise UserError(
-            f"`{key}` names {{{error.args[0]}}}, which is not a column: use {', '.join(sorted(fields))}, or add "
-            "the column to `keep_columns`."
+            f"the chat template refuses turns of {', '.join(turn['role'] for turn in turns[:3])} ({error}): drop "
+            "`system_prompt` or the system turns of the rows, or choose another model."
         ) from error
-    except (ValueError, IndexError) as error:
-        raise UserError(f"`{key}` is not a valid template ({error}): double each literal brace.") from error
 
 
-def check_adapted(
-    write: Callable[[Mapping[str, Any]], str], task: Mapping[str, Any], rows: Dataset, key: str = "prompt_template"
-) -> None:
-    """Check on the first 100 rows that a script's function under ADAPT HERE writes what `task.json` stores.
+def recent_turns(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
+    """Leave out the oldest exchanges of a dialogue until its prompt takes at most three quarters of `max_length`, so
+    that an answer fits. The system turn and the last user turn always stay."""
+    turns, room = list(turns), task["max_length"] - task["max_length"] // 4
+    first = int(turns[0]["role"] == "system")
+    while task["chat"] and len(turns) > first + 2 and _length(tokenizer, turns) > room:
+        del turns[first : first + 2]
+    return turns
 
-    Args:
-        write: the function, from a row to the text that the model reads.
-        task: `columns`, and the template under `key`.
-        rows: training rows.
-        key: the template's key in the recipe.
+
+def _length(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> int:
+    return len(tokenizer(chat_prompt(tokenizer, turns), add_special_tokens=False)["input_ids"])
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], turns: Sequence[Turn]) -> str:
+    """Return the prompt for the turns before an answer: the recent ones in the chat template or, for a model without
+    one, the user's turn unchanged.
 
     Raises:
-        UserError: the output differs from the filled template, the only thing that `predict.py` knows.
+        UserError: several turns, and the model has no chat template.
     """
-    for row in rows.select(range(min(100, len(rows)))):
-        if write(row) != fill_template(task[key], task["columns"], row, key):
-            raise UserError(
-                f"the function under ADAPT HERE does not match `{key}`, the only template that predict.py knows: move "
-                f"the change to `{key}`, and list the columns it needs in `keep_columns`."
-            )
-
-
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, user: str) -> str:
-    """Render the turns before the answer with the chat template, up to where the answer begins."""
-    messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    messages.append({"role": "user", "content": user})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def render_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], user: str) -> str:
-    """Return the prompt for a user turn: in the chat template, or unchanged for a model without one."""
-    return chat_prompt(tokenizer, task["system_prompt"], user) if task["chat"] else user
+    if task["chat"]:
+        return chat_prompt(tokenizer, recent_turns(tokenizer, task, turns))
+    if len(turns) > 1:
+        raise UserError(
+            "the rows have several turns, and the model has no chat template: choose a model that has one."
+        )
+    return turns[-1]["content"]
 
 
 def build_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """Return the full prompt of a row, as configured in `task.json`. Training uses it as well."""
-    return render_prompt(tokenizer, task, fill_template(task["prompt_template"], task["columns"], row))
+    return render_prompt(tokenizer, task, prompt_turns(row, task))
+
+
+# ----- Tokens
 
 
 def answer_delimiters(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[str, str]:
@@ -102,9 +107,8 @@ def answer_delimiters(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[s
     """
     if not chat:
         return " ", tokenizer.eos_token
-    prompt = chat_prompt(tokenizer, None, "question")
-    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARKER}]
-    full = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARKER}]
+    prompt, full = chat_prompt(tokenizer, turns[:1]), str(tokenizer.apply_chat_template(turns, tokenize=False))
     if not full.startswith(prompt) or MARKER not in full:
         return "", tokenizer.eos_token
     before, after = full[len(prompt) :].split(MARKER, 1)
@@ -146,6 +150,92 @@ def tokenize_pairs(
         ids = joint[len(prompt) :] if together else tokenizer(text, add_special_tokens=False)["input_ids"]
         answer_ids.append([*ids, stop_id])
     return prompt_ids, answer_ids
+
+
+def tokenize_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Mapping[str, Any],
+    dialogues: Sequence[Sequence[Turn]],
+    answers: list[str] | None,
+) -> tuple[list[str], list[list[int]], list[list[int]], dict[str, int]]:
+    """Return the prompts for dialogues that wait for an answer, their token ids, those of the answers (empty without
+    answers), and the counts of `truncate_pairs` with `cut_dialogues`, those without their oldest turns."""
+    kept = [recent_turns(tokenizer, task, turns) for turns in dialogues]
+    prompts = [render_prompt(tokenizer, task, turns) for turns in kept]
+    ids, answer_ids = tokenize_pairs(tokenizer, prompts, answers, task["chat"])
+    ids, answer_ids, counts = truncate_pairs(ids, None if answers is None else answer_ids, task["max_length"])
+    cut = sum(len(turns) < len(whole) for turns, whole in zip(kept, dialogues, strict=True))
+    return prompts, ids, answer_ids, counts | {"cut_dialogues": cut}
+
+
+def tokenize_dialogues(
+    tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], dialogues: Sequence[Sequence[Turn]]
+) -> tuple[list[dict[str, list[int]]], Counter[str]]:
+    """Tokenize dialogues, which end with an answer, for the trainer.
+
+    The loss covers the turns of the assistant. If the chat template has `{% generation %}` markers, these say where,
+    and ids and labels are those of TRL's `assistant_only_loss`. If not, a turn is learned exactly as it is answered:
+    its tokens are found after the prompt that serving would give at this point of the dialogue.
+
+    Args:
+        tokenizer: the base model's tokenizer.
+        task: `chat` and `max_length`; a dialogue without a chat template has one turn of each side.
+        dialogues: turns of each row.
+
+    Returns:
+        `input_ids` and `labels` (-100 outside the loss) of each row that `max_length` leaves an answer, and counts:
+        `dropped_too_long` rows, whose prompt alone fills it; `cut_answers`; `cut_dialogues`, rows without their oldest
+        turns; and `unlearned_turns`, which the template writes differently once they are no longer the last.
+    """
+    counts = Counter(dropped_too_long=0, cut_answers=0, cut_dialogues=0, unlearned_turns=0)
+    most, chat, answers = task["max_length"], task["chat"], [turns[-1] for turns in dialogues]
+    kept = [recent_turns(tokenizer, task, turns[:-1]) for turns in dialogues]
+    counts["cut_dialogues"] = sum(len(turns) + 1 < len(whole) for turns, whole in zip(kept, dialogues, strict=True))
+    prompts = [render_prompt(tokenizer, task, turns) for turns in kept]
+    pairs = zip(*tokenize_pairs(tokenizer, prompts, [turn["content"] for turn in answers], chat), strict=True)
+    examples = []
+    for turns, answer, (prompt_ids, answer_ids) in zip(kept, answers, pairs, strict=True):
+        # Truncation leaves one token for the answer of a full prompt: too little to learn from
+        if len(prompt_ids) >= most - 1:
+            counts["dropped_too_long"] += 1
+            continue
+        ids, learned = marked_tokens(tokenizer, [*turns, answer]) if chat else ([], [])
+        if ids[: len(prompt_ids)] != prompt_ids:  # no markers, or tokens would merge across the end of the prompt
+            earlier, unlearned = _earlier_answers(tokenizer, turns, prompt_ids)
+            counts["unlearned_turns"] += unlearned
+            ids, learned = prompt_ids + answer_ids, earlier + [1] * len(answer_ids)
+        counts["cut_answers"] += any(learned[most:])
+        labels = [token if bit else -100 for token, bit in zip(ids[:most], learned, strict=False)]
+        examples.append({"input_ids": ids[:most], "labels": labels})
+    return examples, counts
+
+
+def marked_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+    """Return the token ids of a dialogue, and 1 for those in the `{% generation %}` markers of the chat template, else
+    0; both empty if the template has no markers."""
+    if not has_generation_markers(tokenizer.chat_template):
+        return [], []
+    found: Any = tokenizer.apply_chat_template(list(turns), return_dict=True, return_assistant_tokens_mask=True)
+    return found["input_ids"], found["assistant_masks"]
+
+
+def _earlier_answers(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], prompt_ids: list[int]
+) -> tuple[list[int], int]:
+    """Return 1 for each token of a prompt that answered an earlier turn, else 0, and the number of such answers that
+    are not found as they were given."""
+    learned, unlearned = [0] * len(prompt_ids), 0
+    places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if places:
+        prompts = [chat_prompt(tokenizer, turns[:place]) for place in places]
+        pairs = tokenize_pairs(tokenizer, prompts, [turns[place]["content"] for place in places], True)
+        for before, said in zip(*pairs, strict=True):
+            start, end = len(before), len(before) + len(said)
+            if prompt_ids[:end] == before + said:
+                learned[start:end] = [1] * len(said)
+            else:
+                unlearned += 1
+    return learned, unlearned
 
 
 def truncate_pairs(

@@ -13,7 +13,8 @@ from utils.evaluation.multiple_choice import (
     shuffled_rows,
 )
 from utils.generation import score_answers
-from utils.prompts import build_prompt, option_answers, tokenize_pairs
+from utils.prompts import build_prompt, tokenize_pairs
+from utils.templates import option_answers
 
 TASK = {
     "chat": True, "system_prompt": None, "prompt_template": "{question}\n{options}", "max_length": 400,

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from utils.evaluation.confidence import answer_confidence
 from utils.evaluation.multiple_choice import score_options
 from utils.generation import generate_answers, score_answers
-from utils.prompts import render_prompt, tokenize_pairs, truncate_pairs
+from utils.prompts import render_prompt, tokenize_turns
 
 
 def predict_answers(
@@ -26,8 +26,9 @@ def predict_answers(
     Args:
         model: on its device.
         tokenizer: of that model.
-        rows: column -> one value per row: `source` (the user's turn) and `reference` (the expert's answer). Multiple
-            choice adds `options`, and `shuffled_source` and `shuffled_options` with the options in another order.
+        rows: column -> one value per row: `turns` (those before the answer) and `reference` (the expert's answer).
+            Multiple choice adds `options`, and `shuffled_turns` and `shuffled_options` with the options in another
+            order.
         task: the content of `task.json`.
         batch_size: maximum rows per forward pass.
         name: start of the progress bars' names.
@@ -40,10 +41,8 @@ def predict_answers(
         off), and `confidence`, float [answers]. With options, if every row is answered: `option_scores` and
         `shuffled_option_scores`, as `score_options` returns them.
     """
-    prompts = [render_prompt(tokenizer, task, user) for user in rows["source"]]
-    pairs = tokenize_pairs(tokenizer, prompts, list(rows["reference"]), task["chat"])
-    ids, references, _ = truncate_pairs(*pairs, task["max_length"])
-    nll, tokens = score_answers(model, ids, references or [], tokenizer.pad_token_id, batch_size, f"{name}: loss")
+    prompts, ids, references, _ = tokenize_turns(tokenizer, task, rows["turns"], list(rows["reference"]))
+    nll, tokens = score_answers(model, ids, references, tokenizer.pad_token_id, batch_size, f"{name}: loss")
     outputs: dict[str, Any] = {"nll": nll, "tokens": tokens}
     if most_answers == 0:
         return outputs
@@ -57,7 +56,7 @@ def predict_answers(
         outputs["confidence"] = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, bar)
     if "options" in rows and most_answers is None:
         for order in ("", "shuffled_"):
-            turns = [render_prompt(tokenizer, task, user) for user in rows[f"{order}source"]]
+            asked = [render_prompt(tokenizer, task, turns) for turns in rows[f"{order}turns"]]
             options, bar = rows[f"{order}options"], f"{name}: {order.replace('_', ' ')}options"
-            outputs[f"{order}option_scores"] = score_options(model, tokenizer, turns, options, task, batch_size, bar)
+            outputs[f"{order}option_scores"] = score_options(model, tokenizer, asked, options, task, batch_size, bar)
     return outputs

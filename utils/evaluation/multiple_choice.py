@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.generation import score_answers
 from utils.metrics.statistics import accuracy_statistics
-from utils.prompts import option_answers, tokenize_pairs, truncate_pairs
+from utils.prompts import tokenize_pairs, truncate_pairs
+from utils.templates import option_answers
 
 
 def score_options(

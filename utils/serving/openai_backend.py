@@ -15,8 +15,8 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.prompts import fill_template
 from utils.serving.answering import Question, generation_settings, state_confidence
+from utils.templates import fill_template
 
 
 class Unavailable(Exception):
