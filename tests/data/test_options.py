@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.arguments import UserError
-from utils.data.options import drop_blanks, find_answer, index_warning, label_options, read_options
+from utils.data.options import answer_warnings, drop_blanks, find_answer, label_options, read_options
 
 PLAIN = {"A": "rest", "B": "surgery", "C": "", "D": "tablets"}
 texts = st.lists(st.text("abcdefgh", min_size=2), min_size=2, max_size=10, unique=True)
@@ -125,7 +125,7 @@ def test_the_text_of_two_equal_options_is_refused():
 @given(texts, st.data())
 def test_letter_text_and_place_are_one_answer(options, data):
     place = data.draw(st.integers(0, len(options) - 1))
-    labelled = label_options(options, "o", "row 1")
+    labelled = label_options(options)
     for base in (None, 0, 1):
         ways = [ascii_uppercase[place], options[place], str(place + (base or 0)), float(place + (base or 0))]
         assert {find_answer(way, labelled, base, "o", "row 1")[0] for way in ways} == {place}
@@ -142,7 +142,11 @@ def test_the_right_option_stays_right_without_the_blank_ones(options, data):
     assert not options[place] or kept[new] == options[place]
 
 
-def test_a_file_that_never_names_the_first_place_is_warned_about():
-    assert "`answer_index_base: 1`" in (index_warning("cop", "exam.csv", 40, 0, None) or "")
-    assert index_warning("cop", "exam.csv", 40, 0, 1)
-    assert index_warning("cop", "exam.csv", 40, 2, None) is index_warning("cop", "exam.csv", 0, 0, None) is None
+def test_a_file_that_never_names_the_first_place_or_mixes_forms_is_warned_about():
+    (warning,) = answer_warnings({"answers_by_index": 40}, None)
+    assert "`answer_index_base: 1`" in warning and "40" in warning
+    assert len(answer_warnings({"answers_by_index": 40}, 1)) == 1
+    assert answer_warnings({"answers_by_index": 40, "answers_at_first_place": 2}, None) == []
+    assert answer_warnings({"answers_by_letter": 40}, None) == answer_warnings({}, None) == []
+    (warning,) = answer_warnings({"answers_by_letter": 40, "answers_by_text": 7}, None)
+    assert "40 by letter" in warning and "7 by text" in warning

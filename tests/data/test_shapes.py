@@ -161,12 +161,13 @@ def test_a_file_of_two_shapes_is_refused_and_one_of_none_has_columns():
 @pytest.mark.parametrize("as_json", [False, True])
 def test_paragraphs_and_the_object_of_pubmedqa_are_a_text(as_json):
     write = json.dumps if as_json else lambda value: value
-    assert join_paragraphs(write(["One.", "Two."])) == "One.\nTwo."
-    assert join_paragraphs(write({"contexts": ["One.", "Two."], "labels": ["A", "B"], "meshes": []})) == "One.\nTwo."
+    assert join_paragraphs(write(["Part one.", "Two."])) == "Part one.\nTwo."
+    written = write({"contexts": ["Part one.", "Two."], "labels": ["A", "B"], "meshes": []})
+    assert join_paragraphs(written) == "Part one.\nTwo."
 
 
 @pytest.mark.parametrize(
-    "value", ["", None, "One.", 5, [], [1, 2], {"text": "x"}, "[1] is cited", '["a"', {"contexts": 1}]
+    "value", ["", None, "One.", 5, [], [1, 2], ["one", "word"], {"text": "x"}, "[1] is cited", '["a"', {"contexts": 1}]
 )
 def test_other_values_are_left_alone(value):
     assert join_paragraphs(value) == value and first_answer(value) == (value, False)

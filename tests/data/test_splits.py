@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from utils.data.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
+from utils.data.splits import (
+    fingerprint,
+    join_clusters,
+    near_duplicate_clusters,
+    normalise,
+    shared_turns,
+    split_by_cluster,
+)
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 WORDS = [f"word{number}" for number in range(5000)]
@@ -182,3 +189,10 @@ def test_fingerprint_ignores_order_of_rows_and_keys_and_sees_every_change():
 def test_normalise_keeps_letters_digits_and_signs_that_are_alone():
     assert normalise("Vitamin B12, 10 µg/dl!") == "vitamin b12 10 μg dl"
     assert normalise(" <> ") == "<>"
+
+
+def test_a_dialogue_is_joined_with_the_rows_that_end_at_one_of_its_turns():
+    # a: one question; b: the same question and a second one; c: the second question alone; d: b's end and a third one
+    keys = [[b"a"], [b"a", b"ab"], [b"b"], [b"a", b"ab", b"abc"], [b"x", b"xy"], [b"x", b"xz"]]
+    assert join_clusters(*shared_turns(keys)) == [0, 0, 1, 0, 2, 3]
+    assert shared_turns([[b"a"], [b"b"], [b"a"]]) == [[b"a", b"b", b"a"]]

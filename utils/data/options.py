@@ -48,13 +48,13 @@ def read_options(value: Any, column: str, where: str) -> dict[str, Any]:
         return _by_label(value, column, where)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise UserError(f"{where}: `{column}` is {found}: give a list, or an object by letter (as JSON in csv).")
-    return label_options(value, column, where)
+    if not 2 <= len(value) <= len(ascii_uppercase):
+        raise UserError(f"{where}: `{column}` is a list of {len(value)}: give 2 to {len(ascii_uppercase)} options.")
+    return label_options(value)
 
 
-def label_options(values: Sequence[Any], column: str, where: str) -> dict[str, Any]:
-    """Label options A, B, C by their place in a list or in the columns of the recipe."""
-    if not 2 <= len(values) <= len(ascii_uppercase):
-        raise UserError(f"{where}: `{column}` is a list of {len(values)}: give 2 to {len(ascii_uppercase)} options.")
+def label_options(values: Sequence[Any]) -> dict[str, Any]:
+    """Label options A, B, C by their place."""
     return dict(zip(ascii_uppercase, values, strict=False))
 
 
@@ -115,18 +115,21 @@ def drop_blanks(texts: Sequence[str], place: int = 0) -> tuple[list[str], int]:
     return [text for text in texts if text], sum(1 for text in texts[:place] if text)
 
 
-def index_warning(column: str, name: str, indices: int, firsts: int, base: int | None) -> str | None:
-    """Return a warning if no answer of a file names the first place: it may count from another number.
+def answer_warnings(counts: Mapping[str, int], base: int | None) -> list[str]:
+    """Return what may be wrong with the answers of a file as a whole.
 
     Args:
-        column, name: column of the answers, and the file.
-        indices, firsts: number of answers that are written as a place, and of those that name the first one.
+        counts: `answers_by_<form>`, and `answers_at_first_place`, those written as a place that name the first one.
         base: number of the first place, from the recipe.
     """
-    if not indices or firsts:
-        return None
-    other = "" if base else ": if the file counts from 1, give `answer_index_base: 1`"
-    return f"`{column}` of `{name}`: none of {indices} answers is {base or 0}, the first place{other}"
+    forms = {form: counts.get(f"answers_by_{form}", 0) for form in FORMS}
+    warnings = []
+    if sum(map(bool, forms.values())) > 1:
+        warnings.append(f"answers have several forms: {', '.join(f'{n} by {form}' for form, n in forms.items() if n)}")
+    if forms["index"] and not counts.get("answers_at_first_place"):
+        other = "" if base else ": if the file counts from 1, give `answer_index_base: 1`"
+        warnings.append(f"none of {forms['index']} answers is {base or 0}, the first place{other}")
+    return warnings
 
 
 def _by_label(value: Mapping[Any, Any], column: str, where: str) -> dict[str, Any]:

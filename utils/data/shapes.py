@@ -29,6 +29,21 @@ TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "observation", "
 UNREAD = ("tool_calls", "function_call", "tool_call_id", "images", "audio", "reasoning_content", "thinking")
 
 
+def check_format(dataset_format: str, has_columns: bool) -> str:
+    """Return the format that is asked for: `columns` if the recipe names a column.
+
+    Raises:
+        UserError: there is no such format, or it has columns of its own.
+    """
+    if dataset_format not in ("auto", *FORMATS):
+        raise UserError(f"`dataset_format` is {dataset_format}: give auto, {', '.join(FORMATS)}.")
+    if has_columns and dataset_format not in ("auto", "columns"):
+        raise UserError(
+            f"`dataset_format` is {dataset_format}, whose columns are known: drop `question_column` and so on."
+        )
+    return "columns" if has_columns else dataset_format
+
+
 def find_format(known: Sequence[str], name: str) -> str:
     """Return the `dataset_format` that the columns of a file show.
 
@@ -75,13 +90,13 @@ def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[
 
 def join_paragraphs(value: Any) -> Any:
     """Return a list of paragraphs, or PubMedQA's object with `contexts`, as one text, a paragraph a line. Both are
-    also read from JSON text, as in csv. Any other value is returned as it is."""
+    also read from JSON text, as in csv. Any other value is returned as it is, a list of single words too."""
     parsed = _from_json(value)
     if isinstance(parsed, Mapping):
         parsed = parsed.get("contexts")
-    if isinstance(parsed, list) and parsed and all(isinstance(part, str) for part in parsed):
-        return "\n".join(parsed)
-    return value
+    if not isinstance(parsed, list) or not all(isinstance(part, str) for part in parsed):
+        return value
+    return "\n".join(parsed) if any(len(part.split()) > 1 for part in parsed) else value
 
 
 def first_answer(value: Any) -> tuple[Any, bool]:

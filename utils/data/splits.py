@@ -94,6 +94,19 @@ def join_clusters(*keys: Sequence[Hashable]) -> list[int]:
     return _renumber(_find(parents, row) for row in range(len(parents)))
 
 
+def shared_turns(keys: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+    """Return keys for `join_clusters`, a list for each turn of the user, that join a dialogue with the rows that end
+    where one of its turns does.
+
+    Args:
+        keys: for each row, a key of the input at every turn of the user, with all turns before it; the last is the
+            row's own input.
+    """
+    known = {own[-1] for own in keys}
+    turns = range(max(map(len, keys)))
+    return [[own[turn] if turn < len(own) and own[turn] in known else None for own in keys] for turn in turns]
+
+
 def split_by_cluster(
     clusters: Sequence[int], fractions: dict[str, float], seed: int, labels: Sequence[str] | None = None
 ) -> list[str]:
