@@ -53,12 +53,13 @@ def test_a_field_longer_than_the_csv_limit_is_read(tmp_path):
         ("a.csv", b"q,a\n", ["a.csv", "no rows"]),
         ("a.jsonl", b"\n\n", ["a.jsonl", "no rows"]),
         ("a.json", b"[]", ["a.json", "no rows"]),
-        ("a.csv", b"q,a\n1,2\n\xb5g,3\n", ["a.csv", "not UTF-8", "byte 8", "line 3"]),
+        ("a.csv", b"q,a\n1,2\n\x81g,3\n", ["a.csv", "not UTF-8", "byte 8", "line 3"]),
         ("a.jsonl.gz", gzip.compress(b'{"q": 1}\n{"q": "\xe9"}', mtime=0), ["a.jsonl.gz", "not UTF-8", "byte 16"]),
         ("a.csv", b'q,a\n"1\n1",2\n\n1,2,3\n', ["a.csv", "row 5", "3 fields", "2"]),
-        ("a.csv", b'q,a\n1,2\n3,"4\n5,6\n', ["a.csv", "row 3", "quotes"]),
+        ("a.csv", b'q,a\n1,2\n3,"4\n5,6\n', ["a.csv", "row 3", "malformed"]),
         ("a.csv", b"q,a,q\n1,2,3\n", ["a.csv", "`q` twice"]),
         ("a.jsonl", b'{"q": 1}\n\n{"q": \n', ["a.jsonl", "row 3", "not JSON"]),
+        ("a.jsonl", b'{"q": 1}\n{"q": 1, "q": 2}\n', ["a.jsonl", "row 2", "`q`", "twice"]),
         ("a.jsonl", b'{"q": 1}\n[1]\n', ["a.jsonl", "row 2", "list"]),
         ("a.json", b'{"q": 1}\n{"q": 2}', ["a.json", "not JSON", ".jsonl"]),
         ("a.json", b'{"rows": []}', ["a.json", "data"]),
@@ -83,8 +84,8 @@ def test_reading_a_file_imports_no_training_library(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"q": 1}')
     script = (
         "import sys; from utils.arguments import DataArguments; before = set(sys.modules)\n"
-        "from utils.data.files import *\n"
-        "list(read_split(DataArguments(train_file=sys.argv[1]), 'train', ['q'], None, '', {}))\n"
+        "from utils.data.sources import *\n"
+        "list(read_split(DataArguments(train_file=sys.argv[1]), 'train', ['q'], None, '', {}, Counter()))\n"
         "print(*({'datasets', 'sklearn', 'torch'} & (set(sys.modules) - before)))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a.jsonl")]

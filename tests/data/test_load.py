@@ -1,6 +1,7 @@
 """From files and Hub data sets to splits: nothing crosses, every row is counted, each mistake says what it is."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from typing import Any
 
 import datasets
 import pytest
+from conftest import ROOT
 
+from tests.hub_server import serve_hub
 from utils.arguments import DataArguments, UserError, parse_recipe
 from utils.data.__main__ import ColumnArguments, main
 from utils.data.cleaning import clean_text
@@ -344,6 +347,74 @@ def test_class_labels_become_their_names_but_an_answer_index_stays_a_number(tmp_
         splits, report = load(dataset_name=str(tmp_path / "set"), columns=columns, **streaming)
         assert {(row["answer"], row["right"]) for row in all_rows(splits)} == {("benign", 0), ("malign", 1)}
         assert report["data_dropped_missing"] == 1
+
+
+ODD = ["NA", "None", "null", "nan", "007", "1.0", "true", "2024-01-05", "250.00", "1e5", "", " x "]
+
+
+def odd_csv(number: int, separator: str = ",") -> str:
+    """A csv whose answers pandas would change."""
+    rows = [(row["question"], ODD[i % len(ODD)]) for i, row in enumerate(question_rows(number))]
+    return "".join(f"{separator.join(row)}\n" for row in [("question", "answer"), *rows])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_set_of_csv_files_has_the_rows_that_the_file_has(tmp_path, separator, streaming):
+    (tmp_path / "set").mkdir()
+    file = tmp_path / "set" / "train.csv"
+    file.write_text(odd_csv(60, separator), encoding="utf-16" if separator == ";" else "utf-8")
+    options = {"streaming": streaming, "max_train_samples": 1000, "min_target_words": 0}
+    _, report = load(dataset_name=str(tmp_path / "set"), **options)
+    assert report == load(train_file=str(file), **options)[1]
+    assert report["data_rows_read"] == 60 and report["data_dropped_missing"] == 5
+
+
+def test_a_set_of_several_csv_files_has_its_slices_and_names_the_one_without_a_column(tmp_path):
+    (tmp_path / "set").mkdir()
+    lines = odd_csv(50).splitlines(keepends=True)
+    for number in range(2):
+        part = tmp_path / "set" / f"train-{number}.csv"
+        part.write_text("".join([lines[0], *lines[1 + 25 * number : 26 + 25 * number]]))
+    folder = {"dataset_name": str(tmp_path / "set")}
+    splits, report = load(**folder, train_split_name="train[:60%]", test_split_name="train[60%:]")
+    assert report["data_rows_read"] == 50 and len({row["id"] for row in all_rows(splits)}) == len(all_rows(splits))
+    assert {int(name.split("-")[1]) for name in splits["test"]["id"]} <= set(range(20))
+    part.write_text("question,reply\nsome words here,x\n")
+    with pytest.raises(UserError, match="`answer`.*`reply`"):
+        load(**folder)
+
+
+def test_classes_of_a_csv_set_are_numbers_or_names_in_it(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - {name: question, dtype: string}\n  - name: answer\n    dtype:\n"
+        "      class_label:\n        names: {'0': benign, '1': malign}\n---\n"
+    )
+    rows = [(row["question"], ["0", "1", "malign", "-1", ""][i % 5]) for i, row in enumerate(question_rows(50))]
+    text = "".join(",".join(row) + "\n" for row in [("question", "answer"), *rows])
+    (tmp_path / "set" / "train.csv").write_text(text)
+    splits, report = load(dataset_name=str(tmp_path / "set"), columns={"label_column": "answer"})
+    assert splits["train"].features["answer"].names == ["benign", "malign"]
+    assert report["data_dropped_missing"] == 20 and sum(row["answer"] for row in all_rows(splits)) == 20
+
+
+def test_a_csv_set_of_the_hub_is_read_from_its_files_with_and_without_a_connection(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_text(odd_csv(60))
+    script = (
+        "import json; from utils.arguments import DataArguments; from utils.data.load import load_splits\n"
+        "print(json.dumps(load_splits(DataArguments(dataset_name='lab/notes'), seed=1, input_column='question',"
+        " target_column='answer', cluster_columns=['question'])[1]))"
+    )
+    with serve_hub() as hub:
+        hub.add_repo("lab/notes", tmp_path / "set")
+        for offline in ("0", "1"):
+            environment = os.environ | hub.env(tmp_path / "home") | {"HF_HUB_OFFLINE": offline}
+            command = [sys.executable, "-c", script]
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert json.loads(done.stdout) == load(train_file=str(tmp_path / "set" / "train.csv"))[1]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
-from utils.data.files import KEYS
 from utils.data.load import load_splits
+from utils.data.sources import KEYS
 
 
 @dataclass

@@ -14,8 +14,8 @@ from datasets.arrow_writer import ArrowWriter
 
 from utils.arguments import DataArguments, UserError
 from utils.data.cleaning import Columns, clean_rows, content_key
-from utils.data.files import KEYS, read_split
 from utils.data.labels import as_classes, label_names
+from utils.data.sources import KEYS, read_split
 from utils.data.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
 
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
@@ -89,8 +89,9 @@ def load_splits(
     input_keys: list[bytes] = []
     targets: dict[bytes, Counter[bytes]] = defaultdict(Counter)
     class_names: dict[str, list[str]] = {}
+    notes: Counter[str] = Counter()
     for split in given:
-        raw = read_split(args, split, [*roles, *extra], index_column, folder, class_names)
+        raw = read_split(args, split, [*roles, *extra], index_column, folder, class_names, notes)
         clean = clean_rows(raw, split, columns, args, counts[split])
         limited = itertools.islice(clean, getattr(args, KEYS[split][3]) if args.streaming else None)
         tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", input_keys, targets)
@@ -122,6 +123,7 @@ def load_splits(
         "data_near_duplicate_rows": sum(size for size in Counter(near).values() if size > 1),
         "data_conflicting_inputs": len(conflicts),
         "data_conflicting_rows": sum(conflicts),
+        **{f"data_{note}": number for note, number in notes.items() if number},
     }
     for number, (split, piece) in enumerate(pieces.items()):
         if not len(piece):

@@ -1,0 +1,177 @@
+"""Read the rows of a split, from a file or from a data set of the Hub."""
+
+import dataclasses
+import difflib
+import itertools
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.arguments import DataArguments, UserError
+from utils.data.delimited import SEPARATORS
+from utils.data.files import file_format, read_table
+
+logger = logging.getLogger(__name__)
+
+# Keys of `DataArguments` for each split: file, Hub split, fraction, maximum rows
+KEYS = {
+    "train": ("train_file", "train_split_name", "", "max_train_samples"),
+    "validation": ("validation_file", "validation_split_name", "validation_fraction", "max_eval_samples"),
+    "test": ("test_file", "test_split_name", "test_fraction", "max_predict_samples"),
+}
+# What a data set of csv files may set and still be read by `read_table`, which finds the separator by itself
+PLAIN_FIELDS = {"name", "version", "data_dir", "data_files", "description", "sep", "delimiter", "chunksize"}
+
+Rows = Iterator[tuple[int, dict[str, Any]]]
+
+
+def read_split(
+    args: DataArguments,
+    split: str,
+    columns: Sequence[str],
+    index_column: str | None,
+    cache_dir: str,
+    class_names: dict[str, list[str]],
+    counts: Counter[str],
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Read the rows of a split from its file or from the Hub, after checking that the columns exist.
+
+    Args:
+        args: source of the rows.
+        split: train, validation or test; must be set in `args`.
+        columns: columns to read besides `id`. Class labels become names; -1 counts as missing.
+        index_column: column whose class labels stay numbers.
+        cache_dir: cache for data sets in local folders, so that no copy stays in the shared cache.
+        class_names: filled with the names of each class label column, in the data set's order.
+        counts: incremented by what was guessed about a text file, see `read_delimited`.
+
+    Yields:
+        file or data set, row number and values of each row.
+    """
+    file_key, name_key, *_ = KEYS[split]
+    if args.train_file:
+        name = getattr(args, file_key)
+        known, rows = read_table(name, [*columns, "id"], counts)
+        _check_columns(columns, known, name)
+        return ((name, number, row) for number, row in rows)
+    name = f"{args.dataset_name}[{getattr(args, name_key)}]"
+    rows, features = _read_hub(args, name_key, name, columns, cache_dir, counts)
+    named = [column for column in columns if column != index_column]
+    classes = {k: f for k, f in features.items() if k in named and hasattr(f, "int2str")}  # only ClassLabel has it
+    class_names |= {column: feature.names for column, feature in classes.items()}
+    return ((name, n, row | {k: _class_name(f, row.get(k)) for k, f in classes.items()}) for n, row in rows)
+
+
+def _check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> None:
+    for column in columns:
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1, cutoff=0.6)
+            # escaped, since two names may differ in what cannot be seen
+            advice = f"did you mean `{repr(near[0])[1:-1]}`?" if near else "choose one of these."
+            has = ", ".join(f"`{repr(other)[1:-1]}`" for other in known)
+            raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {advice}")
+
+
+def _read_hub(
+    args: DataArguments, name_key: str, name: str, columns: Sequence[str], cache_dir: str, counts: Counter[str]
+) -> tuple[Rows, dict[str, Any]]:
+    """Return the rows and the features of a split."""
+    import datasets  # imported here: predict.py reads files without it
+
+    split = getattr(args, name_key)
+    try:
+        builder = _find_builder(args, cache_dir)
+        if _is_plain_csv(builder):
+            return _read_csv_set(builder, split, name, columns, counts), builder.info.features or {}
+        if args.streaming:
+            dataset = builder.as_streaming_dataset(split=split)
+        else:
+            builder.download_and_prepare()
+            dataset = builder.as_dataset(split=split)
+        known = dataset.column_names or list(next(iter(dataset), {}))
+    except UserError:
+        raise
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        key, advice = "dataset_name", "check the name, the connection and `hf auth login`, or use `train_file`"
+        if re.search("(unknown|bad) split", str(error), re.IGNORECASE):
+            key, advice = name_key, "choose one of these"
+        found = f"`{key}` is `{getattr(args, key)}`"
+        raise UserError(f"{found}, which fails to load from `{args.dataset_name}`: {error}: {advice}.") from error
+    _check_columns(columns, known, name)
+    rows = enumerate(dataset.select_columns([column for column in known if column in (*columns, "id")]))
+    return rows, dataset.features or {}
+
+
+def _find_builder(args: DataArguments, cache_dir: str) -> Any:
+    """Return what loads the data set: without a connection, from the cache."""
+    import datasets
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    name, configuration, revision = str(args.dataset_name), args.dataset_config_name, args.dataset_revision
+    if Path(name).is_dir():
+        return datasets.load_dataset_builder(name, configuration, cache_dir=cache_dir)
+    try:
+        builder = datasets.load_dataset_builder(name, configuration, revision=revision)
+    except ConnectionError as error:
+        builder, offline = None, error
+    if builder and not (builder.name == "cache" and builder.info.builder_name == "csv"):
+        return builder
+    # `datasets` keeps tables as pandas parsed them. The files themselves lie in the cache of the Hub.
+    try:
+        folder = snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        if not builder:
+            raise offline from None
+        logger.warning("`%s` comes from a cache without its csv files: empty, NA and None are the same there", name)
+        return builder
+    return datasets.load_dataset_builder(folder, configuration, cache_dir=cache_dir)
+
+
+def _is_plain_csv(builder: Any) -> bool:
+    """Whether a data set is of csv files that can be read as `train_file` would be."""
+    if builder.name != "csv":
+        return False
+    config, default = builder.config, type(builder.config)()
+    names = [field.name for field in dataclasses.fields(config) if field.name not in PLAIN_FIELDS]
+    options = [name for name in names if getattr(config, name) != getattr(default, name)]
+    paths = [path for paths in config.data_files.values() for path in paths]
+    options += [] if config.sep in SEPARATORS else ["sep"]
+    if not options and all(file_format(path) in (".csv", ".tsv") for path in paths):
+        return True
+    found = f"the options {', '.join(options)}" if options else "archives"
+    logger.warning("`%s` has %s, so pandas parses it: NA and null are missing, 007 is 7", builder.dataset_name, found)
+    return False
+
+
+def _read_csv_set(builder: Any, split: str, name: str, columns: Sequence[str], counts: Counter[str]) -> Rows:
+    """Read a split of csv files as `train_file` would. `datasets` has pandas parse them, which makes None of NA and
+    null, 7 of 007, and 1.0 of 1 where a value is missing."""
+    import datasets
+
+    files = {str(part): list(map(str, paths)) for part, paths in builder.config.data_files.items()}
+    config = datasets.DownloadConfig(token=builder.token)
+    manager = datasets.DownloadManager(builder.dataset_name, download_config=config, base_path=builder.base_path)
+
+    def read(part: str, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+        for path in manager.download(files[part]):
+            known, rows = read_table(path, [*columns, "id"], counts)
+            _check_columns(columns, known, name)
+            yield from (row for _, row in rows)
+
+    if split in files:
+        return enumerate(read(split, counts))
+    # A slice such as train[:10%], which needs the number of rows
+    sizes = {part: sum(1 for _ in read(part, Counter())) if part in split else 0 for part in files}
+    slices = datasets.ReadInstruction.from_spec(split).to_absolute(sizes)
+    pieces = (itertools.islice(read(piece.splitname, counts), piece.from_, piece.to) for piece in slices)
+    return enumerate(itertools.chain.from_iterable(pieces))
+
+
+def _class_name(feature: Any, value: Any) -> str | None:
+    """Return the name of a class, which a csv file may hold as such or as a number."""
+    number = feature.str2int(value) if isinstance(value, str) and value else value
+    return None if number in (None, "") or number < 0 else feature.int2str(number)
