@@ -452,11 +452,11 @@ def test_a_text_of_a_megabyte_and_a_class_of_one_row_are_no_mistake(tiny_bert, d
         assert run.task["labels"] == [*WARDS[:2], "oncology", "urology"]
 
 
-def test_two_thousand_classes_are_no_mistake(tiny_bert, tmp_path):
-    rows = [{"note": f"note {i} of {i % 2000}", "ward": f"ward {i % 2000}"} for i in range(4000)]
+def test_a_thousand_classes_are_no_mistake(tiny_bert, tmp_path):
+    rows = [{"note": f"note {i} of {i % 1000}", "ward": f"ward {i % 1000}"} for i in range(2000)]
     path = write_rows(tmp_path / "rows.csv", rows)
     run = classify(tiny_bert, tmp_path / "run", train_file=path, max_predict_samples=200, max_eval_samples=200)
-    assert run.results["data_classes"] == 2000
+    assert run.results["data_classes"] == 1000
     assert (run.folder / "plots" / "confusion_matrix.png").is_file()
 
 

@@ -29,7 +29,7 @@ def test_no_request_is_a_server_error(url, mode):
         if mode is GenerationMode.NEGATIVE and operation.method == "get":
             continue  # it takes nothing that could be wrong
         quiet = settings(
-            max_examples=20, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
+            max_examples=10, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         quiet(given(operation.as_strategy(generation_mode=mode))(check))()
