@@ -22,13 +22,15 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import uvicorn
@@ -38,13 +40,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
 from utils.safety import risk_level
 from utils.serving.answering import (
+    Deliver,
     Question,
     answer_from_passages,
     answer_here,
@@ -52,6 +54,7 @@ from utils.serving.answering import (
     check_before,
 )
 from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
+from utils.serving.decoding import Client
 from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
 from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, read_tokenizer, state_of
 from utils.serving.page import TITLE, make_page, mount_page
@@ -88,7 +91,24 @@ class AppArguments:
         default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         metadata={"help": "Address to listen on; 0.0.0.0 listens on all network interfaces."},
     )
-    port: int = field(default=7860, metadata={"help": "Port to listen on; 0 picks a free one."})
+    port: int = field(
+        default_factory=lambda: cast(int, os.environ.get("GRADIO_SERVER_PORT", 7860)),  # argparse converts a text
+        metadata={"help": "Port to listen on; 0 picks a free one."},
+    )
+    root_path: str = field(
+        default_factory=lambda: os.environ.get("GRADIO_ROOT_PATH", ""),
+        metadata={"help": "Path under which a proxy publishes the app, such as /medical."},
+    )
+    allowed_hosts: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Host names by which clients may call the app; * allows all. Default: this machine's own "
+            "names without a token on a loopback address, else all."
+        },
+    )
+    cors_origins: list[str] | None = field(
+        default=None, metadata={"help": "Origins whose pages may call the API: https://HOST. Default: none."}
+    )
     backend: Literal["local", "openai"] = field(
         default="local", metadata={"help": "Who generates answers: this process or the server at `base_url`."}
     )
@@ -120,6 +140,11 @@ class AppArguments:
             raise UserError("`model` is not given: pass --model DIR, the `output_dir` of a finished run.")
         if not 0 <= self.port <= 65535:
             raise UserError(f"`port` is {self.port}: set 1 to 65535, or 0 for any free port.")
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
+            raise UserError(f"`root_path` is {self.root_path}: begin with / and end without, as in /medical.")
+        for origin in self.cors_origins or ():
+            if origin != "*" and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+                raise UserError(f"`cors_origins` has {origin}: write https://HOST or https://HOST:PORT, or *.")
         for key in ("batch_size", "queue_size"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: set 1 or more.")
@@ -158,8 +183,9 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         name = args.served_model or Path(model).name
         client = connect(args.base_url, os.environ.get("OPENAI_API_KEY"), args.time_limit)
 
-        def ask(rows: list[Question]) -> list[dict[str, Any]]:
-            return [answer_there(client, name, task, row, args.time_limit) for row in rows]
+        def ask(rows: list[Question], deliver: Deliver) -> None:
+            for i, row in enumerate(rows):
+                deliver(i, answer_there(client, name, task, row, args.time_limit))
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, read_tokenizer(model), task)
@@ -168,17 +194,19 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         return Served(task, batcher, lambda: state_of(client, name))
     predictor = Predictor.from_pretrained(model)
     task = predictor.task
-    if "generation" in task:
+    if task["task"] == "summarization":
         task["generation"]["max_time"] = args.time_limit  # seconds: the client has its 504 after that
 
-    def answer(rows: list[Any]) -> list[dict[str, Any]]:
+    def answer(rows: list[Any], deliver: Deliver) -> None:
         if task["task"] == "qa":
-            return answer_here(predictor, rows, args.batch_size)
-        return predictor(rows, args.batch_size)
+            return answer_here(predictor, rows, args.batch_size, deliver)
+        for i, result in enumerate(predictor(rows, args.batch_size)):
+            deliver(i, result)
 
     if retriever:
         answer = partial(answer_from_passages, answer, retriever, predictor.tokenizer, task)
-    answer([Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"])  # the first call is slow
+    warm_up = Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"
+    answer([warm_up], lambda *_: None)  # the first call is slow
     batcher = Batcher(task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)
     return Served(task, batcher, batcher.state)
 
@@ -209,6 +237,12 @@ def milliseconds_since(start: float) -> float:
     return round(1000 * (time.perf_counter() - start), 1)
 
 
+async def until_disconnect(request: Request) -> None:
+    """Return once the client has closed the connection. The body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def refuse(request: Request, error: Exception) -> JSONResponse:
     """Turn an exception into a one-line JSON response that repeats nothing of the request."""
     if isinstance(error, RequestValidationError):
@@ -237,14 +271,34 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
             await asyncio.to_thread(served.batcher.close)
 
     app = FastAPIOffline(title=TITLE, description=DISCLAIMER, version="1", redoc_url=None, lifespan=lifespan)
+    hosts = args.allowed_hosts
+    if hosts is None and is_loopback(args.host) and token is None:  # against DNS rebinding: sites at 127.0.0.1
+        hosts = ["127.0.0.1", "localhost", "[::1]", args.host]
 
-    async def ask(name: str, rows: list[Any]) -> list[dict[str, Any]]:
+    async def ask(name: str, rows: list[Any], http: Request) -> list[dict[str, Any]]:
+        """Wait for the results, until the time limit or until the client closes the connection."""
         if name not in models:
             raise HTTPException(404, f"no model of task {name} is loaded: start app.py with the `output_dir` of one")
-        return await asyncio.wait_for(asyncio.wrap_future(models[name].batcher.submit(rows)), args.time_limit)
+        has_left = threading.Event()
+        if name == "qa":
+            client = Client(time.monotonic() + args.time_limit, has_left.is_set)
+            rows = [row._replace(client=client) for row in rows]
+        results = asyncio.wrap_future(models[name].batcher.submit(rows))
+        leaving = asyncio.create_task(until_disconnect(http))
+        await asyncio.wait({results, leaving}, timeout=args.time_limit, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if results.done():
+                return results.result()
+            if leaving.done():
+                raise HTTPException(499, "the client has closed the connection")
+            raise asyncio.TimeoutError
+        finally:
+            has_left.set()  # generation stops at its next token
+            leaving.cancel()
+            results.cancel()
 
     @app.post("/generate", responses=PROBLEMS)
-    async def generate(request: GenerateRequest) -> GenerateAnswer:
+    async def generate(request: GenerateRequest, http: Request) -> GenerateAnswer:
         """Answer a question. Emergencies and harmful requests get a fixed reply, and no model is asked."""
         start = time.perf_counter()
         patient = request.patient_context.model_dump(exclude_none=True) if request.patient_context else None
@@ -256,7 +310,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         answer |= {"confidence": None, "confidence_note": None}
         if instead is None:
             settings = (request.temperature, request.max_length, request.num_beams, request.length_penalty)
-            (answer,) = await ask("qa", [Question(request.question, *settings)])
+            (answer,) = await ask("qa", [Question(request.question, *settings)], http)
             if request.use_safety:
                 found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
         report = {"risk_level": risk_level(found), "warnings": found} if request.use_safety else None
@@ -264,19 +318,19 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         return GenerateAnswer.model_validate(answer | more)
 
     @app.post("/classify", responses=PROBLEMS)
-    async def classify(request: ClassifyRequest) -> ClassifyAnswer:
+    async def classify(request: ClassifyRequest, http: Request) -> ClassifyAnswer:
         """Classify one or more texts, flat or along a tree of classes."""
         start = time.perf_counter()
         name = request.task or ("hierarchical" if "classification" not in models else "classification")
-        results = await ask(name, request.texts or [request.text])
+        results = await ask(name, request.texts or [request.text], http)
         shown = [show_first(result, request.top_k) for result in results]
         return ClassifyAnswer.model_validate({"results": shown, "inference_time_ms": milliseconds_since(start)})
 
     @app.post("/summarize", responses=PROBLEMS)
-    async def summarize(request: SummarizeRequest) -> SummarizeAnswer:
+    async def summarize(request: SummarizeRequest, http: Request) -> SummarizeAnswer:
         """Summarize a dialogue or note and list the hallucinations of the summary."""
         start = time.perf_counter()
-        (found,) = await ask("summarization", [request.text])
+        (found,) = await ask("summarization", [request.text], http)
         return SummarizeAnswer(summary=found.pop("prediction"), **found, inference_time_ms=milliseconds_since(start))
 
     @app.get("/health", responses={503: {"model": Health}})
@@ -294,12 +348,17 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
 
     for kind in (RequestValidationError, UserError, Busy, Unavailable, asyncio.TimeoutError):
         app.add_exception_handler(kind, refuse)
-    app.add_middleware(CORSMiddleware)  # no other origin may read a response; Gradio would allow all of them
-    if is_loopback(args.host) and token is None:  # against DNS rebinding: sites that resolve to 127.0.0.1
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", args.host])
-    app.add_middleware(Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES)
+    app.add_middleware(
+        Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES, root_path=args.root_path,
+        allowed_hosts=hosts,
+    )  # fmt: skip
+    # Outermost, since a browser asks by a request without token. Without it, Gradio would allow every origin.
+    headers = ["Authorization", "Content-Type"]
+    app.add_middleware(
+        CORSMiddleware, allow_origins=args.cors_origins or [], allow_methods=["POST"], allow_headers=headers
+    )
     page = make_page({name: (m.task, m.batcher.submit) for name, m in models.items()}, args.time_limit, MAX_CHARACTERS)
-    app.state.stop = mount_page(app, page)
+    app.state.stop = mount_page(app, page, args.root_path)
     return app
 
 

@@ -1,5 +1,4 @@
-"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses to its arguments; the pages'
-tables are those of the result files; their links lead somewhere."""
+"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses to its arguments; tables are those of the result files; their links lead somewhere."""
 
 import ast
 import re

@@ -185,7 +185,9 @@ def test_a_script_carried_away_without_its_evaluation_trains(tiny_llama, tiny_be
             shutil.copy(MODULES[name], copy)
         (folder / script).write_text(ast.unparse(tree), encoding="utf-8")
         values |= {"model_name_or_path": model, "lora_target_modules": target} | same
-        runs.append((str(folder), script, [part for key, value in values.items() for part in (f"--{key}", str(value))]))
+        runs.append(
+            (str(folder), script, [part for key, value in values.items() for part in (f"--{key}", str(value))])
+        )
     command = [sys.executable, "-c", CARRIED_RUNS]
     done = subprocess.run(command, input=json.dumps(runs), cwd=tmp_path, capture_output=True, text=True)
     trained = {path.parts[-3] for path in tmp_path.glob("*/run/adapter_model.safetensors")}

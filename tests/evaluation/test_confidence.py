@@ -90,7 +90,9 @@ def test_serving_gives_the_confidence_of_the_evaluation_and_says_what_it_is_wort
     answers = predictor([row["source"] for row in rows])
     expected = pytest.approx([row["confidence"] for row in rows], rel=1e-3)
     assert [answer["confidence"] for answer in answers] == expected
-    asked = answer_here(predictor, [Question(row["source"]) for row in rows], 4)
+    answers: dict[int, dict] = {}
+    answer_here(predictor, [Question(row["source"]) for row in rows], 4, answers.__setitem__)
+    asked = [answers[i] for i in range(len(rows))]
     assert [answer["confidence"] for answer in asked] == expected
     for answer in asked:
         assert answer["confidence_note"] == confidence_words(answer["confidence"], run.task["confidence"])

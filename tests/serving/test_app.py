@@ -5,6 +5,7 @@ import gc
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
@@ -33,6 +35,7 @@ import run_summarization
 from utils.arguments import parse_recipe
 from utils.inference import Predictor
 from utils.retrieval import NO_SUPPORT, add_passages, cite, read_corpus
+from utils.serving import decoding
 from utils.serving.answering import check_after
 from utils.serving.batching import make_metrics
 from utils.serving.guard import DISCLAIMER, Server, listen
@@ -439,7 +442,100 @@ def test_no_other_site_may_read_an_answer_or_reach_the_app_by_another_name(clien
         assert answer.status_code == 200 and not any(name.startswith("access-control") for name in answer.headers)
     asked = {"Origin": "http://x.example", "Access-Control-Request-Method": "POST"}
     assert client.options("/classify", headers=asked).status_code == 400
-    assert client.get("/health", headers={"Host": "rebound.example"}).status_code == 400
+    for host in ("rebound.example", "127.0.0.1.rebound.example", "rebound.example:7860", "[::2]:80", ""):
+        answer = client.get("/health", headers={"Host": host})
+        assert answer.status_code == 400 and "--allowed_hosts" in answer.json()["detail"]
+    assert all(client.get("/health", headers={"Host": host}).is_success for host in ("LOCALHOST:1", "[::1]:7860"))
+
+
+def test_hosts_and_origins_that_are_named_may_come(runs):
+    named = {"allowed_hosts": "ward.example", "cors_origins": "https://portal.example"}
+    with make_client([runs["classification"]], token="right", **named) as client:
+        client.headers["Host"] = "ward.example"
+        asked = {"Origin": "https://portal.example", "Access-Control-Request-Method": "POST",
+                 "Access-Control-Request-Headers": "Authorization, Content-Type"}  # fmt: skip
+        allowed = client.options("/classify", headers=asked)  # a browser asks this without the token
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == "https://portal.example"
+        origin = {"Origin": "https://portal.example"}
+        for token, status in (("wrong", 401), ("right", 200)):
+            headers = origin | {"Authorization": f"Bearer {token}"}
+            answer = client.post("/classify", json={"text": "x"}, headers=headers)
+            assert answer.status_code == status
+            assert answer.headers["access-control-allow-origin"] == "https://portal.example"
+        assert client.options("/classify", headers=asked | {"Origin": "https://other.example"}).status_code == 400
+        assert client.get("/health", headers={"Host": "other.example"}).status_code == 400
+
+
+NGINX = """
+daemon off; error_log stderr; pid {folder}/pid; events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    server {{
+        listen 127.0.0.1:{port};
+        location /med/ {{ proxy_pass {url}{path}; proxy_set_header Host $http_host; proxy_buffering off; }}
+    }}
+}}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="needs nginx")
+@pytest.mark.parametrize("path", ["/", ""], ids=["the prefix removed", "the prefix kept"])
+def test_behind_a_proxy_under_a_path_page_and_documentation_find_their_files(runs, tmp_path, path):
+    with serving([runs["classification"]], root_path="/med", allowed_hosts="*") as url:
+        port = int(listen("127.0.0.1", 0).getsockname()[1]) + 1
+        (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, port=port, url=url, path=path))
+        proxy = subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)])
+        base = f"http://127.0.0.1:{port}"
+        try:
+            page = _get(f"{base}/med/", proxy).text
+            assert json.loads(page.partition("window.gradio_config = ")[2].partition(";</script>")[0])["root"] == (
+                f"{base}/med"
+            )
+            docs = httpx.get(f"{base}/med/docs").text
+            for file in re.findall(r"(?:src|href|url)[=:] ?[\"'](/[^\"']+)", docs):
+                assert file.startswith("/med/") and httpx.get(f"{base}{file}").status_code == 200, file
+            assert httpx.get(f"{base}/med/openapi.json").json()["servers"] == [{"url": "/med"}]
+            answer = httpx.post(f"{base}/med/classify", json={"text": "Patient 1: heart murmur."}, timeout=60)
+            assert answer.json()["results"]
+            assert httpx.get(f"{base}/med/health").json()["model_loaded"]
+        finally:
+            proxy.terminate()
+            proxy.wait(10)
+
+
+# ----- Clients that leave
+
+
+def test_the_answer_to_a_client_that_has_left_ends_at_its_next_token(runs, monkeypatch):
+    body = json.dumps({"question": "What is cardiitis?", "max_length": 4000}).encode()
+    head = (
+        f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    )
+    ended: list[int] = []
+    end, watch = decoding._Watch.end, decoding._Watch.__call__
+    monkeypatch.setattr(decoding._Watch, "end", lambda *args: (ended.append(len(args[2])), end(*args)))
+    # 0.1 s a token, of which none ends an answer: a large model
+    monkeypatch.setattr(
+        decoding._Watch, "__call__", lambda *args, **kwargs: (time.sleep(0.1), watch(*args, **kwargs))[1]
+    )
+    monkeypatch.setattr(served_app, "answer_here", partial(_endless, served_app.answer_here))
+    with serving([runs["qa"]]) as url:
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port)) as connection:
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            time.sleep(1)
+        start = time.monotonic()
+        answer = httpx.post(f"{url}/generate", json={"question": "What is otalgia?", "max_length": 2}, timeout=60)
+        assert answer.status_code == 200 and time.monotonic() - start < 20
+        assert 'route="/generate",status="499"' in httpx.get(f"{url}/metrics").text
+    assert ended[-2] < 60 and ended[-1] == 2
+
+
+def _endless(answer_here, predictor, *args) -> None:
+    predictor.task["stop"], predictor.tokenizer.eos_token = predictor.tokenizer.unk_token or "<|im_start|>", None
+    answer_here(predictor, *args)
 
 
 # ----- What is around the answers
@@ -545,9 +641,9 @@ def test_the_server_ends_after_it_has_answered(runs):
 
 
 @contextlib.contextmanager
-def serving(folders: list[str], token: str | None = None) -> Iterator[str]:
+def serving(folders: list[str], token: str | None = None, **limits) -> Iterator[str]:
     """The address of a server with these models, in a thread."""
-    client, listener = make_client(folders, token), listen("127.0.0.1", 0)
+    client, listener = make_client(folders, token, **limits), listen("127.0.0.1", 0)
     server = Server(
         uvicorn.Config(client.app, log_level="warning", timeout_graceful_shutdown=1), client.app.state.stop
     )

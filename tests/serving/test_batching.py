@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,13 +20,14 @@ class Doubler:
         self.may_go = threading.Event()
         self.may_go.set()
 
-    def __call__(self, rows: list[int]) -> list[int]:
+    def __call__(self, rows: list[int], deliver: Callable[[int, int], None]) -> None:
         self.batches.append(rows)
         assert self.may_go.wait(10)
         time.sleep(self.seconds)
         if 13 in rows:
             raise ValueError("thirteen")
-        return [2 * row for row in rows]
+        for i, row in enumerate(rows):
+            deliver(i, 2 * row)
 
 
 def held(doubler: Doubler, **limits) -> Batcher:
@@ -92,6 +94,43 @@ def test_a_request_that_fails_fails_alone():
     with pytest.raises(ValueError, match="thirteen"):
         bad.result(10)
     assert batcher.submit([5]).result(10) == [10] and batcher.state() == "ok"
+    batcher.close()
+
+
+def test_a_request_returns_with_its_own_last_row_while_others_go_on():
+    may_end = threading.Event()
+
+    def answer(rows, deliver):
+        for i in reversed(range(len(rows))):  # in any order
+            if rows[i] == 1:
+                assert may_end.wait(10)
+            deliver(i, 10 * rows[i])
+
+    doubler = Doubler()
+    batcher = held(doubler)
+    batcher.answer = answer
+    slow, quick = batcher.submit([1]), batcher.submit([2, 3])
+    doubler.may_go.set()
+    assert quick.result(10) == [20, 30] and not slow.done()
+    may_end.set()
+    assert slow.result(10) == [10]
+    batcher.close()
+
+
+def test_a_batch_of_one_that_fails_is_not_asked_again():
+    doubler = Doubler()
+    batcher = Batcher("qa", doubler, make_metrics())
+    with pytest.raises(ValueError, match="thirteen"):
+        batcher.submit([13]).result(10)
+    assert doubler.batches == [[13]]
+    batcher.close()
+
+
+def test_a_request_whose_rows_were_left_out_is_told_so():
+    batcher = Batcher("qa", lambda rows, deliver: None, make_metrics())
+    with pytest.raises(TimeoutError):
+        batcher.submit([1]).result(10)
+    assert batcher.submit([]).result(10) == []
     batcher.close()
 
 

@@ -1,7 +1,7 @@
 """Score a file of predictions and references.
 
-    python -m utils.metrics --task qa --input_file predictions.jsonl
-    python -m utils.metrics --task summarization --input_file summaries.jsonl --bertscore_model roberta-large
+python -m utils.metrics --task qa --input_file predictions.jsonl
+python -m utils.metrics --task summarization --input_file summaries.jsonl --bertscore_model roberta-large
 """
 
 import json

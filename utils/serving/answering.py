@@ -1,20 +1,21 @@
 """Question answering for the app: settings per request, streaming, confidence, and the safety checks before and after
 generation."""
 
+import json
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
+from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.evaluation.confidence import answer_confidence, confidence_words
-from utils.generation import generate_answers
 from utils.inference import Predictor
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 from utils.retrieval import MAX_PASSAGES, Retriever, add_passages, blank_citations, cite
 from utils.safety import check_question, check_response
 from utils.seq2seq import position_limit
+from utils.serving.decoding import Client, Row, decode_rows
 
 # Emergency: 112 (EU), 911 (North America). Crisis lines: 988 (North America), 116 123 (EU, UK)
 EMERGENCY = (
@@ -29,6 +30,9 @@ REFUSAL = (
 MIN_TEMPERATURE = 0.01  # below it decoding is greedy, since the scaled logits could overflow
 
 
+Deliver = Callable[[int, dict[str, Any]], None]  # takes the index of a question and its result
+
+
 class Question(NamedTuple):
     """A question with its generation settings; None keeps the setting of the run's evaluation.
 
@@ -38,6 +42,7 @@ class Question(NamedTuple):
     length_penalty: exponent of the length by which a beam's log probability is divided: above 0 favours longer
         answers, below 0 shorter ones.
     on_text: called with the answer so far whenever it grows; never called during beam search.
+    client: whether somebody still waits for the answer; generation stops once nobody does.
     """
 
     text: str
@@ -46,6 +51,7 @@ class Question(NamedTuple):
     num_beams: int | None = None
     length_penalty: float | None = None
     on_text: Callable[[str], None] | None = None
+    client: Client = Client(math.inf, lambda: False)
 
 
 def check_settings(temperature: float | None, num_beams: int | None, length_penalty: float | None) -> None:
@@ -89,77 +95,95 @@ def check_after(response: str, question: str, patient_context: dict[str, Any] | 
 
 
 def answer_from_passages(
-    answer: Callable[[list[Question]], list[dict[str, Any]]],
+    answer: Callable[[list[Question], Deliver], None],
     retriever: Retriever,
     tokenizer: PreTrainedTokenizerBase,
     task: dict[str, Any],
     questions: list[Question],
-) -> list[dict[str, Any]]:
+    deliver: Deliver,
+) -> None:
     """Answer questions with passages that are retrieved from a corpus, and cite them (see `utils.retrieval`).
 
     Args:
-        answer: answers a list of questions, such as `answer_here` or `answer_there` for each.
+        answer: answers a list of questions and delivers each result.
         retriever: retriever of the corpus; may be shared between threads.
         tokenizer, task: of the model, even if a server hosts it; prompts stay within its `max_length` tokens.
         questions: questions, possibly of several clients.
-
-    Returns:
-        The dicts of `answer`, with the citations of `cite` in `response`, and its `supported`, `wrong_citations` and
-        `passages`.
+        deliver: called with the index of each question and the result of `answer`, with the citations of `cite` in
+            `response`, and its `supported`, `wrong_citations` and `passages`.
     """
     column = task["columns"]["question"]
     rows = [{column: question.text} for question in questions]
     rows, shown = add_passages(rows, retriever, MAX_PASSAGES, tokenizer, task)
     asked = [question._replace(text=row[column]) for question, row in zip(questions, rows, strict=True)]
-    results = []
-    for found, passages in zip(answer(asked), shown, strict=True):
-        cited = cite(found["response"], passages)
-        if passages and found["confidence"] is not None:  # the run was calibrated without passages
+
+    def with_citations(n: int, found: dict[str, Any]) -> None:
+        cited = cite(found["response"], shown[n])
+        if shown[n] and found["confidence"] is not None:  # the run was calibrated without passages
             found["confidence_note"] = confidence_words(found["confidence"], None)
-        results.append(found | {"response": cited.pop("prediction")} | cited)
-    return results
+        deliver(n, found | {"response": cited.pop("prediction")} | cited)
+
+    answer(asked, with_citations)
 
 
 # ----- The local model
 
 
-def answer_here(predictor: Predictor, questions: list[Question], batch_size: int) -> list[dict[str, Any]]:
-    """Answer questions with a predictor; questions with equal settings share a batch.
+def answer_here(predictor: Predictor, questions: list[Question], batch_size: int, deliver: Deliver) -> None:
+    """Answer questions with a predictor. Questions share a batch, whatever their lengths and temperatures; only beam
+    search, and sampling that `task.json` filters further, run apart.
 
     Args:
-        predictor: predictor of task qa; `max_time` in its generation settings limits the seconds of an answer.
+        predictor: predictor of task qa.
         questions: questions, possibly of several clients.
         batch_size: maximum rows per batch; beams count as rows.
-
-    Returns:
-        One dict per question: `response`; `finished`, whether the answer ended by itself; `cut`, whether the model saw
-        only the end of the question; `confidence` of `answer_confidence`, and what it means as `confidence_note`.
+        deliver: called with the index of each question and its result, as soon as its answer has ended: `response`;
+            `finished`, whether the answer ended by itself; `cut`, whether the model saw only the end of the question;
+            `confidence` of `answer_confidence`, and what it means as `confidence_note`.
     """
     model, tokenizer, task = predictor.model, predictor.tokenizer, predictor.task
     prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
     whole, _ = tokenize_pairs(tokenizer, prompts, None, task["chat"])
     ids, _, _ = truncate_pairs(whole, None, task["max_length"])
     positions = position_limit(model.config, tokenizer, "decoder")
-    texts, finished = [""] * len(questions), [False] * len(questions)
-    for settings, rows in _group_by_settings(questions):
-        generation, asked = generation_settings(task, settings), [ids[row] for row in rows]
+    stop_ids = sorted({tokenizer.convert_tokens_to_ids(task["stop"]), tokenizer.eos_token_id} - {None})
+
+    def row_of(n: int) -> Row:
+        question, settings = questions[n], generation_settings(task, questions[n])
+        longest = settings["max_new_tokens"]
         if positions:  # prompt and answer share the positions of the model
-            generation["max_new_tokens"] = min(generation["max_new_tokens"], positions - max(map(len, asked)))
-        if settings.on_text and generation.get("num_beams", 1) == 1:  # beam search has no text before the end
-            found = [_stream(predictor, asked[0], generation, settings.on_text)]
-        else:
-            rows_at_once = max(1, batch_size // generation.get("num_beams", 1))
-            answers, ends = generate_answers(model, tokenizer, asked, task["stop"], generation, rows_at_once, None)
-            found = list(zip(answers, ends, strict=True))
-        for row, (text, end) in zip(rows, found, strict=True):
-            texts[row], finished[row] = text, end
-    confidence = answer_confidence(model, tokenizer, task, prompts, texts, finished, batch_size, None).tolist()
-    return [
-        {"response": text, "finished": end, "cut": len(own) < len(own_whole), **state_confidence(p, task, question)}
-        for text, end, own, own_whole, p, question in zip(
-            texts, finished, ids, whole, confidence, questions, strict=True
-        )
-    ]
+            longest = min(longest, positions - len(ids[n]))
+        temperature = settings.get("temperature", 1.0) if settings["do_sample"] else None
+        return Row(ids[n], longest, temperature, question.on_text, question.client.is_gone)
+
+    for generation, numbers in _group(task, questions):
+        numbers = sorted(numbers, key=lambda n: len(ids[n]))  # rows of similar length need less padding
+        rows_at_once = max(1, batch_size // generation.get("num_beams", 1))
+        for start in range(0, len(numbers), rows_at_once):
+            part = [n for n in numbers[start : start + rows_at_once] if not questions[n].client.is_gone()]
+
+            def done(i: int, text: str, finished: bool, part: list[int] = part) -> None:
+                n = part[i]
+                (sure,) = answer_confidence(model, tokenizer, task, [prompts[n]], [text], [finished], 1, None).tolist()
+                cut = len(ids[n]) < len(whole[n])
+                confidence = state_confidence(sure, task, questions[n])
+                deliver(n, {"response": text, "finished": finished, "cut": cut, **confidence})
+
+            if part:
+                decode_rows(model, tokenizer, [row_of(n) for n in part], stop_ids, generation, done)
+
+
+def _group(task: dict[str, Any], questions: list[Question]) -> list[tuple[dict[str, Any], list[int]]]:
+    """Return the generation settings and the indices of the questions that can share a batch."""
+    groups: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    filtered = any(key in task["generation"] for key in ("top_p", "min_p", "typical_p", "top_h"))
+    for n, question in enumerate(questions):
+        settings = generation_settings(task, question)
+        shared = {key: value for key, value in settings.items() if key not in ("max_new_tokens", "do_sample")}
+        if not filtered or not settings["do_sample"]:
+            shared.pop("temperature", None)
+        groups.setdefault(json.dumps(shared, sort_keys=True), (settings, []))[1].append(n)
+    return list(groups.values())
 
 
 def state_confidence(confidence: float | None, task: dict[str, Any], question: Question) -> dict[str, Any]:
@@ -189,39 +213,3 @@ def generation_settings(task: dict[str, Any], question: Question) -> dict[str, A
         settings["do_sample"] = question.temperature >= MIN_TEMPERATURE
         settings |= {"temperature": question.temperature, "num_beams": 1} if settings["do_sample"] else {}
     return settings
-
-
-def _group_by_settings(questions: list[Question]) -> list[tuple[Question, list[int]]]:
-    """Group row indices by equal settings. Streamed questions differ in `on_text`, so each forms its own group."""
-    groups: dict[tuple, list[int]] = {}
-    for row, question in enumerate(questions):
-        groups.setdefault(question[1:], []).append(row)
-    return [(questions[rows[0]], rows) for rows in groups.values()]
-
-
-class _Streamer(TextStreamer):
-    """Call `on_text` with the text so far instead of printing it."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.text, self.on_text = "", on_text
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.text += text
-        self.on_text(self.text.strip())
-
-
-@torch.inference_mode()
-def _stream(
-    predictor: Predictor, prompt: list[int], generation: dict[str, Any], on_text: Callable[[str], None]
-) -> tuple[str, bool]:
-    """Stream the answer to one prompt; returns what `generate_answers` returns for it: text and `finished`."""
-    tokenizer, stop = predictor.tokenizer, predictor.task["stop"]
-    stop_ids = {tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id} - {None}
-    config = GenerationConfig(**generation, eos_token_id=sorted(stop_ids), pad_token_id=tokenizer.pad_token_id)
-    ids = torch.tensor([prompt], device=predictor.model.device)
-    streamer = _Streamer(tokenizer, on_text)
-    output = predictor.model.generate(  # type: ignore[operator]  # stub
-        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=streamer
-    )[0, len(prompt) :].tolist()
-    return str(tokenizer.decode(output, skip_special_tokens=True)).strip(), output[-1] in stop_ids

@@ -4,7 +4,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -55,8 +55,10 @@ class Batcher:
 
     Args:
         name: name of the task, for the metrics.
-        answer: maps a list of rows to a list of as many results. If it raises an exception for a batch, every request
-            of the batch is answered alone, row by row, so that only faulty requests fail.
+        answer: takes a list of rows and a function that takes the index of a row and its result, and calls it for each
+            row as soon as its result is known. A request returns when its rows are done, even if others go on. If
+            `answer` raises an exception for a batch, every request of the batch without a result is answered alone,
+            so that only faulty requests fail.
         metrics: metrics of the application.
         batch_size: a batch with this many rows or more takes no further request.
         batch_wait_ms: milliseconds that an incomplete batch waits for more requests.
@@ -67,7 +69,7 @@ class Batcher:
     def __init__(
         self,
         name: str,
-        answer: Callable[[list[Any]], Sequence[Any]],
+        answer: Callable[[list[Any], Callable[[int, Any], None]], None],
         metrics: Metrics,
         batch_size: int = 32,
         batch_wait_ms: float = 0.0,
@@ -127,17 +129,37 @@ class Batcher:
             if not jobs:
                 continue
             start = time.perf_counter()
-            everything = [row for rows, _ in jobs for row in rows]
-            self.batch_rows.observe(len(everything))
+            self.batch_rows.observe(sum(len(rows) for rows, _ in jobs))
             try:
-                results = list(self.answer(everything))
-                for rows, future in jobs:
-                    future.set_result(results[: len(rows)])
-                    del results[: len(rows)]
-            except Exception:
-                for rows, future in jobs:
-                    self._answer_alone(rows, future)
+                self._answer(jobs)
+            except Exception as error:
+                waiting = [job for job in jobs if not job[1].done()]
+                for job in waiting:
+                    if len(jobs) == 1:  # it was alone already
+                        job[1].set_exception(error)
+                    else:
+                        self._answer_alone(job)
             self.batch_seconds = time.perf_counter() - start
+
+    def _answer(self, jobs: list[tuple[list[Any], Future]]) -> None:
+        """Answer the rows of all jobs at once, and complete each job with its last row."""
+        places = [(job, place) for job, (rows, _) in enumerate(jobs) for place in range(len(rows))]
+        results: list[dict[int, Any]] = [{} for _ in jobs]
+
+        def deliver(row: int, result: Any) -> None:
+            job, place = places[row]
+            results[job][place] = result
+            rows, future = jobs[job]
+            if len(results[job]) == len(rows):
+                future.set_result([results[job][place] for place in range(len(rows))])
+
+        if places:
+            self.answer([row for rows, _ in jobs for row in rows], deliver)
+        for rows, future in jobs:
+            if not rows:
+                future.set_result([])
+            elif not future.done():  # its client had left before its turn
+                future.set_exception(TimeoutError("nobody waits for this answer"))
 
     def _collect(self) -> tuple[list[tuple[list[Any], Future]], bool]:
         """Return the requests of the next batch, and whether to stop after it."""
@@ -154,8 +176,9 @@ class Batcher:
                 return jobs, False
         return jobs, True
 
-    def _answer_alone(self, rows: list[Any], future: Future) -> None:
+    def _answer_alone(self, job: tuple[list[Any], Future]) -> None:
         try:
-            future.set_result([self.answer([row])[0] for row in rows])
+            self._answer([job])
         except Exception as error:
-            future.set_exception(error)
+            if not job[1].done():
+                job[1].set_exception(error)

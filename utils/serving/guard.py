@@ -52,13 +52,26 @@ class Guard:
         token: expected in `Authorization: Bearer`, or as the password of `Authorization: Basic`, which browsers send;
             None allows every request.
         max_bytes: maximum size of a request body.
+        root_path: path under which a proxy publishes the application, whether or not the proxy removes it.
+        allowed_hosts: host names by which clients may call; None or "*" allows all.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, routes: tuple[str, ...], token: str | None, max_bytes: int
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: tuple[str, ...],
+        token: str | None,
+        max_bytes: int,
+        root_path: str = "",
+        allowed_hosts: Sequence[str] | None = None,
     ) -> None:
         self.app, self.metrics, self.routes, self.max_bytes = app, metrics, routes, max_bytes
         self.token = None if token is None else token.encode()
+        self.root_path = root_path
+        self.hosts = (
+            None if allowed_hosts is None or "*" in allowed_hosts else {name.lower() for name in allowed_hosts}
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -67,6 +80,10 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
         start, status, received = time.perf_counter(), 0, 0
         headers = dict(scope["headers"])
+        path = scope["path"]
+        if self.root_path:  # Starlette expects both
+            path = path.removeprefix(self.root_path) if f"{path}/".startswith(f"{self.root_path}/") else path
+            scope = {**scope, "root_path": self.root_path, "path": self.root_path + path}
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -87,12 +104,17 @@ class Guard:
 
         try:
             length = headers.get(b"content-length", b"0")
-            if not self._may_enter(scope["path"], headers.get(b"authorization", b"")):
+            host = headers.get(b"host", b"").decode("latin-1").lower()
+            host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+            if self.hosts is not None and host not in self.hosts:
+                advice = "start app.py with --allowed_hosts and this name, or with the variable APP_TOKEN"
+                await _refuse(send_on, 400, f"the Host header names another machine than `allowed_hosts`: {advice}")
+            elif not self._may_enter(path, headers.get(b"authorization", b"")):
                 # one header per scheme: if both share a header, Chromium does not ask for a password
                 challenges = (b"Bearer", b'Basic realm="password: the token", charset="UTF-8"')
                 challenge = [(b"www-authenticate", value) for value in challenges]
                 await _refuse(send_on, 401, "a valid token is required: send Authorization: Bearer TOKEN", challenge)
-            elif scope["path"].startswith("/gradio_api") and not scope["path"].startswith(PAGE_PATHS):
+            elif path.startswith("/gradio_api") and not path.startswith(PAGE_PATHS):
                 await _refuse(send_on, 404, "Not Found")
             elif length.isdigit() and int(length) > self.max_bytes:
                 await _refuse(send_on, 413, f"the body is larger than {self.max_bytes} bytes")
@@ -104,7 +126,7 @@ class Guard:
                 await _refuse(send_on, 500, "internal error")
         finally:
             seconds = time.perf_counter() - start
-            route = scope["path"] if scope["path"] in self.routes else "page"
+            route = path if path in self.routes else "page"
             self.metrics.requests.labels(route, status).inc()
             self.metrics.seconds.labels(route).observe(seconds)
             if route != "page":

@@ -101,7 +101,8 @@ def answer_there(
                 text += choice.delta.content or ""
                 log_p += [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
             finish = choice.finish_reason or finish
-            if time.monotonic() - start > seconds:
+            if time.monotonic() - start > seconds or question.client.is_gone():
+                stream.close()  # the server stops, too
                 raise Unavailable("the server at `base_url` exceeded the time limit")
             if question.on_text:
                 question.on_text(text.strip())

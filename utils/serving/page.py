@@ -3,6 +3,8 @@
 import asyncio
 import os
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout  # an alias of TimeoutError from Python 3.11 on
@@ -20,6 +22,7 @@ from starlette.routing import Mount
 from utils.arguments import UserError
 from utils.serving.answering import Question, check_after, check_before, check_settings
 from utils.serving.batching import Busy
+from utils.serving.decoding import Client
 from utils.serving.guard import DISCLAIMER, log_defect
 from utils.serving.marking import (
     CSS,
@@ -83,8 +86,13 @@ def make_page(models: dict[str, tuple[dict[str, Any], Ask]], seconds: float, max
     return page.queue(max_size=64, default_concurrency_limit=16, api_open=False)
 
 
-def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
+def mount_page(app: FastAPI, page: gr.Blocks, root_path: str = "") -> asyncio.Event:
     """Mount the page at `/`, with system fonts, and without Gradio's history, monitoring and MCP server.
+
+    Args:
+        app: the application.
+        page: the page of `make_page`.
+        root_path: path under which a proxy publishes the application.
 
     Returns:
         An event that ends the connections which browsers keep open, once it is set.
@@ -92,7 +100,7 @@ def mount_page(app: FastAPI, page: gr.Blocks) -> asyncio.Event:
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     gr.mount_gradio_app(
         app, page, path="/", css=CSS, theme=theme, footer_links=[], run_history=False, show_error=True,
-        ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
+        ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False, root_path=root_path or None,
     )  # fmt: skip
     return next(m.app.stop_event for m in app.routes if isinstance(m, Mount) and isinstance(m.app, App))
 
@@ -129,6 +137,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters
         patient = {"age": age, "pregnancy": pregnant or None, "medications": drugs, "allergies": allergies}
         patient = {key: value for key, value in (patient | {"conditions": conditions}).items() if value}
         settings = (temperature, int(longest), int(beams), penalty if beams > 1 else None)
+        deadline, has_left = time.monotonic() + seconds, threading.Event()
         try:
             check_settings(temperature, *settings[2:])
             found, instead = check_before(text, patient)
@@ -136,7 +145,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters
                 yield banner(instead), list_findings(found)
                 return
             texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-            future = ask([Question(text, *settings, texts.put)])
+            future = ask([Question(text, *settings, texts.put, Client(deadline, has_left.is_set))])
             future.add_done_callback(lambda _: texts.put(None))
             for so_far in iter(lambda: texts.get(timeout=seconds), None):
                 yield f'<div class="text">{escape(so_far)}</div>', ""
@@ -144,6 +153,8 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters
             found = check_after(done["response"], text, patient)
         except Exception as error:
             raise _as_shown(error) from None
+        finally:
+            has_left.set()  # Gradio closes this generator when the browser is gone: the model stops, too
         marked = mark_spans(done["response"], found, lambda f: f"level{f['severity']}")
         notes = list_findings(found) + notes_on(done) + list_passages(done)
         yield warn_of(found) + f'<div class="text">{marked}</div>', notes
