@@ -1,4 +1,5 @@
-"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses to its arguments; tables are those of the result files; their links lead somewhere."""
+"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses to its arguments; tables are
+those of the result files; links lead somewhere."""
 
 import ast
 import re
