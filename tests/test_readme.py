@@ -1,5 +1,5 @@
-"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses to its arguments; tables are
-those of the result files; links lead somewhere."""
+"""Every command in README.md, CONTRIBUTING.md, docs/ and the docstrings of programs parses; tables are those of the
+result files; links lead somewhere."""
 
 import ast
 import re
