@@ -20,6 +20,7 @@ the table. Writes results/gpu.json after every measurement.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -104,8 +105,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def describe() -> dict[str, Any]:
     """Return the driver, versions and command."""
-    installed = {d.metadata["Name"].lower(): d.version for d in distributions()}
-    found: dict[str, Any] = {"versions": {package: installed.get(package) for package in PACKAGES}}
+    found: dict[str, Any] = {"versions": {}}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found["versions"][package] = version(package)
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     if shutil.which(query[0]):
         found["driver"] = subprocess.run(query, capture_output=True, text=True).stdout.strip()
