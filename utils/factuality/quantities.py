@@ -68,7 +68,7 @@ LIST_MARK = re.compile(r"(?:^|(?<=[.:;\n]))\s*(\d{1,2})[.)](?=\s+\D|\s*$)")
 DATE = re.compile(r"\b(\d{1,2})[/-](\d{1,2})[/-](\d{4}|\d{2})\b")
 MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b", re.IGNORECASE)
 WRITTEN_UNIT = "|".join([*sorted(map(re.escape, UNITS), key=len, reverse=True), "M C G", "M G", "M L", "C C"])
-UNIT = re.compile(rf"[\s-]*({WRITTEN_UNIT})(?![a-z])(?:[ -]old)?", re.IGNORECASE)
+UNIT = re.compile(rf"[\s-]{{0,3}}({WRITTEN_UNIT})(?![a-z])(?:[ -]old)?", re.IGNORECASE)
 TWICE = re.compile(r"\btwice\b", re.IGNORECASE)
 A_WEEK = re.compile(r"\ban? (day|week|month|year|hour)\b", re.IGNORECASE)
 

@@ -24,7 +24,7 @@ _NOT_ORAL = re.compile(
 _EXTENDED = re.compile(r"\b(?:er|xr|xl|sr|cr|extended|sustained|modified|slow)\b", re.IGNORECASE)
 _WEEKLY = re.compile(r"\b(?:weekly|(?<!days )(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
 _CANCER = re.compile(r"cancer|leuk|lymphoma|chemotherapy|tumou?r|oncolog|choriocarcinoma|sarcoma", re.IGNORECASE)
-_RATIO = re.compile(r"\s*\(?(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\b(?:\s*mg)?\)?(?!\s*m[lL])")
+_RATIO = re.compile(r"\s*\(?((?<!\d)\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\b(?:\s*mg)?\)?(?!\s*m[lL])")
 _PIECES_OR_MG = re.compile(r"\bmg\b|\b(?:tablet|pill|capsule|injection)s?\b", re.IGNORECASE)
 _LIMIT_NEXT = re.compile(r"more than|exceed|maximum|at most|limit|up to", re.IGNORECASE)
 

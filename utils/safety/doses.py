@@ -14,7 +14,9 @@ WORDS = {
     "ninety": 90,
 }  # fmt: skip
 MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|\u00bd)"
+# Patterns take linear time, whatever the text: a number is tried at its first digit only, and repeated parts cannot
+# match the empty string (tests/safety/test_patterns.py)
+_NUMBER = r"(?:(?<!\d)(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)|\.\d+|\u00bd)"
 _COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in WORDS if len(word) > 2)})\b)"
 MAX_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
 _TO = r"\s*(?:-|\u2013|to|or)\s*"
@@ -39,7 +41,7 @@ _AMOUNT = re.compile(
 # Counts before an amount (`2 tablets of ibuprofen `, `2 x `, `two `) and after it (`, two tablets`)
 _COUNT_BEFORE = [
     re.compile(
-        rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?(?:{_PIECE}|doses?\b)(?:\s*\(?[\w'-]+){{0,5}}?\s*\(?\s*$", re.IGNORECASE
+        rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?(?:{_PIECE}|doses?\b)(?:[\s(]+[\w'-]+){{0,5}}?[\s(]*$", re.IGNORECASE
     ),
     re.compile(rf"\b{_RANGE}\s*[x\u00d7]\s*$", re.IGNORECASE),
 ]
