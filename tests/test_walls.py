@@ -15,7 +15,7 @@ from conftest import ROOT
 SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run_summarization.py")
 CORE = {
     "arguments", "chunking", "data", "encoding", "generation", "hierarchy", "hub", "json_files", "losses", "modeling",
-    "prompts", "run", "sampling", "seq2seq", "templates",
+    "prompts", "run", "sampling", "seq2seq", "words", "templates",
 }  # fmt: skip
 # room -> what it may import beside itself and the core; nothing reads a later stage
 ROOMS = {

@@ -74,7 +74,7 @@ class DataArguments:
     max_predict_samples: int | None = field(default=None, metadata={"help": "Test on a random sample of this size."})
     min_input_words: int = field(default=2, metadata={"help": "Drop rows whose input has fewer words."})
     min_target_words: int = field(default=1, metadata={"help": "Drop rows whose target has fewer words."})
-    drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of stop words only ('Why is it?')."})
+    drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of English stop words: Why is it?"})
     lowercase: bool = field(default=False, metadata={"help": "Lowercase all text; mg and Mg become the same."})
     near_duplicate_threshold: float = field(
         default=0.8, metadata={"help": "Keep rows at this Jaccard similarity or above in one split; 1 disables it."}

@@ -131,3 +131,16 @@ def test_a_value_of_the_wrong_kind_is_named_with_file_row_and_column(change, say
     with pytest.raises(UserError) as error:
         clean([row, row, row | change], {"lists": ("options",), "index": "right"})
     assert all(part in str(error.value) for part in ["`a.jsonl`", *says]), str(error.value)
+
+
+def test_rows_in_scripts_without_spaces_are_measured_in_words_and_stay():
+    texts = [
+        "高血压患者可以喝咖啡吗？",
+        "CRP升高说明什么？",
+        "熱が下がりません。",
+        "ปวดหัวมากทำอย่างไร",
+        "អ្នកជំងឺមានគ្រុនក្តៅ",
+    ]
+    kept, counts = clean([{"question": text, "answer": text} for text in texts], min_input_words=3, min_target_words=3)
+    assert len(kept) == len(texts) == counts["read"] and not counts["short"]
+    assert clean([{"question": "发热", "answer": "x"}])[1]["short"] == 1  # one word, as "Fever" is

@@ -196,3 +196,29 @@ def test_a_dialogue_is_joined_with_the_rows_that_end_at_one_of_its_turns():
     keys = [[b"a"], [b"a", b"ab"], [b"b"], [b"a", b"ab", b"abc"], [b"x", b"xy"], [b"x", b"xz"]]
     assert join_clusters(*shared_turns(keys)) == [0, 0, 1, 0, 2, 3]
     assert shared_turns([[b"a"], [b"b"], [b"a"]]) == [[b"a", b"b", b"a"]]
+
+
+def test_normalise_keeps_vowel_signs_and_joiners():
+    different = ["कि", "की", "का", "ผี", "ผู", "ដី", "ដូ", "می\u200cرود", "میرود"]
+    assert len({normalise(text) for text in different}) == len(different)
+
+
+# A text of each script without spaces: about 35 words
+LONG_TEXTS = {
+    "Chinese": "患者三天前受凉后出现发热和咳嗽，最高体温三十九度，伴有少量白色痰液，没有胸痛和呼吸困难。"
+    "查体双肺呼吸音粗，右下肺可以听到湿性啰音。血常规提示白细胞升高，胸部影像显示右下肺炎症。",
+    "Japanese": "三日前から発熱と咳が続き、最高体温は三十九度で、少量の白い痰を伴うが、胸の痛みや呼吸困難は認めない。"
+    "右下肺に湿性ラ音を聴取し、胸部の画像では右下葉に肺炎の陰影を認めた。",
+    "Thai": "ผู้ป่วยมีไข้สูงและไอมาสามวัน มีเสมหะสีขาวเล็กน้อย ไม่มีอาการเจ็บหน้าอกหรือหายใจลำบาก ตรวจร่างกายพบเสียงปอดผิดปกติ"
+    "ที่ปอดขวาด้านล่าง ผลเลือดพบเม็ดเลือดขาวสูง ภาพถ่ายรังสีทรวงอกพบการอักเสบของปอดด้านขวา",
+    "Khmer": "អ្នកជំងឺមានគ្រុនក្តៅខ្លាំងនិងក្អកអស់រយៈពេលបីថ្ងៃ មានកំហាកពណ៌សបន្តិចបន្តួច មិនមានឈឺទ្រូងឬពិបាកដកដង្ហើមទេ "
+    "ការពិនិត្យឃើញសម្លេងសួតខុសប្រក្រតីនៅសួតខាងស្តាំផ្នែកខាងក្រោម",
+}
+
+
+@pytest.mark.parametrize("language", LONG_TEXTS)
+def test_near_duplicates_are_found_in_scripts_without_spaces(language):
+    text, half = LONG_TEXTS[language], len(LONG_TEXTS[language]) // 2
+    others = [other for other in LONG_TEXTS.values() if other != text]
+    near = [text, f"1. {text}", text[:-8] + "。"]
+    assert near_duplicate_clusters([*near, *others, text[half:], text[:half]], 0.8, 0) == [0, 0, 0, 1, 2, 3, 4, 5]

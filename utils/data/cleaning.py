@@ -15,6 +15,7 @@ from typing import Any
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from utils.arguments import DataArguments, UserError
+from utils.words import count_words, split_words
 
 # Control, zero-width and direction characters, lone surrogates, private use (icons of PDF fonts), U+FFFD. Line breaks
 # of all kinds are left to `clean_whitespace`.
@@ -154,9 +155,9 @@ def _reason_to_drop(
     source, target = texts[columns.input], texts[columns.target] if columns.target else None
     if not source or target == "" or index == "" or not all(options) or (columns.lists and not options):
         return "missing"
-    if len(source.split()) < args.min_input_words:
+    if count_words(source) < args.min_input_words:
         return "short"
-    if target is not None and len(target.split()) < args.min_target_words:
+    if target is not None and count_words(target) < args.min_target_words:
         return "short"
     has_context = options or any(texts[name] for name in columns.optional)
     return "ambiguous" if args.drop_ambiguous and not has_context and _is_ambiguous(source) else None
@@ -196,6 +197,6 @@ def _as_kept(value: Any, column: str, where: str) -> str:
 
 
 def _is_ambiguous(text: str) -> bool:
-    words = re.findall(r"\w+", re.sub(r"['\u2019]\w+", "", text))
+    words = split_words(re.sub(r"['\u2019]\w+", "", text))
     # CO, US or IT in capitals is an abbreviation
     return all(word.lower() in FUNCTION_WORDS and (len(word) == 1 or not word.isupper()) for word in words)

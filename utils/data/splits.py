@@ -6,13 +6,14 @@ clusters, no test row has a near-duplicate in the training rows.
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
+
+from utils.words import split_words
 
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
@@ -28,7 +29,7 @@ LARGE_CLUSTER = 0.1
 
 def normalise(text: str) -> str:
     """Return the case-folded words of `text`, separated by one space; the stripped text if it has no words."""
-    return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
+    return " ".join(split_words(text.casefold())) or text.strip()
 
 
 def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -> list[int]:

@@ -1,0 +1,57 @@
+"""Words are found in every script, and those of English as before: by white space, and by letters and digits."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.words import count_words, split_words, word_pieces
+
+ENGLISH = st.text("abc XYZ019_ .,;:'\u2019!?()-%/<>µ²½éß\n\t\u00a0\u2028")
+ANY = st.text() | st.text("ab9 .。、_心肌梗死のアーｱﾞไข้สูงកមនြန်བོད་ꆈꌠ한\u200c\u200d\u0301\u0e48\ud800\U00020bb7\n")
+
+
+@given(ENGLISH)
+def test_english_is_split_as_the_standard_library_splits_it(text: str):
+    assert split_words(text) == re.findall(r"\w+", text)
+    assert split_words(text, punctuation=True) == re.findall(r"\w+|[^\w\s]", text)
+    assert count_words(text) == len(text.split()) == len(word_pieces(text))
+
+
+@given(ANY)
+def test_pieces_make_up_the_text_and_hold_a_word_each(text: str):
+    pieces = word_pieces(text)
+    assert "".join(pieces) == text or not text.strip()
+    assert count_words(text) == len(pieces)
+    assert all(piece.strip() for piece in pieces) or not text.strip()
+
+
+@given(ANY)
+def test_no_letter_gets_lost(text: str):
+    letters = "".join(split_words(text))
+    assert [c for c in letters if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("高血压患者每天服用aspirin 100mg。", ["高血压", "患者", "每天", "服用", "aspirin", "100mg"]),
+        ("咳が続く患者にイブプロフェンを投与", ["咳", "が", "続く", "患者", "に", "イブプロフェン", "を", "投与"]),
+        ("ปวดศีรษะมาก", ["ปวด", "ศีรษะ", "มาก"]),
+        ("អ្នកជំងឺមានគ្រុនក្តៅ", ["អ្នកជំងឺ", "មាន", "គ្រុនក្តៅ"]),
+        ("ຄົນເຈັບມີໄຂ້", ["ຄົນເຈັບ", "ມີ", "ໄຂ້"]),
+        ("मरीज को बुखार है।", ["मरीज", "को", "बुखार", "है"]),
+        ("بیمار تب می\u200cکند", ["بیمار", "تب", "می\u200cکند"]),
+        ("환자는 열이 있다", ["환자는", "열이", "있다"]),
+        ("ནད་པ", ["ནད", "པ"]),
+        ("ꆈꌠꉙ", ["ꆈ", "ꌠ", "ꉙ"]),  # ICU has no dictionary of Yi
+    ],
+)
+def test_words_of_a_script(text: str, words: list[str]):
+    assert split_words(text) == words
+    assert count_words(text) == len(words)
+
+
+def test_a_number_or_a_name_within_chinese_is_one_piece():
+    assert word_pieces("体温38.5℃，查COVID-19 两次") == ["体温", "38.5℃，", "查", "COVID-19 ", "两次"]
