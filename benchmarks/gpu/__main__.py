@@ -89,7 +89,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3", "recipe", packing=True, per_device_train_batch_size=8, **LIGER
     ),
     "phi3 recipe store liger": training("phi3", "recipe", **STORE, **LIGER),
-    "phi3 recipe selective": training("phi3", "recipe", gradient_checkpointing_kwargs='{"selective": true}'),
+    "phi3 recipe checkpoint every second layer liger": training(
+        "phi3", "recipe", gradient_checkpointing_kwargs='{"every_n_layers": 2}', **LIGER
+    ),
     "phi3 recipe group_by_length batch 8": training(
         "phi3", "recipe", train_sampling_strategy="group_by_length", per_device_train_batch_size=8
     ),
