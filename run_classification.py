@@ -29,6 +29,7 @@ from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.encoding import (
     ChunkCollator,
     EncoderArguments,
@@ -97,6 +98,7 @@ def make_task(
     args: ClassificationArguments,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
+    columns: Columns,
     train: Dataset,
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
@@ -106,6 +108,7 @@ def make_task(
     task = {
         "task": "classification",
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
+        "raw_columns": columns.to_dict(),
         "labels": train.features[args.label_column].names,  # position = index of the logit
         **{key: getattr(encoder_args, key) for key in shared},
         "ensemble": {"method": encoder_args.ensemble},
@@ -143,16 +146,16 @@ def main(
 
     # ----- 2. Data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
-    splits, results = load_splits(
-        data_args,
-        input_column=encoder_args.text_column,
-        target_column=class_args.label_column,
-        cluster_columns=[encoder_args.text_column],
-        label_column=class_args.label_column,  # stratifies the splits
-        seed=training_args.seed,
+    columns = Columns(
+        input=encoder_args.text_column,
+        target=class_args.label_column,
+        label=class_args.label_column,  # stratifies the splits
+        kept=tuple(data_args.keep_columns or ()),
+        lowercase=data_args.lowercase,
     )
+    splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
-    task = make_task(encoder_args, class_args, training_args.seed, tokenizer, splits["train"])
+    task = make_task(encoder_args, class_args, training_args.seed, tokenizer, columns, splits["train"])
     names = task["labels"]
     rows, datasets = {}, {}
     for split, table in splits.items():

@@ -32,6 +32,7 @@ from trl import ModelConfig
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.cleaning import clean_text
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.encoding import (
     ChunkCollator,
     EncoderArguments,
@@ -135,6 +136,7 @@ def make_task(
     seed: int,
     tree: LabelTree,
     tokenizer: PreTrainedTokenizerBase,
+    columns: Columns,
     train: Dataset,
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
@@ -145,7 +147,8 @@ def make_task(
     shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "hierarchical",
-        "columns": {"text": encoder_args.text_column, "label": args.leaf_column},
+        "columns": {"text": encoder_args.text_column, "parent": args.parent_column, "label": args.leaf_column},
+        "raw_columns": columns.to_dict(),
         "tree": tree.to_dict(),
         **{key: getattr(encoder_args, key) for key in shared},
         "ensemble": {"method": encoder_args.ensemble},
@@ -187,20 +190,22 @@ def main(
 
     # ----- 2. Data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
+    columns = Columns(
+        input=encoder_args.text_column,
+        target=tree_args.leaf_column,
+        label=tree_args.leaf_column,  # stratifies the splits
+        kept=tuple(data_args.keep_columns or ()),
+        lowercase=data_args.lowercase,
+    )
+    parent = [tree_args.parent_column] if tree_args.parent_column else []
     splits, results = load_splits(
-        data_args,
-        input_column=encoder_args.text_column,
-        target_column=tree_args.leaf_column,
-        kept_columns=[tree_args.parent_column] if tree_args.parent_column else [],
-        cluster_columns=[encoder_args.text_column],
-        label_column=tree_args.leaf_column,  # stratifies the splits
-        seed=training_args.seed,
+        data_args, columns, cluster_columns=[columns.input], kept_columns=parent, seed=training_args.seed
     )
     paths = to_paths(splits, tree_args)
     # All splits build the tree, so that a class with two parents is noticed wherever it occurs
     tree = LabelTree.from_paths(sum(paths.values(), []), [i for table in splits.values() for i in table["id"]])
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
-    task = make_task(encoder_args, tree_args, training_args.seed, tree, tokenizer, splits["train"])
+    task = make_task(encoder_args, tree_args, training_args.seed, tree, tokenizer, columns, splits["train"])
     rows, datasets = {}, {}
     for split, table in splits.items():
         leaves = np.array([tree.leaves.index(path[-1]) for path in paths[split]])

@@ -22,6 +22,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.augmentation import augment
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.evaluation.answers import predict_answers
 from utils.evaluation.confidence import MAX_ROWS
 from utils.evaluation.multiple_choice import shuffled_rows
@@ -145,14 +146,17 @@ def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
 
 
 def make_task(
-    args: QAArguments, training_args: SFTConfig, tokenizer: PreTrainedTokenizerBase, train: Dataset
+    args: QAArguments,
+    training_args: SFTConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Columns,
+    train: Dataset,
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to ask a question exactly as training did."""
-    options = args.options_column or []
-    columns = {
+    roles = {
         "question": args.question_column,
         "context": args.context_column,
-        "options": "options" if len(options) > 1 else next(iter(options), None),  # `load_splits` joins several columns
+        "options": columns.options,
         "answer": args.answer_column,
         "answer_index": args.answer_index_column,
     }
@@ -162,12 +166,13 @@ def make_task(
             "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
             'prompt_template: "Question: {question}\\nAnswer:".'
         )
-    parts = [f"{{{role}}}" for role in ("context", "question", "options") if columns[role]]
+    parts = [f"{{{role}}}" for role in ("context", "question", "options") if roles[role]]
     # Greedy: a question gets the same answer every time, while defaults of base models such as Llama sample
     generation = {"do_sample": False, **{key: getattr(args, key) for key in ("max_new_tokens", "repetition_penalty")}}
     task = {
         "task": "qa",
-        "columns": columns,
+        "columns": roles,
+        "raw_columns": columns.to_dict(),  # a row is read by these, then the roles name its columns
         "chat": chat,
         "system_prompt": args.system_prompt,
         "prompt_template": args.prompt_template or "\n\n".join(parts),
@@ -198,21 +203,22 @@ def main(
 
     # ----- 2. Data
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
-    splits, results = load_splits(
-        data_args,
-        input_column=qa_args.question_column,
-        target_column=qa_args.answer_column,
-        optional_columns=[qa_args.context_column] if qa_args.context_column else [],
-        list_columns=qa_args.options_column or [],
-        index_column=qa_args.answer_index_column,
-        cluster_columns=[c for c in (qa_args.question_column, qa_args.answer_column) if c],
-        seed=training_args.seed,
+    columns = Columns(
+        input=qa_args.question_column,
+        target=qa_args.answer_column,
+        optional=(qa_args.context_column,) if qa_args.context_column else (),
+        lists=tuple(qa_args.options_column or ()),
+        index=qa_args.answer_index_column,
+        kept=tuple(data_args.keep_columns or ()),
+        lowercase=data_args.lowercase,
     )
+    clustered = [name for name in (columns.input, columns.target) if name]
+    splits, results = load_splits(data_args, columns, cluster_columns=clustered, seed=training_args.seed)
     tokenizer = load_tokenizer(model_args, training_args.trust_remote_code)
-    task = make_task(qa_args, training_args, tokenizer, splits["train"])
-    columns, factor, seed = task["columns"], qa_args.augmentation_factor, training_args.seed
+    task = make_task(qa_args, training_args, tokenizer, columns, splits["train"])
+    factor, seed = qa_args.augmentation_factor, training_args.seed
     # After the split, and only here: variants of a test question in training would leak it
-    train = augment(splits["train"], factor, columns["question"], columns["options"], columns["answer_index"], seed)
+    train = augment(splits["train"], factor, columns.input, columns.options, columns.index, seed)
     train_dataset, train_counts = to_training_rows(train, tokenizer, task)
     eval_dataset, eval_counts = to_training_rows(splits["validation"], tokenizer, task)
     results |= {f"data_train_{key}": value for key, value in train_counts.items()}

@@ -30,6 +30,7 @@ from trl import ModelConfig
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summarization import evaluate
 from utils.generation import check_bertscore_model, measure_latency
@@ -143,6 +144,7 @@ def make_task(
     config: PreTrainedConfig,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
+    columns: Columns,
     train: Dataset,
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to read a text and generate as the evaluation did."""
@@ -154,6 +156,7 @@ def make_task(
     task = {
         "task": "summarization",
         "columns": {"text": args.text_column, "summary": args.summary_column},
+        "raw_columns": columns.to_dict(),
         "text_template": args.text_template,
         **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_chunks")},
         "stop": end_token(tokenizer),
@@ -185,15 +188,15 @@ def main(
     # ----- 2. Data
     config = load_seq2seq_config(model_args, training_args.fp16)  # first, since the data may take minutes
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
-    splits, results = load_splits(
-        data_args,
-        input_column=summary_args.text_column,
-        target_column=summary_args.summary_column,
-        cluster_columns=[summary_args.text_column],
-        seed=training_args.seed,
+    columns = Columns(
+        input=summary_args.text_column,
+        target=summary_args.summary_column,
+        kept=tuple(data_args.keep_columns or ()),
+        lowercase=data_args.lowercase,
     )
+    splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
     tokenizer = load_tokenizer(model_args)
-    task = make_task(summary_args, config, training_args.seed, tokenizer, splits["train"])
+    task = make_task(summary_args, config, training_args.seed, tokenizer, columns, splits["train"])
     if summary_args.bertscore_model:
         layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
         task["evaluation"]["bertscore_model"] = name
@@ -202,10 +205,8 @@ def main(
         rows[split], pairs[split] = to_pairs(table, tokenizer, task)
         results |= {f"data_{split}_{key}": value for key, value in pairs[split]["counts"].items()}
     if (longer := results["data_train_longer_summaries"]) > len(splits["train"]) / 2:
-        columns = f"`text_column: {summary_args.text_column}` and `summary_column: {summary_args.summary_column}`"
-        logger.warning(
-            "%d of %d summaries are longer than their text: swap %s?", longer, len(splits["train"]), columns
-        )
+        named = f"`text_column: {summary_args.text_column}` and `summary_column: {summary_args.summary_column}`"
+        logger.warning("%d of %d summaries are longer than their text: swap %s?", longer, len(splits["train"]), named)
 
     # ----- 3. Model
     device = training_args.device

@@ -31,6 +31,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainerCal
 from run_classification import ARGUMENTS
 from utils.arguments import parse_recipe
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.encoding import ChunkCollator, encode_texts, predict_logits
 from utils.inference import Predictor
 from utils.json_files import write_json
@@ -150,10 +151,8 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     parsed = parse_recipe(ARGUMENTS, [RECIPE])
     _, data_args, _, _, recipe = parsed[:5]
-    splits, _ = load_splits(
-        data_args, input_column="text", target_column="label", cluster_columns=["text"], label_column="label",
-        seed=recipe.seed,
-    )  # fmt: skip
+    columns = Columns("text", "label", label="label")
+    splits, _ = load_splits(data_args, columns, cluster_columns=["text"], seed=recipe.seed)
     results = predicting_speed(splits["test"]["text"][:]) | training_speed(parsed, splits)
     results |= {
         "cpu": torch.cpu.get_capabilities()["cpu_name"],

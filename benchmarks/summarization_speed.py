@@ -42,6 +42,7 @@ from benchmarks.classification_speed import Clock
 from run_summarization import ARGUMENTS, make_task, to_pairs
 from utils.arguments import parse_recipe
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.generation import set_generation
 from utils.json_files import write_json
 from utils.metrics.statistics import text_statistics
@@ -90,12 +91,11 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     parsed = parse_recipe(ARGUMENTS, [RECIPE])
     model_args, data_args, summary_args, recipe = parsed[:4]
-    splits, _ = load_splits(
-        data_args, input_column="text", target_column="summary", cluster_columns=["text"], seed=recipe.seed
-    )
+    columns = Columns("text", "summary")
+    splits, _ = load_splits(data_args, columns, cluster_columns=["text"], seed=recipe.seed)
     tokenizer = load_tokenizer(model_args)
     config = load_seq2seq_config(model_args, False)
-    task = make_task(summary_args, config, recipe.seed, tokenizer, splits["train"])
+    task = make_task(summary_args, config, recipe.seed, tokenizer, columns, splits["train"])
     _, pairs = to_pairs(splits["train"], tokenizer, task)
     train = Dataset.from_dict({key: pairs[key] for key in ("input_ids", "labels")}).shuffle(seed=0)
     table, test = to_pairs(splits["test"].take(TEST_ROWS), tokenizer, task)

@@ -127,7 +127,7 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    most = (19, 3770) if script == "run_hierarchical.py" else (18, 3450)
+    most = (20, 3810) if script == "run_hierarchical.py" else (19, 3490)
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

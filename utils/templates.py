@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from utils.arguments import UserError
 
-TARGETS = ("answer", "answer_index", "label", "summary")  # roles that the model has to predict
+TARGETS = ("answer", "answer_index", "parent", "label", "summary")  # roles that the model has to predict
 
 
 def format_options(options: Sequence[str]) -> str:

@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import Columns, clean_rows, clean_text
+from utils.data.cleaning import clean_text
+from utils.data.rows import Columns, clean_rows
 
 GOUT = {"question": "What is gout?", "answer": "A disease."}
 
 
 def clean(rows: list[dict[str, Any]], columns: dict[str, Any] | None = None, **arguments: Any):
     """The rows that `clean_rows` yields, and its counts; `columns` replaces parts of question and answer."""
-    parts = {"input": "question", "target": "answer", "optional": (), "lists": (), "index": None, "label": None}
     counts = Counter()
     numbered = (("a.jsonl", number, row) for number, row in enumerate(rows, 1))
-    parts = Columns(**parts | {"kept": ()} | (columns or {}))
-    return list(clean_rows(numbered, "train", parts, DataArguments(**arguments), counts)), counts
+    args = DataArguments(**arguments)
+    parts = Columns(**{"input": "question", "target": "answer", "lowercase": args.lowercase} | (columns or {}))
+    return list(clean_rows(numbered, "train", parts, args, counts)), counts
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from utils.arguments import DataArguments, UserError
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 
 WORDS = ["aorta", "bile", "cornea", "dermis", "enamel", "femur", "gland", "hilum", "iris", "jaw", "knee", "lung"]
 
@@ -28,8 +29,8 @@ def write(path: Path, rows: list[dict]) -> str:
 
 
 def load(**arguments):
-    columns = {"input_column": "text", "target_column": "label", "cluster_columns": ["text"], "label_column": "label"}
-    return load_splits(DataArguments(near_duplicate_threshold=1.0, **arguments), **columns, seed=1)
+    args = DataArguments(near_duplicate_threshold=1.0, **arguments)
+    return load_splits(args, Columns("text", "label", label="label"), cluster_columns=["text"], seed=1)
 
 
 def named(split: datasets.Dataset) -> Counter:

@@ -18,6 +18,7 @@ from utils.data.__main__ import ColumnArguments, main
 from utils.data.cleaning import clean_text
 from utils.data.files import read_rows
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.data.splits import fingerprint
 
 REAL_DATA = Path(__file__).parents[3] / "shared/data"
@@ -36,9 +37,11 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def load(seed: int = 1, columns: dict[str, Any] | None = None, **arguments: Any):
-    """`load_splits` of question and answer; `columns` replaces its column arguments."""
-    default = {"input_column": "question", "target_column": "answer", "cluster_columns": ["question"]}
-    return load_splits(DataArguments(**arguments), **(default | (columns or {})), seed=seed)
+    """`load_splits` of question and answer, clustered by the question; `columns` replaces parts of these."""
+    parts = {"input": "question", "target": "answer", "clustered": ["question"]} | (columns or {})
+    clustered, args = parts.pop("clustered"), DataArguments(**arguments)
+    kept = tuple(args.keep_columns or ())
+    return load_splits(args, Columns(**parts, kept=kept), cluster_columns=clustered, seed=seed)
 
 
 def all_rows(splits: datasets.DatasetDict) -> list[dict[str, Any]]:
@@ -89,19 +92,19 @@ def test_a_column_may_have_any_name_but_id(tmp_path):
     rows = [
         {"cluster": row["question"], "label": row["answer"], "text": i % 9} for i, row in enumerate(question_rows(30))
     ]
-    columns = {"input_column": "cluster", "target_column": "label", "cluster_columns": ["cluster"]}
+    columns = {"input": "cluster", "target": "label", "clustered": ["cluster"]}
     splits, _ = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows), columns=columns, group_column="text")
     assert sorted(row["cluster"] for row in all_rows(splits)) == sorted(row["cluster"] for row in rows)
-    columns = {"input_column": "label", "target_column": "cluster", "cluster_columns": ["label"]}
+    columns = {"input": "label", "target": "cluster", "clustered": ["label"]}
     rows = [row | {"cluster": "ab"[i % 2]} for i, row in enumerate(rows)]
-    columns |= {"label_column": "cluster"}
+    columns |= {"label": "cluster"}
     splits, _ = load(train_file=write_jsonl(tmp_path / "b.jsonl", rows), columns=columns, group_column="text")
     assert splits["train"].features["cluster"].names == ["a", "b"]
 
 
 def test_options_come_from_one_list_or_from_several_columns(tmp_path):
     rows = [row | {"options": ["red one", " blue "], "right": i % 2} for i, row in enumerate(question_rows(30))]
-    columns = {"target_column": None, "list_columns": ["options"], "index_column": "right"}
+    columns = {"target": None, "lists": ("options",), "index": "right"}
     splits, _ = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows), columns=columns)
     assert splits["train"].column_names == ["id", "question", "options", "right", "_cluster"]
     assert splits["train"][0]["options"] == ["red one", "blue"]
@@ -110,7 +113,7 @@ def test_options_come_from_one_list_or_from_several_columns(tmp_path):
     flat = [{"question": r["question"], "opa": "red one", "opb": "blue", "right": r["right"]} for r in rows] + [
         {"question": "The one held back", "opa": "red", "opb": "blue", "right": -1}
     ]
-    columns |= {"list_columns": ["opa", "opb"], "cluster_columns": ["question", "options"]}
+    columns |= {"lists": ("opa", "opb"), "clustered": ["question", "options"]}
     splits, report = load(train_file=write_jsonl(tmp_path / "b.jsonl", flat), columns=columns)
     assert splits["train"].column_names == ["id", "question", "options", "right", "_cluster"]
     assert splits["train"][0]["options"] == ["red one", "blue"]
@@ -120,15 +123,15 @@ def test_options_come_from_one_list_or_from_several_columns(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "arguments", "says"),
     [
-        ({"input_column": "qestion"}, {}, ["`qestion`", "`question`, `answer`", "did you mean `question`"]),
-        ({"target_column": "zzz"}, {}, ["`zzz`", "`question`, `answer`"]),
-        ({"cluster_columns": ["zzz"]}, {}, ["`zzz`"]),
+        ({"input": "qestion"}, {}, ["`qestion`", "`question`, `answer`", "did you mean `question`"]),
+        ({"target": "zzz"}, {}, ["`zzz`", "`question`, `answer`"]),
+        ({"clustered": ["zzz"]}, {}, ["`zzz`"]),
         ({}, {"group_column": "patient"}, ["`patient`"]),
         ({}, {"keep_columns": ["anser"]}, ["`anser`", "did you mean `answer`"]),
-        ({"target_column": "question"}, {}, ["`question`", "two roles"]),
-        ({"target_column": "id"}, {}, ["`id`"]),
+        ({"target": "question"}, {}, ["`question`", "two roles"]),
+        ({"target": "id"}, {}, ["`id`"]),
         ({}, {"group_column": "_cluster"}, ["`_cluster`"]),
-        ({"input_column": "options", "list_columns": ["a", "b"]}, {}, ["`options`", "two roles"]),
+        ({"input": "options", "lists": ("a", "b")}, {}, ["`options`", "two roles"]),
     ],
 )
 def test_a_column_that_cannot_be_used_is_named_with_the_nearest(tmp_path, columns, arguments, says):
@@ -204,7 +207,7 @@ def test_given_splits_stay_and_leaks_leave_the_earlier_one(tmp_path):
 def test_fractions_seed_and_labels_decide_the_cut(tmp_path):
     rows = [row | {"label": "ab"[number % 10 == 0]} for number, row in enumerate(question_rows(200))]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    columns = {"target_column": "label", "label_column": "label"}
+    columns = {"target": "label", "label": "label"}
     arguments = {"train_file": path, "validation_fraction": 0.2, "test_fraction": 0.3, "columns": columns}
     splits, report = load(**arguments)
     assert [report[f"{split}_rows"] for split in splits] == [100, 40, 60]
@@ -236,9 +239,11 @@ def test_a_changed_file_of_the_same_name_is_read_anew(tmp_path):
 def test_rows_lie_in_a_folder_that_goes_with_the_process(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", question_rows(20))
     script = (
-        "import sys; from utils.arguments import DataArguments; from utils.data.load import load_splits\n"
-        "splits, _ = load_splits(DataArguments(train_file=sys.argv[1]), seed=1,"
-        "input_column='question', target_column='answer', cluster_columns=['question'])\n"
+        "import sys; from utils.arguments import DataArguments\n"
+        "from utils.data.load import load_splits; from utils.data.rows import Columns\n"
+        "columns = Columns(input='question', target='answer')\n"
+        "args = DataArguments(train_file=sys.argv[1])\n"
+        "splits, _ = load_splits(args, columns, cluster_columns=['question'], seed=1)\n"
         "splits.map(lambda row: row); print(splits['train'].cache_files[0]['filename'])"
     )
     environment = {"HF_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
@@ -342,7 +347,7 @@ def test_class_labels_become_their_names_but_an_answer_index_stays_a_number(tmp_
     )
     (tmp_path / "set").mkdir()
     datasets.Dataset.from_list(rows, features).to_parquet(tmp_path / "set" / "train.parquet")
-    columns = {"list_columns": ["options"], "index_column": "right"}
+    columns = {"lists": ("options",), "index": "right"}
     for streaming in ({}, {"streaming": True, "max_train_samples": 100}):
         splits, report = load(dataset_name=str(tmp_path / "set"), columns=columns, **streaming)
         assert {(row["answer"], row["right"]) for row in all_rows(splits)} == {("benign", 0), ("malign", 1)}
@@ -394,7 +399,7 @@ def test_classes_of_a_csv_set_are_numbers_or_names_in_it(tmp_path):
     rows = [(row["question"], ["0", "1", "malign", "-1", ""][i % 5]) for i, row in enumerate(question_rows(50))]
     text = "".join(",".join(row) + "\n" for row in [("question", "answer"), *rows])
     (tmp_path / "set" / "train.csv").write_text(text)
-    splits, report = load(dataset_name=str(tmp_path / "set"), columns={"label_column": "answer"})
+    splits, report = load(dataset_name=str(tmp_path / "set"), columns={"label": "answer"})
     assert splits["train"].features["answer"].names == ["benign", "malign"]
     assert report["data_dropped_missing"] == 20 and sum(row["answer"] for row in all_rows(splits)) == 20
 
@@ -403,9 +408,10 @@ def test_a_csv_set_of_the_hub_is_read_from_its_files_with_and_without_a_connecti
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.csv").write_text(odd_csv(60))
     script = (
-        "import json; from utils.arguments import DataArguments; from utils.data.load import load_splits\n"
-        "print(json.dumps(load_splits(DataArguments(dataset_name='lab/notes'), seed=1, input_column='question',"
-        " target_column='answer', cluster_columns=['question'])[1]))"
+        "import json; from utils.arguments import DataArguments\n"
+        "from utils.data.load import load_splits; from utils.data.rows import Columns\n"
+        "args, columns = DataArguments(dataset_name='lab/notes'), Columns('question', 'answer')\n"
+        "print(json.dumps(load_splits(args, columns, cluster_columns=['question'], seed=1)[1]))"
     )
     with serve_hub() as hub:
         hub.add_repo("lab/notes", tmp_path / "set")
@@ -508,7 +514,7 @@ def test_medquad_keeps_documents_together():
 @pytest.mark.real_data
 @pytest.mark.skipif(not (REAL_DATA / "headqa").exists(), reason="the shared data sets are absent")
 def test_headqa_keeps_every_right_option():
-    columns = {"target_column": None, "list_columns": ["options"], "index_column": "answer_index"}
+    columns = {"target": None, "lists": ("options",), "index": "answer_index"}
     path = REAL_DATA / "headqa/headqa.jsonl"
     splits, report = load(train_file=str(path), columns=columns, min_input_words=1, drop_ambiguous=False)
     source = {row["id"]: row for _, row in read_rows(path)}

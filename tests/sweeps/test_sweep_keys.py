@@ -13,6 +13,7 @@ import run_qa_sft
 import run_summarization
 from utils.arguments import DataArguments
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.sweeps.plan import EVAL_METRICS
 from utils.sweeps.running import read_history
 
@@ -107,8 +108,7 @@ def test_a_push_of_a_run_that_ends_on_validation_is_refused(tasks, tmp_path):
 def test_the_split_follows_split_seed_and_not_seed(data):
     def fingerprints(seed: int, split_seed: int | None) -> list[str]:
         args = DataArguments(train_file=str(data.notes), split_seed=split_seed, max_train_samples=50)
-        columns = {"input_column": "note", "target_column": "ward", "cluster_columns": ["note"]}
-        report = load_splits(args, **columns, label_column="ward", seed=seed)[1]
+        report = load_splits(args, Columns("note", "ward", label="ward"), cluster_columns=["note"], seed=seed)[1]
         return [report[f"{split}_sha256"] for split in ("train", "validation", "test")]
 
     assert fingerprints(1, 5) == fingerprints(2, 5) == fingerprints(5, None)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.load import load_splits
+from utils.data.rows import Columns
 from utils.data.sources import KEYS
 
 
@@ -47,17 +48,19 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
     files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
     if existing := [path for path in files if path.exists()]:
         raise UserError(f"`output_dir` already contains `{existing[0]}`: choose another folder.")
-    splits, report = load_splits(
-        data_args,
-        input_column=input_column,
-        target_column=targets[0] if targets else None,
-        optional_columns=[args.context_column] if args.context_column else [],
-        list_columns=args.options_column or [],
-        index_column=args.answer_index_column,
-        cluster_columns=[input_column],
-        label_column=args.label_column,
-        seed=args.seed,
+    columns = Columns(
+        input=input_column,
+        target=targets[0] if targets else None,
+        optional=(args.context_column,) if args.context_column else (),
+        lists=tuple(args.options_column or ()),
+        index=args.answer_index_column,
+        label=args.label_column,
+        kept=tuple(data_args.keep_columns or ()),
+        lowercase=data_args.lowercase,
     )
+    # As in training: answers count, since the same answer to another wording is the same fact
+    clustered = [name for name in (input_column, args.answer_column) if name]
+    splits, report = load_splits(data_args, columns, cluster_columns=clustered, seed=args.seed)
     try:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         for path, rows in zip(files, splits.values(), strict=True):

@@ -1,6 +1,7 @@
 """Load data files or Hub data sets as clean splits that share no cluster, with a report of every step."""
 
 import atexit
+import dataclasses
 import itertools
 import shutil
 import tempfile
@@ -13,8 +14,8 @@ import numpy as np
 from datasets.arrow_writer import ArrowWriter
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import Columns, clean_rows, content_key
 from utils.data.labels import as_classes, label_names
+from utils.data.rows import Columns, clean_rows, content_key
 from utils.data.sources import KEYS, read_split
 from utils.data.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
 
@@ -23,15 +24,10 @@ REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
 
 def load_splits(
     args: DataArguments,
+    columns: Columns,
     *,
-    input_column: str,
-    target_column: str | None,
-    optional_columns: Sequence[str] = (),
-    kept_columns: Sequence[str] = (),
-    list_columns: Sequence[str] = (),
-    index_column: str | None = None,
     cluster_columns: Sequence[str],
-    label_column: str | None = None,
+    kept_columns: Sequence[str] = (),
     seed: int,
 ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
     """Read, clean, de-duplicate and split; `train`, `validation` and `test` share no cluster.
@@ -44,20 +40,15 @@ def load_splits(
 
     Args:
         args: source, cleaning and splitting options.
-        input_column, target_column: input text, and target text or label. Rows that lack either are dropped as
-            missing.
-        optional_columns: further texts, which may be empty.
-        kept_columns: further columns to keep as text, besides `keep_columns`.
-        list_columns: one column of option lists, or two or more columns with one option each.
-        index_column: index of the correct option, from 0; -1 drops the row as unlabelled.
+        columns: the columns of the data set; labels stratify the splits.
         cluster_columns: columns compared for near-duplicates.
-        label_column: labels to stratify the splits by.
+        kept_columns: further columns to keep as text, which serving does not have.
         seed: seed of splits, samples and MinHash, unless `args.split_seed` is given.
 
     Returns:
         the splits and the report. The splits have the columns `id` (from the file, or "<split>-<row number>"), the
         columns named above (as stripped text), the options as a list (in their column, or `options` for several), the
-        index as int, `group_column` and `keep_columns` as text, `label_column` as a `ClassLabel` in the data set's own
+        index as int, kept columns and `group_column` as text, the label as a `ClassLabel` in the data set's own
         order (else sorted), and `_cluster` (int). The report for all_results.json has counts over all splits as
         `data_*`, `<split>_rows`, and `<split>_sha256` (of the rows without `id` and `_cluster`).
 
@@ -66,21 +57,13 @@ def load_splits(
     """
     given = _check(args)
     seed = seed if args.split_seed is None else args.split_seed
-    named = [input_column, target_column, *optional_columns, *list_columns, index_column]
-    roles = [name for name in named if name]
-    created = ["options"] if len(list_columns) > 1 else []
-    others = [args.group_column, *(args.keep_columns or ()), *kept_columns, label_column, *cluster_columns]
-    _check_roles([*roles, *created], [name for name in others if name])
-    extra = [name for name in dict.fromkeys(others) if name and name not in (*roles, *created)]
-    columns = Columns(
-        input=input_column,
-        target=target_column,
-        optional=tuple(optional_columns),
-        lists=tuple(list_columns),
-        index=index_column,
-        label=label_column,
-        kept=tuple(name for name in extra if name != "id"),
-    )
+    roles = [name for name in (*columns.texts, *columns.lists, columns.index) if name]
+    created = ["options"] if len(columns.lists) > 1 else []
+    others = [name for name in (args.group_column, *columns.kept, *kept_columns, *cluster_columns) if name]
+    _check_roles([*roles, *created], others)
+    extra = [name for name in dict.fromkeys(others) if name not in (*roles, *created)]
+    columns = dataclasses.replace(columns, kept=tuple(name for name in extra if name != "id"))
+    label_column = columns.label
 
     folder = tempfile.mkdtemp(prefix="rows-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -91,7 +74,7 @@ def load_splits(
     class_names: dict[str, list[str]] = {}
     notes: Counter[str] = Counter()
     for split in given:
-        raw = read_split(args, split, [*roles, *extra], index_column, folder, class_names, notes)
+        raw = read_split(args, split, [*roles, *extra], columns.index, folder, class_names, notes)
         clean = clean_rows(raw, split, columns, args, counts[split])
         limited = itertools.islice(clean, getattr(args, KEYS[split][3]) if args.streaming else None)
         tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", input_keys, targets)
