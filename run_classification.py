@@ -1,7 +1,8 @@
 """Fine-tune an encoder to classify clinical notes, and compare it with linear models on words.
 
     accelerate launch run_classification.py recipes/distilbert_lora.yaml
-    accelerate launch run_classification.py recipes/distilbert_lora.yaml --train_file notes.csv --label_column ward
+    accelerate launch run_classification.py recipes/distilbert_lora.yaml \
+        --no_dataset_name --no_test_split_name --train_file notes.csv --label_column ward
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `text_template` in the
 recipe, or `to_text` below.

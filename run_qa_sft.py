@@ -1,7 +1,7 @@
 """Fine-tune a causal language model to answer medical questions, and measure the improvement over the base model.
 
     accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml
-    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --train_file my_questions.csv
+    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --output_dir outputs/phi3-lr1e-4
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `prompt_template` in the
 recipe, or `to_messages` below.

@@ -2,7 +2,8 @@
 summaries.
 
     accelerate launch run_summarization.py recipes/flan_t5_lora.yaml
-    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml --train_file visits.csv --summary_column note
+    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml \
+        --train_file visits.csv --no_validation_file --no_test_file --summary_column note
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `text_template` in the
 recipe, or `to_source_and_summary` below.

@@ -286,11 +286,79 @@ def test_no_key_has_two_meanings_and_each_of_ours_has_a_line_of_help():
         assert all(field.metadata.get("help") for field in dataclasses.fields(arguments))
 
 
-def test_a_data_source_on_the_command_line_replaces_the_recipes(recipe):
-    text = "dataset_name: org/exam\ndataset_config_name: en\ntest_split_name: validation\nseed: 1\n"
-    *_, given = (data := recipe(text, "--train_file", "my.csv"))
-    assert (data[1].train_file, data[1].dataset_name, data[1].test_split_name) == ("my.csv", None, None)
-    assert "dataset_name" not in given and given["seed"] == 1
+# ----- A flag changes its own key alone
+
+FILES = "train_file: a.csv\nvalidation_file: b.csv\ntest_file: c.csv\n"
+HUB = "dataset_name: org/exam\ndataset_config_name: en\ndataset_revision: v1\ntest_split_name: validation\n"
+GUARDS = "group_column: patient\nkeep_columns: [ward]\nnear_duplicate_threshold: 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "argv"),
+    [
+        (FILES, ["--train_file", "./a.csv"]),  # the same file
+        (FILES, ["--train_file", "n.csv", "--validation_file", "m.csv", "--test_file", "c.csv"]),
+        (FILES, ["--train_file", "n.csv", "--no_validation_file", "--no-test-file"]),
+        (FILES, ["--test_file", "n.csv"]),
+        ("train_file: a.csv\n", ["--train_file=n.csv"]),
+        ("test_file: c.csv\n", ["--train_file", "n.csv"]),  # a recipe that leaves the training file to the flags
+        (HUB, ["--dataset_name", "org/exam"]),
+        (HUB, ["--dataset_name", "org/other", "--no_dataset_config_name", "--dataset_revision", "v1"]),
+        (HUB, ["--dataset_config_name", "fr"]),
+        ("model_name_or_path: org/a\nmodel_revision: v1\n", ["--model_name_or_path", "org/a"]),
+    ],
+)
+def test_a_flag_changes_its_own_key_alone(recipe, text, argv):
+    before = recipe(text + GUARDS)[-1]
+    *arguments, given = recipe(text + GUARDS, *argv)
+    changed = {flag.split("=")[0][2:].replace("-", "_").removeprefix("no_") for flag in argv if flag.startswith("--")}
+    assert {key: given.get(key) for key in before.keys() - changed} == {k: before[k] for k in before.keys() - changed}
+    assert (arguments[1].group_column, arguments[1].keep_columns) == ("patient", ["ward"])
+    assert arguments[1].near_duplicate_threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "argv", "stale"),
+    [
+        (FILES, ["--train_file", "n.csv"], ["validation_file", "test_file"]),
+        (FILES, ["--train_file", "n.csv", "--test_file", "m.csv"], ["validation_file"]),
+        (FILES, ["--dataset_name", "org/exam"], ["train_file", "validation_file", "test_file"]),
+        (HUB, ["--train_file", "n.csv"], [line.split(":")[0] for line in HUB.splitlines()]),
+        (HUB, ["--dataset_name", "org/other"], ["dataset_config_name", "dataset_revision"]),
+        ("model_name_or_path: org/a\nmodel_revision: v1\n", ["--model_name_or_path", "org/b"], ["model_revision"]),
+    ],
+)
+def test_what_belongs_to_the_replaced_value_is_named_and_can_be_taken_out(recipe, text, argv, stale):
+    found = message(recipe, text + GUARDS, *argv)
+    assert all(f"`{key}`" in found for key in [argv[0][2:], *stale]) and "group_column" not in found
+    assert " ".join(f"--no_{key}" for key in stale) in found
+    *_, given = recipe(text + GUARDS, *argv, *(f"--no_{key}" for key in stale))
+    assert not given.keys() & set(stale) and given["group_column"] == "patient"
+
+
+@pytest.mark.parametrize("key", ["validation_file", "validation_split_name", "test_file", "test_split_name"])
+def test_a_fraction_of_a_split_that_is_given_has_no_effect_and_is_refused(recipe, key):
+    fraction = f"{key.split('_')[0]}_fraction"
+    found = message(recipe, f"{key}: x\n", f"--{fraction}", "0.2")
+    assert f"`{fraction}`" in found and f"`{key}`" in found
+    assert recipe(f"{key}: x\n", f"--{fraction}", "0.2", f"--no_{key}")[1].validation_fraction in (0.1, 0.2)
+    assert message(recipe, f"{key}: x\n{fraction}: 0.2\n") == found
+
+
+def test_a_negated_boolean_is_false_and_any_other_negated_key_has_its_default(recipe):
+    text = "load_in_4bit: true\ndrop_ambiguous: true\nlora_r: 4\nlora_target_modules: [q_proj]\n"
+    argv = ["--no_load_in_4bit", "--no-drop-ambiguous", "--no_lora_r", "--no_lora_target_modules"]
+    model, data, *_, given = recipe(text, *argv)
+    assert (model.load_in_4bit, data.drop_ambiguous, model.lora_r, model.lora_target_modules) == (
+        False,
+        False,
+        16,
+        None,
+    )
+    assert given["load_in_4bit"] is given["drop_ambiguous"] is False and "lora_r" not in given
+    for wrong in (["--no_lora_r", "--lora_r", "3"], ["--no_lora_r=8"], ["--no_lora_rr"]):
+        assert "lora_r" in message(recipe, "lora_r: 4\n", *wrong)
+    assert "`8`" in message(recipe, "lora_r: 4\n", "--no_lora_r", "8")
 
 
 # ----- The resolved recipe

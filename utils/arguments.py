@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from utils.conflicts import find_conflict
+
 
 class UserError(ValueError):
     """A mistake that the user can correct. The message is one line: the key, file, row or column in backticks, the
@@ -116,21 +118,19 @@ REPLACED = {
 }
 
 
+EPILOG = "A flag changes its own key of the recipe alone. --no_KEY takes a key out, or makes a boolean false."
+
 # Library fields that are rejected anyway
 REFUSED = {"do_train", "do_eval", "do_predict", "length_column_name", "resume_from_checkpoint", "hub_token"}
-
-# A data source on the command line replaces the recipe's, along with the keys that describe only that source
-_HUB_KEYS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name")
-INSTEAD = {
-    "train_file": (*_HUB_KEYS, "test_split_name", "group_column", "keep_columns"),
-    "dataset_name": ("train_file", "validation_file", "test_file", "group_column", "keep_columns"),
-}
 
 
 def parse_recipe(
     argument_types: tuple[type, ...], argv: list[str] | None = None, description: str | None = None
 ) -> tuple[Any, ...]:
     """Parse `[RECIPE.yaml] [--key value ...]` into one instance of each dataclass, plus the keys that were given.
+
+    A flag changes its own key alone, and `--no_KEY` takes a key out of the recipe. A recipe whose other keys belong to
+    what a flag replaces is refused.
 
     Args:
         argument_types: dataclasses, e.g. `(ModelConfig, DataArguments, QAArguments, SFTConfig)`.
@@ -142,29 +142,19 @@ def parse_recipe(
         parsed values. Written as YAML, the dict is a recipe that reproduces the run.
 
     Raises:
-        UserError: wrong type, value outside the choices, unknown or removed key, or duplicate key.
+        UserError: wrong type, value outside the choices, unknown or removed key, duplicate key, or keys that do not go
+            together.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     hints = {name: hint for t in argument_types for name, hint in typing.get_type_hints(t).items()}
     parser = _Parser(argument_types, hints, description)
 
     recipe = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    given_flags = []
-    for name in (arg.split("=", 1)[0] for arg in argv if arg.startswith("--")):
-        key = name[2:].replace("-", "_")
-        key = key[3:] if key.startswith("no_") and key not in {*hints, *REPLACED} else key
-        if key == "help":
-            continue
-        _check_key(key, hints, "on the command line")
-        if key in given_flags:
-            raise UserError(f"`{key}` is given twice on the command line: give it once.")
-        given_flags.append(key)
-
+    argv, given_flags, taken_out = _read_flags(argv, hints)
     values, written = _read_yaml(recipe) if recipe else ({}, {})
     for key in values:
         _check_key(key, hints, f"in {recipe}")
-    replaced = {key for flag in given_flags for key in INSTEAD.get(flag, ())}
-    values = {key: value for key, value in values.items() if key not in replaced}
+    values = {key: value for key, value in values.items() if key not in taken_out}
     flags = []
     for key, value in values.items():
         flags += _as_flags(key, value, written.get(key, value), hints[key], f"in {recipe}")
@@ -175,6 +165,8 @@ def parse_recipe(
     with library_checks(str(recipe or "flags")):  # raised by a `__post_init__`
         arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
     given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
+    if conflict := find_conflict(given, values, given_flags, str(recipe)):
+        raise UserError(conflict)
     return (*arguments, given)
 
 
@@ -188,7 +180,7 @@ class _Parser(HfArgumentParser):
 
     def __init__(self, argument_types: tuple[type, ...], hints: dict[str, Any], description: str | None) -> None:
         self.several = {f"--{key}" for key, hint in hints.items() if {str, list[str]} <= set(typing.get_args(hint))}
-        super().__init__(typing.cast(Any, argument_types), allow_abbrev=False, description=description)
+        super().__init__(typing.cast(Any, argument_types), allow_abbrev=False, description=description, epilog=EPILOG)
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         return super().add_argument(*names, **settings | ({"nargs": "+"} if names[0] in self.several else {}))
@@ -227,6 +219,35 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(values, dict):
         raise UserError(f"recipe `{path}` contains {type(values).__name__}: write `key: value` lines.")
     return values, written
+
+
+def _read_flags(argv: list[str], hints: dict[str, Any]) -> tuple[list[str], list[str], set[str]]:
+    """Return the command line for argparse, the keys that it gives, and those that `--no_KEY` takes out of a recipe.
+    `--no_KEY` of a boolean is `--KEY false`."""
+    kept: list[str] = []
+    given: list[str] = []
+    taken_out: set[str] = set()
+    for arg in argv:
+        name, _, value = arg.partition("=")
+        key = name[2:].replace("-", "_")
+        if not arg.startswith("--") or key == "help":
+            kept.append(arg)
+            continue
+        negated = key.startswith("no_") and key not in {*hints, *REPLACED}
+        key = key[3:] if negated else key
+        _check_key(key, hints, "on the command line")
+        if key in (*given, *taken_out):
+            raise UserError(f"`{key}` is given twice on the command line: give it once.")
+        if negated and value:
+            raise UserError(
+                f"`{name}` has a value on the command line: write `{name}` alone, or `--{key}` and a value."
+            )
+        if negated and bool not in (hints[key], *typing.get_args(hints[key])):
+            taken_out.add(key)
+        else:
+            given.append(key)
+            kept.append(f"--{key}=false" if negated else arg)
+    return kept, given, taken_out
 
 
 def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:

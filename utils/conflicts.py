@@ -1,0 +1,68 @@
+"""Keys of a recipe and the command line that cannot be meant together."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Key -> keys that say something about its value. With another value on the command line, those of the recipe are about
+# something else. Keys of columns are not among them: a column that is missing is an error of its own.
+BELONG_TO = {
+    "train_file": (
+        "validation_file", "test_file", "dataset_name", "dataset_config_name", "dataset_revision", "train_split_name",
+        "validation_split_name", "test_split_name",
+    ),
+    "dataset_name": ("dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
+    "model_name_or_path": ("model_revision",),
+    "bertscore_model": ("bertscore_layer",),
+}  # fmt: skip
+SOURCES = {"train_file": "dataset_name", "dataset_name": "train_file"}  # each replaces the other
+# The first of two keys leaves the second without effect
+WITHOUT_EFFECT = (
+    ("validation_file", "validation_fraction"),
+    ("validation_split_name", "validation_fraction"),
+    ("test_file", "test_fraction"),
+    ("test_split_name", "test_fraction"),
+)
+
+
+def find_conflict(
+    given: Mapping[str, Any], recipe: Mapping[str, Any], flags: Sequence[str], recipe_file: str
+) -> str | None:
+    """Return what is wrong with the keys as a whole: a flag replaces what other keys of the recipe belong to, or a key
+    leaves another without effect.
+
+    Args:
+        given: every key that is set, with its value.
+        recipe: keys and values of the recipe.
+        flags: keys of the command line.
+        recipe_file: for the message.
+    """
+    for key, others in BELONG_TO.items():
+        is_named = key in recipe or SOURCES.get(key) in recipe
+        if key not in flags or not is_named or _same(recipe.get(key), given[key]):
+            continue
+        if stale := [other for other in others if other in recipe and other not in flags]:
+            return (
+                f"`{key}` is given on top of {recipe_file}, whose {_listed(stale)} belong to what it replaces: give "
+                f"new values, too, or take them out: delete the lines, or add {_without(stale)}."
+            )
+    for key, other in WITHOUT_EFFECT:
+        if given.get(key) and other in given:
+            return (
+                f"`{other}` has no effect with `{key}`: delete one of the lines, or add {_without([other])} or "
+                f"{_without([key])}."
+            )
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal, or paths of one file."""
+    return one == other or (one is not None and Path(str(one)).resolve() == Path(str(other)).resolve())
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
+
+
+def _without(keys: Sequence[str]) -> str:
+    return f"`{' '.join(f'--no_{key}' for key in keys)}`"
