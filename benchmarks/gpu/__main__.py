@@ -65,6 +65,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3 trl packing": training("phi3", "trl", **PACKED),
     "phi3 trl packing liger": training("phi3", "trl", **PACKED, **LIGER),
     "phi3 batches": batches("phi3", BATCHES, CARDS),
+    "phi3 recipe packing batch 8 liger": training(
+        "phi3", "recipe", packing=True, per_device_train_batch_size=8, **LIGER
+    ),
+    "phi3 recipe batch 16": training("phi3", "recipe", per_device_train_batch_size=16),
+    "phi3 recipe packing batch 8": training("phi3", "recipe", packing=True, per_device_train_batch_size=8),
+    "phi3 recipe group_by_length batch 8": training(
+        "phi3", "recipe", train_sampling_strategy="group_by_length", per_device_train_batch_size=8
+    ),
     "phi3 recipe liger": training("phi3", "recipe", **LIGER),
     "phi3 recipe padding_free batch 8 liger": training(
         "phi3", "recipe", padding_free=True, per_device_train_batch_size=8, **LIGER
@@ -85,15 +93,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "generation bfloat16": generation(False),
     # What the recipes could change, by expected gain
     "phi3 recipe batch 8 liger": training("phi3", "recipe", per_device_train_batch_size=8, **LIGER),
-    "phi3 recipe packing batch 8 liger": training(
-        "phi3", "recipe", packing=True, per_device_train_batch_size=8, **LIGER
-    ),
     "phi3 recipe store liger": training("phi3", "recipe", **STORE, **LIGER),
     "phi3 recipe checkpoint every second layer liger": training(
         "phi3", "recipe", gradient_checkpointing_kwargs='{"every_n_layers": 2}', **LIGER
-    ),
-    "phi3 recipe group_by_length batch 8": training(
-        "phi3", "recipe", train_sampling_strategy="group_by_length", per_device_train_batch_size=8
     ),
     "phi3 recipe adamw_torch_fused": training("phi3", "recipe", optim="adamw_torch_fused"),
     "phi3 recipe packing flex": training(

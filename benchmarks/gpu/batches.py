@@ -101,7 +101,7 @@ def set_limit(limit_gb: int | None, context_gb: float) -> None:
 
 def try_batch(trainer: SFTTrainer, batch: int, steps: int) -> float | None:
     """Return the median seconds of a step with `batch` rows, or None if memory does not suffice."""
-    trainer.args.per_device_train_batch_size = batch
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = batch  # the trainer keeps a copy
     trainer.args.gradient_accumulation_steps = 1
     trainer.args.max_steps = steps
     found = None
