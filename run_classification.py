@@ -73,7 +73,11 @@ class ClassificationArguments:
         metadata={"help": "Loss or sampling that compensates for rare classes.", "choices": CLASS_IMBALANCE},
     )
     focal_gamma: float = field(
-        default=2.0, metadata={"help": "Focusing parameter of the focal loss; 0 is cross-entropy."}
+        default=2.0,
+        metadata={
+            "help": "Focusing parameter of the focal loss; 0 is cross-entropy.",
+            "needs": ("class_imbalance", ("focal",)),
+        },
     )
     top_k: int = field(default=3, metadata={"help": "Also report the accuracy of the k most likely classes."})
 
@@ -146,6 +150,7 @@ def main(
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
+    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)  # first, since the data may take minutes
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=encoder_args.text_column,
@@ -155,7 +160,6 @@ def main(
         lowercase=data_args.lowercase,
     )
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
-    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
     task = make_task(encoder_args, class_args, training_args.seed, tokenizer, columns, splits["train"])
     names = task["labels"]
     rows, datasets = {}, {}
@@ -235,7 +239,8 @@ def main(
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
-        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
+        private, revision = training_args.hub_private_repo, training_args.hub_revision
+        logger.info("pushed to %s", push(output_dir, repo_id, private, revision))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

@@ -81,7 +81,9 @@ class HierarchicalArguments:
     path_column: str | None = field(
         default=None, metadata={"help": "Column of the full path, such as `A > B > C`; replaces both."}
     )
-    path_separator: str = field(default=">", metadata={"help": "Separator of the levels in `path_column`."})
+    path_separator: str = field(
+        default=">", metadata={"help": "Separator of the levels in `path_column`.", "needs": ("path_column", None)}
+    )
     level_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each level in the loss; defaults to 1 each."}
     )
@@ -189,6 +191,7 @@ def main(
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
+    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)  # first, since the data may take minutes
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=encoder_args.text_column,
@@ -204,7 +207,6 @@ def main(
     paths = to_paths(splits, tree_args)
     # All splits build the tree, so that a class with two parents is noticed wherever it occurs
     tree = LabelTree.from_paths(sum(paths.values(), []), [i for table in splits.values() for i in table["id"]])
-    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)
     task = make_task(encoder_args, tree_args, training_args.seed, tree, tokenizer, columns, splits["train"])
     rows, datasets = {}, {}
     for split, table in splits.items():
@@ -287,7 +289,8 @@ def main(
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
-        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
+        private, revision = training_args.hub_private_repo, training_args.hub_revision
+        logger.info("pushed to %s", push(output_dir, repo_id, private, revision))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

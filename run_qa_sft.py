@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.chat_tokenizer import load_chat_tokenizer
 from utils.data.augmentation import augment
 from utils.data.load import load_splits
 from utils.data.rows import Columns
@@ -37,17 +38,9 @@ from utils.modeling import (
     get_lora_config,
     get_quantization_config,
     load_base_model,
-    load_tokenizer,
     upcast_trainable_weights,
 )
-from utils.prompts import (
-    Turn,
-    answer_delimiters,
-    earlier_turns,
-    prompt_turns,
-    tokenize_dialogues,
-    tokenize_turns,
-)
+from utils.prompts import Turn, answer_delimiters, earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
@@ -146,11 +139,7 @@ def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
 
 
 def make_task(
-    args: QAArguments,
-    training_args: SFTConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    columns: Columns,
-    train: Dataset,
+    args: QAArguments, training_args: SFTConfig, tokenizer: PreTrainedTokenizerBase, columns: Columns, train: Dataset
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to ask a question exactly as training did."""
     roles = {
@@ -165,6 +154,10 @@ def make_task(
         raise UserError(
             "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
             'prompt_template: "Question: {question}\\nAnswer:".'
+        )
+    if args.system_prompt and not chat:
+        raise UserError(
+            "`system_prompt` needs a chat template, and the model has none: write it in `prompt_template`."
         )
     parts = [f"{{{role}}}" for role in ("context", "question", "options") if roles[role]]
     # Greedy: a question gets the same answer every time, while defaults of base models such as Llama sample
@@ -202,6 +195,7 @@ def main(
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
+    tokenizer = load_chat_tokenizer(model_args, training_args)  # first, since the data may take minutes
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=qa_args.question_column,
@@ -214,7 +208,6 @@ def main(
     )
     clustered = [name for name in (columns.input, columns.target) if name]
     splits, results = load_splits(data_args, columns, cluster_columns=clustered, seed=training_args.seed)
-    tokenizer = load_tokenizer(model_args, training_args.trust_remote_code)
     task = make_task(qa_args, training_args, tokenizer, columns, splits["train"])
     factor, seed = qa_args.augmentation_factor, training_args.seed
     # After the split, and only here: variants of a test question in training would leak it
@@ -290,7 +283,8 @@ def main(
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
-        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
+        private, revision = training_args.hub_private_repo, training_args.hub_revision
+        logger.info("pushed to %s", push(output_dir, repo_id, private, revision))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

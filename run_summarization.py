@@ -82,7 +82,9 @@ class SummarizationArguments:
         default="head",
         metadata={"help": "Reading of longer texts: head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
-    max_chunks: int = field(default=8, metadata={"help": "Maximum chunks per text, with `long_texts: chunks`."})
+    max_chunks: int = field(
+        default=8, metadata={"help": "Maximum chunks per text.", "needs": ("long_texts", ("chunks",))}
+    )
     max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated summary, per chunk."})
     num_beams: int = field(default=1, metadata={"help": "Beams of the search; 1 is greedy."})
     length_penalty: float = field(default=1.0, metadata={"help": "Above 1 favors longer summaries; needs beams."})
@@ -92,6 +94,7 @@ class SummarizationArguments:
         default=None, metadata={"help": "Encoder for BERTScore, a folder or Hub id; omitted by default."}
     )
     bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; defaults to the recommended one."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code from the model repository."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
@@ -187,7 +190,9 @@ def main(
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
     # ----- 2. Data
-    config = load_seq2seq_config(model_args, training_args.fp16)  # first, since the data may take minutes
+    remote_code = summary_args.trust_remote_code
+    config = load_seq2seq_config(model_args, training_args.fp16, remote_code)  # first, since the data may take minutes
+    tokenizer = load_tokenizer(model_args, remote_code)
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=summary_args.text_column,
@@ -196,7 +201,6 @@ def main(
         lowercase=data_args.lowercase,
     )
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
-    tokenizer = load_tokenizer(model_args)
     task = make_task(summary_args, config, training_args.seed, tokenizer, columns, splits["train"])
     if summary_args.bertscore_model:
         layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
@@ -213,7 +217,7 @@ def main(
     device = training_args.device
     autocast_dtype(model_args, training_args)  # rejects a `dtype` that cannot be trained with `bf16` and `fp16`
     quantization = get_quantization_config(model_args, device)
-    load_model = partial(load_for_generation, model_args, quantization, device, tokenizer, task)
+    load_model = partial(load_for_generation, model_args, quantization, device, tokenizer, task, remote_code)
     base = load_model()
     peft_config = get_lora_config(model_args, base, "SEQ_2_SEQ_LM")
     task |= describe_run(model_args, data_args, base, device)
@@ -282,7 +286,8 @@ def main(
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit
-        logger.info("pushed to %s", push(output_dir, repo_id, training_args.hub_private_repo))
+        private, revision = training_args.hub_private_repo, training_args.hub_revision
+        logger.info("pushed to %s", push(output_dir, repo_id, private, revision))
     trainer.accelerator.wait_for_everyone()  # no process may leave the group while another still writes
     trainer.end()
 

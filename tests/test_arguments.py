@@ -10,15 +10,11 @@ from conftest import ROOT, flags
 from trl import ModelConfig, SFTConfig
 
 from predict import PredictArguments
-from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, QAArguments
-from utils.arguments import REPLACED, DataArguments, UserError, parse_recipe, user_errors, write_recipe
+from utils.arguments import DataArguments, UserError, parse_recipe, user_errors, write_recipe
 from utils.run import _check_same_recipe
 
 BASE = ["--answer_column", "answer", "--use_cpu", "--bf16", "false", "--output_dir", "out"]
-KNOWN = {field.name for arguments in ARGUMENTS for field in dataclasses.fields(arguments)}
-KNOWN_SOMEWHERE = KNOWN | {field.name for arguments in CLASSIFICATION for field in dataclasses.fields(arguments)}
-REMOVED = [key for key in REPLACED if key not in KNOWN or key == "hub_token"]
 
 
 @pytest.fixture
@@ -40,7 +36,9 @@ def message(parse, *args) -> str:
 
 
 def test_a_recipe_becomes_one_instance_of_each_dataclass_and_the_keys_it_gave(recipe):
-    model, data, qa, training, given = recipe("learning_rate: 2e-4\nlora_target_modules: [q_proj, v_proj]\n")
+    model, data, qa, training, given = recipe(
+        "learning_rate: 2e-4\nuse_peft: true\nlora_target_modules: [q_proj, v_proj]\n"
+    )
     assert [type(a) for a in (model, data, qa, training)] == [ModelConfig, DataArguments, QAArguments, SFTConfig]
     assert training.learning_rate == 2e-4 and model.lora_target_modules == ["q_proj", "v_proj"]
     assert given["learning_rate"] == 2e-4 and "lora_r" not in given
@@ -122,26 +120,6 @@ def test_a_recipe_with_this_is_refused_and_the_message_names_it(recipe, case):
     found = message(recipe, text + "\n")
     assert all(word in found for word in expected), found
     assert "hf_secret" not in found
-
-
-@pytest.mark.parametrize("key", REMOVED)
-def test_a_removed_key_is_explained_in_a_recipe(recipe, key):
-    found = message(recipe, f"{key}: 1\n")
-    assert f"`{key}`" in found and REPLACED[key] in found
-
-
-@pytest.mark.parametrize(
-    "key",
-    REMOVED,
-)
-def test_a_removed_key_is_explained_as_a_flag(key):
-    found = message(parse_recipe, ARGUMENTS, [*BASE, f"--{key}", "1"])
-    assert f"`{key}`" in found and REPLACED[key] in found
-
-
-@pytest.mark.parametrize("key", REPLACED)
-def test_a_replacement_names_keys_that_exist(key):
-    assert not set(re.findall(r"`(\w+)", REPLACED[key])) - KNOWN_SOMEWHERE
 
 
 @pytest.mark.parametrize(
@@ -366,7 +344,8 @@ def test_a_negated_boolean_is_false_and_any_other_negated_key_has_its_default(re
 
 def test_a_written_recipe_parses_again_to_equal_arguments(recipe, tmp_path):
     text = (
-        "learning_rate: 2e-4\nlora_target_modules: [q_proj, v_proj]\nreport_to: [tensorboard, trackio]\n"
+        "learning_rate: 2e-4\nreport_to: [tensorboard, trackio]\nuse_peft: true\nlora_target_modules: [q_proj, v_proj]"
+        "\n"
         'lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-5}\neval_strategy: "no"\n'
         'prompt_template: "Frage: {question}\\nAntwort \u00e4:"\nsystem_prompt: "yes"\nload_in_4bit: true\n'
     )

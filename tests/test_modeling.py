@@ -1,7 +1,7 @@
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from trl import ModelConfig
 
 from utils.arguments import UserError, parse_recipe
@@ -60,6 +60,21 @@ def test_a_module_to_save_that_is_not_there_is_refused(tiny_llama):
 
 def test_no_target_is_refused(tiny_llama):
     assert "`lora_target_modules`" in refused(tiny_llama, lora_target_modules=None)
+
+
+def test_the_weights_of_experts_are_targets_by_their_names():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, vocab_size=50, num_key_value_heads=1, num_local_experts=2)
+    values = {"model_name_or_path": "m", "use_peft": True, "lora_r": 2, "lora_dropout": 0.0}
+    args = ModelConfig(**values, lora_target_parameters=["experts.gate_up_proj"])
+    base = MixtralForCausalLM(config)
+    model = get_peft_model(base, get_lora_config(args, base, "CAUSAL_LM"))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained and all("experts.lora_" in name for name in trained)
+    args.lora_target_parameters = ["experts.gate_upproj"]
+    with pytest.raises(UserError, match="`lora_target_parameters`: `experts.gate_upproj`"):
+        get_lora_config(args, base, "CAUSAL_LM")
 
 
 def test_without_lora_there_is_no_configuration(tiny_llama):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from utils.sampling import EpochSampler, set_train_order
+from utils.arguments import UserError
+from utils.sampling import EpochSampler, set_train_order, shortest_first
 
 LABELS = np.array([0] * 900 + [1] * 90 + [2] * 10)
 LENGTHS = np.random.default_rng(0).integers(1, 100, size=1000)
@@ -65,8 +66,10 @@ def test_each_epoch_has_an_order_of_its_own_and_the_same_one_again(labels):
     assert list(EpochSampler(LENGTHS, 8, seed=2, grouped=True, labels=labels)) != first
 
 
-def trainer_of(strategy: str) -> SimpleNamespace:
-    args = SimpleNamespace(train_sampling_strategy=strategy, train_batch_size=4, world_size=2, seed=3)
+def trainer_of(strategy: str, data_seed: int | None = None) -> SimpleNamespace:
+    args = SimpleNamespace(
+        train_sampling_strategy=strategy, train_batch_size=4, world_size=2, seed=3, data_seed=data_seed
+    )
     return SimpleNamespace(args=args)
 
 
@@ -83,6 +86,27 @@ def test_a_trainer_takes_its_rows_in_the_order_of_the_sampler_for_batches_of_all
     set_train_order(trainer, ROWS, labels, targets)
     expected = EpochSampler(LENGTHS, 8, 3, strategy == "group_by_length", labels, targets)
     assert list(trainer._get_train_sampler()) == list(trainer._get_train_sampler(ROWS)) == list(expected)
+
+
+def test_the_seed_of_the_data_orders_the_rows_where_it_is_given():
+    trainer = trainer_of("group_by_length", data_seed=5)
+    set_train_order(trainer, ROWS)
+    assert list(trainer._get_train_sampler()) == list(EpochSampler(LENGTHS, 8, 5, True))
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "batch_rebalance"])
+def test_balanced_classes_are_drawn_in_an_order_of_their_own_so_another_is_refused(strategy):
+    with pytest.raises(UserError, match=f"`train_sampling_strategy` is {strategy}.*`class_imbalance"):
+        set_train_order(trainer_of(strategy), ROWS, labels=LABELS)
+
+
+def test_a_curriculum_needs_rows_that_nothing_shuffles():
+    rows = Dataset.from_dict({"input_ids": [[0] * 3, [0], [0] * 2]})
+    args = SimpleNamespace(train_sampling_strategy="sequential", packing=False, shuffle_dataset=False)
+    assert [len(ids) for ids in shortest_first(rows, args)["input_ids"]] == [1, 2, 3]
+    for key, value in {"packing": True, "shuffle_dataset": True, "train_sampling_strategy": "random"}.items():
+        with pytest.raises(UserError, match=f"`{key}` is {value}"):
+            shortest_first(rows, SimpleNamespace(**vars(args) | {key: value}))
 
 
 @pytest.mark.parametrize("strategy", ["random", "sequential"])

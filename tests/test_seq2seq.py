@@ -247,8 +247,6 @@ def test_float16_is_refused_for_t5_and_not_for_others(tiny_t5, tiny_encoder_deco
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"generation_num_beams": 4}, "`generation_num_beams` .*`num_beams`"),
-        ({"generation_max_length": 4}, "set `max_new_tokens`"),
         ({"metric_for_best_model": "rougeL"}, "set `predict_with_generate: true`"),
         (
             {"metric_for_best_model": "accuracy", "predict_with_generate": True},

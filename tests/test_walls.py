@@ -14,8 +14,8 @@ from conftest import ROOT
 
 SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run_summarization.py")
 CORE = {
-    "arguments", "chunking", "conflicts", "data", "encoding", "generation", "hierarchy", "hub", "json_files", "losses",
-    "modeling", "prompts", "run", "sampling", "seq2seq", "templates", "words",
+    "arguments", "chat_tokenizer", "chunking", "conflicts", "data", "encoding", "generation", "hierarchy", "hub",
+    "json_files", "keys", "losses", "modeling", "prompts", "run", "sampling", "seq2seq", "templates", "words",
 }  # fmt: skip
 # room -> what it may import beside itself and the core; nothing reads a later stage
 ROOMS = {
@@ -127,7 +127,7 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    most = (21, 3840) if script == "run_hierarchical.py" else (20, 3520)
+    most = (22, 4150) if script == "run_hierarchical.py" else (21, 3830)
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

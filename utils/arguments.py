@@ -7,20 +7,25 @@ parses these flags followed by the command line, so the last value wins and one 
 
 import argparse
 import contextlib
-import difflib
+import itertools
 import json
+import logging
+import os
 import re
 import sys
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
 
+from utils import keys
 from utils.conflicts import find_conflict
+
+logger = logging.getLogger(__name__)
 
 
 class UserError(ValueError):
@@ -46,9 +51,14 @@ def library_checks(where: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {NO_BF16 if 'bf16/gpu' in str(error) else error}") from error
 
 
+# transformers names neither the key nor what a CPU takes
+NO_BF16 = (
+    "`bf16` is true, the default of run_qa_sft.py, and this machine has no GPU that computes it. On a CPU set "
+    "`use_cpu: true`, with which `bf16: true` works, too, or set `bf16: false`; on an older GPU set `fp16: true`."
+)
 LONG_TEXTS = ("head", "head_tail", "chunks")  # ways to read a text longer than the model's maximum
 
 
@@ -57,8 +67,12 @@ class DataArguments:
     """Where the rows come from and how they are cleaned and split, for all four scripts."""
 
     dataset_name: str | None = field(default=None, metadata={"help": "Hub data set; alternative to `train_file`."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the Hub data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of the Hub data set."})
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of the Hub data set.", "needs": ("dataset_name", None)}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Commit, tag or branch of the Hub data set.", "needs": ("dataset_name", None)}
+    )
     train_split_name: str = field(default="train", metadata={"help": "Hub split for training."})
     validation_split_name: str | None = field(default=None, metadata={"help": "Hub split for validation."})
     test_split_name: str | None = field(default=None, metadata={"help": "Hub split for testing."})
@@ -84,44 +98,7 @@ class DataArguments:
     streaming: bool = field(default=False, metadata={"help": "Read only the first `max_*_samples` rows of a Hub set."})
 
 
-# Keys of earlier versions and other tools -> what to write. Checked before the closest known key is suggested.
-REPLACED = {
-    "config": "give the recipe as the first argument, without a flag",
-    "warmup_ratio": "write `warmup_steps`, where a value below 1 is a ratio",
-    "group_by_length": "write `train_sampling_strategy: group_by_length`",
-    "length_column_name": "delete it, it has no effect",
-    "overwrite_output_dir": "delete it; a run resumes by itself, and a new `output_dir` starts from scratch",
-    "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
-    "evaluation_strategy": "write `eval_strategy`",
-    "torch_dtype": "write `dtype`",
-    "max_seq_length": "write `max_length`",
-    "no_cuda": "write `use_cpu`",
-    "save_safetensors": "delete it, it is always on",
-    "half_precision_backend": "write `bf16` or `fp16`",
-    "bnb_4bit_compute_dtype": "write `dtype`",
-    "bnb_4bit_use_double_quant": "write `use_bnb_nested_quant`",
-    "target_modules": "write `lora_target_modules`",
-    "modules_to_save": "write `lora_modules_to_save`",
-    "base_model": "write `model_name_or_path`",
-    "micro_batch_size": "write `per_device_train_batch_size`",
-    "num_epochs": "write `num_train_epochs`",
-    "blend": "write `ensemble`",
-    "max_windows": "write `max_chunks`",
-    "lr_scheduler": "write `lr_scheduler_type`",
-    "do_train": "delete it; a run always trains and evaluates, and `num_train_epochs: 0` only evaluates",
-    "do_eval": "delete it, a run always evaluates",
-    "do_predict": "delete it, a run always evaluates on the test split",
-    "resume_from_checkpoint": "delete it; the same command resumes from the newest complete checkpoint",
-    "push_to_hub_model_id": "write `hub_model_id`",
-    "push_to_hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
-    "hub_token": "set the environment variable HF_TOKEN; a token does not belong in a recipe",
-}
-
-
 EPILOG = "A flag changes its own key of the recipe alone. --no_KEY takes a key out, or makes a boolean false."
-
-# Library fields that are rejected anyway
-REFUSED = {"do_train", "do_eval", "do_predict", "length_column_name", "resume_from_checkpoint", "hub_token"}
 
 
 def parse_recipe(
@@ -130,10 +107,11 @@ def parse_recipe(
     """Parse `[RECIPE.yaml] [--key value ...]` into one instance of each dataclass, plus the keys that were given.
 
     A flag changes its own key alone, and `--no_KEY` takes a key out of the recipe. A recipe whose other keys belong to
-    what a flag replaces is refused.
+    what a flag replaces is refused. Other names of keys (`utils.keys`) are resolved, with a warning in the log.
 
     Args:
-        argument_types: dataclasses, e.g. `(ModelConfig, DataArguments, QAArguments, SFTConfig)`.
+        argument_types: dataclasses, e.g. `(ModelConfig, DataArguments, QAArguments, SFTConfig)`. A field that has an
+            effect only with another key has `needs` in its metadata: the key, and its values (None is any).
         argv: command line without the program name; defaults to `sys.argv[1:]`.
         description: text at the top of `--help`.
 
@@ -142,32 +120,107 @@ def parse_recipe(
         parsed values. Written as YAML, the dict is a recipe that reproduces the run.
 
     Raises:
-        UserError: wrong type, value outside the choices, unknown or removed key, duplicate key, or keys that do not go
-            together.
+        UserError: wrong type, value outside the choices, unknown, refused or duplicate key, a key without effect, or
+            keys that do not go together.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     hints = {name: hint for t in argument_types for name, hint in typing.get_type_hints(t).items()}
     parser = _Parser(argument_types, hints, description)
+    notes: list[str] = []
 
     recipe = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    argv, given_flags, taken_out = _read_flags(argv, hints)
-    values, written = _read_yaml(recipe) if recipe else ({}, {})
-    for key in values:
-        _check_key(key, hints, f"in {recipe}")
+    argv, given_flags, taken_out = _read_flags(argv, hints, notes)
+    values, written = _read_recipe(recipe, hints, notes) if recipe else ({}, {})
     values = {key: value for key, value in values.items() if key not in taken_out}
     flags = []
     for key, value in values.items():
-        flags += _as_flags(key, value, written.get(key, value), hints[key], f"in {recipe}")
+        flags += _as_flags(key, value, written[key], hints[key], f"in {recipe}")
 
     namespace, rest = parser.parse_known_args(flags + argv)
     if rest:
         raise UserError(f"`{rest[0]}` is not a flag: write `--key value`, with the recipe as the first argument.")
+    given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
     with library_checks(str(recipe or "flags")):  # raised by a `__post_init__`
         arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
-    given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
     if conflict := find_conflict(given, values, given_flags, str(recipe)):
         raise UserError(conflict)
+    _check_effect(argument_types, arguments, given, notes)
+    if os.environ.get("RANK", "0") == "0":  # one process of several; logging is set up later
+        for note in notes:
+            logger.warning(note)
     return (*arguments, given)
+
+
+def _accept(key: str, value: Any, hints: dict[str, Any], where: str, notes: list[str]) -> tuple[str, Any] | None:
+    """Return the key and the value that are meant, or None for a flag that says only what is done anyway. Adds to
+    `notes` what differs from the given ones."""
+    if reason := keys.why_refused(key, hints):
+        raise UserError(f"`{key}` {where} {reason}")
+    name, value = keys.resolve_alias(key, value, hints)
+    if name != key:
+        notes.append(f"`{key}` {where} is read as `{name}`")
+    elif key in keys.FIXED:
+        if reason := keys.why_fixed(key, yaml.safe_load(value) if isinstance(value, str) else value):
+            raise UserError(f"`{key}` {where} {reason}")
+        if key not in hints or len(keys.FIXED[key][0]) == 1:
+            notes.append(f"`{key}` {where} changes nothing: {keys.FIXED[key][1]}")
+            return None
+    return name, value
+
+
+def _read_flags(argv: list[str], hints: dict[str, Any], notes: list[str]) -> tuple[list[str], list[str], set[str]]:
+    """Return the command line for argparse, the keys that it gives, and those that `--no_KEY` takes out of a recipe.
+    `--no_KEY` of a boolean is `--KEY false`."""
+    starts = [place for place, word in enumerate(argv) if word.startswith("--")]
+    kept, given, taken_out = argv[: starts[0]] if starts else argv, list[str](), set[str]()
+    for start, end in itertools.pairwise([*starts, len(argv)]):
+        flag, joined, text = argv[start].partition("=")
+        texts, key = [text] * bool(joined) + argv[start + 1 : end], flag[2:].replace("-", "_")
+        if key == "help":
+            kept = kept + argv[start:end]
+            continue
+        negated = key.startswith("no_") and key not in {*hints, *keys.REPLACED}
+        key = key.removeprefix("no_") if negated else key
+        value = texts if len(texts) > 1 else texts[0] if texts else not negated
+        found = _accept(key, value, hints, "on the command line", notes)
+        if found is None:
+            continue
+        name, value = found
+        if name in (*given, *taken_out):
+            raise UserError(f"`{name}` is given twice on the command line: give it once.")
+        if negated and joined:
+            raise UserError(
+                f"`{flag}` has a value on the command line: write `{flag}` alone, or `--{key}` and a value."
+            )
+        if negated and bool not in (hints[name], *typing.get_args(hints[name])):
+            taken_out.add(name)
+            kept = kept + argv[start + 1 : end]
+            continue
+        given.append(name)
+        if negated:
+            kept = [*kept, f"--{name}=false", *argv[start + 1 : end]]
+        elif name == key:
+            kept = kept + argv[start:end]
+        else:
+            kept = [*kept, f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return kept, given, taken_out
+
+
+def _check_effect(
+    argument_types: tuple[type, ...], arguments: tuple[Any, ...], given: dict[str, Any], notes: list[str]
+) -> None:
+    """Refuse keys that need another one which is not given; note those for which it is switched off."""
+    needs = keys.NEEDS | {
+        f.name: f.metadata["needs"] for t in argument_types for f in fields(t) if "needs" in f.metadata
+    }
+    values = {name: value for instance in arguments for name, value in vars(instance).items()}
+    for switch, without in keys.without_effect(given, values, needs).items():
+        named, allowed = ", ".join(f"`{key}`" for key in without[:3]), needs[without[0]][1]
+        wanted = f"`{switch}: {str(allowed[0]).lower()}`" if allowed else f"`{switch}`"
+        if switch in given or all(f"is read as `{key}`" in " ".join(notes) for key in without):
+            notes.append(f"{named}: no effect without {wanted}")
+        else:
+            raise UserError(f"{named}: no effect without {wanted}: set it, too, or delete {named}.")
 
 
 def write_recipe(path: Path, given: dict[str, Any]) -> None:
@@ -183,6 +236,7 @@ class _Parser(HfArgumentParser):
         super().__init__(typing.cast(Any, argument_types), allow_abbrev=False, description=description, epilog=EPILOG)
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        settings.pop("needs", None)
         return super().add_argument(*names, **settings | ({"nargs": "+"} if names[0] in self.several else {}))
 
     def error(self, message: str) -> typing.NoReturn:
@@ -203,6 +257,20 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _read_recipe(path: Path, hints: dict[str, Any], notes: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of a recipe by key, with other names resolved, and the same values as written."""
+    found, where = {}, f"in {path}"
+    values, written = _read_yaml(path)
+    for key, value in values.items():
+        accepted = _accept(str(key), value, hints, where, notes)
+        if accepted and accepted[0] in found:
+            raise UserError(f"`{accepted[0]}` {where} is given under two names, one of them `{key}`: keep one.")
+        if accepted:
+            text = keys.resolve_alias(str(key), written.get(key, value), hints)[1]
+            found[accepted[0]] = (accepted[1], text)
+    return {key: pair[0] for key, pair in found.items()}, {key: pair[1] for key, pair in found.items()}
+
+
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the values of a recipe, and the same values as written, before YAML makes 8 of 010."""
     try:
@@ -219,44 +287,6 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(values, dict):
         raise UserError(f"recipe `{path}` contains {type(values).__name__}: write `key: value` lines.")
     return values, written
-
-
-def _read_flags(argv: list[str], hints: dict[str, Any]) -> tuple[list[str], list[str], set[str]]:
-    """Return the command line for argparse, the keys that it gives, and those that `--no_KEY` takes out of a recipe.
-    `--no_KEY` of a boolean is `--KEY false`."""
-    kept: list[str] = []
-    given: list[str] = []
-    taken_out: set[str] = set()
-    for arg in argv:
-        name, _, value = arg.partition("=")
-        key = name[2:].replace("-", "_")
-        if not arg.startswith("--") or key == "help":
-            kept.append(arg)
-            continue
-        negated = key.startswith("no_") and key not in {*hints, *REPLACED}
-        key = key[3:] if negated else key
-        _check_key(key, hints, "on the command line")
-        if key in (*given, *taken_out):
-            raise UserError(f"`{key}` is given twice on the command line: give it once.")
-        if negated and value:
-            raise UserError(
-                f"`{name}` has a value on the command line: write `{name}` alone, or `--{key}` and a value."
-            )
-        if negated and bool not in (hints[key], *typing.get_args(hints[key])):
-            taken_out.add(key)
-        else:
-            given.append(key)
-            kept.append(f"--{key}=false" if negated else arg)
-    return kept, given, taken_out
-
-
-def _check_key(key: Any, hints: dict[str, Any], where: str) -> None:
-    if key in REPLACED and (key not in hints or key in REFUSED):
-        raise UserError(f"`{key}` {where} is not supported: {REPLACED[key]}.")
-    if key not in hints:
-        near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.6)
-        advice = f"did you mean `{near[0]}`?" if near else "run with --help for the list of keys."
-        raise UserError(f"`{key}` {where} is not a known key: {advice}")
 
 
 def _as_flags(key: str, value: Any, written: Any, hint: Any, where: str) -> list[str]:

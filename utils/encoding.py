@@ -35,7 +35,9 @@ class EncoderArguments:
         default="head",
         metadata={"help": "Reading of longer texts: head, head and tail, or chunks.", "choices": LONG_TEXTS},
     )
-    max_chunks: int = field(default=8, metadata={"help": "Maximum chunks per text, with `long_texts: chunks`."})
+    max_chunks: int = field(
+        default=8, metadata={"help": "Maximum chunks per text.", "needs": ("long_texts", ("chunks",))}
+    )
     pooling: str = field(
         default="model",
         metadata={"help": "Head input: that of the model class, or the token mean.", "choices": ("model", "mean")},

@@ -93,7 +93,8 @@ def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | N
         # `upload_folder` would make several commits with hf_xet
         commit = api.create_commit(repo_id, operations, commit_message="Upload fine-tuned model", revision=revision)
     except (OSError, HTTPError, HFValidationError, RuntimeError, UserError) as error:  # RuntimeError: failed upload
-        again = f"python -c \"from utils.hub import push; print(push('{output_dir}', '{repo_id}', {private}))\""
+        call = f"push('{output_dir}', '{repo_id}', {private}, {revision!r})"
+        again = f'python -c "from utils.hub import push; print({call})"'
         raise UserError(
             f"nothing is lost, the files are in {output_dir}, but the push to {repo_id} failed: {_reason(error)}; "
             f"then push again: {again}"

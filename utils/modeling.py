@@ -237,14 +237,16 @@ def get_lora_config(
     # bitsandbytes' quantized layers subclass nn.Linear
     layers = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Embedding)]
     linear = sorted({name.rsplit(".", 1)[-1] for name in layers if isinstance(modules[name], nn.Linear)})
-    targets = args.lora_target_modules
-    if not targets:
+    parameters = args.lora_target_parameters  # weights that no linear layer holds, such as experts
+    targets = args.lora_target_modules or ([] if parameters else None)
+    if targets is None:
         raise UserError(f"`lora_target_modules` is not set: choose from {', '.join(linear)}.")
     if isinstance(targets, str) and targets != "all-linear":
         targets = [targets]  # ModelConfig unwraps a single name, which PEFT would take for a regex
     for key, names, known in (
         ("lora_target_modules", targets if isinstance(targets, list) else [], layers),
         ("lora_modules_to_save", args.lora_modules_to_save or [], list(modules)),
+        ("lora_target_parameters", parameters or [], [name for name, _ in model.named_parameters()]),
     ):
         for name in names:
             if not any(module == name or module.endswith("." + name) for module in known):
@@ -261,6 +263,7 @@ def get_lora_config(
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
             target_modules=targets,
+            target_parameters=parameters,
             modules_to_save=list(dict.fromkeys([*heads, *(args.lora_modules_to_save or [])])) or None,
             use_rslora=args.use_rslora,
             use_dora=args.use_dora,

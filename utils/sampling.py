@@ -92,21 +92,27 @@ def set_train_order(
         rows: its training rows, with `input_ids`.
         labels, target_lengths: as for `EpochSampler`.
     """
-    grouped = trainer.args.train_sampling_strategy == "group_by_length"
+    strategy = trainer.args.train_sampling_strategy
+    if labels is not None and strategy not in ("random", "group_by_length"):
+        raise UserError(
+            f"`train_sampling_strategy` is {strategy}, but `class_imbalance: balanced_sampling` draws the rows: set "
+            "random or group_by_length."
+        )
+    grouped = strategy == "group_by_length"
     if grouped or labels is not None:
         lengths = [len(ids) for ids in rows["input_ids"]]
         batch_size = trainer.args.train_batch_size * trainer.args.world_size
-        sampler = EpochSampler(lengths, batch_size, trainer.args.seed, grouped, labels, target_lengths)
+        seed = trainer.args.seed if trainer.args.data_seed is None else trainer.args.data_seed
+        sampler = EpochSampler(lengths, batch_size, seed, grouped, labels, target_lengths)
         # Private: Trainer takes no sampler, and overriding `get_train_dataloader` would duplicate its DataLoader setup
         trainer._get_train_sampler = lambda train_dataset=None: sampler  # type: ignore[method-assign]
 
 
 def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
     """Sort tokenized rows by length for curriculum training, which needs sequential sampling."""
-    if args.train_sampling_strategy != "sequential" or args.packing:
-        raise UserError(
-            f"`curriculum` needs ordered rows: `train_sampling_strategy` is {args.train_sampling_strategy} and "
-            f"`packing` is {args.packing}; set `train_sampling_strategy: sequential` and `packing: false`."
-        )
+    needed = {"train_sampling_strategy": "sequential", "packing": False, "shuffle_dataset": False}
+    for key, value in needed.items():
+        if (found := getattr(args, key)) != value:
+            raise UserError(f"`{key}` is {found}, but `curriculum` needs ordered rows: set {str(value).lower()}.")
     lengths = [len(ids) for ids in train["input_ids"]]
     return train.select(sorted(range(len(train)), key=lengths.__getitem__))

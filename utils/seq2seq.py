@@ -28,21 +28,16 @@ from utils.modeling import load_base_model, load_config, special_tokens
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
-GENERATION_KEYS = {
-    "generation_max_length": "`max_new_tokens`",
-    "generation_num_beams": "`num_beams`",
-    "generation_config": "`max_new_tokens`, `num_beams`, `length_penalty` and `no_repeat_ngram_size`",
-}
 
 
-def load_seq2seq_config(args: ModelConfig, fp16: bool) -> PreTrainedConfig:
+def load_seq2seq_config(args: ModelConfig, fp16: bool, trust_remote_code: bool = False) -> PreTrainedConfig:
     """Load the model's configuration before any work on the data.
 
     Raises:
         UserError: the model cannot be loaded, is not a text encoder-decoder, or is a T5 that `fp16` or `dtype` would
             compute in float16.
     """
-    config = load_config(args)
+    config = load_config(args, trust_remote_code)
     name = f"`model_name_or_path` {args.model_name_or_path} ({config.model_type})"
     if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING
@@ -62,9 +57,10 @@ def load_for_generation(
     device: torch.device,
     tokenizer: PreTrainedTokenizerBase,
     task: Mapping[str, Any],
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load an encoder-decoder as `load_base_model` does, and apply `stop` and `generation` of `task.json`."""
-    model = load_base_model(args, AutoModelForSeq2SeqLM, quantization, device)
+    model = load_base_model(args, AutoModelForSeq2SeqLM, quantization, device, trust_remote_code)
     set_generation(model, tokenizer, task["stop"], task["generation"])
     return model
 
@@ -97,10 +93,7 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def check_seq2seq_training(args: Seq2SeqTrainingArguments) -> None:
-    """Raise a UserError for training arguments that have another name here, or a metric that is not computed."""
-    for key, instead in GENERATION_KEYS.items():
-        if getattr(args, key) is not None:
-            raise UserError(f"`{key}` is not supported: set {instead}.")
+    """Raise a UserError for a metric that evaluations during training do not compute."""
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
     known = ("loss", *(TRAINING_METRICS if args.predict_with_generate else ()))
     if best not in known:

@@ -1,0 +1,251 @@
+"""What becomes of a key that a script does not simply use: another name for a key, a key that is refused and what to
+write instead, a key with only one value, and a key that needs another.
+
+The names are those of earlier versions, of transformers, TRL and its `trl sft`, and of transformers' example scripts.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def split_columns(value: Any) -> Any:
+    """Split `premise,hypothesis` as transformers' run_classification.py does; a single name stays as it is."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else []
+    return names if len(names) > 1 else value
+
+
+def prefix_template(value: Any) -> Any:
+    """Return the `text_template` that puts a prefix before each text."""
+    return value.replace("{", "{{").replace("}", "}}") + "{text}" if isinstance(value, str) else value
+
+
+def percent_to_share(value: Any) -> Any:
+    """Return 5 (percent) as 0.05; what is not a number stays as it is, for the parser to refuse."""
+    try:
+        return float(value) / 100
+    except (TypeError, ValueError):
+        return value
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+# Other names -> keys of which a script has one at most, and what becomes of the value
+ALIASES: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
+    # transformers' run_classification.py, run_glue.py, run_summarization.py and run_clm.py
+    "text_column_names": (("text_column",), split_columns),
+    "text_column_name": (("text_column",), split_columns),
+    "label_column_name": (("label_column",), same),
+    "max_seq_length": (("max_length", "max_source_length"), same),
+    "metric_name": (("metric_for_best_model",), same),
+    "source_prefix": (("text_template",), prefix_template),
+    "preprocessing_num_workers": (("dataset_num_proc",), same),
+    "validation_split_percentage": (("validation_fraction",), percent_to_share),
+    "do_predict": (("evaluate_test",), same),
+    # trl sft
+    "dataset_config": (("dataset_config_name",), same),
+    "dataset_train_split": (("train_split_name",), same),
+    "dataset_streaming": (("streaming",), same),
+    "test_split_size": (("test_fraction",), same),
+}
+
+_TOKEN = "set the environment variable HF_TOKEN; a token does not belong in a recipe"
+_ONE_MODEL = "delete it; configuration and tokenizer are those of `model_name_or_path`"
+_GENERATION = "set `max_new_tokens`, `num_beams`, `length_penalty` and `no_repeat_ngram_size`"
+_COLUMNS = "name the columns, with `question_column` and `answer_column` or the keys of another script"
+_SHARDED = (
+    "delete it; processes evaluate different numbers of batches, which a sharded model cannot: several GPUs each hold "
+    "the model, which `load_in_4bit` makes small"
+)
+_PRECISION = "delete it; evaluations compute as training and serving do: set `bf16` or `dtype`"
+_SIZES = (
+    "set `per_device_train_batch_size` and `gradient_accumulation_steps`, so that the recipe says what was trained"
+)
+
+# Names that no script has -> what to do. Checked before the closest known key is suggested.
+REPLACED = {
+    # earlier versions and other tools
+    "config": "give the recipe as the first argument, without a flag",
+    "warmup_ratio": "write `warmup_steps`, where a value below 1 is a ratio",
+    "group_by_length": "write `train_sampling_strategy: group_by_length`",
+    "overwrite_output_dir": "delete it; a run resumes by itself, and a new `output_dir` starts from scratch",
+    "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
+    "evaluation_strategy": "write `eval_strategy`",
+    "torch_dtype": "write `dtype`",
+    "no_cuda": "write `use_cpu`",
+    "save_safetensors": "delete it, it is always on",
+    "half_precision_backend": "write `bf16` or `fp16`",
+    "bnb_4bit_compute_dtype": "write `dtype`",
+    "bnb_4bit_use_double_quant": "write `use_bnb_nested_quant`",
+    "target_modules": "write `lora_target_modules`",
+    "modules_to_save": "write `lora_modules_to_save`",
+    "base_model": "write `model_name_or_path`",
+    "micro_batch_size": "write `per_device_train_batch_size`",
+    "num_epochs": "write `num_train_epochs`",
+    "blend": "write `ensemble`",
+    "max_windows": "write `max_chunks`",
+    "lr_scheduler": "write `lr_scheduler_type`",
+    "push_to_hub_model_id": "write `hub_model_id`",
+    "push_to_hub_token": _TOKEN,
+    # transformers' example scripts
+    "token": _TOKEN,
+    "use_auth_token": _TOKEN,
+    "cache_dir": "set the environment variable HF_HOME",
+    "config_name": _ONE_MODEL,
+    "tokenizer_name": _ONE_MODEL,
+    "model_type": "set `model_name_or_path`; models are fine-tuned here, not trained from scratch",
+    "config_overrides": "delete it; models are fine-tuned here, not trained from scratch",
+    "task_name": "write `dataset_name: nyu-mll/glue`, and the task as `dataset_config_name`",
+    "shuffle_seed": "write `data_seed` for the order of training, or `split_seed` for splits and samples",
+    "remove_splits": "delete it; only `train_split_name`, `validation_split_name` and `test_split_name` are read",
+    "remove_columns": "delete it; only the columns that the recipe names are read",
+    "val_max_target_length": "write `max_target_length` for references, `max_new_tokens` for generated summaries",
+    "lang": "delete it; multilingual models that need a language are not supported",
+    "forced_bos_token": "delete it; multilingual models that need a language are not supported",
+    "block_size": "write `max_length`, and `packing: true` to fill it with several rows",
+    # trl sft
+    "dataset_test_split": "write `validation_split_name` for evaluations during training, or `test_split_name`",
+    "datasets": "give one data set as `dataset_name`, or one file as `train_file`",
+}  # fmt: skip
+
+# Fields of the libraries' dataclasses that would have no effect here, or a harmful one -> what to do
+REFUSED = {
+    "hub_token": _TOKEN,
+    "length_column_name": "delete it, it has no effect",
+    "label_names": "delete it; the scripts name the labels",
+    "include_for_metrics": "delete it; no metric reads inputs or losses",
+    "parallelism_config": _SHARDED,
+    "fsdp": _SHARDED,
+    "fsdp_config": _SHARDED,
+    "deepspeed": _SHARDED,
+    "liger_kernel_config": "delete it; Liger's kernels are not used",
+    "resume_from_checkpoint": "delete it; the same command resumes from the newest complete checkpoint",
+    "local_rank": "delete it; `accelerate launch` sets it",
+    "generation_config": _GENERATION,
+    "generation_max_length": "write `max_new_tokens`",
+    "generation_num_beams": "write `num_beams`",
+    "lora_task_type": "delete it; each script sets its own",
+    "model_init_kwargs": "write `dtype`, `attn_implementation` or `model_revision`",
+    "dataset_text_field": _COLUMNS,
+    "dataset_kwargs": _COLUMNS,
+    "pad_token": "delete it; padding is masked, so any token serves",
+}
+
+# Fields of the libraries, and flags of the example scripts, of which only these values say what is done here -> why
+FIXED: dict[str, tuple[Sequence[Any], str]] = {
+    "do_train": ((True,), "a run always trains; `num_train_epochs: 0` only evaluates"),
+    "do_eval": ((True,), "a run always evaluates"),
+    "restore_callback_states_from_checkpoint": ((True,), "a resumed run always restores them"),
+    "ignore_data_skip": ((False,), "a resumed run would train on the same rows twice"),
+    "save_only_model": ((False,), "such a checkpoint cannot be resumed: set `save_total_limit` to need less space"),
+    "hub_strategy": (("end",), "a run is pushed once, after its evaluation"),
+    "hub_always_push": ((False,), "a run is pushed once, after its evaluation"),
+    "bf16_full_eval": ((False,), _PRECISION),
+    "fp16_full_eval": ((False,), _PRECISION),
+    "auto_find_batch_size": ((False,), _SIZES),
+    "use_cache": ((False,), "training reads whole rows at once; generation uses a cache by itself"),
+    "use_liger_kernel": ((False,), "TRL has deprecated it, and its kernels have no effect on encoders"),
+    "eval_do_concat_batches": ((True,), "metrics need all batches together"),
+    "eval_use_gather_object": ((False,), "outputs are tensors"),
+    "batch_eval_metrics": ((False,), "metrics need all batches together"),
+    "remove_unused_columns": ((True,), "the trainer gets only the columns that the model reads"),
+    "sortish_sampler": ((False,), "transformers ignores it: write `train_sampling_strategy: group_by_length`"),
+    "truncation_mode": (("keep_start",), "answers are cut at their end, and prompts at their start"),
+    "packing_strategy": (("bfd", "wrapped"), "rows are cut to `max_length` before they are packed"),
+    "padding_free": ((False,), "write `packing: true`, which needs no padding"),
+    "completion_only_loss": ((True,), "the loss covers the answers, never the questions"),
+    "assistant_only_loss": ((True,), "the loss covers the answers, never the questions"),
+    # transformers' example scripts and trl sft
+    "preprocessing_num_workers": (range(1, 1 << 16), "texts are tokenized by all processors"),
+    "overwrite_cache": ((True, False), "rows are read anew in each run, and no cache is kept"),
+    "pad_to_max_length": ((True, False), "batches are padded to their longest row, with equal results"),
+    "low_cpu_mem_usage": ((True, False), "weights are always loaded so"),
+    "keep_linebreaks": ((True,), "line breaks are kept"),
+    "use_fast_tokenizer": ((True,), "transformers has no other tokenizers"),
+    "shuffle_train_dataset": ((True,), "rows are shuffled: write `train_sampling_strategy: sequential` if not"),
+    "ignore_pad_token_for_loss": ((True,), "padding has no loss"),
+    "ignore_mismatched_sizes": ((True,), "a classification head is always new"),
+    "do_regression": ((False,), "classes are predicted, not numbers"),
+    "resize_position_embeddings": ((False,), "the model's positions are its limit: set `long_texts: chunks`"),
+    "ignore_bias_buffers": ((False,), "set `ddp_broadcast_buffers: false`"),
+}  # fmt: skip
+
+_LORA = ("use_peft", (True,))
+_4BIT = ("load_in_4bit", (True,))
+_HUB = ("push_to_hub", (True,))
+_TRACKIO = ("report_to", ("trackio", "all"))
+
+# Fields of the libraries' dataclasses -> the key, and its values, without which they have no effect. For our own
+# fields it is `needs` in their metadata.
+NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    **dict.fromkeys(("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"), _LORA),
+    **dict.fromkeys(("lora_modules_to_save", "use_rslora", "use_dora"), _LORA),
+    **dict.fromkeys(("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"), _4BIT),
+    **dict.fromkeys(("hub_private_repo", "hub_revision"), _HUB),
+    **dict.fromkeys(("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), _TRACKIO),
+    **dict.fromkeys(
+        ("eval_delay", "metric_for_best_model", "greater_is_better"), ("eval_strategy", ("steps", "epoch"))
+    ),
+    "eval_steps": ("eval_strategy", ("steps",)),
+    "save_steps": ("save_strategy", ("steps",)),
+    "save_total_limit": ("save_strategy", ("steps", "epoch", "best")),
+    "logging_steps": ("logging_strategy", ("steps",)),
+    "activation_checkpointing_kwargs": ("activation_checkpointing", (True,)),
+    "gradient_checkpointing_kwargs": ("gradient_checkpointing", (True,)),
+    "packing_strategy": ("packing", (True,)),
+}
+
+
+def resolve_alias(key: str, value: Any, known: Iterable[str]) -> tuple[str, Any]:
+    """Return the key that `key` stands for in a script that has the `known` ones, and the value for it."""
+    targets, convert = ALIASES.get(key, ((), same))
+    found = [target for target in targets if target in known]
+    return (found[0], convert(value)) if found else (key, value)
+
+
+def why_refused(key: str, known: Iterable[str]) -> str | None:
+    """Return what to do instead of giving `key` to a script that has the `known` ones; None if it may be given."""
+    if key in REFUSED:
+        return f"is not supported: {REFUSED[key]}."
+    if key in known or resolve_alias(key, None, known)[0] != key or key in FIXED:
+        return None
+    if key in REPLACED:
+        return f"is not supported: {REPLACED[key]}."
+    names = {*known, *ALIASES, *REPLACED, *REFUSED, *FIXED}
+    near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.6)
+    meant = resolve_alias(near[0], None, known)[0] if near else ""
+    if meant in known and meant not in {*REFUSED, *FIXED}:
+        return f"is not a known key: did you mean `{meant}`?"
+    if meant in known or meant in REPLACED:
+        advice = FIXED[meant][1] if meant in FIXED else {**REPLACED, **REFUSED}[meant]
+        return f"is not a known key, and `{meant}` is not supported: {advice}."
+    return "is not a known key: run with --help for the list of keys."
+
+
+def why_fixed(key: str, value: Any) -> str | None:
+    """Return why `key` may not have this value; None if it may."""
+    allowed, reason = FIXED.get(key, ((value,), ""))
+    if value in allowed:
+        return None
+    values = "a number above 0" if isinstance(allowed, range) else " or ".join(str(one).lower() for one in allowed)
+    return f"can only be {values}: {reason}."
+
+
+def without_effect(given: Mapping[str, Any], values: Mapping[str, Any], needs: Mapping[str, tuple]) -> dict[str, list]:
+    """Return the keys that have no effect, by the key that they need.
+
+    Args:
+        given: the keys that recipe and flags set.
+        values: the values of all keys.
+        needs: as `NEEDS`.
+    """
+    found: dict[str, list[str]] = {}
+    for key in given:
+        switch, allowed = needs.get(key, (key, None))
+        current = values.get(switch)
+        named = [getattr(value, "value", value) for value in (current if isinstance(current, list) else [current])]
+        if key in needs and (current is None if allowed is None else not set(named) & set(allowed)):
+            found.setdefault(switch, []).append(key)
+    return found
