@@ -82,7 +82,8 @@ PASSED_ON = {
     "dataloader_in_order", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers",
     "ddp_static_graph", "ddp_backend", "ddp_timeout",
     # SFTTrainer
-    "router_aux_loss_coef", "packing", "dataset_num_proc", "shuffle_dataset", "pad_to_multiple_of", "eval_packing", "loss_type",
+    "router_aux_loss_coef", "packing", "dataset_num_proc", "shuffle_dataset", "pad_to_multiple_of",
+    "eval_packing", "loss_type",
 }  # fmt: skip
 
 
