@@ -31,8 +31,8 @@ from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.cleaning import clean_text
+from utils.data.columns import Columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 from utils.encoding import (
     ChunkCollator,
     EncoderArguments,

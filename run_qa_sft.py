@@ -22,8 +22,9 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chat_tokenizer import load_chat_tokenizer
 from utils.data.augmentation import augment
+from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
+from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers
 from utils.evaluation.confidence import MAX_ROWS
 from utils.evaluation.multiple_choice import shuffled_rows
@@ -55,13 +56,19 @@ logger = logging.getLogger(__name__)
 class QAArguments:
     """Arguments of this task, in addition to those in `utils`."""
 
-    question_column: str = field(default="question", metadata={"help": "Column of the question."})
-    answer_column: str | None = field(default=None, metadata={"help": "Column of the answer; defaults to `answer`."})
+    dataset_format: str = field(
+        default="auto", metadata={"help": f"Shape of the rows, see docs/data.md: auto, {', '.join(FORMATS)}."}
+    )
+    question_column: str | None = field(default=None, metadata={"help": "Question column; defaults to `question`."})
+    answer_column: str | None = field(default=None, metadata={"help": "Answer column; defaults to `answer`."})
     context_column: str | None = field(default=None, metadata={"help": "Column of a text that contains the answer."})
     options_column: list[str] | None = field(
-        default=None, metadata={"help": "Multiple choice: one column of lists, or one column per option."}
+        default=None, metadata={"help": "Multiple choice: one column of options, or one column per option."}
     )
-    answer_index_column: str | None = field(default=None, metadata={"help": "Index of the correct option, from 0."})
+    answer_index_column: str | None = field(
+        default=None, metadata={"help": "Right option: its letter, its text, or its place."}
+    )
+    answer_index_base: int | None = field(default=None, metadata={"help": "Number of the first place, 0 or 1."})
     prompt_template: str | None = field(
         default=None, metadata={"help": "User turn; {question}, {context}, {options}."}
     )
@@ -76,8 +83,6 @@ class QAArguments:
             raise UserError("`options_column` and `answer_index_column` go together: give both or neither.")
         if self.answer_column and self.options_column:
             raise UserError("`answer_column` and `options_column` exclude each other: the right option is the answer.")
-        if not self.options_column:
-            self.answer_column = self.answer_column or "answer"
         for key in ("augmentation_factor", "max_new_tokens"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
@@ -143,13 +148,15 @@ def make_task(
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to ask a question exactly as training did."""
     roles = {
-        "question": args.question_column,
-        "context": args.context_column,
+        "question": columns.input,
+        "context": next(iter(columns.optional), None),
         "options": columns.options,
-        "answer": args.answer_column,
-        "answer_index": args.answer_index_column,
+        "answer": columns.target,
+        "answer_index": columns.index,
     }
     chat = tokenizer.chat_template is not None
+    if not chat and args.system_prompt:
+        raise UserError("`system_prompt` needs a chat template, and the model has none: use `prompt_template`.")
     if not chat and args.prompt_template is None:  # guessing a format would train on prompts that nobody uses
         raise UserError(
             "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
@@ -197,15 +204,10 @@ def main(
     # ----- 2. Data
     tokenizer = load_chat_tokenizer(model_args, training_args)  # first, since the data may take minutes
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
-    columns = Columns(
-        input=qa_args.question_column,
-        target=qa_args.answer_column,
-        optional=(qa_args.context_column,) if qa_args.context_column else (),
-        lists=tuple(qa_args.options_column or ()),
-        index=qa_args.answer_index_column,
-        kept=tuple(data_args.keep_columns or ()),
-        lowercase=data_args.lowercase,
-    )
+    columns = question_columns(
+        data_args, qa_args.dataset_format, qa_args.question_column, qa_args.answer_column, qa_args.context_column,
+        qa_args.options_column, qa_args.answer_index_column, qa_args.answer_index_base,
+    )  # fmt: skip
     clustered = [name for name in (columns.input, columns.target) if name]
     splits, results = load_splits(data_args, columns, cluster_columns=clustered, seed=training_args.seed)
     task = make_task(qa_args, training_args, tokenizer, columns, splits["train"])

@@ -30,8 +30,8 @@ from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
+from utils.data.columns import Columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summarization import evaluate
 from utils.generation import check_bertscore_model, measure_latency

@@ -30,8 +30,8 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainerCal
 
 from run_classification import ARGUMENTS
 from utils.arguments import parse_recipe
+from utils.data.columns import Columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 from utils.encoding import ChunkCollator, encode_texts, predict_logits
 from utils.inference import Predictor
 from utils.json_files import write_json

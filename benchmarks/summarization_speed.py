@@ -41,8 +41,8 @@ from transformers import (
 from benchmarks.classification_speed import Clock
 from run_summarization import ARGUMENTS, make_task, to_pairs
 from utils.arguments import parse_recipe
+from utils.data.columns import Columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 from utils.generation import set_generation
 from utils.json_files import write_json
 from utils.metrics.statistics import text_statistics

@@ -183,14 +183,6 @@ def test_arguments_that_do_not_go_together_are_refused(given, expected):
     assert expected in message(parse_recipe, ARGUMENTS, argv)
 
 
-def test_the_answer_column_defaults_to_answer_where_there_are_no_options():
-    free, exam = (
-        parse_recipe(ARGUMENTS, flags(use_cpu=True, bf16=False, output_dir="out", **given))[2]
-        for given in ({}, {"options_column": ["o"], "answer_index_column": "i"})
-    )
-    assert (free.answer_column, exam.answer_column) == ("answer", None)
-
-
 def test_what_transformers_refuses_is_the_users_to_mend(recipe):
     assert "save" in message(recipe, "load_best_model_at_end: true\neval_strategy: epoch\nsave_strategy: steps\n")
 
@@ -251,9 +243,9 @@ def test_keys_of_the_data_arguments_are_frozen():
 
 def test_keys_of_the_question_answering_arguments_are_frozen():
     assert names(QAArguments) == [
-        "question_column", "answer_column", "context_column", "options_column", "answer_index_column",
-        "prompt_template", "system_prompt", "augmentation_factor", "curriculum", "max_new_tokens",
-        "repetition_penalty",
+        "dataset_format", "question_column", "answer_column", "context_column", "options_column",
+        "answer_index_column", "answer_index_base", "prompt_template", "system_prompt", "augmentation_factor",
+        "curriculum", "max_new_tokens", "repetition_penalty",
     ]  # fmt: skip
 
 

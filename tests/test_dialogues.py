@@ -24,7 +24,7 @@ from utils.prompts import (
 COLUMNS = {"question": "question", "context": None, "options": None, "answer": "answer", "answer_index": None}
 TASK = {
     "columns": COLUMNS, "chat": True, "system_prompt": None, "prompt_template": "{question}", "max_length": 256,
-    "dataset_format": "messages",
+    "raw_columns": {"dataset_format": "messages"},
 }  # fmt: skip
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # The end of a turn in and after the markers, and none of it
@@ -136,7 +136,7 @@ def test_a_rows_system_turn_wins_over_the_recipes():
 def test_columns_that_only_look_like_a_dialogue_are_none():
     """A medical history and an organ system are columns of people's own."""
     row = ROW | {"system": "cardiac", "history": "Two infarctions."}
-    assert prompt_turns(row, TASK | {"dataset_format": "columns"}) == turns_of("A week.")
+    assert prompt_turns(row, TASK | {"raw_columns": {"dataset_format": "columns"}}) == turns_of("A week.")
 
 
 def test_the_template_writes_every_turn_of_the_user_and_a_context_only_the_last():

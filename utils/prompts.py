@@ -27,7 +27,7 @@ def earlier_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]
     """
     columns, system = task["columns"], task["system_prompt"] if task["chat"] else None
     history: Sequence[str] = ()
-    if task.get("dataset_format", "columns") != "columns":
+    if task.get("raw_columns", {}).get("dataset_format", "columns") != "columns":
         system, history = row.get("system") or system, row.get("history") or ()
     turns = [{"role": "system", "content": system}] if system else []
     for number, text in enumerate(history):

@@ -8,7 +8,8 @@ import pytest
 
 from utils.arguments import DataArguments, UserError
 from utils.data.cleaning import clean_text
-from utils.data.rows import Columns, clean_rows
+from utils.data.columns import Columns
+from utils.data.rows import clean_rows
 
 GOUT = {"question": "What is gout?", "answer": "A disease."}
 
@@ -120,8 +121,8 @@ def test_options_come_from_one_list_from_json_or_from_several_columns():
     [
         ({"right": 2}, ["row 3", "`right`", "`2`", "0 to 1"]),
         ({"right": -2}, ["row 3", "`right`", "`-2`", "0 to 1"]),
-        ({"right": "A"}, ["row 3", "`right`", "`A`", "0 to 1"]),
-        ({"options": "red, blue"}, ["row 3", "`options`", "str", "list of two"]),
+        ({"right": "E"}, ["row 3", "`right`", "0 to 1", "A to B"]),
+        ({"options": "red, blue"}, ["row 3", "`options`", "str", "list"]),
         ({"options": ["red"]}, ["row 3", "`options`", "list of 1"]),
         ({"options": ["red", {}]}, ["row 3", "`options`", "dict"]),
         ({"question": ["a", "b"]}, ["row 3", "`question`", "list"]),

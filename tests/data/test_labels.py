@@ -9,8 +9,8 @@ import datasets
 import pytest
 
 from utils.arguments import DataArguments, UserError
+from utils.data.columns import Columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 
 WORDS = ["aorta", "bile", "cornea", "dermis", "enamel", "femur", "gland", "hilum", "iris", "jaw", "knee", "lung"]
 

@@ -16,9 +16,9 @@ from tests.hub_server import serve_hub
 from utils.arguments import DataArguments, UserError, parse_recipe
 from utils.data.__main__ import ColumnArguments, main
 from utils.data.cleaning import clean_text
+from utils.data.columns import Columns
 from utils.data.files import read_rows
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 from utils.data.splits import fingerprint
 
 REAL_DATA = Path(__file__).parents[3] / "shared/data"
@@ -240,7 +240,7 @@ def test_rows_lie_in_a_folder_that_goes_with_the_process(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", question_rows(20))
     script = (
         "import sys; from utils.arguments import DataArguments\n"
-        "from utils.data.load import load_splits; from utils.data.rows import Columns\n"
+        "from utils.data.load import load_splits; from utils.data.columns import Columns\n"
         "columns = Columns(input='question', target='answer')\n"
         "args = DataArguments(train_file=sys.argv[1])\n"
         "splits, _ = load_splits(args, columns, cluster_columns=['question'], seed=1)\n"
@@ -409,7 +409,7 @@ def test_a_csv_set_of_the_hub_is_read_from_its_files_with_and_without_a_connecti
     (tmp_path / "set" / "train.csv").write_text(odd_csv(60))
     script = (
         "import json; from utils.arguments import DataArguments\n"
-        "from utils.data.load import load_splits; from utils.data.rows import Columns\n"
+        "from utils.data.load import load_splits; from utils.data.columns import Columns\n"
         "args, columns = DataArguments(dataset_name='lab/notes'), Columns('question', 'answer')\n"
         "print(json.dumps(load_splits(args, columns, cluster_columns=['question'], seed=1)[1]))"
     )

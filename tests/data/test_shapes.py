@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.arguments import UserError
-from utils.data.shapes import FORMATS, find_format, first_answer, join_paragraphs, to_columns
+from utils.data.shapes import FORMATS, find_format, first_answer, from_columns, join_paragraphs, to_columns
 
 TEXT = st.text('abc {["é', min_size=1)
 TURNS = [("system", "Be brief."), ("user", "I cough."), ("assistant", "How long?"), ("user", "A week."),
@@ -68,10 +68,20 @@ def test_any_dialogue_is_the_same_in_every_shape(pairs, system):
     assert texts == [text for pair in pairs for text in pair]
 
 
+def test_a_dialogue_can_be_written_and_read_again():
+    for shape, row in in_every_shape(TURNS):
+        read = to_columns(row, shape, "row 1")
+        written = from_columns({key: read[key] for key in (*ROW, "context") if key in read} | {"id": "a"}, shape)
+        again = find_format(list(written), "f.jsonl")
+        assert again == (shape if shape == "alpaca" else "messages") and written["id"] == "a"
+        assert part(to_columns(written, again, "row 1")) == ROW
+
+
 def test_columns_that_a_shape_does_not_name_are_kept():
     row = {"messages": messages(TURNS), "patient": "p1", "id": 3}
     assert to_columns(row, "messages", "row 1").items() >= {"patient": "p1", "id": 3}.items()
-    assert to_columns({"question": "a", "answer": "b"}, "columns", "row 1") == {"question": "a", "answer": "b"}
+    for shape in FORMATS:  # a question alone, or a row that was read before
+        assert to_columns({"question": "a", "history": ["b"]}, shape, "row 1") == {"question": "a", "history": ["b"]}
     assert to_columns({"instruction": "a", "output": "b"}, "alpaca", "row 1")["context"] is None
     assert to_columns({"instruction": "a", "input": "c", "output": "b"}, "alpaca", "row 1")["context"] == "c"
 
@@ -91,6 +101,7 @@ def test_a_dialogue_that_ends_with_the_user_has_no_answer():
     ],
 )  # fmt: skip
 def test_turns_that_do_not_alternate_are_told(roles):
+    assert all(to_columns({"messages": none}, "messages", "row 1") is None for none in (None, "", [], "[]"))
     assert to_columns({"messages": messages([(role, "text") for role in roles])}, "messages", "row 1") is None
 
 
@@ -128,7 +139,6 @@ def test_empty_keys_of_tools_are_no_tools():
     ("shape", "row"),
     [
         ("messages", {"messages": "free text"}),
-        ("messages", {}),
         ("sharegpt", {"conversations": {"from": "human", "value": "x"}}),
         ("alpaca", {"instruction": "x", "output": "y", "history": ["x", "y"]}),
         ("preference", {"prompt": "x", "chosen": messages([("user", "z"), ("assistant", "y")])}),

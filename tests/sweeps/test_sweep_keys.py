@@ -12,8 +12,8 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import DataArguments
+from utils.data.columns import Columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
 from utils.sweeps.plan import EVAL_METRICS
 from utils.sweeps.running import read_history
 

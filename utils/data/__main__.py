@@ -5,14 +5,16 @@
 writes train.jsonl, validation.jsonl and test.jsonl, and prints the report as JSON.
 """
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
+from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
-from utils.data.rows import Columns
+from utils.data.shapes import FORMATS, from_columns
 from utils.data.sources import KEYS
 
 
@@ -24,42 +26,52 @@ class ColumnArguments:
     text_column: str | None = field(default=None, metadata={"help": "Input text; needs a label or summary column."})
     label_column: str | None = field(default=None, metadata={"help": "Label; splits are stratified by it."})
     summary_column: str | None = field(default=None, metadata={"help": "Summary of the text."})
+    dataset_format: str = field(
+        default="auto", metadata={"help": f"Shape of questions, see docs/data.md: auto, {', '.join(FORMATS)}."}
+    )
     question_column: str | None = field(default=None, metadata={"help": "Input question; needs answer or options."})
     answer_column: str | None = field(default=None, metadata={"help": "Answer to the question."})
     context_column: str | None = field(default=None, metadata={"help": "Context of the question."})
-    options_column: list[str] | None = field(default=None, metadata={"help": "A list column, or a column per option."})
-    answer_index_column: str | None = field(default=None, metadata={"help": "Index of the correct option, from 0."})
+    options_column: list[str] | None = field(
+        default=None, metadata={"help": "One column of options, or one per option."}
+    )
+    answer_index_column: str | None = field(default=None, metadata={"help": "Right option: letter, text, or place."})
+    answer_index_base: int | None = field(default=None, metadata={"help": "Number of the first place, 0 or 1."})
     seed: int = field(default=42, metadata={"help": "Seed of the splits and samples."})
 
 
-def main(data_args: DataArguments, args: ColumnArguments) -> None:
-    """Clean and split the data, write the splits to `output_dir`, and print the report."""
-    input_column = args.text_column or args.question_column
-    if not input_column or (args.text_column and args.question_column):
-        raise UserError("`text_column` and `question_column`: give exactly one as the input.")
+def make_columns(data_args: DataArguments, args: ColumnArguments) -> Columns:
+    """Return the columns that the arguments name or, if they name none, those of the format of the training rows."""
+    if args.text_column and (args.question_column or args.dataset_format != "auto"):
+        raise UserError("`text_column` excludes `question_column` and `dataset_format`: give one of them.")
+    if bool(args.options_column) != bool(args.answer_index_column):
+        raise UserError("`options_column` and `answer_index_column` go together: give both.")
     targets = [c for c in (args.label_column, args.summary_column, args.answer_column) if c]
-    if len(targets) > 1 or not (targets or args.answer_index_column):
+    named = args.text_column or args.question_column
+    if len(targets) > 1 or (named and not (targets or args.answer_index_column)):
         raise UserError(
             f"{len(targets)} target columns are given: give `label_column`, `summary_column` or `answer_column`, "
             "or `options_column` with `answer_index_column`."
         )
-    if bool(args.options_column) != bool(args.answer_index_column):
-        raise UserError("`options_column` and `answer_index_column` go together: give both.")
+    columns = question_columns(
+        data_args, args.dataset_format, named, args.answer_column, args.context_column,
+        args.options_column, args.answer_index_column, args.answer_index_base,
+    )  # fmt: skip
+    if not (named or columns.has_turns):
+        raise UserError("`text_column` and `question_column`: give exactly one as the input.")
+    target = targets[0] if targets else None if args.options_column else columns.target
+    return dataclasses.replace(columns, target=target, label=args.label_column)
+
+
+def main(data_args: DataArguments, args: ColumnArguments) -> None:
+    """Clean and split the data, write the splits to `output_dir`, and print the report."""
+    columns = make_columns(data_args, args)
     files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
     if existing := [path for path in files if path.exists()]:
         raise UserError(f"`output_dir` already contains `{existing[0]}`: choose another folder.")
-    columns = Columns(
-        input=input_column,
-        target=targets[0] if targets else None,
-        optional=(args.context_column,) if args.context_column else (),
-        lists=tuple(args.options_column or ()),
-        index=args.answer_index_column,
-        label=args.label_column,
-        kept=tuple(data_args.keep_columns or ()),
-        lowercase=data_args.lowercase,
-    )
     # As in training: answers count, since the same answer to another wording is the same fact
-    clustered = [name for name in (input_column, args.answer_column) if name]
+    answer = None if args.label_column or args.summary_column else columns.target
+    clustered = [name for name in (columns.input, answer) if name]
     splits, report = load_splits(data_args, columns, cluster_columns=clustered, seed=args.seed)
     try:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -68,7 +80,8 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
                 for row in rows.remove_columns("_cluster"):
                     if args.label_column:
                         row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
-                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    written = from_columns(row, columns.dataset_format)
+                    stream.write(json.dumps(written, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"`output_dir` `{args.output_dir}` cannot be written ({error}): choose another.") from error
     json.dump(report, sys.stdout, indent=2)

@@ -3,6 +3,7 @@
 import atexit
 import dataclasses
 import itertools
+import logging
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -14,11 +15,22 @@ import numpy as np
 from datasets.arrow_writer import ArrowWriter
 
 from utils.arguments import DataArguments, UserError
+from utils.data.columns import Columns
 from utils.data.labels import as_classes, label_names
-from utils.data.rows import Columns, clean_rows, content_key
-from utils.data.sources import KEYS, read_split
-from utils.data.splits import fingerprint, join_clusters, near_duplicate_clusters, normalise, split_by_cluster
+from utils.data.options import answer_warnings
+from utils.data.rows import clean_rows, content_key
+from utils.data.shapes import FORMATS, OPTIONAL
+from utils.data.sources import KEYS, given_splits, read_split
+from utils.data.splits import (
+    fingerprint,
+    join_clusters,
+    near_duplicate_clusters,
+    normalise,
+    shared_turns,
+    split_by_cluster,
+)
 
+logger = logging.getLogger(__name__)
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
 
 
@@ -34,9 +46,10 @@ def load_splits(
 
     A given split is kept, but rows of train (and of validation) with a near-duplicate in a later given split are
     dropped. A missing split is cut from train in whole clusters. Clusters are near-duplicates in the
-    `cluster_columns`, merged with rows of equal input (and optional columns) and equal `group_column`. The rows are
-    stored in a temporary folder that is deleted when the process ends, not in a cache, so no stale data is read and no
-    patient's text is left behind.
+    `cluster_columns`, merged with rows of equal input (and optional columns) and equal `group_column`. A dialogue
+    counts with all its turns, and is joined with the rows that end where one of its turns does. The rows are stored in
+    a temporary folder that is deleted when the process ends, not in a cache, so no stale data is read and no patient's
+    text is left behind.
 
     Args:
         args: source, cleaning and splitting options.
@@ -55,29 +68,32 @@ def load_splits(
     Raises:
         UserError: for any mistake in arguments, files, columns or rows, and for an empty split.
     """
-    given = _check(args)
+    given = given_splits(args)
     seed = seed if args.split_seed is None else args.split_seed
     roles = [name for name in (*columns.texts, *columns.lists, columns.index) if name]
-    created = ["options"] if len(columns.lists) > 1 else []
+    created = (["options"] if len(columns.lists) > 1 else []) + (["history"] if columns.has_turns else [])
     others = [name for name in (args.group_column, *columns.kept, *kept_columns, *cluster_columns) if name]
     _check_roles([*roles, *created], others)
     extra = [name for name in dict.fromkeys(others) if name not in (*roles, *created)]
     columns = dataclasses.replace(columns, kept=tuple(name for name in extra if name != "id"))
     label_column = columns.label
+    needed = [*(FORMATS[columns.dataset_format] if columns.has_turns else roles), *extra]
 
     folder = tempfile.mkdtemp(prefix="rows-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     counts: dict[str, Counter[str]] = {split: Counter() for split in KEYS}
     tables: dict[str, datasets.Dataset] = {}
-    input_keys: list[bytes] = []
+    turn_keys: list[list[bytes]] = []
     targets: dict[bytes, Counter[bytes]] = defaultdict(Counter)
     class_names: dict[str, list[str]] = {}
     notes: Counter[str] = Counter()
     for split in given:
-        raw = read_split(args, split, [*roles, *extra], columns.index, folder, class_names, notes)
+        optional = OPTIONAL.get(columns.dataset_format, ())
+        raw = read_split(args, split, needed, columns.index, folder, class_names, notes, optional)
         clean = clean_rows(raw, split, columns, args, counts[split])
         limited = itertools.islice(clean, getattr(args, KEYS[split][3]) if args.streaming else None)
-        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", input_keys, targets)
+        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", turn_keys, targets)
+        _warn(split, columns, counts[split])
         if not len(tables[split]):
             raise UserError(_empty_message(split, counts[split]))
 
@@ -86,19 +102,20 @@ def load_splits(
     texts = (
         " ".join(" ".join(text) if isinstance(text, list) else text for text in row.values())
         for table in tables.values()
-        for row in table.select_columns(list(cluster_columns))
+        for row in table.select_columns([*(["history"] if columns.has_turns else []), *cluster_columns])
     )
     near = near_duplicate_clusters(texts, args.near_duplicate_threshold, seed)
     groups: list[str | None] = [None] * len(near)
     if args.group_column:
         groups = [value.strip() or None for table in tables.values() for value in table[args.group_column]]
-    clusters = join_clusters(near, input_keys, groups)
+    clusters = join_clusters(near, *shared_turns(turn_keys), groups)
     pieces = _split(tables, clusters, args, label_column, seed, counts)
 
     total = sum(counts.values(), Counter())
     conflicts = [found.total() for found in targets.values() if len(found) > 1]
     report: dict[str, Any] = {"data_rows_read": total["read"]}
     report |= {f"data_dropped_{reason}": total[reason] for reason in REASONS}
+    report |= {"data_dropped_turns": total["turns"]} if columns.has_turns else {}
     report |= {
         "data_changed_symbols": total["symbols"],
         "data_changed_whitespace": total["whitespace"],
@@ -107,6 +124,7 @@ def load_splits(
         "data_conflicting_inputs": len(conflicts),
         "data_conflicting_rows": sum(conflicts),
         **{f"data_{note}": number for note, number in notes.items() if number},
+        **{f"data_{name}": total[name] for name in sorted(total) if name.startswith(("rows_", "answers_"))},
     }
     for number, (split, piece) in enumerate(pieces.items()):
         if not len(piece):
@@ -135,63 +153,46 @@ def _check_roles(roles: Sequence[str], others: Sequence[str]) -> None:
         raise UserError("column `_cluster` is written by the splits: rename it in the data.")
 
 
-def _check(args: DataArguments) -> list[str]:
-    """Return the given splits, after checking the arguments."""
-    if bool(args.dataset_name) == bool(args.train_file):
-        found = "both are" if args.train_file else "neither is"
-        raise UserError(f"`dataset_name` and `train_file`: {found} given: give exactly one.")
-    given = ["train"]
-    for split in ("validation", "test"):
-        file_key, name_key, fraction_key, _ = KEYS[split]
-        source, right, wrong = "train_file", file_key, name_key
-        if args.dataset_name:
-            source, right, wrong = "dataset_name", name_key, file_key
-        if getattr(args, wrong):
-            raise UserError(f"`{wrong}` cannot be combined with `{source}`: use `{right}`.")
-        if getattr(args, right):
-            given.append(split)
-        elif not 0 < (fraction := getattr(args, fraction_key)) < 1:
-            raise UserError(f"`{fraction_key}` is {fraction}: give a value between 0 and 1, or set `{right}`.")
-    if len(given) == 1 and args.validation_fraction + args.test_fraction >= 1:
-        found = f"`validation_fraction` + `test_fraction` is {args.validation_fraction} + {args.test_fraction}"
-        raise UserError(f"{found}: give less than 1 in total, since train gets the rest.")
-    for *_, key in KEYS.values():
-        if getattr(args, key) is not None and getattr(args, key) < 1:
-            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more, or omit it to use all rows.")
-    if args.streaming and args.max_train_samples is None:
-        raise UserError("`streaming` needs `max_train_samples`: set the number of rows to read.")
-    if not 0 < args.near_duplicate_threshold <= 1:
-        threshold = args.near_duplicate_threshold
-        raise UserError(f"`near_duplicate_threshold` is {threshold}: give more than 0, at most 1 (1 disables it).")
-    return given
-
-
 def _write(
     rows: Iterable[dict[str, Any]],
     columns: Columns,
     path: str,
-    input_keys: list[bytes],
+    turn_keys: list[list[bytes]],
     targets: dict[bytes, Counter[bytes]],
 ) -> datasets.Dataset:
-    """Stream rows into a memory-mapped Arrow file. Appends one key per row to `input_keys`, and counts in `targets`
-    the answers to each question (input, optional columns and options)."""
+    """Stream rows into a memory-mapped Arrow file. Appends the keys of each row's input to `turn_keys`, one per turn
+    of the user, and counts in `targets` the answers to each question (turns, optional columns and options)."""
     text = datasets.Value("string")
     features = dict.fromkeys(("id", *columns.texts), text)
     if columns.options:
         features[columns.options] = datasets.List(text)
     if columns.index:
         features[columns.index] = datasets.Value("int64")
+    if columns.has_turns:
+        features["history"] = datasets.List(text)
     features |= dict.fromkeys(columns.kept, text)
     with ArrowWriter(path=path, features=datasets.Features(features)) as writer:
         for row in rows:
             writer.write(row)
-            question = [row[name] for name in (columns.input, *columns.optional)]
-            input_keys.append(content_key(map(normalise, question)))
+            turns = [*(row["history"] if columns.has_turns else ()), row[columns.input]]
+            question = [*turns, *(row[name] for name in columns.optional)]
+            earlier = [[*turns[:end], *("" for _ in columns.optional)] for end in range(1, len(turns), 2)]
+            turn_keys.append([content_key(map(normalise, texts)) for texts in (*earlier, question)])
             answer = content_key(row[name] for name in (columns.target, columns.index) if name)
             options = row[columns.options] if columns.options else None
             targets[content_key([*question, options])][answer] += 1
         writer.finalize()
     return datasets.Dataset.from_file(path)
+
+
+def _warn(split: str, columns: Columns, counts: Counter[str]) -> None:
+    """Warn about what may be wrong with the rows of a split as a whole."""
+    if dropped := counts["turns"]:
+        logger.warning("%s: %d rows dropped, whose turns do not alternate between user and assistant", split, dropped)
+    if own := counts["rows_with_system_turn"]:
+        logger.info("%s: %d rows have a system turn of their own; `system_prompt` is for the others", split, own)
+    for warning in answer_warnings(counts, columns.index_base):
+        logger.warning("%s, `%s`: %s", split, columns.index, warning)
 
 
 def _split(
@@ -226,7 +227,7 @@ def _split(
 
 
 def _empty_message(split: str, counts: Counter) -> str:
-    dropped = ", ".join(f"{counts[reason]} {reason}" for reason in REASONS if counts[reason]) or "none"
+    dropped = ", ".join(f"{counts[reason]} {reason}" for reason in (*REASONS, "turns") if counts[reason]) or "none"
     return (
         f"`{split}` has no rows: {counts['read']} were read, dropped {dropped}, and the rest went to other splits. "
         "Check the columns, `min_input_words`, `min_target_words`, `drop_ambiguous`, and that `group_column` has "

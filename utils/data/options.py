@@ -54,7 +54,13 @@ def read_options(value: Any, column: str, where: str) -> dict[str, Any]:
 
 
 def label_options(values: Sequence[Any]) -> dict[str, Any]:
-    """Label options A, B, C by their place."""
+    """Label options A, B, C by their place.
+
+    Raises:
+        UserError: there are more than 26.
+    """
+    if len(values) > len(ascii_uppercase):
+        raise UserError(f"`options_column` names {len(values)} columns: give up to {len(ascii_uppercase)}.")
     return dict(zip(ascii_uppercase, values, strict=False))
 
 

@@ -4,9 +4,9 @@
 `read_row` is that way. It takes a row as a file or the Hub gives it, and `Columns`, which `task.json` stores as
 `raw_columns`. Its steps, in this order, are in `_read_inputs` and `_lower`:
 
-1. shape: a dialogue or an object of the field becomes columns (`utils.data.shapes`),
+1. shape: a dialogue becomes columns (`utils.data.shapes`),
 2. cells: a list of paragraphs becomes text; type, stray symbols, white space (`utils.data.cleaning`),
-3. options: a list or a column per option becomes one list (`utils.data.options`),
+3. options: a list, an object or a column per option becomes one list without blanks (`utils.data.options`),
 4. kept columns, unchanged,
 5. lowercase.
 
@@ -14,75 +14,30 @@
 and reads what only these rows have: the target and the answer index.
 """
 
-import dataclasses
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import clean_symbols, clean_whitespace, read_kept, read_label, read_text
+from utils.data.cleaning import clean_symbols, clean_text, clean_whitespace, read_kept, read_label, read_text
+from utils.data.columns import Columns
+from utils.data.options import drop_blanks, find_answer, label_options, read_options
+from utils.data.shapes import first_answer, join_paragraphs, to_columns
 from utils.words import count_words, split_words
 
 FUNCTION_WORDS = ENGLISH_STOP_WORDS | {"does", "did"}
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a data set, and how their values are read. `task.json` stores it as `raw_columns`.
-
-    input, target: input text, and target text or label. Training drops rows that lack either.
-    optional: further texts, which may be empty.
-    lists: one column of option lists, or two or more columns with one option each.
-    index: index of the correct option, from 0; -1 drops the row as unlabelled.
-    label: the target if it is a label, which keeps its spelling.
-    kept: further columns for templates and code, which stay as they are.
-    lowercase: whether texts and options are lowercased.
-    """
-
-    input: str
-    target: str | None = None
-    optional: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
-    index: str | None = None
-    label: str | None = None
-    kept: tuple[str, ...] = ()
-    lowercase: bool = False
-
-    @property
-    def inputs(self) -> list[str]:
-        return [self.input, *self.optional]
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.input, *([self.target] if self.target else []), *self.optional]
-
-    @property
-    def options(self) -> str | None:
-        return "options" if len(self.lists) > 1 else self.lists[0] if self.lists else None
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Columns":
-        """Return the columns that `task.json` stores."""
-        made: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**made)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the columns for `task.json`."""
-        values = dataclasses.asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 # ----- The one way from a raw row to the model's input row
 
 
 def read_row(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:
-    """Return a raw row as the model's input row: its texts, its options as a list, and its kept columns.
+    """Return a raw row as the model's input row: its texts, its earlier turns and options as lists, and its kept
+    columns.
 
     Args:
         row: as the file or data set gives it. A missing column is an empty one; others are ignored.
@@ -90,19 +45,31 @@ def read_row(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, 
         where: file and row, for error messages.
 
     Raises:
-        UserError: a value has the wrong type; names row and column.
+        UserError: a value has the wrong type, or turns do not alternate; names row and column.
     """
-    return _lower(_read_inputs(row, columns, where, Counter()), columns)
+    shaped = to_columns(row, columns.dataset_format, where)
+    if shaped is None:
+        raise UserError(f"{where}: the turns do not alternate between user and assistant: mend or delete the row.")
+    values = _read_inputs(shaped, columns, where, Counter())
+    if columns.options:
+        values[columns.options], _ = drop_blanks(list(values[columns.options].values()))
+    return _lower(values, columns)
 
 
 def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Counter[str]) -> dict[str, Any]:
-    """Take all steps of `read_row` but the last, and note whether `symbols` and `whitespace` changed."""
-    texts = {name: _clean_cell(row.get(name), name, where, found) for name in columns.inputs}
-    options = [
-        _clean_cell(value, str(columns.options), where, found) for value in _written_options(row, columns, where)
-    ]
-    kept = {name: read_kept(row.get(name), name, where) for name in columns.kept}
-    return texts | ({columns.options: options} if columns.options else {}) | kept
+    """Take all steps of `read_row` between the first and the last, except that options are label -> text with blank
+    ones, and note whether `symbols` and `whitespace` changed."""
+    values: dict[str, Any] = {}
+    for name in columns.inputs:
+        text = join_paragraphs(row.get(name))
+        found["rows_with_joined_paragraphs"] |= text is not row.get(name)
+        values[name] = _clean_cell(text, name, where, found)
+    if columns.has_turns:
+        values["history"] = [_clean_cell(text, "history", where, found) for text in row.get("history") or ()]
+    if columns.options:
+        written = _written_options(row, columns, where).items()
+        values[columns.options] = {key: _clean_cell(value, columns.options, where, found) for key, value in written}
+    return values | {name: read_kept(row.get(name), name, where) for name in columns.kept}
 
 
 def _clean_cell(value: Any, column: str, where: str, found: Counter[str]) -> str:
@@ -114,28 +81,17 @@ def _clean_cell(value: Any, column: str, where: str, found: Counter[str]) -> str
     return clean
 
 
-def _written_options(row: Mapping[str, Any], columns: Columns, where: str) -> list[Any]:
-    """Return the options as written. A row without any of several option columns may have the list `options`."""
+def _written_options(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:
+    """Return label -> option as written. A row without any of several option columns may have the list `options`."""
     if len(columns.lists) > 1 and any(name in row for name in columns.lists):
-        return [row.get(name) for name in columns.lists]
-    value = row.get(columns.options) if columns.options else None
-    if value is None or value == "":
-        return []
-    if isinstance(value, str) and value.lstrip().startswith("["):  # csv stores lists as JSON
-        try:
-            value = json.loads(value)
-        except ValueError:
-            pass
-    if not isinstance(value, list) or len(value) < 2:
-        found = f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
-        raise UserError(f"{where}: `{columns.options}` is {found}: give a list of two or more texts (JSON in csv).")
-    return value
+        return label_options([row.get(name) for name in columns.lists])
+    return read_options(row.get(str(columns.options)), str(columns.options), where)
 
 
 def _lower(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
     if not columns.lowercase:  # the default: Mg (magnesium) becomes mg, and brand names get lost
         return row
-    names = {*columns.texts, columns.options} - {columns.label}
+    names = {*columns.texts, "history", columns.options} - {columns.label, *columns.kept}
     return {
         name: value if name not in names else [v.lower() for v in value] if isinstance(value, list) else value.lower()
         for name, value in row.items()
@@ -155,13 +111,14 @@ def clean_rows(
         split: prefix of the `id` of rows without one.
         columns: the columns of the data set.
         args: minimum lengths and `drop_ambiguous`.
-        counts: incremented by the rows read, dropped for each reason, and changed in symbols or white space.
+        counts: incremented by the rows read, dropped for each reason, changed in symbols or white space, and by what
+            else is found in the rows that stay (`rows_*`, `answers_*`).
 
     Yields:
         the row's columns and its `id`.
 
     Raises:
-        UserError: a value has the wrong type, or an answer index is out of range; names file, row and column.
+        UserError: a value has the wrong type, or an answer names no option; names file, row and column.
     """
     seen = set()
     for name, number, row in rows:
@@ -185,43 +142,68 @@ def content_key(values: Iterable[Any]) -> bytes:
 
 
 def _clean_row(
-    row: dict[str, Any], where: str, columns: Columns, args: DataArguments, counts: Counter
+    raw: dict[str, Any], where: str, columns: Columns, args: DataArguments, counts: Counter
 ) -> dict[str, Any] | None:
     """Return the inputs of a row, its target and its answer index, or None after counting the reason."""
+    row = to_columns(raw, columns.dataset_format, where)
+    if row is None:
+        counts["turns"] += 1
+        return None
     found: Counter[str] = Counter()
     values = _read_inputs(row, columns, where, found)
     if columns.target:
-        values[columns.target] = _clean_cell(row.get(columns.target), columns.target, where, found)
-    index = read_text(row.get(columns.index), columns.index, where).strip() if columns.index else None
-    if reason := _reason_to_drop(values, index, columns, args):
+        answer, found["rows_with_several_answers"] = first_answer(row.get(columns.target))
+        values[columns.target] = _clean_cell(answer, columns.target, where, found)
+    options = values[columns.options] if columns.options else {}
+    place = _find_place(row, options, columns, where, found)
+    if reason := _reason_to_drop(values, options, place, columns, args):
         counts[reason] += 1
         return None
 
-    counts.update(found)
+    if columns.options:
+        kept, index = drop_blanks(list(options.values()), place or 0)
+        found.update({f"rows_with_{len(kept)}_options": 1, "rows_with_blank_options": len(kept) < len(options)})
+        values |= {columns.options: kept} | ({columns.index: index} if columns.index else {})
+    if columns.has_turns:
+        found.update(rows_with_several_turns=bool(values["history"]), rows_with_system_turn=bool(values["system"]))
+    counts.update(+found)
     values = _lower(values, columns)
     if columns.label:  # as written: `utils.data.labels` compares the spellings
         values[columns.label] = read_label(row.get(columns.label), columns.label, where)
-    if columns.index and index is not None:
-        options = values[str(columns.options)]
-        if not index.removesuffix(".0").isdecimal() or int(float(index)) >= len(options):
-            allowed = f"give the index of the correct option, 0 to {len(options) - 1}"
-            raise UserError(f"{where}: `{columns.index}` is `{index}`: {allowed}.")
-        values[columns.index] = int(float(index))
     return values
 
 
-def _reason_to_drop(values: dict[str, Any], index: str | None, columns: Columns, args: DataArguments) -> str | None:
-    if index == "-1":  # MedMCQA and others mark withheld answers like this
+def _find_place(
+    row: Mapping[str, Any], options: Mapping[str, str], columns: Columns, where: str, found: Counter[str]
+) -> int | None:
+    """Return the place of the right option as written, -1 if it is withheld, None without an answer or a choice."""
+    if not columns.index or sum(map(bool, options.values())) < 2:
+        return None
+    value = row.get(columns.index)
+    text = clean_text(read_text(value, columns.index, where))
+    if not text:
+        return None
+    value = text if isinstance(value, str) else value
+    place, form = find_answer(value, options, columns.index_base, columns.index, where)
+    found.update({f"answers_by_{form}": 1, "answers_at_first_place": form == "index" and place == 0})
+    return place
+
+
+def _reason_to_drop(
+    values: Mapping[str, Any], options: Mapping[str, str], place: int | None, columns: Columns, args: DataArguments
+) -> str | None:
+    if place == -1:  # MedMCQA and others mark withheld answers like this
         return "unlabelled"
     source, target = values[columns.input], values[columns.target] if columns.target else None
-    options = values[columns.options] if columns.options else []
-    if not source or target == "" or index == "" or not all(options) or (columns.lists and not options):
+    turns = values["history"] if columns.has_turns else []
+    too_few = columns.lists and sum(map(bool, options.values())) < 2
+    if not source or target == "" or not all(turns) or too_few or (columns.index and place is None):
         return "missing"
-    if count_words(source) < args.min_input_words:
+    if sum(map(count_words, (*turns, source))) < args.min_input_words:
         return "short"
     if target is not None and count_words(target) < args.min_target_words:
         return "short"
-    has_context = options or any(values[name] for name in columns.optional)
+    has_context = options or turns or any(values[name] for name in columns.optional)
     return "ambiguous" if args.drop_ambiguous and not has_context and _is_ambiguous(source) else None
 
 

@@ -62,8 +62,8 @@ def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[
     """Return a row with its dialogue as `DIALOGUE` columns, and alpaca's input as `context`; others stay as they are.
 
     Args:
-        row: as written.
-        dataset_format: a key of `FORMATS`; `columns` leaves the row as it is.
+        row: as written. A row without the columns of the format stays as it is: it may be a question alone.
+        dataset_format: a key of `FORMATS`; `columns` leaves every row as it is.
         where: file and row, for error messages.
 
     Returns:
@@ -73,7 +73,7 @@ def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[
     Raises:
         UserError: the row has another shape, or turns that are not text, such as calls of tools.
     """
-    if dataset_format == "columns":
+    if dataset_format == "columns" or not {*FORMATS[dataset_format], "prompt"} & set(row):
         return dict(row)
     _refuse_unread({key: row.get(key) for key in ("tools", "functions", "images")}, where)
     turns = _alpaca(row, where) if dataset_format == "alpaca" else _turns(row, dataset_format, where)
@@ -86,6 +86,22 @@ def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[
     if dataset_format == "alpaca":
         made["context"] = row.get("input")
     return {**row, **made}
+
+
+def from_columns(row: Mapping[str, Any], dataset_format: str) -> dict[str, Any]:
+    """Return a row of `to_columns` in a format that can be read again: alpaca as such, any other dialogue as
+    `messages`."""
+    if dataset_format == "columns":
+        return dict(row)
+    others = {key: value for key, value in row.items() if key not in (*DIALOGUE, "context")}
+    turns = [*row["history"], row["question"], row["answer"]]
+    if dataset_format == "alpaca":
+        pairs = [turns[i : i + 2] for i in range(0, len(turns) - 2, 2)]
+        made = {"instruction": row["question"], "input": row["context"], "output": row["answer"]}
+        return others | made | {"history": pairs, "system": row["system"]}
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+    system = [{"role": "system", "content": row["system"]}] if row["system"] else []
+    return others | {"messages": [*system, *messages]}
 
 
 def join_paragraphs(value: Any) -> Any:
@@ -140,11 +156,13 @@ def _alpaca(row: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
 def _messages(value: Any, column: str, role: str, where: str) -> list[tuple[str, str]]:
     """Return role and text of each turn of a list of messages. With a `role`, a text is a turn of that role."""
     parsed = _from_json(value)
+    if parsed is None or parsed == "":
+        return []
     if isinstance(parsed, list) and all(isinstance(turn, Mapping) for turn in parsed):
         return [_turn(turn, column, where) for turn in parsed]
-    if not role or not (value is None or isinstance(value, str | int | float)):
+    if not role or not isinstance(value, str | int | float):
         raise UserError(f"{where}: `{column}` is not a list of turns: give objects with `role` and `content`.")
-    return [(role, _content(value, column, where))] if value is not None else []
+    return [(role, _content(value, column, where))]
 
 
 def _turn(turn: Mapping[str, Any], column: str, where: str) -> tuple[str, str]:

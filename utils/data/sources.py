@@ -5,6 +5,7 @@ import difflib
 import itertools
 import logging
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def read_split(
     cache_dir: str,
     class_names: dict[str, list[str]],
     counts: Counter[str],
+    if_present: Sequence[str] = (),
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Read the rows of a split from its file or from the Hub, after checking that the columns exist.
 
@@ -47,6 +49,7 @@ def read_split(
         cache_dir: cache for data sets in local folders, so that no copy stays in the shared cache.
         class_names: filled with the names of each class label column, in the data set's order.
         counts: incremented by what was guessed about a text file, see `read_delimited`.
+        if_present: columns to read as well, where there are any.
 
     Yields:
         file or data set, row number and values of each row.
@@ -54,15 +57,56 @@ def read_split(
     file_key, name_key, *_ = KEYS[split]
     if args.train_file:
         name = getattr(args, file_key)
-        known, rows = read_table(name, [*columns, "id"], counts)
+        known, rows = read_table(name, [*columns, *if_present, "id"], counts)
         _check_columns(columns, known, name)
         return ((name, number, row) for number, row in rows)
     name = f"{args.dataset_name}[{getattr(args, name_key)}]"
-    rows, features = _read_hub(args, name_key, name, columns, cache_dir, counts)
+    rows, features = _read_hub(args, name_key, name, columns, if_present, cache_dir, counts)
     named = [column for column in columns if column != index_column]
     classes = {k: f for k, f in features.items() if k in named and hasattr(f, "int2str")}  # only ClassLabel has it
     class_names |= {column: feature.names for column, feature in classes.items()}
     return ((name, n, row | {k: _class_name(f, row.get(k)) for k, f in classes.items()}) for n, row in rows)
+
+
+def given_splits(args: DataArguments) -> list[str]:
+    """Return the splits that are given, after checking the keys of their sources."""
+    if bool(args.dataset_name) == bool(args.train_file):
+        found = "both are" if args.train_file else "neither is"
+        raise UserError(f"`dataset_name` and `train_file`: {found} given: give exactly one.")
+    given = ["train"]
+    for split in ("validation", "test"):
+        file_key, name_key, fraction_key, _ = KEYS[split]
+        source, right, wrong = "train_file", file_key, name_key
+        if args.dataset_name:
+            source, right, wrong = "dataset_name", name_key, file_key
+        if getattr(args, wrong):
+            raise UserError(f"`{wrong}` cannot be combined with `{source}`: use `{right}`.")
+        if getattr(args, right):
+            given.append(split)
+        elif not 0 < (fraction := getattr(args, fraction_key)) < 1:
+            raise UserError(f"`{fraction_key}` is {fraction}: give a value between 0 and 1, or set `{right}`.")
+    if len(given) == 1 and args.validation_fraction + args.test_fraction >= 1:
+        found = f"`validation_fraction` + `test_fraction` is {args.validation_fraction} + {args.test_fraction}"
+        raise UserError(f"{found}: give less than 1 in total, since train gets the rest.")
+    for *_, key in KEYS.values():
+        if getattr(args, key) is not None and getattr(args, key) < 1:
+            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more, or omit it to use all rows.")
+    if args.streaming and args.max_train_samples is None:
+        raise UserError("`streaming` needs `max_train_samples`: set the number of rows to read.")
+    if not 0 < args.near_duplicate_threshold <= 1:
+        threshold = args.near_duplicate_threshold
+        raise UserError(f"`near_duplicate_threshold` is {threshold}: give more than 0, at most 1 (1 disables it).")
+    return given
+
+
+def column_names(args: DataArguments) -> list[str]:
+    """Return the columns of the training rows."""
+    if args.train_file:
+        return read_table(args.train_file, [], Counter())[0]
+    name = f"{args.dataset_name}[{args.train_split_name}]"
+    with tempfile.TemporaryDirectory() as folder:
+        rows, features = _read_hub(args, "train_split_name", name, None, [], folder, Counter())
+        return list(features) or list(next(rows)[1])
 
 
 def _check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> None:
@@ -76,16 +120,22 @@ def _check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> N
 
 
 def _read_hub(
-    args: DataArguments, name_key: str, name: str, columns: Sequence[str], cache_dir: str, counts: Counter[str]
+    args: DataArguments,
+    name_key: str,
+    name: str,
+    columns: Sequence[str] | None,
+    if_present: Sequence[str],
+    cache_dir: str,
+    counts: Counter[str],
 ) -> tuple[Rows, dict[str, Any]]:
-    """Return the rows and the features of a split."""
+    """Return the rows and the features of a split; all columns if `columns` is None."""
     import datasets  # imported here: predict.py reads files without it
 
     split = getattr(args, name_key)
     try:
         builder = _find_builder(args, cache_dir)
         if _is_plain_csv(builder):
-            return _read_csv_set(builder, split, name, columns, counts), builder.info.features or {}
+            return _read_csv_set(builder, split, name, columns or [], counts), builder.info.features or {}
         if args.streaming:
             dataset = builder.as_streaming_dataset(split=split)
         else:
@@ -100,9 +150,11 @@ def _read_hub(
             key, advice = name_key, "choose one of these"
         found = f"`{key}` is `{getattr(args, key)}`"
         raise UserError(f"{found}, which fails to load from `{args.dataset_name}`: {error}: {advice}.") from error
-    _check_columns(columns, known, name)
-    rows = enumerate(dataset.select_columns([column for column in known if column in (*columns, "id")]))
-    return rows, dataset.features or {}
+    if columns is not None:
+        _check_columns(columns, known, name)
+        wanted = (*columns, *if_present, "id")
+        dataset = dataset.select_columns([column for column in known if column in wanted])
+    return enumerate(dataset), dataset.features or {}
 
 
 def _find_builder(args: DataArguments, cache_dir: str) -> Any:
