@@ -30,7 +30,6 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.data.cleaning import clean_text
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.encoding import (
@@ -127,9 +126,10 @@ def to_paths(splits: Mapping[str, Dataset], args: HierarchicalArguments) -> dict
     if not args.parent_column:
         paths = [tuple(part.strip() for part in name.split(args.path_separator)) for name in names]
         return {split: [paths[i] for i in rows[leaf]] for split, rows in splits.items()}
-    # Labels are cleaned by `load_splits`, other columns are not: "Cardiology " must not become a second parent
-    parents = {split: [clean_text(name) for name in rows[args.parent_column]] for split, rows in splits.items()}
-    return {split: list(zip(parents[split], (names[i] for i in splits[split][leaf]), strict=True)) for split in splits}
+    return {
+        split: list(zip(rows[args.parent_column], (names[i] for i in rows[leaf]), strict=True))
+        for split, rows in splits.items()
+    }
 
 
 def make_task(
@@ -202,7 +202,7 @@ def main(
     )
     parent = [tree_args.parent_column] if tree_args.parent_column else []
     splits, results = load_splits(
-        data_args, columns, cluster_columns=[columns.input], kept_columns=parent, seed=training_args.seed
+        data_args, columns, cluster_columns=[columns.input], key_columns=parent, seed=training_args.seed
     )
     paths = to_paths(splits, tree_args)
     # All splits build the tree, so that a class with two parents is noticed wherever it occurs

@@ -127,7 +127,7 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    most = (25, 4660) if script == "run_hierarchical.py" else (24, 4340)
+    most = (26, 4900) if script == "run_hierarchical.py" else (25, 4580)
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

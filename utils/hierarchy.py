@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from utils.arguments import UserError
+from utils.data.keys import alike
 from utils.losses import class_weights
 
 Value = TypeVar("Value", bound=Hashable)
@@ -285,7 +286,7 @@ def _check_level(number: int, pairs: Pairs, say: Callable[[list[int]], str]) -> 
     parents: dict[str, dict[str | None, list[int]]] = defaultdict(dict)
     children: dict[str | None, dict[str, list[int]]] = defaultdict(dict)
     for (parent, child), rows in pairs.items():
-        spelling = names[" ".join(child.split()).casefold()]
+        spelling = names[alike(child)]
         spelling[child] = spelling.get(child, []) + rows
         parents[child][parent] = children[parent][child] = rows
 
@@ -295,7 +296,8 @@ def _check_level(number: int, pairs: Pairs, say: Callable[[list[int]], str]) -> 
     for spellings in names.values():
         if len(spellings) > 1:
             raise UserError(
-                f"Names on level {number} differ only in case or white space: {several(spellings)}: use one spelling."
+                f"Names on level {number} differ only in case or white space, or look the same: {several(spellings)}: "
+                "use one spelling."
             )
     for child, found in parents.items():
         if len(found) > 1:

@@ -5,6 +5,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from utils.arguments import DataArguments, UserError
 from utils.data.cleaning import clean_text
@@ -34,6 +36,20 @@ def clean(rows: list[dict[str, Any]], columns: dict[str, Any] | None = None, **a
         ("10² µg ± 5 °C ≥ 3 ≤ 4 % 1/2 <0.5 >7 Na+ ++++", "10² µg ± 5 °C ≥ 3 ≤ 4 % 1/2 <0.5 >7 Na+ ++++"),
         ("None", "None"),
         (" \u200b\n ", ""),
+        ("می\u200cشود", "می\u200cشود"),
+        ("ක්\u200dෂය ශ්\u200dරී", "ක්\u200dෂය ශ්\u200dරී"),
+        ("അവന്\u200d പോയി", "അവന്\u200d പോയി"),
+        ("می\u200b\u200c\u200cشود \u200cرا\u200c", "می\u200cشود را"),
+        ("pa\u200cin\u200d \u200d\u200c5\u200d6 痛\u200d", "pain 56 痛"),
+        (
+            "👨\u200d👩\u200d👧 ❤\ufe0f\u200d🩹 👩🏽\u200d⚕\ufe0f",
+            "👨\u200d👩\u200d👧 ❤\ufe0f\u200d🩹 👩🏽\u200d⚕\ufe0f",
+        ),
+        (
+            "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f a\U000e0067b",
+            "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f ab",
+        ),
+        ("👨\u200d ok \u200d👩", "👨 ok 👩"),
     ],
 )
 def test_cleaning_takes_what_is_no_text_and_leaves_units_and_signs(text, clean):
@@ -44,6 +60,7 @@ def test_cleaning_twice_changes_nothing_more():
     generator = random.Random(0)
     alphabet = (
         "ab.-? \n\t\r\u0301\u0308\u200b\u00a0\u2028\x00\x1c\x85\ufffd\u1100\u1161\u11a8\u037e\u1fef\ud800\ue000µ°²"
+        "\u200c\u200dمی\u094dक\u0654👨❤\ufe0f\U0001f3f4\U000e0067\U000e007f"
     )
     for _ in range(20_000):
         text = "".join(generator.choices(alphabet, k=generator.randrange(25)))
@@ -86,6 +103,30 @@ def test_every_reason_is_counted_and_the_right_rows_stay():
     }
 
 
+def test_zero_and_false_are_values():
+    rows = [{"id": 0, "question": 0, "answer": False}, {"id": None, "question": 0.0, "answer": 0}]
+    kept, counts = clean(rows, min_input_words=1, drop_ambiguous=False)
+    assert [(row["id"], row["question"], row["answer"]) for row in kept] == [
+        ("0", "0", "False"),
+        ("train-2", "0.0", "0"),
+    ]
+    assert not counts["missing"]
+
+
+CELLS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=30)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"question": CELLS, "answer": CELLS, "ward": CELLS, "id": CELLS}), max_size=8))
+def test_no_row_is_lost_without_a_count(rows):
+    kept, counts = clean(rows, {"kept": ("ward",)})
+    dropped = sum(counts[reason] for reason in ("missing", "short", "ambiguous", "duplicate", "unlabelled"))
+    assert counts["read"] == len(rows) == len(kept) + dropped
+    assert all(isinstance(value, str) and value.encode() is not None for row in kept for value in row.values())
+    again, counts = clean(kept, {"kept": ("ward",)})
+    assert again == kept and not counts["symbols"] and not counts["whitespace"]
+
+
 def test_limits_of_length_and_ambiguity_follow_the_arguments():
     rows = [{"question": "Gout?", "answer": "a b"}, {"question": "Why is it?", "answer": "a b"}]
     kept, counts = clean(rows, min_input_words=1, min_target_words=3, drop_ambiguous=False)
@@ -114,6 +155,9 @@ def test_options_come_from_one_list_from_json_or_from_several_columns():
     kept, counts = clean([row | {"right": 1.0}, row | {"right": -1}], columns | {"lists": ("opa", "opb")})
     assert kept == [{"id": "train-1", "question": "What is gout?", "options": ["red one", "blue"], "right": 1}]
     assert counts["unlabelled"] == 1 and counts["read"] == 2
+    as_floats = [row | {"right": "1.0"}, row | {"right": "-1.0"}, row | {"right": -1.0, "question": "What is it?"}]
+    kept, counts = clean(as_floats, columns | {"lists": ("opa", "opb")})
+    assert [row["right"] for row in kept] == [1] and counts["unlabelled"] == 2
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_labels_that_differ_by_case_or_blanks_are_named_and_not_merged(tmp_path)
     with pytest.raises(UserError) as error:
         load(train_file=write(tmp_path / "a.jsonl", rows))
     assert "`label` has 2 labels in several spellings" in str(error.value)
-    assert "'Surgery' (20 rows) and 'surgery ' (3 rows)" in str(error.value)
+    assert "'Surgery' (20 rows) and 'surgery' (3 rows)" in str(error.value)
     assert "'UROLOGY' (1 rows) and 'Urology' (20 rows)" in str(error.value)
 
 

@@ -16,6 +16,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
+from utils.data.keys import count_repeated_ids, find_groups, merge_keys
 from utils.data.labels import as_classes, label_names
 from utils.data.options import answer_warnings
 from utils.data.rows import clean_rows, content_key
@@ -39,7 +40,7 @@ def load_splits(
     columns: Columns,
     *,
     cluster_columns: Sequence[str],
-    kept_columns: Sequence[str] = (),
+    key_columns: Sequence[str] = (),
     seed: int,
 ) -> tuple[datasets.DatasetDict, dict[str, Any]]:
     """Read, clean, de-duplicate and split; `train`, `validation` and `test` share no cluster.
@@ -55,7 +56,7 @@ def load_splits(
         args: source, cleaning and splitting options.
         columns: the columns of the data set; labels stratify the splits.
         cluster_columns: columns compared for near-duplicates.
-        kept_columns: further columns to keep as text, which serving does not have.
+        key_columns: further columns of names, such as the parents of labels, which serving does not have.
         seed: seed of splits, samples and MinHash, unless `args.split_seed` is given.
 
     Returns:
@@ -72,7 +73,7 @@ def load_splits(
     seed = seed if args.split_seed is None else args.split_seed
     roles = [name for name in (*columns.texts, *columns.lists, columns.index) if name]
     created = (["options"] if len(columns.lists) > 1 else []) + (["history"] if columns.has_turns else [])
-    others = [name for name in (args.group_column, *columns.kept, *kept_columns, *cluster_columns) if name]
+    others = [name for name in (args.group_column, *columns.kept, *key_columns, *cluster_columns) if name]
     _check_roles([*roles, *created], others)
     extra = [name for name in dict.fromkeys(others) if name not in (*roles, *created)]
     columns = dataclasses.replace(columns, kept=tuple(name for name in extra if name != "id"))
@@ -84,7 +85,8 @@ def load_splits(
     counts: dict[str, Counter[str]] = {split: Counter() for split in KEYS}
     tables: dict[str, datasets.Dataset] = {}
     turn_keys: list[list[bytes]] = []
-    targets: dict[bytes, Counter[bytes]] = defaultdict(Counter)
+    questions: list[bytes] = []
+    answers: list[bytes] = []
     class_names: dict[str, list[str]] = {}
     notes: Counter[str] = Counter()
     for split in given:
@@ -92,12 +94,19 @@ def load_splits(
         raw = read_split(args, split, needed, columns.index, folder, class_names, notes, optional)
         clean = clean_rows(raw, split, columns, args, counts[split])
         limited = itertools.islice(clean, getattr(args, KEYS[split][3]) if args.streaming else None)
-        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", turn_keys, targets)
+        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", turn_keys, questions, answers)
         _warn(split, columns, counts[split])
         if not len(tables[split]):
             raise UserError(_empty_message(split, counts[split]))
 
-    names = label_names(tables, label_column, class_names.get(label_column)) if label_column else {}
+    names: list[str] = []
+    for column in dict.fromkeys(name for name in (label_column, *key_columns) if name):
+        tables, keys = merge_keys(tables, column, class_names.get(column, []), notes)
+        if column == label_column:
+            written = Counter(value for table in tables.values() for value in table[column])
+            names = label_names(written, column, [keys[name] for name in class_names.get(column, [])])
+            answers = [content_key([value]) for table in tables.values() for value in table[column]]
+    count_repeated_ids(tables, notes)
 
     texts = (
         " ".join(" ".join(text) if isinstance(text, list) else text for text in row.values())
@@ -107,12 +116,13 @@ def load_splits(
     near = near_duplicate_clusters(texts, args.near_duplicate_threshold, seed)
     groups: list[str | None] = [None] * len(near)
     if args.group_column:
-        groups = [value.strip() or None for table in tables.values() for value in table[args.group_column]]
+        values = [value for table in tables.values() for value in table[args.group_column]]
+        groups = find_groups(values, args.group_column, notes)
     clusters = join_clusters(near, *shared_turns(turn_keys), groups)
     pieces = _split(tables, clusters, args, label_column, seed, counts)
 
     total = sum(counts.values(), Counter())
-    conflicts = [found.total() for found in targets.values() if len(found) > 1]
+    conflicts = _count_conflicts(questions, answers)
     report: dict[str, Any] = {"data_rows_read": total["read"]}
     report |= {f"data_dropped_{reason}": total[reason] for reason in REASONS}
     report |= {"data_dropped_turns": total["turns"]} if columns.has_turns else {}
@@ -158,10 +168,11 @@ def _write(
     columns: Columns,
     path: str,
     turn_keys: list[list[bytes]],
-    targets: dict[bytes, Counter[bytes]],
+    questions: list[bytes],
+    answers: list[bytes],
 ) -> datasets.Dataset:
     """Stream rows into a memory-mapped Arrow file. Appends the keys of each row's input to `turn_keys`, one per turn
-    of the user, and counts in `targets` the answers to each question (turns, optional columns and options)."""
+    of the user, and a key of its question (turns, optional columns and options) and of its answer."""
     text = datasets.Value("string")
     features = dict.fromkeys(("id", *columns.texts), text)
     if columns.options:
@@ -178,11 +189,20 @@ def _write(
             question = [*turns, *(row[name] for name in columns.optional)]
             earlier = [[*turns[:end], *("" for _ in columns.optional)] for end in range(1, len(turns), 2)]
             turn_keys.append([content_key(map(normalise, texts)) for texts in (*earlier, question)])
-            answer = content_key(row[name] for name in (columns.target, columns.index) if name)
             options = row[columns.options] if columns.options else None
-            targets[content_key([*question, options])][answer] += 1
+            questions.append(content_key([*question, options]))
+            answers.append(content_key(row[name] for name in (columns.target, columns.index) if name))
         writer.finalize()
     return datasets.Dataset.from_file(path)
+
+
+def _count_conflicts(questions: list[bytes], answers: list[bytes]) -> list[int]:
+    """Return the rows of each question that has several answers."""
+    found: dict[bytes, set[bytes]] = defaultdict(set)
+    for question, answer in zip(questions, answers, strict=True):
+        found[question].add(answer)
+    rows = Counter(questions)
+    return [rows[question] for question, several in found.items() if len(several) > 1]
 
 
 def _warn(split: str, columns: Columns, counts: Counter[str]) -> None:

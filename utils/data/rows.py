@@ -23,7 +23,7 @@ from typing import Any
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import clean_symbols, clean_text, clean_whitespace, read_kept, read_label, read_text
+from utils.data.cleaning import clean_symbols, clean_text, clean_whitespace, read_kept, read_key, read_text
 from utils.data.columns import Columns
 from utils.data.options import drop_blanks, find_answer, label_options, read_options
 from utils.data.shapes import first_answer, join_paragraphs, to_columns
@@ -168,8 +168,8 @@ def _clean_row(
         found.update(rows_with_several_turns=bool(values["history"]), rows_with_system_turn=bool(values["system"]))
     counts.update(+found)
     values = _lower(values, columns)
-    if columns.label:  # as written: `utils.data.labels` compares the spellings
-        values[columns.label] = read_label(row.get(columns.label), columns.label, where)
+    if columns.label:  # as written: `utils.data.keys` compares the spellings
+        values[columns.label] = read_key(row.get(columns.label), columns.label, where)
     return values
 
 
