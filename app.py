@@ -181,14 +181,17 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         retriever = read_corpus(args.corpus_file, task)
     if task["task"] == "qa" and args.base_url is not None:
         name = args.served_model or Path(model).name
-        client = connect(args.base_url, os.environ.get("OPENAI_API_KEY"), args.time_limit)
+        client, tokenizer = (
+            connect(args.base_url, os.environ.get("OPENAI_API_KEY"), args.time_limit),
+            read_tokenizer(model),
+        )
 
         def ask(rows: list[Question], deliver: Deliver) -> None:
             for i, row in enumerate(rows):
-                deliver(i, answer_there(client, name, task, row, args.time_limit))
+                deliver(i, answer_there(client, name, tokenizer, task, row, args.time_limit))
 
         if retriever:
-            ask = partial(answer_from_passages, ask, retriever, read_tokenizer(model), task)
+            ask = partial(answer_from_passages, ask, retriever, tokenizer, task)
         # the server does its own batching, so each question is sent immediately
         batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
         return Served(task, batcher, lambda: state_of(client, name))

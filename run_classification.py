@@ -29,6 +29,7 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.encoding import (
@@ -109,12 +110,13 @@ def make_task(
     """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
     check_max_length(encoder_args.max_length, tokenizer)
     # Copied by name: a text that is truncated or pooled differently when served would get other logits
-    shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
+    shared = ("max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "classification",
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
         "raw_columns": columns.to_dict(),
         "labels": train.features[args.label_column].names,  # position = index of the logit
+        "text_template": keep_control_tokens(tokenizer, encoder_args.text_template),
         **{key: getattr(encoder_args, key) for key in shared},
         "ensemble": {"method": encoder_args.ensemble},
         "abstention": {"max_risk": encoder_args.max_risk},

@@ -30,6 +30,7 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.encoding import (
@@ -146,12 +147,13 @@ def make_task(
     if args.level_weights and len(args.level_weights) != tree.depth:
         raise UserError(f"`level_weights` has {len(args.level_weights)} values: the tree has {tree.depth} levels.")
     # Copied by name: a text that is truncated or pooled differently when served would get other logits
-    shared = ("text_template", "max_length", "long_texts", "max_chunks", "pooling")
+    shared = ("max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "hierarchical",
         "columns": {"text": encoder_args.text_column, "parent": args.parent_column, "label": args.leaf_column},
         "raw_columns": columns.to_dict(),
         "tree": tree.to_dict(),
+        "text_template": keep_control_tokens(tokenizer, encoder_args.text_template),
         **{key: getattr(encoder_args, key) for key in shared},
         "ensemble": {"method": encoder_args.ensemble},
         "abstention": {"max_risk": encoder_args.max_risk},

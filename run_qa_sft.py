@@ -21,6 +21,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chat_tokenizer import load_chat_tokenizer
+from utils.control_tokens import keep_control_tokens, plain_text
 from utils.data.augmentation import augment
 from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
@@ -131,7 +132,7 @@ def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
     dialogues = [to_messages(row, task) for row in table]
     rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "turns": [turns[:-1] for turns in dialogues]}
     rows["source"] = [
-        "\n".join(turn["content"] for turn in asked if turn["role"] != "system") for asked in rows["turns"]
+        plain_text("\n".join(turn["content"] for turn in asked if turn["role"] != "system")) for asked in rows["turns"]
     ]
     rows["reference"] = [turns[-1]["content"] for turns in dialogues]
     if column := columns["options"]:
@@ -175,7 +176,7 @@ def make_task(
         "raw_columns": columns.to_dict(),  # a row is read by these, then the roles name its columns
         "chat": chat,
         "system_prompt": args.system_prompt,
-        "prompt_template": args.prompt_template or "\n\n".join(parts),
+        "prompt_template": keep_control_tokens(tokenizer, args.prompt_template or "\n\n".join(parts)),
         "stop": answer_delimiters(tokenizer, chat)[1],  # not always the end-of-sequence token: Phi-3 uses <|end|>
         "max_length": training_args.max_length,
         "generation": generation,

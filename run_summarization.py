@@ -30,6 +30,7 @@ from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
+from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.evaluation.outputs import save_outputs, write_results
@@ -161,7 +162,7 @@ def make_task(
         "task": "summarization",
         "columns": {"text": args.text_column, "summary": args.summary_column},
         "raw_columns": columns.to_dict(),
-        "text_template": args.text_template,
+        "text_template": keep_control_tokens(tokenizer, args.text_template),
         **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_chunks")},
         "stop": end_token(tokenizer),
         # Greedy or beam search instead of sampling: a note gets the same summary every time

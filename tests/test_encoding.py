@@ -9,6 +9,7 @@ import torch
 from conftest import save_encoder, word_tokenizer
 from datasets import Dataset
 
+from utils.control_tokens import special_tokens
 from utils.encoding import (
     NEAR_TIE,
     ChunkCollator,
@@ -21,7 +22,6 @@ from utils.encoding import (
     predict_logits,
     split_chunks,
 )
-from utils.modeling import special_tokens
 
 WORDS = [f"w{i}" for i in range(100)]
 ROOM = 8  # words beside [CLS] and [SEP] in 10 tokens

@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.control_tokens import text_ids
 from utils.templates import fill_template
 
 WORDS = re.compile(r"\s*\S{1,50}")  # a word with its leading white space; longer words are split
@@ -36,7 +37,7 @@ def cut_sources(
         UserError: the template leaves no room for the text.
     """
     filled = [_fill(task, row) for row in rows]
-    lengths = [len(ids) for ids in tokenizer(filled, truncation=False, verbose=False)["input_ids"]]
+    lengths = [len(ids) for ids in text_ids(tokenizer, filled)]
     found, lost = [[text] for text in filled], [0] * len(filled)
     for i, length in enumerate(lengths):
         if length > task["max_source_length"]:
@@ -52,12 +53,12 @@ def _fill(task: Mapping[str, Any], row: Mapping[str, Any], text: str | None = No
 def _cut(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[list[str], int]:
     """Return the chunks of a long row, and the number of its tokens that no chunk holds."""
     words = WORDS.findall(row[task["columns"]["text"]])
-    counts = [len(ids) for ids in tokenizer(words, add_special_tokens=False)["input_ids"]]
-    room = task["max_source_length"] - len(tokenizer(_fill(task, row, ""))["input_ids"])
+    counts = [len(ids) for ids in text_ids(tokenizer, words, add_special_tokens=False)]
+    room = task["max_source_length"] - len(text_ids(tokenizer, [_fill(task, row, "")])[0])
     while room > 0:
         spans = _spans(words, np.cumsum([0, *counts]), room, task["long_texts"], task["max_chunks"])
         pieces = [_fill(task, row, "".join(word for a, b in own for word in words[a:b])) for own in spans]
-        lengths = [len(ids) for ids in tokenizer(pieces, verbose=False)["input_ids"]]
+        lengths = [len(ids) for ids in text_ids(tokenizer, pieces)]
         over = max(lengths) - task["max_source_length"]
         if over <= 0:
             return pieces, sum(counts) - sum(sum(counts[a:b]) for own in spans for a, b in own)

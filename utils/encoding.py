@@ -17,8 +17,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, UserError
+from utils.control_tokens import plain_text, special_tokens, text_ids
 from utils.generation import batches_by_length, progress
-from utils.modeling import get_quantization_config, load_base_model, prepare_classifier, special_tokens
+from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
 
 ENSEMBLES = ("none", "prior", "linear")
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts; one predicted class changed
@@ -103,7 +104,8 @@ def encode_rows(
         task: `max_length`, `long_texts` and `max_chunks`.
     """
     ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
-    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "text": texts, "label": labels, "cut": cut}
+    rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "label": labels, "cut": cut}
+    rows["text"] = [plain_text(text) for text in texts]
     return rows, Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 
@@ -130,7 +132,7 @@ def encode_texts(
     """
     before, after = special_tokens(tokenizer)
     room = max_length - len(before) - len(after)
-    encoded = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    encoded = text_ids(tokenizer, texts, add_special_tokens=False)
     limit = room * (max_chunks if long_texts == "chunks" else 1)
     rows = []
     for ids in encoded:

@@ -23,6 +23,7 @@ from transformers import (
 
 from utils.arguments import UserError
 from utils.chunking import cut_sources
+from utils.control_tokens import keep_control_tokens, plain_text
 from utils.encoding import encode_texts, predict_logits
 from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import answer_confidence
@@ -114,6 +115,8 @@ class Predictor:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        for key in task.keys() & {"prompt_template", "text_template"}:  # earlier versions marked no control tokens
+            task[key] = keep_control_tokens(tokenizer, task[key])
         if "heads" in task:
             loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
         if task["task"] == "summarization":
@@ -193,7 +196,7 @@ class Predictor:
             logits = leaf_log_probabilities(logits, tree)
         outputs = {"logits": logits}
         if self.linear:
-            outputs["linear_scores"] = linear_scores(self.linear, texts)
+            outputs["linear_scores"] = linear_scores(self.linear, [plain_text(text) for text in texts])
         logits = ensemble_logits(outputs, task)
         if tree:
             return self._paths(sum_to_parents(logits / task["temperature"], tree), tree, cut)

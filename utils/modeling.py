@@ -47,13 +47,6 @@ def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTra
     return tokenizer
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the ids of the special tokens that the tokenizer adds before and after a text ([CLS], [SEP])."""
-    plain, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-    return whole[:start], whole[start + len(plain) :]
-
-
 def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: Any) -> PreTrainedConfig:
     """Load the configuration of `model_name_or_path`, with `values` as overrides.
 

@@ -3,13 +3,14 @@ and serving."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import has_generation_markers
 
 from utils.arguments import UserError
+from utils.control_tokens import BREAK, as_text, plain_text, token_ids
 from utils.templates import fill_template
 
 Turn = dict[str, str]  # `role` and `content`, as chat templates take them
@@ -46,18 +47,26 @@ def prompt_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]:
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
-    """Render the turns before an answer with the chat template, up to where the answer begins.
+    """Render the turns before an answer with the chat template, up to where the answer begins. A control token in a
+    turn is text.
 
     Raises:
         UserError: the chat template refuses these turns; some know no system turn.
     """
+    texts = _as_text(tokenizer, turns)
     try:
-        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+        return str(tokenizer.apply_chat_template(texts, tokenize=False, add_generation_prompt=True))
     except TemplateError as error:
         raise UserError(
             f"the chat template refuses turns of {', '.join(turn['role'] for turn in turns[:3])} ({error}): drop "
             "`system_prompt` or the system turns of the rows, or choose another model."
         ) from error
+
+
+def _as_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Turn]:
+    # Only `prompt_template`, which writes the user's turns, can mark control tokens as structure
+    texts = [turn["content"] if turn["role"] == "user" else plain_text(turn["content"]) for turn in turns]
+    return [turn | {"content": as_text(tokenizer, text)} for turn, text in zip(turns, texts, strict=True)]
 
 
 def recent_turns(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
@@ -71,7 +80,7 @@ def recent_turns(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], tu
 
 
 def _length(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> int:
-    return len(tokenizer(chat_prompt(tokenizer, turns), add_special_tokens=False)["input_ids"])
+    return len(token_ids(tokenizer, [chat_prompt(tokenizer, turns)], False)[0])
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], turns: Sequence[Turn]) -> str:
@@ -87,7 +96,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], t
         raise UserError(
             "the rows have several turns, and the model has no chat template: choose a model that has one."
         )
-    return turns[-1]["content"]
+    return as_text(tokenizer, turns[-1]["content"])
 
 
 def build_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -128,26 +137,24 @@ def tokenize_pairs(
 
     Args:
         tokenizer: the base model's tokenizer.
-        prompts: full prompts.
+        prompts: full prompts, from `render_prompt`.
         answers: one per prompt, or None to tokenize only the prompts.
         chat: whether the prompts come from a chat template, which adds its own first token.
 
     Returns:
         token ids of the prompts and of the answers (empty without answers).
     """
-    prompt_ids = tokenizer(prompts, add_special_tokens=not chat)["input_ids"]
+    prompt_ids = token_ids(tokenizer, prompts, not chat)
     if answers is None:
         return prompt_ids, []
     before, stop = answer_delimiters(tokenizer, chat)
-    stop_id = tokenizer.convert_tokens_to_ids(stop)
-    texts = [before + answer for answer in answers]
-    joint_ids = tokenizer([p + t for p, t in zip(prompts, texts, strict=True)], add_special_tokens=not chat)[
-        "input_ids"
-    ]
+    stop_id = cast(int, tokenizer.convert_tokens_to_ids(stop))
+    texts = [before + as_text(tokenizer, plain_text(answer)) for answer in answers]
+    joint_ids = token_ids(tokenizer, [p + t for p, t in zip(prompts, texts, strict=True)], not chat)
     answer_ids = []
     for prompt, joint, text in zip(prompt_ids, joint_ids, texts, strict=True):
         together = joint[: len(prompt)] == prompt
-        ids = joint[len(prompt) :] if together else tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = joint[len(prompt) :] if together else token_ids(tokenizer, [text], False)[0]
         answer_ids.append([*ids, stop_id])
     return prompt_ids, answer_ids
 
@@ -212,10 +219,11 @@ def tokenize_dialogues(
 
 def marked_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
     """Return the token ids of a dialogue, and 1 for those in the `{% generation %}` markers of the chat template, else
-    0; both empty if the template has no markers."""
-    if not has_generation_markers(tokenizer.chat_template):
+    0; both empty if the template has no markers, or if a turn has a control token, which is text."""
+    texts = _as_text(tokenizer, turns)
+    if not has_generation_markers(tokenizer.chat_template) or any(BREAK in turn["content"] for turn in texts):
         return [], []
-    found: Any = tokenizer.apply_chat_template(list(turns), return_dict=True, return_assistant_tokens_mask=True)
+    found: Any = tokenizer.apply_chat_template(texts, return_dict=True, return_assistant_tokens_mask=True)
     return found["input_ids"], found["assistant_masks"]
 
 

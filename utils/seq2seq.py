@@ -23,8 +23,9 @@ from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.chunking import join_summaries, split_summary
+from utils.control_tokens import plain_text, special_tokens, text_ids
 from utils.generation import generate_answers, score_summaries, set_generation
-from utils.modeling import load_base_model, load_config, special_tokens
+from utils.modeling import load_base_model, load_config
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
@@ -128,8 +129,8 @@ def encode_pairs(
         if part
     ]
     rows, texts, targets = zip(*parts, strict=True)
-    inputs = tokenizer(list(texts), verbose=False)["input_ids"]
-    labels = tokenizer(text_target=list(targets), verbose=False)["input_ids"]
+    inputs = text_ids(tokenizer, texts)
+    labels = text_ids(tokenizer, [plain_text(target) for target in targets], target=True)
     short = [ids if len(ids) <= max_target_length else [*ids[: max_target_length - 1], ids[-1]] for ids in labels]
     cut = sum(len(a) < len(b) for a, b in zip(short, labels, strict=True))
     return inputs, short, list(rows), cut
@@ -156,7 +157,7 @@ def summarize(
     Returns:
         the summaries, and whether every chunk's summary ended with the stop token.
     """
-    ids = tokenizer([text for own in chunks for text in own], verbose=False)["input_ids"]
+    ids = text_ids(tokenizer, [text for own in chunks for text in own])
     found = generate_answers(model, tokenizer, ids, task["stop"], task["generation"], batch_size, name)
     results = iter(zip(*found, strict=True))
     rows = [[next(results) for _ in own] for own in chunks]

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from utils.arguments import UserError
+from utils.control_tokens import plain_text
 
 TARGETS = ("answer", "answer_index", "parent", "label", "summary")  # roles that the model has to predict
 
@@ -41,6 +42,7 @@ def fill_template(
         column = columns[role]
         value = row.get(column) if column else None
         fields[role] = format_options(value) if isinstance(value, list | tuple) else value or ""
+    fields = {name: plain_text(value) if isinstance(value, str) else value for name, value in fields.items()}
     try:
         return template.format_map(fields).strip()
     except KeyError as error:

@@ -15,6 +15,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.control_tokens import BREAK, as_text, keep_control_tokens
 from utils.serving.answering import Question, generation_settings, state_confidence
 from utils.templates import fill_template
 
@@ -47,14 +48,20 @@ def connect(base_url: str, api_key: str | None, seconds: float) -> OpenAI:
 
 
 def answer_there(
-    client: OpenAI, name: str, task: dict[str, Any], question: Question, seconds: float
+    client: OpenAI,
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    task: dict[str, Any],
+    question: Question,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Answer a question with a model of the server. The server applies its chat template.
+    """Answer a question with a model of the server. The server applies its chat template, and would read control
+    tokens in the question as structure, so each gets a space after its first character.
 
     Args:
         client: client of the server.
         name: name of the model on the server.
-        task: `task.json` of the run.
+        tokenizer, task: of the run.
         question: question and settings.
         seconds: maximum seconds of the answer.
 
@@ -66,7 +73,9 @@ def answer_there(
         UserError: beam search is requested, which the protocol does not have, or the server rejects the question,
             most likely because of its length.
     """
-    user = fill_template(task["prompt_template"], task["columns"], {task["columns"]["question"]: question.text})
+    template = keep_control_tokens(tokenizer, task["prompt_template"])
+    user = fill_template(template, task["columns"], {task["columns"]["question"]: question.text})
+    user = as_text(tokenizer, user).replace(BREAK, " ")
     settings = generation_settings(task, question)
     if settings.get("num_beams", 1) > 1:
         raise UserError(
@@ -138,7 +147,8 @@ def read_task(model: str) -> dict[str, Any]:
 
 
 def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a run's `output_dir` or Hub repository, which measures how many passages fit a prompt.
+    """Load the tokenizer of a run's `output_dir` or Hub repository, which finds control tokens in a question and
+    measures how many passages fit a prompt.
 
     Raises:
         UserError: there is no tokenizer.
@@ -146,7 +156,7 @@ def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise UserError(f"`model` {model} has no tokenizer, which `corpus_file` needs: pass another run.") from error
+        raise UserError(f"`model` {model} has no tokenizer, which reads the questions: pass another run.") from error
 
 
 def state_of(client: OpenAI, name: str) -> str:
