@@ -20,8 +20,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.chat import Turn, prompt_settings
 from utils.chat_tokenizer import load_chat_tokenizer
-from utils.control_tokens import keep_control_tokens, plain_text
+from utils.control_tokens import plain_text
 from utils.data.augmentation import augment
 from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
@@ -42,7 +43,7 @@ from utils.modeling import (
     load_base_model,
     upcast_trainable_weights,
 )
-from utils.prompts import Turn, answer_delimiters, earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
+from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
@@ -155,29 +156,14 @@ def make_task(
         "answer": columns.target,
         "answer_index": columns.index,
     }
-    chat = tokenizer.chat_template is not None
-    if not chat and args.system_prompt:
-        raise UserError("`system_prompt` needs a chat template, and the model has none: use `prompt_template`.")
-    if not chat and args.prompt_template is None:  # guessing a format would train on prompts that nobody uses
-        raise UserError(
-            "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
-            'prompt_template: "Question: {question}\\nAnswer:".'
-        )
-    if args.system_prompt and not chat:
-        raise UserError(
-            "`system_prompt` needs a chat template, and the model has none: write it in `prompt_template`."
-        )
-    parts = [f"{{{role}}}" for role in ("context", "question", "options") if roles[role]]
+    parts = [role for role in ("context", "question", "options") if roles[role]]
     # Greedy: a question gets the same answer every time, while defaults of base models such as Llama sample
     generation = {"do_sample": False, **{key: getattr(args, key) for key in ("max_new_tokens", "repetition_penalty")}}
     task = {
         "task": "qa",
         "columns": roles,
         "raw_columns": columns.to_dict(),  # a row is read by these, then the roles name its columns
-        "chat": chat,
-        "system_prompt": args.system_prompt,
-        "prompt_template": keep_control_tokens(tokenizer, args.prompt_template or "\n\n".join(parts)),
-        "stop": answer_delimiters(tokenizer, chat)[1],  # not always the end-of-sequence token: Phi-3 uses <|end|>
+        **prompt_settings(tokenizer, args.system_prompt, args.prompt_template, parts),
         "max_length": training_args.max_length,
         "generation": generation,
         "evaluation": {"seed": training_args.seed},

@@ -5,17 +5,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import has_generation_markers
 
 from utils.arguments import UserError
+from utils.chat import Turn, answer_delimiters, chat_prompt, turns_as_text
 from utils.control_tokens import BREAK, as_text, plain_text, token_ids
 from utils.templates import fill_template
-
-Turn = dict[str, str]  # `role` and `content`, as chat templates take them
-MARKER = "\N{BLACK SQUARE}"  # placeholder for the answer while a chat template is parsed
-
 
 # ----- Turns of a dialogue
 
@@ -44,29 +40,6 @@ def prompt_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]:
     """Return all turns before the answer of a row, as configured in `task.json`."""
     user = fill_template(task["prompt_template"], task["columns"], row)
     return [*earlier_turns(row, task), {"role": "user", "content": user}]
-
-
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
-    """Render the turns before an answer with the chat template, up to where the answer begins. A control token in a
-    turn is text.
-
-    Raises:
-        UserError: the chat template refuses these turns; some know no system turn.
-    """
-    texts = _as_text(tokenizer, turns)
-    try:
-        return str(tokenizer.apply_chat_template(texts, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
-        raise UserError(
-            f"the chat template refuses turns of {', '.join(turn['role'] for turn in turns[:3])} ({error}): drop "
-            "`system_prompt` or the system turns of the rows, or choose another model."
-        ) from error
-
-
-def _as_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Turn]:
-    # Only `prompt_template`, which writes the user's turns, can mark control tokens as structure
-    texts = [turn["content"] if turn["role"] == "user" else plain_text(turn["content"]) for turn in turns]
-    return [turn | {"content": as_text(tokenizer, text)} for turn, text in zip(turns, texts, strict=True)]
 
 
 def recent_turns(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
@@ -105,25 +78,6 @@ def build_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], ro
 
 
 # ----- Tokens
-
-
-def answer_delimiters(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[str, str]:
-    """Return the text between a prompt and its answer, and the token that ends an answer.
-
-    For a chat model both are read off the template, since end-of-turn tokens differ: Phi-3 ends a turn with `<|end|>`,
-    not with its end-of-sequence token. A plain prompt is followed by a space, and its answer by the end-of-sequence
-    token.
-    """
-    if not chat:
-        return " ", tokenizer.eos_token
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARKER}]
-    prompt, full = chat_prompt(tokenizer, turns[:1]), str(tokenizer.apply_chat_template(turns, tokenize=False))
-    if not full.startswith(prompt) or MARKER not in full:
-        return "", tokenizer.eos_token
-    before, after = full[len(prompt) :].split(MARKER, 1)
-    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    ends = [token for token in tokenizer.tokenize(after) if token in special]
-    return before, ends[0] if ends else tokenizer.eos_token
 
 
 def tokenize_pairs(
@@ -220,7 +174,7 @@ def tokenize_dialogues(
 def marked_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
     """Return the token ids of a dialogue, and 1 for those in the `{% generation %}` markers of the chat template, else
     0; both empty if the template has no markers, or if a turn has a control token, which is text."""
-    texts = _as_text(tokenizer, turns)
+    texts = turns_as_text(tokenizer, turns)
     if not has_generation_markers(tokenizer.chat_template) or any(BREAK in turn["content"] for turn in texts):
         return [], []
     found: Any = tokenizer.apply_chat_template(texts, return_dict=True, return_assistant_tokens_mask=True)
