@@ -29,14 +29,13 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.encoding import (
     ChunkCollator,
     EncoderArguments,
-    check_max_length,
     encode_rows,
+    encoder_settings,
     load_classifier,
     pool_chunks,
 )
@@ -108,16 +107,12 @@ def make_task(
     train: Dataset,
 ) -> dict[str, Any]:
     """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
-    check_max_length(encoder_args.max_length, tokenizer)
-    # Copied by name: a text that is truncated or pooled differently when served would get other logits
-    shared = ("max_length", "long_texts", "max_chunks", "pooling")
     task = {
         "task": "classification",
         "columns": {"text": encoder_args.text_column, "label": args.label_column},
         "raw_columns": columns.to_dict(),
         "labels": train.features[args.label_column].names,  # position = index of the logit
-        "text_template": keep_control_tokens(tokenizer, encoder_args.text_template),
-        **{key: getattr(encoder_args, key) for key in shared},
+        **encoder_settings(encoder_args, tokenizer),
         "ensemble": {"method": encoder_args.ensemble},
         "abstention": {"max_risk": encoder_args.max_risk},
         "evaluation": {"seed": seed, "top_k": args.top_k},

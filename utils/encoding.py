@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, UserError
-from utils.control_tokens import plain_text, special_tokens, text_ids
+from utils.control_tokens import keep_control_tokens, plain_text, special_tokens, text_ids
 from utils.generation import batches_by_length, progress
 from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
 
@@ -82,13 +82,19 @@ def load_classifier(
     return prepare_classifier(model, heads, encoder_args.pooling, encoder_args.dropout)
 
 
-def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise a UserError if the model does not support `max_length` tokens."""
-    if not 8 <= max_length <= tokenizer.model_max_length:
+def encoder_settings(args: EncoderArguments, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what `task.json` says about reading a text: read differently when served, it would get other logits.
+
+    Raises:
+        UserError: the model does not support `max_length` tokens.
+    """
+    if not 8 <= args.max_length <= tokenizer.model_max_length:
         raise UserError(
-            f"`max_length` is {max_length}: this model supports 8 to {tokenizer.model_max_length} tokens; for longer "
-            "texts set `long_texts: chunks`."
+            f"`max_length` is {args.max_length}: this model supports 8 to {tokenizer.model_max_length} tokens; for "
+            "longer texts set `long_texts: chunks`."
         )
+    values = {key: getattr(args, key) for key in ("max_length", "long_texts", "max_chunks", "pooling")}
+    return {"text_template": keep_control_tokens(tokenizer, args.text_template)} | values
 
 
 def encode_rows(
