@@ -92,6 +92,28 @@ def speed() -> str:
     return table(["on 2 CPU cores", "times as fast"], [[what, f"{found[key]:.1f}"] for what, key in keys.items()])
 
 
+def gpu() -> str:
+    """Training on a GPU, against what a user would run instead, and the largest batch for each size of card."""
+    found = read("gpu")
+    ways = {
+        "phi3 trl": "`trl sft`, its defaults", "phi3 trl packing": "`trl sft` with packing, bfloat16 and SDPA",
+        "phi3 trl packing liger": "the same with Liger kernels", "phi3 recipe": "`recipes/phi3_qlora.yaml`",
+        "phi3 recipe liger": "the same with `use_liger_kernel: true`",
+        "phi3 recipe unpacked batch 2": "the recipe without packing, 2 rows x 8 steps",
+    }  # fmt: skip
+    rows = []
+    for name, way in ways.items():
+        row = found["rows"][name]
+        times = row["tokens_per_second"] / found["rows"]["phi3 trl"]["tokens_per_second"]
+        numbers = f"{row['tokens_per_second']:,.0f}", f"{times:.1f}", f"{100 * row['mfu']:.0f} %"
+        rows.append([way, *numbers, f"{row['peak_memory_gb']:.1f}", f"{row['loss']:.2f}", f"{row['grad_norm']:.2f}"])
+    head = ["", "tokens/s", "times `trl sft`", "MFU", "GB", "loss", "gradient norm"]
+    cards = {size: found["rows"][f"phi3 batches card of {size} GB"]["largest_batch"] for size in (8, 12, 16, 24)}
+    fits = ", ".join(f"{batch} on a card of {size} GB" for size, batch in cards.items())
+    where = f"{found['runs'][0]['gpu']}, torch {found['versions']['torch']}, trl {found['versions']['trl']}."
+    return f"{table(head, rows)}\n\nLargest batch of 1,024-token rows: {fits}. {where}"
+
+
 def factuality() -> str:
     found, rates = read("factuality"), {"omission": "OmissionRate", "hallucination": "HallucinationRate"}
     rows = [[name, with_interval(found, f"r_{name}_{rate}_held_out")] for name, rate in rates.items()]
@@ -105,7 +127,7 @@ def safety() -> str:
     return table(["texts in everyday words, and MedQuAD", "count"], rows)
 
 
-BLOCKS = {f.__name__: f for f in (results, answers, confidence, sweep, speed, factuality, safety)}
+BLOCKS = {f.__name__: f for f in (results, answers, confidence, sweep, speed, gpu, factuality, safety)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 

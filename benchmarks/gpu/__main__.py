@@ -39,6 +39,7 @@ from benchmarks.gpu.process import receive, start
 RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "liger-kernel", "triton")
 PACKED = {"dtype": "bfloat16", "packing": True, "attn_implementation": "sdpa"}  # packing turns padding off in TRL
+UNPACKED = {"packing": False}
 LIGER = {"use_liger_kernel": True}
 STORE = {"gradient_checkpointing": False}
 LEAST_SECONDS, MOST_SECONDS = 10, 120  # a case starts only with the first left, and ends after the second
@@ -61,21 +62,15 @@ def generation(in_4bit: bool) -> tuple[str, dict[str, Any]]:
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "machine": ("machine", {}),
     "phi3 recipe": training("phi3", "recipe"),
+    "phi3 recipe liger": training("phi3", "recipe", **LIGER),
     "phi3 trl": training("phi3", "trl"),
     "phi3 trl packing": training("phi3", "trl", **PACKED),
     "phi3 trl packing liger": training("phi3", "trl", **PACKED, **LIGER),
     "phi3 batches": batches("phi3", BATCHES, CARDS),
-    "phi3 recipe packing batch 8 liger": training(
-        "phi3", "recipe", packing=True, per_device_train_batch_size=8, **LIGER
-    ),
-    "phi3 recipe batch 16": training("phi3", "recipe", per_device_train_batch_size=16),
-    "phi3 recipe packing batch 8": training("phi3", "recipe", packing=True, per_device_train_batch_size=8),
-    "phi3 recipe group_by_length batch 8": training(
-        "phi3", "recipe", train_sampling_strategy="group_by_length", per_device_train_batch_size=8
-    ),
-    "phi3 recipe liger": training("phi3", "recipe", **LIGER),
-    "phi3 recipe padding_free batch 8 liger": training(
-        "phi3", "recipe", padding_free=True, per_device_train_batch_size=8, **LIGER
+    "phi3 recipe unpacked batch 2": training("phi3", "recipe", **UNPACKED, per_device_train_batch_size=2),
+    "phi3 recipe unpacked batch 16": training("phi3", "recipe", **UNPACKED, per_device_train_batch_size=16),
+    "phi3 recipe unpacked padding_free batch 8 liger": training(
+        "phi3", "recipe", **UNPACKED, padding_free=True, **LIGER
     ),
     "phi3 batches liger store": batches("phi3", BATCHES[1:5], **LIGER, **STORE),
     "qwen3 recipe": training("qwen3", "recipe"),
@@ -92,14 +87,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "generation 4-bit": generation(True),
     "generation bfloat16": generation(False),
     # What the recipes could change, by expected gain
-    "phi3 recipe batch 8 liger": training("phi3", "recipe", per_device_train_batch_size=8, **LIGER),
+    "phi3 recipe unpacked group_by_length": training(
+        "phi3", "recipe", **UNPACKED, train_sampling_strategy="group_by_length"
+    ),
     "phi3 recipe store liger": training("phi3", "recipe", **STORE, **LIGER),
     "phi3 recipe checkpoint every second layer liger": training(
         "phi3", "recipe", gradient_checkpointing_kwargs='{"every_n_layers": 2}', **LIGER
     ),
     "phi3 recipe adamw_torch_fused": training("phi3", "recipe", optim="adamw_torch_fused"),
     "phi3 recipe packing flex": training(
-        "phi3", "recipe", packing=True, per_device_train_batch_size=8, attn_implementation="flex_attention", **LIGER
+        "phi3", "recipe", attn_implementation="flex_attention", **LIGER
     ),
     "qwen3 batches": batches("qwen3", (1, 2, 4, 8), CARDS),
     "phi2 batches": batches("phi2", (1, 2, 4, 8), CARDS),

@@ -80,6 +80,9 @@ def recipe_parts(name: str, folder: Path, rows: Dataset, length: int, switches: 
         flags["lora_target_modules"] = QWEN3_LORA
     parsed = parse_recipe(ARGUMENTS, [f"recipes/{RECIPES[name]}.yaml", *as_flags(flags | switches)])
     model_args, _, qa_args, args, _ = parsed
+    qa_args.question_column = "question"  # which the script finds in the data, if a recipe names none
+    if not qa_args.options_column:
+        qa_args.answer_column = "answer"
     # `load_splits` has joined the recipe's four columns
     columns = Columns(qa_args.question_column, lists=("options",) if qa_args.options_column else ())
     tokenizer = load_tokenizer(model_args)
