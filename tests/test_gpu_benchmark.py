@@ -37,7 +37,7 @@ def training_row(folder: Path, name: str, way: str, **switches: Any) -> dict[str
 def test_every_way_computes_the_loss_and_the_gradient_of_the_recipe(folder: Path) -> None:
     recipe = training_row(folder, "phi3", "recipe")
     packed = {"dtype": "bfloat16", "packing": True, "attn_implementation": "sdpa"}
-    for way, switches in (("trl", {}), ("trl", packed), ("recipe", {"padding_free": True})):
+    for way, switches in (("trl", {}), ("trl", packed), ("recipe", {"packing": False})):
         row = training_row(folder, "phi3", way, **switches)
         assert row["loss"] == pytest.approx(recipe["loss"], rel=1e-3)
         assert row["grad_norm"] == pytest.approx(recipe["grad_norm"], rel=0.02)

@@ -69,9 +69,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3 batches": batches("phi3", BATCHES, CARDS),
     "phi3 recipe unpacked batch 2": training("phi3", "recipe", **UNPACKED, per_device_train_batch_size=2),
     "phi3 recipe unpacked batch 16": training("phi3", "recipe", **UNPACKED, per_device_train_batch_size=16),
-    "phi3 recipe unpacked padding_free batch 8 liger": training(
-        "phi3", "recipe", **UNPACKED, padding_free=True, **LIGER
-    ),
     "phi3 batches liger store": batches("phi3", BATCHES[1:5], **LIGER, **STORE),
     "qwen3 recipe": training("qwen3", "recipe"),
     "qwen3 trl": training("qwen3", "trl"),
@@ -95,9 +92,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3", "recipe", gradient_checkpointing_kwargs='{"every_n_layers": 2}', **LIGER
     ),
     "phi3 recipe adamw_torch_fused": training("phi3", "recipe", optim="adamw_torch_fused"),
-    "phi3 recipe packing flex": training(
-        "phi3", "recipe", attn_implementation="flex_attention", **LIGER
-    ),
+    "phi3 recipe packing flex": training("phi3", "recipe", attn_implementation="flex_attention", **LIGER),
     "qwen3 batches": batches("qwen3", (1, 2, 4, 8), CARDS),
     "phi2 batches": batches("phi2", (1, 2, 4, 8), CARDS),
     "phi3 recipe compile": training("phi3", "recipe", torch_compile=True),

@@ -24,7 +24,7 @@ from trl.scripts.sft import make_parser
 from benchmarks.gpu.models import model_folder, question_rows
 from run_qa_sft import ARGUMENTS, make_task, to_training_rows
 from utils.arguments import parse_recipe
-from utils.data.rows import Columns
+from utils.data.columns import Columns
 from utils.modeling import get_lora_config, get_quantization_config, load_base_model, load_tokenizer
 
 RECIPES = {"phi3": "phi3_qlora", "phi2": "phi2_qlora", "qwen3": "phi3_qlora"}
@@ -80,15 +80,12 @@ def recipe_parts(name: str, folder: Path, rows: Dataset, length: int, switches: 
         flags["lora_target_modules"] = QWEN3_LORA
     parsed = parse_recipe(ARGUMENTS, [f"recipes/{RECIPES[name]}.yaml", *as_flags(flags | switches)])
     model_args, _, qa_args, args, _ = parsed
-    qa_args.question_column = "question"  # which the script finds in the data, if a recipe names none
-    if not qa_args.options_column:
-        qa_args.answer_column = "answer"
-    # `load_splits` has joined the recipe's four columns
-    columns = Columns(qa_args.question_column, lists=("options",) if qa_args.options_column else ())
+    if qa_args.options_column:  # `load_splits` joins the recipe's four columns
+        columns = Columns("question", lists=("options",), index=qa_args.answer_index_column)
+    else:
+        columns = Columns("question", target="answer")
     tokenizer = load_tokenizer(model_args)
     train, _ = to_training_rows(rows, tokenizer, make_task(qa_args, args, tokenizer, columns, rows))
-    if args.padding_free and not args.packing:
-        args.max_length = None  # the rows are cut already, and TRL demands it
     return model_args, args, tokenizer, train
 
 
