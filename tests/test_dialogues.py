@@ -1,8 +1,10 @@
 """Dialogues of several turns: what the loss covers, what serving sees, and what is cut."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import trl
 from conftest import CHATML, make_tokenizer
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -27,7 +29,8 @@ TASK = {
     "raw_columns": {"dataset_format": "messages"},
 }  # fmt: skip
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# The end of a turn in and after the markers, and none of it
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+# The end of a turn in and after the markers, and none of it; and templates that TRL trains with
 MARKED = [
     CHATML.replace(
         "{{ m['content'] }}<|im_end|>\n",
@@ -40,6 +43,7 @@ MARKED = [
         "{% endgeneration %}<|im_end|>\n",
     )
 ]
+MARKED += [(TEMPLATES / f"{name}_training.jinja").read_text() for name in ("qwen3", "phi3")]
 
 
 def turns_of(*texts, system=None):
@@ -97,7 +101,7 @@ def test_a_template_with_markers_gives_the_ids_and_labels_of_trl(template, tiny_
         train_dataset=Dataset.from_list([{"messages": turns} for turns in DIALOGUES]),
         processing_class=tokenizer,
     )
-    examples, _ = tokenize_dialogues(tokenizer, TASK, DIALOGUES)
+    examples, _ = tokenize_dialogues(tokenizer, TASK | {"max_length": 1024}, DIALOGUES)
     for example, row in zip(examples, trainer.train_dataset, strict=True):
         assert example["input_ids"] == row["input_ids"] and example["labels"] == row["labels"]
 
@@ -109,15 +113,17 @@ def test_one_question_gives_the_tokens_of_a_pair(tokenizer):
     assert example == {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 
-def test_a_turn_that_the_template_writes_differently_later_is_not_learned_and_counted():
+def test_an_answer_that_the_template_writes_differently_later_is_learned_in_a_row_of_its_own():
     # As Qwen3: thoughts only in the last turn
     thoughts = "{{ '<think></think>' if m['role'] == 'assistant' and loop.last else '' }}{{ m['content'] }}"
     tokenizer = make_tokenizer(SPECIALS, "<|im_end|>", CHATML.replace("{{ m['content'] }}", thoughts), "<|endoftext|>")
     examples, counts = tokenize_dialogues(tokenizer, TASK, DIALOGUES[:2])
     assert [learned(tokenizer, example) for example in examples] == [
-        ["<think></think>A disease of the heart.<|im_end|>"], ["<think></think>Rest and fluids.<|im_end|>"],
+        ["<think></think>A disease of the heart.<|im_end|>"], ["<think></think>Since when?<|im_end|>"],
+        ["<think></think>Rest and fluids.<|im_end|>"],
     ]  # fmt: skip
-    assert counts["unlearned_turns"] == 1
+    assert counts["extra_rows"] == 1
+    assert examples[1] == tokenize_dialogues(tokenizer, TASK, [DIALOGUES[1][:3]])[0][0]
 
 
 # ----- The same turns from a row
@@ -194,4 +200,4 @@ def test_rows_without_room_for_an_answer_are_dropped_and_long_answers_cut(tokeni
     rows = [turns_of("heart " * 90, "Yes."), turns_of("Why?", "heart " * 90), turns_of("Why?", "So.")]
     examples, counts = tokenize_dialogues(tokenizer, TASK | {"max_length": 40}, rows)
     assert [len(example["input_ids"]) <= 40 for example in examples] == [True, True]
-    assert counts == {"dropped_too_long": 1, "cut_answers": 1, "cut_dialogues": 0, "unlearned_turns": 0}
+    assert counts == {"dropped_too_long": 1, "cut_answers": 1, "cut_dialogues": 0, "extra_rows": 0}

@@ -1,14 +1,17 @@
 """Render turns with a model's chat template, and refuse turns that the template cannot take or leaves out."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
 
 from utils.arguments import UserError
 from utils.control_tokens import as_text, keep_control_tokens, plain_text
 
+logger = logging.getLogger(__name__)
 Turn = dict[str, str]  # `role` and `content`, as chat templates take them
 WITHOUT = {  # what to do instead of a turn
     "system": "delete `system_prompt` and the rows' system turns, and write the instruction into `prompt_template`",
@@ -39,6 +42,9 @@ def prompt_settings(
         )
     if not chat and system_prompt:
         raise UserError(f"`system_prompt`: the model has no chat template: {WITHOUT['system']}.")
+    marked = chat and has_generation_markers(str(tokenizer.chat_template))
+    if marked and not is_chat_template_stop_token_trained(tokenizer):
+        logger.warning("the chat template marks answers without the token that ends them: they may not learn to end")
     if chat:  # before any work on the data
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         chat_prompt(tokenizer, [*system, {"role": "user", "content": "question"}])

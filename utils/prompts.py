@@ -135,8 +135,9 @@ def tokenize_dialogues(
     """Tokenize dialogues, which end with an answer, for the trainer.
 
     The loss covers the turns of the assistant. If the chat template has `{% generation %}` markers, these say where,
-    and ids and labels are those of TRL's `assistant_only_loss`. If not, a turn is learned exactly as it is answered:
-    its tokens are found after the prompt that serving would give at this point of the dialogue.
+    and ids and labels are those of TRL's `assistant_only_loss`. If not, an answer is learned exactly as it is given:
+    its tokens are found after the prompt that serving would have at this point. Where they are not, because the
+    template writes an answer differently once other turns follow (Qwen3 drops its thoughts), it gets a row of its own.
 
     Args:
         tokenizer: the base model's tokenizer.
@@ -146,9 +147,9 @@ def tokenize_dialogues(
     Returns:
         `input_ids` and `labels` (-100 outside the loss) of each row that `max_length` leaves an answer, and counts:
         `dropped_too_long` rows, whose prompt alone fills it; `cut_answers`; `cut_dialogues`, rows without their oldest
-        turns; and `unlearned_turns`, which the template writes differently once they are no longer the last.
+        turns; and `extra_rows`, of earlier answers.
     """
-    counts = Counter(dropped_too_long=0, cut_answers=0, cut_dialogues=0, unlearned_turns=0)
+    counts = Counter(dropped_too_long=0, cut_answers=0, cut_dialogues=0, extra_rows=0)
     most, chat, answers = task["max_length"], task["chat"], [turns[-1] for turns in dialogues]
     kept = [recent_turns(tokenizer, task, turns[:-1]) for turns in dialogues]
     counts["cut_dialogues"] = sum(len(turns) + 1 < len(whole) for turns, whole in zip(kept, dialogues, strict=True))
@@ -161,13 +162,15 @@ def tokenize_dialogues(
             counts["dropped_too_long"] += 1
             continue
         ids, learned = marked_tokens(tokenizer, [*turns, answer]) if chat else ([], [])
+        rows = [(ids, learned)]
         if ids[: len(prompt_ids)] != prompt_ids:  # no markers, or tokens would merge across the end of the prompt
-            earlier, unlearned = _earlier_answers(tokenizer, turns, prompt_ids)
-            counts["unlearned_turns"] += unlearned
-            ids, learned = prompt_ids + answer_ids, earlier + [1] * len(answer_ids)
-        counts["cut_answers"] += any(learned[most:])
-        labels = [token if bit else -100 for token, bit in zip(ids[:most], learned, strict=False)]
-        examples.append({"input_ids": ids[:most], "labels": labels})
+            learned, rows = _earlier_answers(tokenizer, turns, prompt_ids)
+            rows.append((prompt_ids + answer_ids, learned + [1] * len(answer_ids)))
+        counts["extra_rows"] += len(rows) - 1
+        for ids, learned in rows:
+            counts["cut_answers"] += any(learned[most:])
+            labels = [token if bit else -100 for token, bit in zip(ids[:most], learned, strict=False)]
+            examples.append({"input_ids": ids[:most], "labels": labels})
     return examples, counts
 
 
@@ -183,10 +186,10 @@ def marked_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> 
 
 def _earlier_answers(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], prompt_ids: list[int]
-) -> tuple[list[int], int]:
-    """Return 1 for each token of a prompt that answered an earlier turn, else 0, and the number of such answers that
-    are not found as they were given."""
-    learned, unlearned = [0] * len(prompt_ids), 0
+) -> tuple[list[int], list[tuple[list[int], list[int]]]]:
+    """Return 1 for each token of a prompt that answered an earlier turn, else 0; and, for answers that are not found
+    in the prompt as they were given, ids and such bits of a row of its own."""
+    learned, rows = [0] * len(prompt_ids), []
     places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
     if places:
         prompts = [chat_prompt(tokenizer, turns[:place]) for place in places]
@@ -196,8 +199,8 @@ def _earlier_answers(
             if prompt_ids[:end] == before + said:
                 learned[start:end] = [1] * len(said)
             else:
-                unlearned += 1
-    return learned, unlearned
+                rows.append((before + said, [0] * len(before) + [1] * len(said)))
+    return learned, rows
 
 
 def truncate_pairs(
