@@ -90,7 +90,7 @@ class Retriever:
             UserError: the file does not exist, has no column `text`, or has a text without words.
         """
         passages = []
-        for number, row in read_rows(path):
+        for number, row in read_rows(path, ("id", "text", "title", "source")):
             if "text" not in row:
                 raise UserError(f"{path}, row {number} has no column `text`, only {', '.join(row)}: rename one.")
             if not _terms(str(row["text"] or "")):

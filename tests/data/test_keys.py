@@ -213,6 +213,39 @@ def test_missing_words_are_classes_in_text_and_nothing_in_numbers(tmp_path):
     assert splits["train"].features["label"].names == ["1", "2"] and report["data_dropped_missing"] == 16
 
 
+NAMES = ["a", "A", "b ", "b", "c\u2019s", "c's", "1", "1.0", "01", "NA", "", "e\u0301", "\u00e9", "x\ny"]
+SOME_NAMES = st.lists(st.sampled_from(NAMES), min_size=2, max_size=4).map(st.sampled_from)
+CELLS = st.tuples(SOME_NAMES, st.lists(st.sampled_from(NAMES), min_size=9, max_size=9).map(st.sampled_from))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=CELLS.flatmap(lambda cells: st.lists(st.tuples(*cells, st.integers(0, 60)), min_size=20, max_size=40)),
+    given_test=st.booleans(),
+)
+def test_every_row_is_in_a_split_or_counted(tmp_path_factory, rows, given_test):
+    folder = tmp_path_factory.mktemp("rows")
+    rows = [{"text": f"words of note {n}", "label": label, "patient": patient} for label, patient, n in rows]
+    files = {"train_file": write(folder / "a.jsonl", rows)}
+    files |= {"test_file": write(folder / "b.jsonl", rows[::3])} if given_test else {}
+    try:
+        splits, report = load(**files, group_column="patient")
+    except UserError as error:
+        assert any(key in str(error) for key in ("`label`", "`train`", "`validation`", "`test`"))
+        return
+    dropped = sum(number for key, number in report.items() if key.startswith("data_dropped"))
+    assert (
+        report["data_rows_read"] == dropped + sum(map(len, splits.values())) == len(rows) + len(rows[::3]) * given_test
+    )
+    homes: dict[str, set[str]] = {}
+    for split, table in splits.items():
+        for patient in table["patient"]:
+            homes.setdefault(fold(patient), set()).add(split)
+    assert all(is_unknown(patient) or len(places) == 1 for patient, places in homes.items())
+    names = splits["train"].features["label"].names
+    assert len({alike(name) for name in names}) == len(names) and all(name.split("\n") == [name] for name in names)
+
+
 def test_one_text_with_two_spellings_of_a_label_is_no_conflict(tmp_path):
     rows = rows_of(["0", "1"] * 10) + rows_of(["0.0", "1.0"]) + rows_of(["1.0"])
     _, report = load(train_file=write(tmp_path / "a.csv", rows))

@@ -88,6 +88,16 @@ def test_only_named_columns_stay_and_ids_are_kept_or_made(tmp_path):
     assert sorted(row["id"] for row in all_rows(splits)) == sorted(f"train-{line}" for line in range(1, 31))
 
 
+def test_a_name_that_differs_in_what_cannot_be_seen_is_shown(tmp_path):
+    rows = [{"question\u200b": row["question"], "ans\u0301wer": row["answer"]} for row in question_rows(20)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=r"`question\\u200b`.*did you mean `question\\u200b`"):
+        load(train_file=path)
+    (tmp_path / "a.csv").write_text('"question,answer"\n"some words,x"\n')
+    with pytest.raises(UserError, match="around whole lines"):
+        load(train_file=str(tmp_path / "a.csv"))
+
+
 def test_a_column_may_have_any_name_but_id(tmp_path):
     rows = [
         {"cluster": row["question"], "label": row["answer"], "text": i % 9} for i, row in enumerate(question_rows(30))

@@ -65,6 +65,11 @@ def clean_whitespace(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
+def visible(text: str) -> str:
+    """Return a text with the characters escaped that look like others or like nothing, for messages."""
+    return re.sub(r"[^\w\x20-\x7e]", lambda match: ascii(match[0])[1:-1], text)
+
+
 # ----- Cells
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from utils.arguments import UserError
-from utils.data.delimited import find_encoding, open_bytes, read_delimited, read_lines
+from utils.data.delimited import read_delimited
+from utils.data.encodings import find_encoding, open_bytes, read_lines
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 HEAD_ROWS = 1000
@@ -45,7 +46,8 @@ def read_rows(
         found = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"`{path}` {found}: give the path to a {', '.join(FORMATS)} file, optionally with .gz.")
     if kind not in FORMATS:
-        raise UserError(f"`{path}` ends in `{kind}`: use {', '.join(FORMATS)}, optionally with .gz.")
+        found = f"ends in `{kind}`" if kind else "has no ending"
+        raise UserError(f"`{path}` {found}: use {', '.join(FORMATS)}, optionally with .gz.")
     number = None
     try:
         rows: Iterator[tuple[int, dict[str, Any]]]
@@ -90,7 +92,8 @@ def _read_jsonl(path: Path, counts: Counter[str]) -> Iterator[tuple[int, dict[st
             try:
                 row = json.loads(line, object_pairs_hook=_object)
             except ValueError as error:
-                raise UserError(f"`{path}`, row {number} is not JSON ({error}): write one object per line.") from error
+                advice = "write one object per line, or let the name of a list end in .json"
+                raise UserError(f"`{path}`, row {number} is not JSON ({error}): {advice}.") from error
             yield number, _check_object(row, path, number)
 
 
@@ -99,7 +102,8 @@ def _read_json(path: Path, counts: Counter[str]) -> Iterator[tuple[int, dict[str
     try:
         rows = json.loads(text or "[]", object_pairs_hook=_object)
     except ValueError as error:
-        raise UserError(f"`{path}` is not JSON ({error}): use .jsonl for one object per line.") from error
+        advice = "correct it, or let the name of a file with one object per line end in .jsonl"
+        raise UserError(f"`{path}` is not JSON ({error}): {advice}.") from error
     rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
         raise UserError(f"`{path}` does not contain a list: write a list of objects, or {{'data': [...]}}.")

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 
 from utils.arguments import UserError
-from utils.data.cleaning import PUNCTUATION_RUN, clean_characters
+from utils.data.cleaning import PUNCTUATION_RUN, clean_characters, visible
 
 logger = logging.getLogger(__name__)
 
@@ -184,12 +184,7 @@ def _report(found: Sequence[Sequence[str]], rows: Counter[str], column: str, gro
     if found:
         total = sum(rows[value] for values in found for value in values)
         shown = "; ".join(
-            " and ".join(f"'{_visible(value)}' ({rows[value]} rows)" for value in values) for values in found[:3]
+            " and ".join(f"'{visible(value)}' ({rows[value]} rows)" for value in values) for values in found[:3]
         )
         shown = "" if groups else f": {shown}"
         logger.warning("`%s`: %d keys (%d rows) %s%s", column, len(found), total, what, shown)
-
-
-def _visible(value: str) -> str:
-    """Return a value with the characters escaped that look like others or like nothing."""
-    return re.sub(r"[^\w\x20-\x7e]", lambda match: ascii(match[0])[1:-1], value)

@@ -61,7 +61,7 @@ def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: list[str
             )
             raise UserError(
                 f"`{column}`: {len(unknown)} labels of the {split} split are not in the training rows: {shown}: add "
-                f"training rows for them, remove them from {split}, or raise `max_train_samples`."
+                f"training rows for them, remove them from {split}, or raise `max_train_samples` if it is set."
             )
     feature = datasets.ClassLabel(names=names)
     number = {value: i for i, value in enumerate(names)}

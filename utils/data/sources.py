@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import DataArguments, UserError
+from utils.data.cleaning import visible
 from utils.data.delimited import SEPARATORS
 from utils.data.files import file_format, read_table
 
@@ -113,9 +114,10 @@ def _check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> N
     for column in columns:
         if column not in known:
             near = difflib.get_close_matches(column, known, n=1, cutoff=0.6)
-            # escaped, since two names may differ in what cannot be seen
-            advice = f"did you mean `{repr(near[0])[1:-1]}`?" if near else "choose one of these."
-            has = ", ".join(f"`{repr(other)[1:-1]}`" for other in known)
+            advice = f"did you mean `{visible(near[0])}`?" if near else "choose one of these."
+            if len(known) == 1 and column in re.split(r"[,;\t|]", known[0]):
+                advice = "remove the quotation marks around whole lines."
+            has = ", ".join(f"`{visible(other)}`" for other in known)
             raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {advice}")
 
 
@@ -146,6 +148,8 @@ def _read_hub(
         raise
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         key, advice = "dataset_name", "check the name, the connection and `hf auth login`, or use `train_file`"
+        if Path(str(args.dataset_name)).is_dir():
+            advice = "check the files of this folder, or use `train_file`"
         if re.search("(unknown|bad) split", str(error), re.IGNORECASE):
             key, advice = name_key, "choose one of these"
         found = f"`{key}` is `{getattr(args, key)}`"
