@@ -34,6 +34,7 @@ def in_every_shape(turns):
         "messages",
         {"messages": [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]},
     )
+    yield "messages", {"messages": {"role": [role for role, _ in turns], "content": [text for _, text in turns]}}
     yield "sharegpt", {"conversations": from_value(turns)}
     yield "sharegpt", {"conversations": from_value(first), "system": system}
     yield "sharegpt", {"conversations": messages(turns)}
@@ -131,14 +132,16 @@ def test_empty_keys_of_tools_are_no_tools():
     """Arrow gives every turn the keys of all turns."""
     turns = [turn | {"tool_calls": None, "tool_call_id": None, "from": None, "weight": 1} for turn in messages(TURNS)]
     assert part(to_columns({"messages": turns, "tools": "[]"}, "messages", "row 1")) == ROW
-    with pytest.raises(UserError, match="^row 1: `tools`"):
-        to_columns({"messages": turns, "tools": [{"name": "search"}]}, "messages", "row 1")
+    for name in ("tools", "images"):
+        with pytest.raises(UserError, match=f"^row 1: `{name}`"):
+            to_columns({"messages": turns, name: [{"name": "search"}]}, "messages", "row 1")
 
 
 @pytest.mark.parametrize(
     ("shape", "row"),
     [
         ("messages", {"messages": "free text"}),
+        ("messages", {"messages": {"role": ["user"], "content": []}}),
         ("sharegpt", {"conversations": {"from": "human", "value": "x"}}),
         ("alpaca", {"instruction": "x", "output": "y", "history": ["x", "y"]}),
         ("preference", {"prompt": "x", "chosen": messages([("user", "z"), ("assistant", "y")])}),

@@ -163,6 +163,7 @@ def _clean_row(
     if columns.options:
         kept, index = drop_blanks(list(options.values()), place or 0)
         found.update({f"rows_with_{len(kept)}_options": 1, "rows_with_blank_options": len(kept) < len(options)})
+        found["rows_with_equal_options"] = len(set(kept)) < len(kept)
         values |= {columns.options: kept} | ({columns.index: index} if columns.index else {})
     if columns.has_turns:
         found.update(rows_with_several_turns=bool(values["history"]), rows_with_system_turn=bool(values["system"]))

@@ -19,14 +19,15 @@ FORMATS = {
     "prompt_completion": ("prompt", "completion"),
     "preference": ("chosen",),
 }
-OPTIONAL = {"alpaca": ("input", "system", "history"), "sharegpt": ("system", "tools"), "messages": ("tools",),
-            "prompt_completion": ("tools",), "preference": ("prompt", "tools")}  # fmt: skip
+OTHER = ("tools", "functions", "images")  # refused unless they are empty
+OPTIONAL = {"alpaca": ("input", "system", "history"), "sharegpt": ("system", *OTHER), "messages": OTHER,
+            "prompt_completion": OTHER, "preference": ("prompt", *OTHER)}  # fmt: skip
 DIALOGUE = ("system", "history", "question", "answer")
 ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
          "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}  # fmt: skip
 TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython")
 # Parts of a turn that a model would have to read or write
-UNREAD = ("tool_calls", "function_call", "tool_call_id", "images", "audio", "reasoning_content", "thinking")
+UNREAD = ("tool_calls", "function_call", "tool_call_id", "audio", "reasoning_content", "thinking")
 
 
 def check_format(dataset_format: str, has_columns: bool) -> str:
@@ -75,7 +76,7 @@ def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[
     """
     if dataset_format == "columns" or not {*FORMATS[dataset_format], "prompt"} & set(row):
         return dict(row)
-    _refuse_unread({key: row.get(key) for key in ("tools", "functions", "images")}, where)
+    _refuse_unread({key: row.get(key) for key in OTHER}, where)
     turns = _alpaca(row, where) if dataset_format == "alpaca" else _turns(row, dataset_format, where)
     system = [text for role, text in turns[:1] if role == "system"]
     turns = turns[len(system) :]
@@ -158,6 +159,13 @@ def _messages(value: Any, column: str, role: str, where: str) -> list[tuple[str,
     parsed = _from_json(value)
     if parsed is None or parsed == "":
         return []
+    if isinstance(parsed, Mapping) and all(isinstance(part, list) for part in parsed.values()):
+        if len(set(map(len, parsed.values()))) > 1:
+            raise UserError(
+                f"{where}: `{column}` has lists of unequal length: give objects with `role` and `content`."
+            )
+        # `Sequence` of `datasets` makes an object of lists of a list of objects
+        parsed = [dict(zip(parsed, turn, strict=True)) for turn in zip(*parsed.values(), strict=True)]
     if isinstance(parsed, list) and all(isinstance(turn, Mapping) for turn in parsed):
         return [_turn(turn, column, where) for turn in parsed]
     if not role or not isinstance(value, str | int | float):
@@ -189,7 +197,7 @@ def _content(value: Any, column: str, where: str) -> str:
 
 def _refuse_unread(values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
-        if key in (*UNREAD, "tools", "functions") and value not in (None, "", "[]", [], {}):
+        if key in (*UNREAD, *OTHER) and value not in (None, "", "[]", [], {}):
             raise UserError(f"{where}: `{key}` is given, which is not supported: delete the row or the key.")
 
 
