@@ -56,7 +56,7 @@ from utils.modeling import (
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
 from utils.sampling import set_train_order
 from utils.templates import check_adapted, fill_template
 
@@ -199,6 +199,7 @@ def main(
     balanced = class_args.class_imbalance == "balanced_sampling"
     # Grouping by length saves padding; the order depends on seed and epoch only, so a resumed run repeats it
     set_train_order(trainer, datasets["train"], labels=rows["train"]["label"] if balanced else None)
+    add_early_stopping(trainer, encoder_args.early_stopping_patience, checkpoint)
     results |= count_parameters(model)
 
     # ----- 5. Train

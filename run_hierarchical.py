@@ -21,7 +21,6 @@ from peft import get_peft_model
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     AutoModelForSequenceClassification,
-    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedTokenizerBase,
     Trainer,
@@ -63,7 +62,7 @@ from utils.modeling import (
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
 from utils.sampling import set_train_order
 from utils.templates import check_adapted, fill_template
 
@@ -92,9 +91,6 @@ class HierarchicalArguments:
     class_imbalance: str = field(
         default="none", metadata={"help": "Loss weights that compensate for rare classes.", "choices": WEIGHTINGS}
     )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
-    )
 
     @property
     def leaf_column(self) -> str:
@@ -105,8 +101,6 @@ class HierarchicalArguments:
             raise UserError("give either `parent_column` and `child_column`, or `path_column`.")
         if self.focal_gamma < 0:
             raise UserError(f"`focal_gamma` is {self.focal_gamma}: give 0 or more.")
-        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
-            raise UserError(f"`early_stopping_patience` is {self.early_stopping_patience}: give 1 or more.")
 
 
 ARGUMENTS = (ModelConfig, DataArguments, EncoderArguments, HierarchicalArguments, TrainingArguments)
@@ -245,8 +239,7 @@ def main(
             # Random heads need a larger learning rate, one that would damage the pretrained layers
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
         )
-    if tree_args.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(tree_args.early_stopping_patience))
+    add_early_stopping(trainer, encoder_args.early_stopping_patience, checkpoint)
     set_train_order(trainer, datasets["train"])  # from seed and epoch only, so a resumed run repeats it
     results |= count_parameters(model)
 

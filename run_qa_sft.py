@@ -47,7 +47,7 @@ from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, token
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
 from utils.sampling import shortest_first
 from utils.templates import check_adapted, fill_template, option_answers
 
@@ -78,6 +78,9 @@ class QAArguments:
     augmentation_factor: int = field(default=1, metadata={"help": "Rows per training row, with paraphrases."})
     curriculum: bool = field(default=False, metadata={"help": "Train on short rows first."})
     max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated answer."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
+    )
     repetition_penalty: float = field(default=1.0, metadata={"help": "Above 1 discourages repetition."})
 
     def __post_init__(self) -> None:
@@ -229,6 +232,7 @@ def main(
     model = trainer.accelerator.unwrap_model(trainer.model)
     if training_args.fp16:  # the gradient scaler of fp16 needs float32 adapters, and TRL makes bfloat16 ones
         upcast_trainable_weights(model)
+    add_early_stopping(trainer, qa_args.early_stopping_patience, checkpoint)
     results |= count_parameters(model)
 
     # ----- 5. Train

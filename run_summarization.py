@@ -20,7 +20,6 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import (
     DataCollatorForSeq2Seq,
-    EarlyStoppingCallback,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     Seq2SeqTrainer,
@@ -50,7 +49,7 @@ from utils.modeling import (
 from utils.reporting.card import write_card
 from utils.reporting.summary_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import describe_run, peak_memory, start_run, train_or_resume
+from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
 from utils.sampling import set_train_order
 from utils.seq2seq import (
     check_lengths,
@@ -101,8 +100,8 @@ class SummarizationArguments:
     )
 
     def __post_init__(self) -> None:
-        for key in ("max_chunks", "num_beams", "early_stopping_patience"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
+        for key in ("max_chunks", "num_beams"):
+            if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
         if self.no_repeat_ngram_size < 0:
             raise UserError(f"`no_repeat_ngram_size` is {self.no_repeat_ngram_size}: give 0 or more.")
@@ -242,8 +241,7 @@ def main(
             compute_loss_func=token_loss(training_args.label_smoothing_factor),
             compute_metrics=compute_metrics if training_args.predict_with_generate else None,
         )
-    if summary_args.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(summary_args.early_stopping_patience))
+    add_early_stopping(trainer, summary_args.early_stopping_patience, checkpoint)
     # Sources and summaries are padded separately, so batches are grouped by both lengths
     set_train_order(trainer, datasets["train"], target_lengths=[len(ids) for ids in pairs["train"]["labels"]])
     results |= count_parameters(model)

@@ -52,6 +52,9 @@ class EncoderArguments:
             "choices": ENSEMBLES,
         },
     )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
+    )
     max_risk: float = field(default=0.05, metadata={"help": "Maximum error rate of answered rows (abstention)."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code from the model repository."})
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 import re
 import resource
@@ -10,14 +11,15 @@ import sys
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub
 import joblib
 import torch
 import transformers
 import yaml
-from transformers import PreTrainedModel, Trainer, TrainerState, TrainingArguments, set_seed
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerState, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.hub import cached_file, extract_commit_hash
 from trl import ModelConfig
@@ -55,7 +57,10 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs test results for the model card: set `evaluate_test: true`.")
-    if given.get("early_stopping_patience") and (args.eval_strategy == "no" or not args.metric_for_best_model):
+    patience = given.get("early_stopping_patience")
+    if patience is not None and patience < 1:
+        raise UserError(f"`early_stopping_patience` is {patience}: give 1 or more.")
+    if patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
         raise UserError("`early_stopping_patience` needs `eval_strategy` (such as epoch) and `metric_for_best_model`.")
     if missing := sorted(set(args.report_to or ()) - set(get_available_reporting_integrations())):
         raise UserError(f"`report_to` is {missing[0]}, which is not installed: see requirements/trackers.txt.")
@@ -245,3 +250,32 @@ def peak_memory() -> dict[str, float]:
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return peak
+
+
+def add_early_stopping(trainer: Trainer, patience: int | None, checkpoint: str | None) -> None:
+    """Let training stop after `patience` evaluations in a row without a better `metric_for_best_model`; None never
+    does. Transformers begins to count anew when a run resumes; here it goes on, so that both runs stop at one step.
+
+    Args:
+        trainer: its training rows and arguments tell how often it evaluates.
+        patience: evaluations.
+        checkpoint: from which the run resumes.
+    """
+    if patience is None:
+        return
+    callback = EarlyStoppingCallback(patience)
+    if checkpoint:
+        saved = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json").stateful_callbacks
+        counted = saved.get(EarlyStoppingCallback.__name__, {}).get("attributes", {})
+        callback.early_stopping_patience_counter = counted.get("early_stopping_patience_counter", 0)
+    trainer.add_callback(callback)
+    args, rows = trainer.args, len(cast(Dataset, trainer.train_dataset))
+    steps_per_epoch = math.ceil(rows / (args.train_batch_size * args.world_size) / args.gradient_accumulation_steps)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+    every = steps_per_epoch if args.eval_strategy == "epoch" else args.eval_steps or 1
+    evaluations = int(steps / math.ceil(every * steps if every < 1 else every))
+    if evaluations <= patience:  # the first evaluation is the first best one
+        logger.warning(
+            "`early_stopping_patience` is %d, and a run of %d steps evaluates %d times: it cannot stop early",
+            patience, steps, evaluations,
+        )  # fmt: skip

@@ -113,6 +113,7 @@ def shortest_first(train: Dataset, args: SFTConfig) -> Dataset:
     needed = {"train_sampling_strategy": "sequential", "packing": False, "shuffle_dataset": False}
     for key, value in needed.items():
         if (found := getattr(args, key)) != value:
-            raise UserError(f"`{key}` is {found}, but `curriculum` needs ordered rows: set {str(value).lower()}.")
+            wanted = f"`{key}: {str(value).lower()}`"
+            raise UserError(f"`{key}` is {found}, but `curriculum` needs ordered rows: set {wanted}.")
     lengths = [len(ids) for ids in train["input_ids"]]
     return train.select(sorted(range(len(train)), key=lengths.__getitem__))
