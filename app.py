@@ -48,6 +48,7 @@ from utils.safety import risk_level
 from utils.serving.answering import (
     Deliver,
     Question,
+    answer_as_read,
     answer_from_passages,
     answer_here,
     check_after,
@@ -192,6 +193,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, tokenizer, task)
+        ask = partial(answer_as_read, ask, task)
         # the server does its own batching, so each question is sent immediately
         batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
         return Served(task, batcher, lambda: state_of(client, name))
@@ -208,6 +210,8 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
     if retriever:
         answer = partial(answer_from_passages, answer, retriever, predictor.tokenizer, task)
+    if task["task"] == "qa":
+        answer = partial(answer_as_read, answer, task)
     warm_up = Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"
     answer([warm_up], lambda *_: None)  # the first call is slow
     batcher = Batcher(task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)

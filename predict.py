@@ -6,24 +6,45 @@
     python predict.py --model outputs/quickstart-qa --input_file questions.csv --output_file answers.jsonl
     python predict.py --model outputs/quickstart-qa --text "What is ataxia?" --corpus_file leaflets.csv
 
+A file is read and written as a stream, in the order of its rows and batch by batch. `--resume` goes on with a run that
+was stopped. Several processes on one machine share the rows:
+
+    accelerate launch predict.py --model outputs/flan-t5-lora --input_file visits.csv --output_file notes.jsonl
+
 With `--corpus_file` the model is shown passages of your own texts that share words with the question. Each sentence of
 its answer then cites the passage that supports it, or says that none does.
 
 Not a medical device: answers may be wrong. For research and teaching.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.data.files import read_rows
-from utils.inference import Predictor
-from utils.retrieval import MAX_PASSAGES, Passage, add_passages, cite, read_corpus
+from utils.inference import Predictor, find_run
+from utils.inputs import WINDOW, Input, check_inputs, make_batches, own_rows
+from utils.json_files import finite
+from utils.ordered_lines import (
+    OrderedLines,
+    begin,
+    check_output,
+    digest,
+    finish,
+    partial_folder,
+    take_rank,
+    wait_for_begin,
+)
+from utils.retrieval import MAX_PASSAGES, Passage, Retriever, add_passages, cite, read_corpus
 from utils.seq2seq import position_limit
+from utils.task import load_task, read_input
 
 
 @dataclass
@@ -39,13 +60,21 @@ class PredictArguments:
     output_file: str | None = field(
         default=None, metadata={"help": "Where to write the output. Default: standard output."}
     )
+    resume: bool = field(default=False, metadata={"help": "Go on with the `output_file` of a run that was stopped."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace an `output_file` that exists."})
     corpus_file: str | None = field(
         default=None,
         metadata={
             "help": "Your own texts to answer from and to cite: column `text`, and optionally `title` and `source`."
         },
     )
-    batch_size: int = field(default=8, metadata={"help": "Rows per batch."})
+    batch_size: int = field(
+        default=8,
+        metadata={
+            "help": "Rows per batch. In half precision or 4 bits some generated answers change with the other rows "
+            "of their batch; 1 repeats them exactly."
+        },
+    )
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "Longest answer or summary, in tokens. Default: as in training."}
     )
@@ -56,25 +85,58 @@ class PredictArguments:
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the base model."})
 
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "top_k", "max_new_tokens"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise UserError(f"`{key}` is {value}: give 1 or more.")
+        if (self.text is None) == (self.input_file is None):
+            raise UserError("give `--text` or `--input_file`, and not both.")
+        if (self.resume or self.overwrite) and (self.output_file is None or self.resume == self.overwrite):
+            raise UserError("`resume` and `overwrite` say what to do with `output_file`: give it, and one of them.")
 
-def read_inputs(args: PredictArguments, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the input rows. They must have the columns that the model was trained on."""
-    main_column = columns.get("text") or columns["question"]
-    if args.text and not args.input_file:
-        return [{main_column: args.text}]
-    if not args.input_file or args.text:
-        raise UserError("give `--text` or `--input_file`, and not both.")
-    rows = []
-    for number, row in read_rows(args.input_file):
-        for column in (main_column, columns.get("context")):
-            if column and column not in row:
-                raise UserError(
-                    f"`{column}` is no column of {args.input_file}, row {number}: it has {', '.join(row)}."
-                )
-        if not str(row[main_column] or "").strip():
-            raise UserError(f"{args.input_file}, row {number}: `{main_column}` is empty: fill or delete the row.")
-        rows.append(row)
-    return rows
+
+def set_longest(predictor: Predictor, max_new_tokens: int) -> None:
+    """Set the longest answer or summary, in tokens.
+
+    Raises:
+        UserError: the model writes no text, or not as much.
+    """
+    if "generation" not in predictor.task:
+        raise UserError("`max_new_tokens` is for answers, and this model generates none: leave it out.")
+    limit = position_limit(predictor.model.config, predictor.tokenizer, "decoder")
+    if predictor.model.config.is_encoder_decoder and limit and max_new_tokens > limit:
+        raise UserError(f"`max_new_tokens` is {max_new_tokens}: this model writes up to {limit} tokens.")
+    predictor.task["generation"]["max_new_tokens"] = max_new_tokens
+
+
+def predict_lines(
+    predictor: Predictor, retriever: Retriever | None, batch: Mapping[int, Input], args: PredictArguments
+) -> dict[int, str]:
+    """Return the output line of each row of a batch.
+
+    Raises:
+        UserError: a row that the model cannot read, such as one whose columns fill the template; names it.
+    """
+    rows: list[Any] = [item.row for item in batch.values()]
+    passages = [list[Passage]() for _ in rows]
+    try:
+        if retriever:
+            rows, passages = add_passages(rows, retriever, MAX_PASSAGES, predictor.tokenizer, predictor.task)
+        answers = predictor.predict(rows, args.batch_size)
+    except UserError as error:
+        if len(batch) > 1:  # find the row
+            return {n: predict_lines(predictor, retriever, {n: item}, args)[n] for n, item in batch.items()}
+        raise UserError(f"{next(iter(batch.values())).where}: {error}") from error
+    lines = {}
+    for (number, item), answer, own in zip(batch.items(), answers, passages, strict=True):
+        if retriever:
+            answer |= cite(answer["prediction"], own)
+        if isinstance(answer.get("probabilities"), dict):
+            answer["probabilities"] = first(answer["probabilities"], args.top_k)
+        elif "shown" in answer:
+            answer["probabilities"] = [first(level, args.top_k) for level in answer["probabilities"]]
+        lines[number] = to_line(item.repeated | answer)
+    return lines
 
 
 def first(probabilities: dict[str, float], top_k: int) -> dict[str, float]:
@@ -82,39 +144,69 @@ def first(probabilities: dict[str, float], top_k: int) -> dict[str, float]:
     return dict(list(probabilities.items())[:top_k])
 
 
+def to_line(values: dict[str, Any]) -> str:
+    """Return values as a line of JSON, in readable letters unless a text has half of a surrogate pair."""
+    line = json.dumps(finite(values), ensure_ascii=False, allow_nan=False)
+    is_unicode = not any("\ud800" <= letter <= "\udfff" for letter in line)
+    return (line if is_unicode else json.dumps(finite(values), allow_nan=False)) + "\n"
+
+
+def open_output(
+    args: PredictArguments, task_file: Path, rows: int, rank: int, processes: int, launch: str
+) -> OrderedLines | None:
+    """Return where to write lines, after checking `output_file`; None if it is complete."""
+    output = Path(args.output_file) if args.output_file else None
+    if output is None or (output.exists() and not (output.is_file() or output.is_dir())):  # a pipe or a device
+        if processes > 1:
+            raise UserError("several processes write a file: give `output_file`.")
+        return OrderedLines(output, None, False, lambda: None)
+    keys = ("model", "revision", "batch_size", "max_new_tokens", "top_k")
+    settings = {key: getattr(args, key) for key in keys} | {"processes": processes, "task.json": digest(task_file)}
+    settings |= {key: digest(path) if (path := getattr(args, key)) else None for key in ("input_file", "corpus_file")}
+    settings["text"] = hashlib.sha256(args.text.encode(errors="replace")).hexdigest() if args.text else None
+    if rank:
+        state = wait_for_begin(output, launch, args.resume)
+    else:
+        state = check_output(output, settings, args.resume, args.overwrite, rows)
+    if state == "complete":
+        return None
+    start = partial(begin, output, settings, launch, state == "resume", processes > 1)
+    folder = partial_folder(output)
+    if processes == 1:
+        return OrderedLines(output, folder / "rank-0.journal", state == "resume", start)
+    if rank == 0:
+        start()
+    return OrderedLines(folder / f"rank-{rank}.jsonl", folder / f"rank-{rank}.journal", True, lambda: None)
+
+
 def main(args: PredictArguments) -> None:
-    for key in ("batch_size", "top_k"):
-        if getattr(args, key) < 1:
-            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more.")
+    rank, processes, launch = take_rank()
+    folder = find_run(args.model, args.revision)
+    task = load_task(folder)
+    retriever = read_corpus(args.corpus_file, task) if args.corpus_file is not None else None
+    if args.input_file is not None:
+        rows = check_inputs(args.input_file, task) if rank == 0 else 0
+        batches = make_batches(args.input_file, task, args.batch_size, rank, processes)
+    else:
+        rows, batches = 1, iter([{0: Input("`text`", {}, read_input(str(args.text), task, "`text`"))}])
+    lines = open_output(args, folder / "task.json", rows, rank, processes, launch)
+    if lines is None:
+        print(f"{args.output_file} is complete: nothing to do.", file=sys.stderr)
+        return
     predictor = Predictor.from_pretrained(args.model, args.revision, args.base_model, args.trust_remote_code)
     if args.max_new_tokens is not None:
-        if args.max_new_tokens < 1:
-            raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: give 1 or more.")
-        if "generation" not in predictor.task:
-            raise UserError(f"`max_new_tokens` is for answers, and `model` {args.model} generates none: leave it out.")
-        limit = position_limit(predictor.model.config, predictor.tokenizer, "decoder")
-        if predictor.model.config.is_encoder_decoder and limit and args.max_new_tokens > limit:
-            raise UserError(f"`max_new_tokens` is {args.max_new_tokens}: this model writes up to {limit} tokens.")
-        predictor.task["generation"]["max_new_tokens"] = args.max_new_tokens
-    retriever = read_corpus(args.corpus_file, predictor.task) if args.corpus_file is not None else None
-    rows = read_inputs(args, predictor.task["columns"])
-    inputs, passages = rows, [list[Passage]() for _ in rows]
-    if retriever:
-        inputs, passages = add_passages(rows, retriever, MAX_PASSAGES, predictor.tokenizer, predictor.task)
-    try:
-        output = Path(args.output_file).open("w", encoding="utf-8") if args.output_file else sys.stdout
-    except OSError as error:
-        raise UserError(f"`output_file` {args.output_file} cannot be written ({error.strerror}).") from error
-    for row, answer, own in zip(rows, predictor(inputs, args.batch_size), passages, strict=True):
-        if retriever:
-            answer |= cite(answer["prediction"], own)
-        if isinstance(answer.get("probabilities"), dict):
-            answer["probabilities"] = first(answer["probabilities"], args.top_k)
-        elif "shown" in answer:
-            answer["probabilities"] = [first(level, args.top_k) for level in answer["probabilities"]]
-        line = {"id": row["id"], **answer} if "id" in row else answer
-        output.write(json.dumps(line, ensure_ascii=False) + "\n")
-    output.flush()
+        set_longest(predictor, args.max_new_tokens)
+
+    total, done = own_rows(rows, args.batch_size, rank, processes), lines.written + len(lines.waiting)
+    is_shown = rank == 0 and args.input_file is not None and sys.stderr.isatty()
+    with tqdm(total=total, initial=done, unit="row", disable=not is_shown) as bar:
+        for batch in batches:
+            if left := {number: item for number, item in batch.items() if number not in lines}:
+                lines.add(predict_lines(predictor, retriever, left, args))
+                bar.update(len(left))
+    lines.close()
+    if lines.journal and args.output_file:
+        finish(Path(args.output_file), rank, processes, args.batch_size * WINDOW)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import run_classification
 from run_qa_sft import ARGUMENTS, main
 from tests.hub_server import serve_hub
 from utils.hub import PUBLISHED
-from utils.inference import Predictor, upgrade_task
+from utils.inference import Predictor
 from utils.retrieval import NO_SUPPORT, Retriever, add_passages, cite
+from utils.task import upgrade_task
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,9 @@ def test_a_file_is_answered_in_its_order_with_its_ids(run, tmp_path, ending):
 def test_one_text_is_answered_on_standard_output(run):
     row = run.predictions[0]
     done = run_predict(run.folder, text=row["source"])
-    keys = ("prediction", "finished", "confidence")
-    assert json.loads(done.stdout) == {
-        key: pytest.approx(row[key]) if key == "confidence" else row[key] for key in keys
-    }
+    found = json.loads(done.stdout)
+    assert found.pop("confidence") == pytest.approx(row["confidence"]) and found.pop("cut") is False
+    assert found == {key: row[key] for key in ("prediction", "finished")}
 
 
 def test_a_shorter_answer_can_be_asked_for(run):
@@ -128,7 +128,7 @@ def test_a_question_is_asked_with_the_passages_that_share_its_words(run, corpus)
     rows = [{"question": "What is cardiitis?"}, {"question": "zzyzx"}]
     asked, passages = add_passages(rows, Retriever.from_file(corpus, 32), 3, predictor.tokenizer, predictor.task)
     assert len(passages[0]) == 1 and passages[0][0].text.startswith("Cardiitis") and passages[1] == []
-    for row, wanted, own in zip(rows, predictor(asked), passages, strict=True):
+    for row, wanted, own in zip(rows, predictor.predict(asked), passages, strict=True):
         done = run_predict(run.folder, text=row["question"], corpus_file=corpus)
         found = json.loads(done.stdout)
         assert found.pop("confidence") == pytest.approx(wanted.pop("confidence"), rel=1e-3)  # batches of other sizes
@@ -186,7 +186,12 @@ def test_text_or_file_is_asked_for(run, data):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([{"id": "1", "text": "What?"}], ["`question` is no column", "row 1", "id, text"]),
+        ([{"id": "1", "text": "What?"}], ["column `question` is not in", "`id`, `text`"]),
+        ([{"question": "What is it?"}, {"text": "What?"}], ["row 2", "`question` is no column", "text"]),
+        (
+            [{"question": ["What?"]}, {"question": ""}, {"question": "a b"}],
+            ["row 1", "`question` is a list", "2 rows"],
+        ),
         ([{"question": "What is it?"}, {"question": "  "}], ["row 2", "`question` is empty"]),
         ([{"question": None}], ["row 1", "`question` is empty"]),
     ],
@@ -308,9 +313,12 @@ EARLIER = [
 @pytest.mark.parametrize(("earlier", "now"), EARLIER)
 def test_a_task_of_an_earlier_version_gets_the_names_of_this_one_and_keeps_its_values_and_order(earlier, now):
     before = json.dumps(earlier)
-    assert upgrade_task(earlier) == now and list(upgrade_task(earlier)) == list(now)
+    found = upgrade_task(earlier, {})
+    raw = found.pop("raw_columns", None)
+    assert found == now and list(found) == list(now) and (raw is None) == ("columns" not in earlier)
     assert json.dumps(earlier) == before  # what was given is not changed
-    assert upgrade_task(now) == now
+    again = upgrade_task(now, {})
+    assert upgrade_task(again, {"lowercase": True}) == again
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`Predictor`, which loads any finished run, from a folder or the Hub, and predicts rows."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,10 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.modeling import class_config, prepare_classifier
-from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
+from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
 from utils.run import has_bfloat16
 from utils.seq2seq import summarize
+from utils.task import load_task, read_input
 from utils.templates import fill_template, option_answers
 
 AUTO_CLASSES = {
@@ -89,16 +89,14 @@ class Predictor:
             UserError: `model` is neither a folder nor a repository of a finished run, or its base model cannot be
                 loaded.
         """
-        folder = Path(model) if Path(model).is_dir() else _download(model, revision)
-        if not (folder / "task.json").exists():
-            raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a finished run.")
-        task = upgrade_task(json.loads((folder / "task.json").read_text(encoding="utf-8")))
+        folder = find_run(model, revision)
+        task = load_task(folder)
         if task["task"] not in AUTO_CLASSES:
             raise UserError(f"`model` {model} has task {task['task']}: give a run of {', '.join(AUTO_CLASSES)}.")
         quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
         is_adapter = (folder / "adapter_config.json").exists()
         source = (base_model or task["base_model"]) if is_adapter else str(folder)
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
         names = LabelTree.from_dict(task["tree"]).node_names if "tree" in task else task.get("labels")
         classes = class_config(names) if names else {}
         try:
@@ -138,11 +136,12 @@ class Predictor:
             batch_size: maximum rows per batch.
 
         Returns:
-            one dict per row, in order.
+            one dict per row, in order. No row changes what another gets.
 
-            - Questions: `prediction`, `finished` (the answer was not cut off) and `confidence`, the geometric mean of
-              the probabilities of its tokens; `confidence` in `task.json` tells how well it predicts the score. If
-              every row has options: the most likely one as `prediction`, its index as `option`, and `probabilities`.
+            - Questions: `prediction`, `finished` (the answer was not cut off), `cut` (the model read only the end of
+              the question) and `confidence`, the geometric mean of the probabilities of the answer's tokens;
+              `confidence` in `task.json` tells how well it predicts the score. With options: the most likely one as
+              `prediction`, its index as `option`, `cut`, and `probabilities`.
             - Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (the confidence is below
               the threshold for the recipe's `max_risk`), `cut` (the model read only part of the text) and
               `probabilities` by class, in descending order.
@@ -150,31 +149,53 @@ class Predictor:
               for the path to the most likely leaf. `shown` is the number of levels that are confident enough; 0 means
               that a person should decide. `probabilities` is a list with one dict per level; `cut` as above.
             - Summaries: `prediction`, `finished`, `cut`, and `hallucinations`, what `find_hallucinations` finds.
+
+        Raises:
+            UserError: a row that cannot be read, as `inputs[i]`, before anything is computed.
         """
-        if not inputs:
+        return self.predict([read_input(row, self.task, f"inputs[{i}]") for i, row in enumerate(inputs)], batch_size)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
+        """Do what a call does with rows that `read_input` has read."""
+        if not rows:
             return []
-        task, columns = self.task, self.task["columns"]
-        main_column = columns["question" if task["task"] == "qa" else "text"]
-        rows: list[Mapping[str, Any]] = [{main_column: row} if isinstance(row, str) else row for row in inputs]
-        if task["task"] == "summarization":
+        if self.task["task"] == "summarization":
             return self._summarize(rows, batch_size)
-        if task["task"] != "qa":
+        if self.task["task"] != "qa":
             return self._classify(rows, batch_size)
-        prompts = [build_prompt(self.tokenizer, task, row) for row in rows]
-        if columns["options"] and all(row.get(columns["options"]) for row in rows):
-            return self._choose(prompts, [list(row[columns["options"]]) for row in rows], batch_size)
-        ids, _ = tokenize_pairs(self.tokenizer, prompts, None, task["chat"])
-        ids, _, _ = truncate_pairs(ids, None, task["max_length"])
+        column = self.task["columns"]["options"]
+        groups: list[tuple[Callable[..., list[dict[str, Any]]], list[int]]] = [(self._answer, []), (self._choose, [])]
+        for i, row in enumerate(rows):
+            groups[bool(column and row[column])][1].append(i)
+        results: dict[int, dict[str, Any]] = {}
+        for answer, numbers in groups:
+            if numbers:
+                results |= zip(numbers, answer([rows[i] for i in numbers], batch_size), strict=True)
+        return [results[i] for i in range(len(rows))]
+
+    def _prompts(self, rows: list[Mapping[str, Any]]) -> tuple[list[str], list[list[int]], list[bool]]:
+        """Return the prompts, their token ids, and whether the model reads only the end of each."""
+        task, dialogues = self.task, [prompt_turns(row, self.task) for row in rows]
+        recent = [recent_turns(self.tokenizer, task, turns) for turns in dialogues]
+        prompts = [render_prompt(self.tokenizer, task, turns) for turns in recent]
+        whole, _ = tokenize_pairs(self.tokenizer, prompts, None, task["chat"])
+        ids, _, _ = truncate_pairs(whole, None, task["max_length"])
+        parts = zip(dialogues, recent, whole, ids, strict=True)
+        return prompts, ids, [len(kept) < len(turns) or len(own) < len(all_) for turns, kept, all_, own in parts]
+
+    def _answer(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        task = self.task
+        prompts, ids, cut = self._prompts(rows)
         texts, finished = generate_answers(
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )
         confidence = answer_confidence(self.model, self.tokenizer, task, prompts, texts, finished, batch_size, None)
         return [
-            {"prediction": text, "finished": end, "confidence": p}
-            for text, end, p in zip(texts, finished, confidence.tolist(), strict=True)
+            {"prediction": text, "finished": end, "cut": was_cut, "confidence": p}
+            for text, end, was_cut, p in zip(texts, finished, cut, confidence.tolist(), strict=True)
         ]
 
-    def _summarize(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+    def _summarize(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         chunks, lost = cut_sources(self.tokenizer, rows, self.task)
         texts, finished = summarize(self.model, self.tokenizer, chunks, self.task, batch_size, None)
         sources = [row[self.task["columns"]["text"]] for row in rows]
@@ -183,7 +204,7 @@ class Predictor:
             for source, text, end, n in zip(sources, texts, finished, lost, strict=True)
         ]
 
-    def _classify(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+    def _classify(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         task = self.task
         texts = [fill_template(task["text_template"], task["columns"], row, "text_template") for row in rows]
         ids, cut = encode_texts(self.tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
@@ -231,23 +252,18 @@ class Predictor:
             for row, path in enumerate(paths.tolist())
         ]
 
-    def _choose(self, prompts: list[str], options: list[list[str]], batch_size: int) -> list[dict[str, Any]]:
+    def _choose(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
+        prompts, _, cut = self._prompts(rows)
+        options = [list(row[self.task["columns"]["options"]]) for row in rows]
         results = []
         scores = score_options(self.model, self.tokenizer, prompts, options, self.task, batch_size, None)
-        for texts, row_scores in zip(options, scores, strict=True):
+        for texts, row_scores, was_cut in zip(options, scores, cut, strict=True):
             probabilities = softmax(row_scores[: len(texts), 0])
             best = int(probabilities.argmax())
             prediction = option_answers(texts)[best]
-            results.append({"prediction": prediction, "option": best, "probabilities": probabilities.tolist()})
+            found = {"prediction": prediction, "option": best, "cut": was_cut}
+            results.append(found | {"probabilities": probabilities.tolist()})
         return results
-
-
-def upgrade_task(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a `task.json` of an earlier version with the current names."""
-    task = {{"blend": "ensemble", "max_windows": "max_chunks"}.get(key, key): value for key, value in task.items()}
-    if task.get("long_texts") == "windows":
-        task["long_texts"] = "chunks"
-    return task
 
 
 def _ranked(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, float]]:
@@ -256,10 +272,23 @@ def _ranked(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, f
     return [{names[i]: row[i] for i in order} for row, order in zip(probabilities.tolist(), orders, strict=True)]
 
 
-def _download(model: str, revision: str | None) -> Path:
-    """Download the files of a run from the Hub, without its plots."""
+def find_run(model: str, revision: str | None = None) -> Path:
+    """Return the folder of a run, with all its files but the plots.
+
+    Args:
+        model: folder or Hub id.
+        revision: commit, tag or branch on the Hub.
+
+    Raises:
+        UserError: `model` is neither a folder nor a repository of a finished run.
+    """
     try:
-        return Path(snapshot_download(model, revision=revision, ignore_patterns=["plots/*"]))
+        folder = Path(model)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model, revision=revision, ignore_patterns=["plots/*"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"`model` {model} is neither a folder nor a repository that can be read: {reason}") from error
+    if not (folder / "task.json").exists():
+        raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a finished run.")
+    return folder

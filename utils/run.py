@@ -29,6 +29,8 @@ from utils.arguments import DataArguments, UserError, write_recipe
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
 
+TASK_VERSION = 2  # of `task.json`: raised when code of before would read it wrongly
+
 # Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
@@ -229,6 +231,7 @@ def describe_run(
     model card."""
     quantization = getattr(model.config, "quantization_config", None)
     return {
+        "version": TASK_VERSION,
         "base_model": model_args.model_name_or_path,
         "base_model_revision": base_model_commit(model_args),
         "dtype": model_args.dtype,

@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from utils.arguments import UserError
 from utils.control_tokens import plain_text
+from utils.data.columns import Columns
 
 TARGETS = ("answer", "answer_index", "parent", "label", "summary")  # roles that the model has to predict
 
@@ -65,7 +66,7 @@ def check_adapted(
 
     Args:
         write: the function, from a row to what the model reads.
-        task: `columns`, and the template under `key`.
+        task: `columns`, `raw_columns`, and the template under `key`.
         rows: training rows.
         key: the template's key in the recipe.
         read: what `predict.py` makes of a row and the task; None is the filled template.
@@ -73,8 +74,10 @@ def check_adapted(
     Raises:
         UserError: the two differ: `predict.py` knows only `task.json`.
     """
+    served = Columns.from_dict(task["raw_columns"]).read
     for row in rows.select(range(min(100, len(rows)))):
-        known = read(row, task) if read else fill_template(task[key], task["columns"], row, key)
+        own = {name: row[name] for name in served}  # a group or a parent class is not there when the model is used
+        known = read(own, task) if read else fill_template(task[key], task["columns"], own, key)
         if write(row) != known:
             raise UserError(
                 f"the function under ADAPT HERE does not match `{key}`, the only template that predict.py knows: move "

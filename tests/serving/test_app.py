@@ -245,7 +245,7 @@ def test_answers_come_with_the_passages_that_the_model_was_shown(runs, corpus):
     retriever = read_corpus(corpus, predictor.task)
     rows = [{"question": question} for question in questions]
     asked, passages = add_passages(rows, retriever, 3, predictor.tokenizer, predictor.task)
-    plain = [answer["prediction"] for answer in predictor(asked)]
+    plain = [answer["prediction"] for answer in predictor.predict(asked)]
     with make_client([runs["qa"]], corpus_file=corpus) as client, ThreadPoolExecutor(6) as pool:
         bodies = list(pool.map(lambda question: post(client, "/generate", question=question).json(), questions))
         harmful = post(client, "/generate", question=ATTACK).json()
@@ -383,10 +383,11 @@ def test_a_form_of_another_site_is_no_request(client):
         assert answer.status_code in (415, 422)
 
 
-def test_strange_texts_are_answered(client):
+def test_strange_texts_are_answered_and_empty_ones_refused(client):
+    for text in ("\x00\x01", "\u202e\u2028"):  # nothing is left of them
+        assert post(client, "/classify", text=text).status_code == 422
+        assert post(client, "/generate", question=text).status_code == 422
     for text in (
-        "\x00\x01",
-        "\u202e\u2028",
         "\U0001f9e0" * 50,
         "a" * 5000,
         "{text} {0} {{",

@@ -59,7 +59,7 @@ def read_split(
     if args.train_file:
         name = getattr(args, file_key)
         known, rows = read_table(name, [*columns, *if_present, "id"], counts)
-        _check_columns(columns, known, name)
+        check_columns(columns, known, name)
         return ((name, number, row) for number, row in rows)
     name = f"{args.dataset_name}[{getattr(args, name_key)}]"
     rows, features = _read_hub(args, name_key, name, columns, if_present, cache_dir, counts)
@@ -110,7 +110,8 @@ def column_names(args: DataArguments) -> list[str]:
         return list(features) or list(next(rows)[1])
 
 
-def _check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> None:
+def check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> None:
+    """Raise a UserError if a column is not among the `known` ones of a file or data set."""
     for column in columns:
         if column not in known:
             near = difflib.get_close_matches(column, known, n=1, cutoff=0.6)
@@ -155,7 +156,7 @@ def _read_hub(
         found = f"`{key}` is `{getattr(args, key)}`"
         raise UserError(f"{found}, which fails to load from `{args.dataset_name}`: {error}: {advice}.") from error
     if columns is not None:
-        _check_columns(columns, known, name)
+        check_columns(columns, known, name)
         wanted = (*columns, *if_present, "id")
         dataset = dataset.select_columns([column for column in known if column in wanted])
     return enumerate(dataset), dataset.features or {}
@@ -215,7 +216,7 @@ def _read_csv_set(builder: Any, split: str, name: str, columns: Sequence[str], c
     def read(part: str, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         for path in manager.download(files[part]):
             known, rows = read_table(path, [*columns, "id"], counts)
-            _check_columns(columns, known, name)
+            check_columns(columns, known, name)
             yield from (row for _, row in rows)
 
     if split in files:

@@ -16,6 +16,7 @@ from utils.retrieval import MAX_PASSAGES, Retriever, add_passages, blank_citatio
 from utils.safety import check_question, check_response
 from utils.seq2seq import position_limit
 from utils.serving.decoding import Client, Row, decode_rows
+from utils.task import read_input
 
 # Emergency: 112 (EU), 911 (North America). Crisis lines: 988 (North America), 116 123 (EU, UK)
 EMERGENCY = (
@@ -89,6 +90,17 @@ def check_after(response: str, question: str, patient_context: dict[str, Any] | 
     """Check an answer, with or without citations. Spans refer to the answer as given."""
     found = check_response(blank_citations(response), question, patient_context)
     return [finding | {"where": "response"} for finding in found]
+
+
+def answer_as_read(
+    answer: Callable[[list[Question], Deliver], None],
+    task: dict[str, Any],
+    questions: list[Question],
+    deliver: Deliver,
+) -> None:
+    """Read questions as training read those of its rows, and answer them with `answer`."""
+    texts = [read_input(question.text, task, "the question")[task["columns"]["question"]] for question in questions]
+    answer([question._replace(text=text) for question, text in zip(questions, texts, strict=True)], deliver)
 
 
 # ----- Passages

@@ -1,13 +1,12 @@
 """Question answering with an OpenAI-compatible server such as vLLM, which hosts the base model and the adapter."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from huggingface_hub import hf_hub_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from openai import APIStatusError, BadRequestError, OpenAI, OpenAIError, Stream, Timeout
 from openai.types import Completion, CompletionChoice
@@ -17,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from utils.arguments import UserError
 from utils.control_tokens import BREAK, as_text, keep_control_tokens
 from utils.serving.answering import Question, generation_settings, state_confidence
+from utils.task import load_task
 from utils.templates import fill_template
 
 
@@ -131,14 +131,17 @@ def answer_there(
 
 
 def read_task(model: str) -> dict[str, Any]:
-    """Read the `task.json` of a run's `output_dir` or Hub repository; no weights are downloaded.
+    """Return what `load_task` reads from a run's `output_dir` or Hub repository; no weights are downloaded.
 
     Raises:
         UserError: there is no readable `task.json`.
     """
     try:
-        path = Path(model, "task.json") if Path(model).is_dir() else Path(hf_hub_download(model, "task.json"))
-        return json.loads(path.read_text(encoding="utf-8"))
+        if Path(model).is_dir():
+            return load_task(Path(model))
+        return load_task(Path(snapshot_download(model, allow_patterns=["task.json", "recipe.yaml"])))
+    except UserError:
+        raise
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise UserError(
             f"`model` {model} has no task.json that can be read: pass the `output_dir` of a finished run or its Hub "
