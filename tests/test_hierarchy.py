@@ -120,6 +120,13 @@ def test_a_tree_comes_back_from_json_the_same(depth):
 GOOD = [("A", "a1"), ("A", "a2"), ("B", "b1")]
 
 
+def test_numbers_name_classes_of_their_own_level():
+    paths = [("0", "0"), ("0", "2"), ("1", "10"), ("1", "1"), ("2", "11")]
+    tree = LabelTree.from_paths(paths)
+    assert tree.levels == (("0", "1", "2"), ("0", "2", "1", "10", "11")) and tree.parents == ((0, 0, 1, 1, 2),)
+    assert [tree.path(leaf)[0] for leaf in range(5)] == ["0", "0", "1", "1", "2"]
+
+
 @pytest.mark.parametrize(
     ("paths", "expected"),
     [

@@ -24,6 +24,7 @@ from utils.losses import class_weights
 
 Value = TypeVar("Value", bound=Hashable)
 Pairs = dict[tuple[str | None, str], list[int]]  # (parent, child) -> rows
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LabelTree:
 
     Attributes:
         levels: names on each level, from the root down. A name is unique on its level. It may recur on the next level
-            as its own only child: a parent without finer classes.
+            as its own only child, a parent without finer classes, or if it is a number.
         parents: for each level except the first, the index of each node's parent on the level above.
     """
 
@@ -65,7 +66,7 @@ class LabelTree:
             _check_level(level + 1, pairs, say)
             for pair, rows in pairs.items():
                 all_pairs[pair] += rows
-            by_size = all(re.fullmatch(r"-?\d+(\.\d+)?", name.strip()) for _, name in pairs)
+            by_size = all(NUMBER.fullmatch(name.strip()) for _, name in pairs)
             place: dict[str | None, int] = {name: i for i, name in enumerate(levels[-1])} if level else {None: 0}
             order = sorted(pairs, key=lambda pair: (place[pair[0]], float(pair[1]) if by_size else 0, pair[1]))
             levels.append(tuple(name for _, name in order))
@@ -305,15 +306,16 @@ def _check_level(number: int, pairs: Pairs, say: Callable[[list[int]], str]) -> 
                 f"{child!r} on level {number} has more than one parent: {several(found)}: correct these rows, or add "
                 "the parent to the child's name."
             )
-        if child in found and len(children[child]) > 1:
+        if child in found and len(children[child]) > 1 and not NUMBER.fullmatch(child):
             raise UserError(f"{child!r} is not its own only child: {several(children[child])}: rename it.")
 
 
 def _check_cycles(pairs: Pairs, say: Callable[[list[int]], str]) -> None:
-    """Check that no name is above itself on any level; a child with its parent's name is no cycle."""
+    """Check that no name is above itself on any level; a child with its parent's name is no cycle. Numbers may recur,
+    since each level counts its own classes."""
     parents: dict[str, list[str | None]] = defaultdict(list)
     for parent, child in pairs:
-        if parent != child:
+        if parent != child and not NUMBER.fullmatch(child):
             parents[child].append(parent)
     try:
         TopologicalSorter(parents).prepare()

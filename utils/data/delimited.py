@@ -46,22 +46,18 @@ def read_delimited(
     quoted = separator != "\t" or _has_quoted_fields(path, encoding, skip, counts)
 
     names: list[tuple[int, str]] = []
-    width, rows, several, doubtful = 0, 0, 0, []
+    width, doubtful = 0, []
     for begin, values, lines in _split_rows(path, encoding, skip, separator, quoted):
         if not width:
             width, names = len(values), _used_names(path, values, columns)
             continue
         if not _fits(values, width):
             raise UserError(f"`{path}`, row {begin} {_say_width(len(values), width, separator)}")
-        rows += 1
-        several += len(lines) > 1
+        counts["multiline_rows"] += len(lines) > 1
         if 1 < len(lines) and width > 1 and all(line.count(separator) == width - 1 for line in lines):
+            counts["doubtful_rows"] += 1
             doubtful.append(begin)
         yield begin, {name: values[place] for place, name in names}
-    counts["multiline_rows"] += several
-    counts["doubtful_rows"] += len(doubtful)
-    if several:
-        logger.info("`%s`: %d of %d rows have line breaks inside quotation marks", path, several, rows)
     if doubtful:
         logger.warning(
             "`%s`: %d rows (line %s) hold lines that look like rows of their own: check their quotation marks",
@@ -177,10 +173,10 @@ def _split_rows(
 
 def _used_names(path: Path, header: list[str], columns: Sequence[str] | None) -> list[tuple[int, str]]:
     """Return place and name of the columns that can be used."""
-    twice = {name for name, count in Counter(header).items() if name and count > 1}
+    twice = {name for name, count in Counter(header).items() if name.strip() and count > 1}
     if used := [name for name in header if name in twice and (columns is None or name in columns)]:
         raise UserError(f"`{path}` has the column `{used[0]}` twice in its header: rename one.")
-    return [(place, name) for place, name in enumerate(header) if name and name not in twice]
+    return [(place, name) for place, name in enumerate(header) if name.strip() and name not in twice]
 
 
 def _say_width(found: int, width: int, separator: str) -> str:
