@@ -56,7 +56,11 @@ def app_arguments() -> dict[str, Any]:
     found = {}
     for field in (node for node in arguments.body if isinstance(node, ast.AnnAssign)):
         given = {keyword.arg: keyword.value for keyword in field.value.keywords}
-        found[field.target.id] = getattr(given.get("default"), "value", None)
+        text = ast.unparse(given["default_factory"]) if "default_factory" in given else ""
+        fallback = re.search(r"os\.environ\.get\(.+?, (.+?)\)", text)  # a variable, or else this
+        found[field.target.id] = (
+            ast.literal_eval(fallback[1]) if fallback else getattr(given.get("default"), "value", None)
+        )
     return found
 
 
