@@ -331,9 +331,8 @@ def from_recipe(name: str, model, folder, *more: str) -> Run:
 
 
 def test_the_phi3_recipe_runs_on_the_shape_of_phi3(tiny_phi3, data, tmp_path):
-    done = from_recipe(
-        "phi3_qlora.yaml", tiny_phi3, tmp_path / "run", "--train_file", str(data.qa), "--no_dataset_name"
-    )
+    argv = ["--train_file", str(data.qa), "--no_dataset_name", "--group_column", "document"]
+    done = from_recipe("phi3_qlora.yaml", tiny_phi3, tmp_path / "run", *argv)
     assert done.code == 0, done.stderr
     # r * (in + out) of qkv_proj, o_proj, gate_up_proj, down_proj in 2 layers, r = 16
     assert done.results["trainable_parameters"] == 2 * 16 * ((64 + 192) + (64 + 64) + (64 + 256) + (128 + 64))
