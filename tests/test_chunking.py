@@ -128,3 +128,13 @@ def test_joined_summaries_say_nothing_twice():
     assert join_summaries(["CC: fever\nPlan: rest", "Plan: rest\nCC: rash"]) == "CC: fever\nPlan: rest\nCC: rash"
     assert join_summaries(["", "No rash."]) == "No rash." and join_summaries(["", ""]) == ""
     assert join_summaries(["Takes 5 mg. < 7", "> 7"]) == "Takes 5 mg. < 7 > 7"
+
+
+def test_sentences_of_other_scripts_end_without_a_space():
+    chinese = "患者发热三天。没有胸痛！是否咳嗽？（有。）复查。"
+    assert SENTENCES.findall(chinese) == ["患者发热三天。", "没有胸痛！", "是否咳嗽？", "（有。）", "复查。"]
+    assert SENTENCES.findall("मरीज को बुखार है। खांसी नहीं") == ["मरीज को बुखार है।", " खांसी नहीं"]
+    assert SENTENCES.findall("هل تشعر بألم؟ نعم۔") == ["هل تشعر بألم؟", " نعم۔"]
+    chunks = ["医生问咳嗽，患者咳嗽。", "患者发热三天，体温很高。"]
+    assert split_summary("发热三天。有咳嗽。", chunks) == ["有咳嗽。", "发热三天。"]
+    assert join_summaries(["有咳嗽。发热。", "发热。胸痛。"]) == "有咳嗽。发热。 胸痛。"

@@ -15,8 +15,8 @@ from conftest import ROOT
 SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run_summarization.py")
 CORE = {
     "arguments", "chat", "chat_tokenizer", "chunking", "conflicts", "control_tokens", "data", "encoding",
-    "generation", "hierarchy", "hub", "json_files", "keys", "losses", "modeling", "prompts", "run", "sampling",
-    "seq2seq", "task", "templates", "words",
+    "generation", "hierarchy", "hub", "json_files", "keys", "losses", "modeling", "overlap", "prompts", "run",
+    "sampling", "seq2seq", "task", "templates", "words",
 }  # fmt: skip
 # room -> what it may import beside itself and the core; nothing reads a later stage
 ROOMS = {
@@ -28,7 +28,7 @@ ROOMS = {
     "reporting": {"metrics", "evaluation"},
     "inputs": set(),
     "ordered_lines": set(),
-    "inference": {"evaluation", "factuality"},
+    "inference": {"metrics", "evaluation", "factuality"},
     "retrieval": {"metrics", "evaluation", "factuality"},
     "serving": {"evaluation", "factuality", "inference", "retrieval", "safety"},
     "sweeps": {"metrics", "evaluation", "factuality", "reporting"},
@@ -130,7 +130,8 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    most = (28, 5180) if script == "run_hierarchical.py" else (28, 4860)
+    more = {"run_hierarchical.py": (29, 5190), "run_summarization.py": (29, 4960)}  # a tree; ROUGE while it trains
+    most = more.get(script, (28, 4870))
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.words import count_words, split_words, word_pieces
+from utils.words import count_words, first_words, split_words, word_pieces
 
 ENGLISH = st.text("abc XYZ019_ .,;:'\u2019!?()-%/<>µ²½éß\n\t\u00a0\u2028")
 ANY = st.text() | st.text("ab9 .。、_心肌梗死のアーｱﾞไข้สูงកមនြန်བོད་ꆈꌠ한\u200c\u200d\u0301\u0e48\ud800\U00020bb7\n")
@@ -24,7 +24,8 @@ def test_pieces_make_up_the_text_and_hold_a_word_each(text: str):
     pieces = word_pieces(text)
     assert "".join(pieces) == text or not text.strip()
     assert count_words(text) == len(pieces)
-    assert all(piece.strip() for piece in pieces) or not text.strip()
+    assert all(piece.strip() for piece in pieces)
+    assert count_words(first_words(text, 3)) <= 3
 
 
 @given(ANY)
@@ -55,3 +56,11 @@ def test_words_of_a_script(text: str, words: list[str]):
 
 def test_a_number_or_a_name_within_chinese_is_one_piece():
     assert word_pieces("体温38.5℃，查COVID-19 两次") == ["体温", "38.5℃，", "查", "COVID-19 ", "两次"]
+    assert first_words("体温38.5℃，查COVID-19 两次", 3) == "体温38.5℃，查"
+
+
+@pytest.mark.parametrize("part", [" ", "。 ", " 大", "大", "。", "アー", "a\u0301", "\u200d", "1ไ"])
+def test_hostile_texts_take_linear_time(part: str):
+    text = part * 20_000
+    assert "".join(word_pieces(text)) == text or not text.strip()
+    assert len(split_words(text)) <= 2 * len(text)

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from utils.arguments import UserError
 from utils.control_tokens import text_ids
 from utils.templates import fill_template
+from utils.words import SENTENCES, split_words
 
 WORDS = re.compile(r"\s*\S{1,50}")  # a word with its leading white space; longer words are split
-SENTENCES = re.compile(r"\s*\S.*?(?:[.!?]+(?=\s|$)|$)", re.MULTILINE)  # a line break ends a sentence, too
 
 
 def cut_sources(
@@ -100,10 +100,10 @@ def split_summary(summary: str, chunks: Sequence[str]) -> list[str]:
     """Assign each sentence of a summary to a chunk; a chunk may get an empty part."""
     if len(chunks) == 1:
         return [summary]
-    known = [set(re.findall(r"\w+", chunk.lower())) for chunk in chunks]
+    known = [set(split_words(chunk.lower())) for chunk in chunks]
     parts = [""] * len(chunks)
     for sentence in SENTENCES.findall(summary):
-        words = set(re.findall(r"\w+", sentence.lower()))
+        words = set(split_words(sentence.lower()))
         parts[max(range(len(chunks)), key=lambda i: len(words & known[i]))] += sentence
     return [part.strip() for part in parts]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
 from torch import nn
 from transformers import (
@@ -26,6 +25,7 @@ from utils.chunking import join_summaries, split_summary
 from utils.control_tokens import plain_text, special_tokens, text_ids
 from utils.generation import generate_answers, score_summaries, set_generation
 from utils.modeling import load_base_model, load_config
+from utils.overlap import choose_tokenizers, rouge_scorer, split_lines
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
@@ -221,14 +221,16 @@ def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:
 def generation_metrics(tokenizer: PreTrainedTokenizerBase, use_stemmer: bool) -> Callable[[EvalPrediction], dict]:
     """Return `Trainer(compute_metrics=...)` for evaluations with `predict_with_generate`: mean F1 of each ROUGE
     (rouge-score) and corpus BLEU in 0..1 (sacrebleu)."""
-    scorer = RougeScorer(TRAINING_METRICS[:-1], use_stemmer)
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         generated, labels = np.asarray(evaluation.predictions), np.asarray(evaluation.label_ids)
         ids = [np.where(i < 0, tokenizer.pad_token_id, i) for i in (generated, labels)]
         predictions, references = (tokenizer.batch_decode(i, skip_special_tokens=True) for i in ids)
-        scores = [scorer.score(reference, text) for text, reference in zip(predictions, references, strict=True)]
+        tokenizers = choose_tokenizers(references)  # the same references at every evaluation, so the same choice
+        scorer = rouge_scorer(TRAINING_METRICS[:-1], tokenizers, use_stemmer)
+        lines = [[split_lines(text, tokenizers) for text in texts] for texts in (references, predictions)]
+        scores = [scorer.score(reference, text) for reference, text in zip(*lines, strict=True)]
         means = {name: float(np.mean([row[name].fmeasure for row in scores])) for name in TRAINING_METRICS[:-1]}
-        return means | {"bleu": corpus_bleu(predictions, [references]).score / 100}
+        return means | {"bleu": corpus_bleu(predictions, [references], tokenize=tokenizers.bleu).score / 100}
 
     return compute_metrics

@@ -1,4 +1,4 @@
-"""The words of a text in any script.
+"""The words and sentences of a text in any script.
 
 Words are runs of letters, marks and digits. Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer,
 Burmese) are cut by the dictionaries of ICU, the Unicode library; where it has none, each character is a word.
@@ -19,7 +19,9 @@ KATAKANA = r"\p{Katakana}[\p{Katakana}\p{M}\u30fc\uff70\uff9e\uff9f]*"
 # `\w` of `re` breaks words at marks, such as the vowel signs of Hindi and Thai, and at the joiners in Persian words
 WORD = regex.compile(rf"{KATAKANA}|(?:(?!\p{{Katakana}})[\p{{L}}\p{{N}}_][\p{{M}}\u200c\u200d]*)+")
 WORD_OR_MARK = regex.compile(rf"{WORD.pattern}|[^\p{{L}}\p{{N}}\p{{M}}_\s]")
-PIECE = re.compile(r"\s*\S+(?:\s+\Z)?")
+# A line break ends a sentence, too, and so do the full stops of other scripts, which no space follows
+SENTENCES = regex.compile(r"(?V1)\s*\S.*?(?:[.!?]+(?=\s|$)|[\p{STerm}--[.!?]]+\p{Pe}*|$)", regex.MULTILINE)
+PIECE = re.compile(r"(?:\A\s*)?\S+\s*")
 RUN = regex.compile(
     rf"{KATAKANA}|(?:{UNSPACED.pattern}[\p{{M}}\u30fc]*)+|(?:(?!\p{{Katakana}}|{UNSPACED.pattern}).)+", regex.DOTALL
 )
@@ -33,7 +35,7 @@ def split_words(text: str, punctuation: bool = False) -> list[str]:
         punctuation: also return each punctuation mark and symbol.
     """
     found = (WORD_OR_MARK if punctuation else WORD).findall(text)
-    return [word for run in found for word in _cut(run)] if UNSPACED.search(text) else found
+    return [word for run in found for word in cut_run(run)] if UNSPACED.search(text) else found
 
 
 def word_pieces(text: str) -> list[str]:
@@ -41,14 +43,19 @@ def word_pieces(text: str) -> list[str]:
     the pieces are the text."""
     if not UNSPACED.search(text):
         return PIECE.findall(text)
-    pieces: list[str] = []
+    starts, place, has_word = [0], 0, False
     for run in RUN.findall(text):
-        for piece in _cut(run) if UNSPACED.search(run) else PIECE.findall(run) or [run]:
-            if pieces and not (WORD.search(piece) and WORD.search(pieces[-1])):
-                pieces[-1] += piece  # punctuation and space belong to the word beside them
-            else:
-                pieces.append(piece)
-    return pieces
+        for piece in cut_run(run) if UNSPACED.search(run) else PIECE.findall(run) or [run]:
+            is_word = bool(WORD.search(piece))  # else punctuation or space, which belong to the piece before
+            if is_word and has_word:
+                starts.append(place)
+            has_word, place = has_word or is_word, place + len(piece)
+    return [text[start:end] for start, end in zip(starts, [*starts[1:], place], strict=True)]
+
+
+def first_words(text: str, number: int) -> str:
+    """Return the beginning of a text with at most this many words."""
+    return "".join(word_pieces(text)[:number]).rstrip()
 
 
 def count_words(text: str) -> int:
@@ -56,7 +63,7 @@ def count_words(text: str) -> int:
     return len(word_pieces(text) if UNSPACED.search(text) else text.split())
 
 
-def _cut(run: str) -> list[str]:
+def cut_run(run: str) -> list[str]:
     """Cut a run of letters at the ends of its words, if its script has no spaces."""
     if not UNSPACED.search(run):
         return [run]

@@ -79,6 +79,7 @@ def test_the_lead_is_as_long_as_training_summaries_on_average_and_keeps_line_bre
     baselines = summary_baselines(sources, ["a b c d e", "a b c"])
     assert baselines == {"lead": ["  Doctor: Any pain?\nPatient:", "one", "", "a b c d"], "copy": sources}
     assert summary_baselines(["a b"], [""])["lead"] == ["a"]
+    assert summary_baselines(["患者发热三天，没有咳嗽。"], ["咳嗽三周了。"])["lead"] == ["患者发热三天，"]
 
 
 # made by the package bert-score 0.3.13, layer 5 of all-MiniLM-L6-v2: precision, recall, F1

@@ -7,18 +7,18 @@ two systems gives the interval of their difference. A statistic is a float array
     python -m utils.metrics --task qa --input_file predictions.jsonl
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from scipy.sparse import csr_array, hstack
 
 from utils.arguments import UserError
+from utils.overlap import Tokenizers, choose_tokenizers, rouge_scorer, split_lines
+from utils.words import count_words, split_words
 
 Labels = Sequence[Any] | np.ndarray
 
@@ -27,34 +27,42 @@ CLASS_METRICS = ("macro_f1", "weighted_f1", "macro_precision", "macro_recall", "
 
 
 def text_statistics(
-    predictions: Sequence[str], references: Sequence[str], use_stemmer: bool = False
+    predictions: Sequence[str],
+    references: Sequence[str],
+    use_stemmer: bool = False,
+    tokenizers: Tokenizers | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute row statistics of generated texts; an empty prediction scores 0.
 
     Args:
         predictions, references: one text per row.
         use_stemmer: use Porter stemming in ROUGE. Off by default, as in the published MTS-Dialog scores.
+        tokenizers: what ROUGE and BLEU compare; by default chosen by the references, English as rouge-score does.
 
     Returns:
         rouge1, rouge2, rougeL, rougeLsum: F1 (Lin 2004), mean over rows; rougeLsum treats lines as sentences.
-        bleu: corpus BLEU in 0..1 (Papineni et al. 2002), sacrebleu's default (13a, exp smoothing) / 100.
-        length_ratio: words of all predictions / words of all references, split at white space.
+        bleu: corpus BLEU in 0..1 (Papineni et al. 2002), sacrebleu's (13a for English, exp smoothing) / 100.
+        length_ratio: words of all predictions / words of all references, as `count_words` counts them.
         repetition: share of a prediction's 4-grams (words and punctuation) that occurred before in it, mean over rows.
     """
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer)
-    line_scorer = RougeScorer(["rougeLsum"], use_stemmer)
-    bleu = BLEU(effective_order=True)  # counts are unchanged; silences a warning about sentence scores
+    tokenizers = tokenizers or choose_tokenizers(references)
+    scorer = rouge_scorer(ROUGE_TYPES[:3], tokenizers, use_stemmer)
+    line_scorer = rouge_scorer(ROUGE_TYPES[3:], tokenizers, use_stemmer)
+    bleu = BLEU(
+        tokenize=tokenizers.bleu, effective_order=True
+    )  # counts are unchanged; silences a warning about sentence scores
     rouge_rows, bleu_rows = [], []
     for prediction, reference in zip(predictions, references, strict=True):
         scores = scorer.score(reference, prediction)
         # Without line breaks ROUGE-Lsum equals ROUGE-L, and skipping its LCS table halves the time
-        lines = "\n" in prediction or "\n" in reference
-        scores["rougeLsum"] = line_scorer.score(reference, prediction)["rougeLsum"] if lines else scores["rougeL"]
+        lines = [split_lines(text, tokenizers) for text in (reference, prediction)]
+        several = any("\n" in text for text in lines)
+        scores["rougeLsum"] = line_scorer.score(*lines)["rougeLsum"] if several else scores["rougeL"]
         rouge_rows.append([scores[name].fmeasure for name in ROUGE_TYPES])
         counts = bleu.sentence_score(prediction, [reference])
         bleu_rows.append([*counts.counts, *counts.totals, counts.sys_len, counts.ref_len])
     rouge = np.array(rouge_rows, dtype=float)
-    lengths = [(len(p.split()), len(r.split())) for p, r in zip(predictions, references, strict=True)]
+    lengths = [(count_words(p), count_words(r)) for p, r in zip(predictions, references, strict=True)]
     return {
         **{name: _mean(rouge[:, i]) for i, name in enumerate(ROUGE_TYPES)},
         "bleu": np.array(bleu_rows, dtype=float),
@@ -150,7 +158,7 @@ def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
 
 def four_grams(text: str) -> Counter:
     """Count the 4-grams of words and punctuation of a text; punctuation counts, since "!!!!!!!!" is a loop."""
-    tokens = re.findall(r"\w+|[^\w\s]", text.lower())
+    tokens = split_words(text.lower(), punctuation=True)
     return Counter(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))
 
 

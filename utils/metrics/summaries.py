@@ -3,7 +3,6 @@
 None of these metrics notices an invented dose; `utils.factuality` does.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,8 @@ from transformers.utils import logging
 
 from utils.generation import batches_by_length, check_bertscore_model, progress
 from utils.metrics.statistics import text_statistics
+from utils.overlap import Tokenizers
+from utils.words import count_words, first_words, split_words
 
 LONGEST_NGRAM = 4
 CHRF_ORDER = 6
@@ -28,21 +29,22 @@ def summary_statistics(
     references: Sequence[str],
     sources: Sequence[str] | None = None,
     use_stemmer: bool = False,
+    tokenizers: Tokenizers | None = None,
 ) -> dict[str, np.ndarray]:
     """Compute row statistics of summaries.
 
     Args:
         predictions, references: one summary per row.
         sources: the summarized texts; required for `compression` and the novel n-grams.
-        use_stemmer: use Porter stemming in ROUGE.
+        use_stemmer, tokenizers: as for `text_statistics`.
 
     Returns:
         all of `text_statistics`. chrf: corpus chrF in 0..1 (Popovic 2015), sacrebleu's default (characters, order 6,
-        beta 2) / 100. compression: words of all sources / words of all summaries (Grusky et al. 2018), split at white
-        space. novel_1gram .. novel_4gram: share of the n-grams (lowercase words) of all summaries that are not in
-        their source (See et al. 2017). Neither direction is better; compare with the share of the references.
+        beta 2) / 100. compression: words of all sources / words of all summaries (Grusky et al. 2018).
+        novel_1gram .. novel_4gram: share of the n-grams (lowercase words) of all summaries that are not in their
+        source (See et al. 2017). Neither direction is better; compare with the share of the references.
     """
-    statistics = text_statistics(predictions, references, use_stemmer)
+    statistics = text_statistics(predictions, references, use_stemmer, tokenizers)
     statistics["chrf"] = np.array(
         [_chrf_counts(p, r) for p, r in zip(predictions, references, strict=True)], dtype=float
     )
@@ -51,10 +53,10 @@ def summary_statistics(
 
 def source_statistics(summaries: Sequence[str], sources: Sequence[str]) -> dict[str, np.ndarray]:
     """Compute `compression` and `novel_1gram` .. `novel_4gram` of `summary_statistics`, also for references."""
-    lengths = [(len(source.split()), len(text.split())) for text, source in zip(summaries, sources, strict=True)]
+    lengths = [(count_words(source), count_words(text)) for text, source in zip(summaries, sources, strict=True)]
     novel = np.zeros((len(summaries), LONGEST_NGRAM, 2))
     for row, (text, source) in enumerate(zip(summaries, sources, strict=True)):
-        words, source_words = _words(text), _words(source)
+        words, source_words = split_words(text.lower()), split_words(source.lower())
         for n in range(1, LONGEST_NGRAM + 1):
             grams, known = _ngrams(words, n), set(_ngrams(source_words, n))
             novel[row, n - 1] = sum(gram not in known for gram in grams), len(grams)
@@ -72,10 +74,8 @@ def summary_baselines(sources: Sequence[str], references_of_train: Sequence[str]
         lead: the first words of each source, as many as an average training summary has (at least one).
         copy: the full source.
     """
-    words = max(1, round(float(np.mean([len(text.split()) for text in references_of_train]))))
-    lead = re.compile(rf"\s*(?:\S+\s+){{0,{words - 1}}}\S+")  # keeps line breaks between words
-    found = [lead.match(source) for source in sources]
-    return {"lead": [match.group() if match else "" for match in found], "copy": list(sources)}
+    words = max(1, round(float(np.mean([count_words(text) for text in references_of_train]))))
+    return {"lead": [first_words(source, words) for source in sources], "copy": list(sources)}
 
 
 def bert_scores(
@@ -200,10 +200,6 @@ def _chrf_counts(prediction: str, reference: str) -> list[int]:
 
 def _common(a: Counter, b: Counter) -> int:
     return sum(min(count, b[gram]) for gram, count in a.items() if gram in b)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
