@@ -298,3 +298,19 @@ def test_medquad_sentences_support_themselves():
         for passage in cut_passages(answer)[:2]:
             plain, claims = find_support(passage, [Passage("", "", "", passage)])
             assert plain == passage and all(claim.overlap == 1.0 for claim in claims)
+
+
+def test_passages_of_a_script_without_spaces_are_cut_found_and_cited():
+    gout = "痛风是关节的疼痛和肿胀。尿酸升高引起痛风。"
+    scurvy = "坏血病是缺乏维生素C引起的。牙龈容易出血。"
+    assert cut_passages(gout + scurvy, 16) == [gout, scurvy]
+    assert max(map(len, cut_passages("关节疼痛" * 200, 10))) <= 20
+    retriever = Retriever([Passage("g", "", "", gout), Passage("s", "", "", scurvy)])
+    assert [retriever.search(question, k=1)[0].id for question in ("什么引起坏血病？", "痛风有什么表现？")] == [
+        "s",
+        "g",
+    ]
+    cited = cite("坏血病是缺乏维生素C引起的。您发热吗？关节镜检查正常。", retriever.passages)
+    assert (
+        cited["prediction"] == "坏血病是缺乏维生素C引起的 [2]。您发热吗？关节镜检查正常 [no passage supports this]。"
+    )

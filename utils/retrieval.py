@@ -23,6 +23,7 @@ from utils.factuality import find_hallucinations
 from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
 from utils.prompts import build_prompt, tokenize_pairs
+from utils.words import word_pieces
 
 # bm25s lists single letters (from "I'd", "it's") as stop words; all except the words "a" and "i" are kept: vitamin D
 STOP_WORDS = {word for word in STOPWORDS_EN_PLUS if len(word) > 1} | {"a", "i"}
@@ -134,16 +135,20 @@ def cut_passages(text: str, passage_words: int = PASSAGE_WORDS) -> list[str]:
 
     Whitespace is collapsed to single spaces.
     """
-    passages: list[list[str]] = [[]]
+    passages, length = [""], 0
     for match in SENTENCE.finditer(text):
-        words = match[0].split()
-        if len(passages[-1]) + len(words) > passage_words and passages[-1]:
-            passages.append([])
+        words = word_pieces(match[0].strip())
+        if length + len(words) > passage_words and length:
+            passages.append("")
+            length = 0
         for start in range(0, len(words), passage_words):
             if start:
-                passages.append([])
-            passages[-1] += words[start : start + passage_words]
-    return [" ".join(words) for words in passages if words]
+                passages.append("")
+                length = 0
+            gap = "" if passages[-1].endswith(("。", "！", "？")) else " "  # Chinese and Japanese have no spaces
+            passages[-1] += gap + "".join(words[start : start + passage_words])
+            length += len(words[start : start + passage_words])
+    return [" ".join(passage.split()) for passage in passages if passage]
 
 
 def build_question(
@@ -224,7 +229,7 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
     claims = []
     for match in SENTENCE.finditer(plain):
         words = set(_terms(match[0]))
-        if not words or match[0].rstrip().endswith("?") or match[0].strip(" .").lower() == NO_SUPPORT:
+        if not words or match[0].rstrip().endswith(("?", "？", "؟")) or match[0].strip(" .").lower() == NO_SUPPORT:
             continue
         own = tuple(number for place, number in cited if match.start() < place <= match.end())
         wanted = [words - title or words for title, _ in known]
@@ -249,7 +254,7 @@ def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
     cited = {claim.passage for claim in claims}
     for claim in reversed(claims):
         mark = f" [{claim.passage or NO_SUPPORT}]"
-        end = claim.start + len(plain[claim.start : claim.end].rstrip(" .?!"))
+        end = claim.start + len(plain[claim.start : claim.end].rstrip(" .?!。！।۔"))
         plain = plain[:end] + mark + plain[end:]
     return {
         "prediction": plain.strip(),

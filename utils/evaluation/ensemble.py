@@ -15,6 +15,8 @@ from scipy.special import logsumexp
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
+from utils.metrics.baselines import tfidf_words
+
 MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # the fit takes 1 GB of float64
 
 
@@ -108,4 +110,5 @@ def fit_ensemble(method: str, outputs: Mapping[str, Any], log_prior: np.ndarray,
 
 
 def _hash(texts: Sequence[str], features: int) -> csr_matrix:
-    return HashingVectorizer(n_features=features, ngram_range=(1, 2), alternate_sign=False, norm=None).transform(texts)
+    options = {"tokenizer": tfidf_words, "token_pattern": None, "ngram_range": (1, 2)}
+    return HashingVectorizer(n_features=features, alternate_sign=False, norm=None, **options).transform(texts)

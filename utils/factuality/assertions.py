@@ -79,7 +79,7 @@ QUESTION = rf"{FILLER}(?:(?:do|does|did|have|has|had|are|is|was|were) (?:you|you
 OPEN_QUESTION = rf"{FILLER}(?:and )?(?:how|what|when|where|why|which|who)(?!'?s? about| else)\b"
 
 LABEL = re.compile(r"(?:^|(?<=[\n.?!\"]))[ \t]*([A-Z][A-Za-z_]*\d*):(?=\s|$)", re.MULTILINE)
-SENTENCE = re.compile(r"(?:\b(?:[Dd]r|[Mm]rs?|[Mm]s|vs|e\.g|i\.e|approx)\.|\d\.\d|[^.?!\n])+[.?!]*")
+SENTENCE = re.compile(r"(?:\b(?:[Dd]r|[Mm]rs?|[Mm]s|vs|e\.g|i\.e|approx)\.|\d\.\d|[^.?!\n。！？؟۔।])+[.?!。！？؟۔।]*")
 
 Span = tuple[int, int]
 

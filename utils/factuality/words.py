@@ -2,11 +2,13 @@
 
 import csv
 import functools
-import re
 from pathlib import Path
 from typing import NamedTuple
 
+import regex
 import Stemmer
+
+from utils.words import cut_run
 
 # Lay and clinical synonyms: names of one finding or drug, or words of one meaning, per row. Names in capitals are
 # abbreviations and match only in capitals.
@@ -14,7 +16,9 @@ LAY_TERMS = Path(__file__).with_name("lay_terms.csv")
 
 STEMMER = Stemmer.Stemmer("english")
 # letters with inner apostrophes, or a number; spelled-out letters ("M G", "E K G") are one word
-WORD = re.compile(r"\b[A-Z](?: [A-Z])+\b|[^\W_]+(?:['\u2019][^\W\d_]+)*")
+WORD = regex.compile(
+    r"\b[A-Z](?: [A-Z])+\b|[\p{L}\p{N}][\p{L}\p{N}\p{M}\u200c\u200d]*(?:['\u2019][\p{L}\p{Nl}\p{No}\p{M}]+)*"
+)
 
 
 class Word(NamedTuple):
@@ -28,11 +32,14 @@ class Word(NamedTuple):
 
 
 def split_words(text: str) -> list[Word]:
-    """Split a text into words and numbers with their spans."""
+    """Split a text in any script into words and numbers with their spans."""
     found = []
     for match in WORD.finditer(text):
-        lower = match[0].replace(" ", "").replace("\u2019", "'").lower()
-        found.append(Word(match[0], lower, stem(lower), match.start(), match.end()))
+        start = match.start()
+        for word in cut_run(match[0]):
+            lower = word.replace(" ", "").replace("\u2019", "'").lower()
+            found.append(Word(word, lower, stem(lower), start, start + len(word)))
+            start += len(word)
     return found
 
 

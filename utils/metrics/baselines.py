@@ -9,8 +9,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import LinearSVC
 
+from utils.words import UNSPACED, split_words
+
 # Maximum coefficients of a linear model (classes x features), 1.6 GB in float64; reached with thousands of classes
 MAX_COEFFICIENTS = 200_000_000
+
+
+def tfidf_words(text: str) -> list[str]:
+    """Return the words of two or more letters, as scikit-learn finds them in English, and in scripts without spaces
+    all words, where scikit-learn would see a whole sentence as one."""
+    return [word for word in split_words(text) if len(word) > 1 or UNSPACED.match(word)]
 
 
 def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> list[str]:
@@ -21,7 +29,7 @@ def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Seq
         answers: their answers.
         questions: questions to answer.
     """
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+    vectorizer = TfidfVectorizer(tokenizer=tfidf_words, token_pattern=None, sublinear_tf=True, ngram_range=(1, 2))
     index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(known))
     nearest = index.kneighbors(vectorizer.transform(questions), return_distance=False)[:, 0]
     return [answers[i] for i in nearest]
@@ -30,7 +38,9 @@ def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Seq
 def class_vectorizer(labels: np.ndarray) -> TfidfVectorizer:
     """Return a TF-IDF vectorizer of words and word pairs for linear models, with fewer features for many classes."""
     max_features = MAX_COEFFICIENTS // len(np.unique(labels))
-    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=max_features)
+    return TfidfVectorizer(
+        tokenizer=tfidf_words, token_pattern=None, sublinear_tf=True, ngram_range=(1, 2), max_features=max_features
+    )
 
 
 def classification_baselines(
