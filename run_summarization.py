@@ -63,6 +63,7 @@ from utils.seq2seq import (
     token_loss,
 )
 from utils.templates import check_adapted, fill_template
+from utils.words import count_words
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def to_pairs(
     # Each chunk learns only its own sentences of the summary: asked for the others, it would learn to invent them
     ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
     # A summary longer than its text is a sign of swapped columns, which `main` warns about
-    longer = sum(len(r.split()) > len(t.split()) for t, r in zip(rows["text"], rows["reference"], strict=True))
+    longer = sum(count_words(r) > count_words(t) for t, r in zip(rows["text"], rows["reference"], strict=True))
     counts = {"cut_sources": sum(rows["cut"]), "lost_source_tokens": sum(lost)}
     counts |= {"cut_summaries": cut_summaries, "longer_summaries": longer}
     return rows, {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners, "counts": counts}

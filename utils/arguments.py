@@ -85,6 +85,7 @@ class DataArguments:
     evaluate_test: bool = field(default=True, metadata={"help": "false stops after validation, without a report."})
     group_column: str | None = field(default=None, metadata={"help": "Keep rows of a group (patient) in one split."})
     keep_columns: list[str] | None = field(default=None, metadata={"help": "More columns for templates and code."})
+    language: str | None = field(default=None, metadata={"help": "ISO 639 code, such as en; identified by default."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random sample of this size."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on a random sample of this size."})
     max_predict_samples: int | None = field(default=None, metadata={"help": "Test on a random sample of this size."})
@@ -96,6 +97,15 @@ class DataArguments:
         default=0.8, metadata={"help": "Keep rows at this Jaccard similarity or above in one split; 1 disables it."}
     )
     streaming: bool = field(default=False, metadata={"help": "Read only the first `max_*_samples` rows of a Hub set."})
+
+    def __post_init__(self) -> None:
+        check_language(self.language)
+
+
+def check_language(code: str | None) -> None:
+    """Raise a UserError for what cannot be a code of ISO 639; the Hub takes no name of a language."""
+    if code and not re.fullmatch("[a-z]{2,3}", code):
+        raise UserError(f"`language` is {code}: give a code of ISO 639, such as en.")
 
 
 EPILOG = "A flag changes its own key of the recipe alone. --no_KEY takes a key out, or makes a boolean false."

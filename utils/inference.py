@@ -37,6 +37,7 @@ from utils.hierarchy import (
     leaf_log_probabilities,
     sum_to_parents,
 )
+from utils.metrics.languages import reads_english
 from utils.modeling import class_config, prepare_classifier
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
 from utils.run import has_bfloat16
@@ -199,9 +200,15 @@ class Predictor:
         chunks, lost = cut_sources(self.tokenizer, rows, self.task)
         texts, finished = summarize(self.model, self.tokenizer, chunks, self.task, batch_size, None)
         sources = [row[self.task["columns"]["text"]] for row in rows]
+        language = self.task.get("data", {}).get("language")
+        # None is not searched: its word lists would find nothing in another language
+        found = [
+            find_hallucinations(source, text) if reads_english(source, language) else None
+            for source, text in zip(sources, texts, strict=True)
+        ]
         return [
-            {"prediction": text, "finished": end, "cut": n > 0, "hallucinations": find_hallucinations(source, text)}
-            for source, text, end, n in zip(sources, texts, finished, lost, strict=True)
+            {"prediction": text, "finished": end, "cut": n > 0, "hallucinations": own}
+            for text, end, n, own in zip(texts, finished, lost, found, strict=True)
         ]
 
     def _classify(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from trl import ModelConfig
 from utils.arguments import DataArguments, UserError, write_recipe
 
 logger = logging.getLogger(__name__)
+DATA_FACTS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language")
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
 
 TASK_VERSION = 2  # of `task.json`: raised when code of before would read it wrongly
@@ -36,7 +37,7 @@ FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
     "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size",
     "ensemble", "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer",
-    "bertscore_model", "bertscore_layer", "evaluate_test",
+    "bertscore_model", "bertscore_layer", "evaluate_test", "language",
 }  # fmt: skip
 
 
@@ -236,11 +237,7 @@ def describe_run(
         "base_model_revision": base_model_commit(model_args),
         "dtype": model_args.dtype,
         "quantization": quantization.to_diff_dict() if quantization else None,
-        "data": {
-            key: getattr(data_args, key)
-            for key in ("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file")
-            if getattr(data_args, key)
-        },
+        "data": {key: getattr(data_args, key) for key in DATA_FACTS if getattr(data_args, key)},
         "command": " ".join(["accelerate launch", *sys.argv]),
         "versions": {name: version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",

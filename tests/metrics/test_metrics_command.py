@@ -12,6 +12,8 @@ from utils.metrics.__main__ import main
 from utils.metrics.statistics import CLASS_METRICS, ROUGE_TYPES
 from utils.metrics.summaries import summary_statistics
 
+ABOUT = ["language", "rouge_tokenizer", "bleu_tokenizer", "tokenizer_reason", "use_stemmer"]
+
 
 def write_jsonl(path: Path, rows: list) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
@@ -28,7 +30,7 @@ def test_the_command_prints_one_json_object(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
     names = [*ROUGE_TYPES, "bleu", "length_ratio", "repetition"]
-    expected = ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
+    expected = ["rows", *ABOUT, *(key for name in names for key in (name, f"{name}_ci95"))]
     assert list(result) == expected
     assert result["rows"] == 2
     assert result["rouge1"] == pytest.approx(1 / 3)
@@ -55,7 +57,7 @@ def test_a_summary_is_also_compared_with_its_source(tmp_path, capsys):
     predictions, references, sources = ([row[key] for row in rows] for key in ("prediction", "reference", "source"))
     statistics = summary_statistics(predictions, references, sources)
     statistics |= factuality_statistics(predictions, references, sources)
-    assert list(result) == ["rows", *(key for name in statistics for key in (name, f"{name}_ci95"))]
+    assert list(result) == ["rows", *ABOUT, *(key for name in statistics for key in (name, f"{name}_ci95"))]
     assert result["any_hallucination"] == result["hallucinated_drugs"] == 0.5 and result["omitted_numbers"] == 0.5
     assert result["compression"] == pytest.approx(9 / 7) and result["novel_4gram"] == 1
 
@@ -159,3 +161,28 @@ def test_a_bertscore_that_cannot_be_is_one_line(flags, message, tmp_path, capsys
         main([*flags, "--input_file", str(tmp_path / "rows.jsonl")])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and err.count("\n") == 1 and message in err
+
+
+CHINESE = [
+    {
+        "prediction": "患者有高血压，服用aspirin。",
+        "reference": "患者有高血压，服用aspirin。",
+        "source": "医生：您有高血压吗？患者：有。",
+    },
+    {"prediction": "没有发热。", "reference": "患者发热三天。", "source": "患者：我发热三天了，没有咳嗽。"},
+]
+
+
+def test_texts_without_a_to_z_are_compared_and_what_reads_english_is_left_out(tmp_path, capsys, caplog):
+    path = write_jsonl(tmp_path / "rows.jsonl", CHINESE)
+    main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "true"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["language"] == ["zh"] and not result["use_stemmer"]
+    assert (result["rouge_tokenizer"], result["bleu_tokenizer"]) == ("unicode", "zh") and "Han" in result[
+        "tokenizer_reason"
+    ]
+    assert 0.5 < result["rouge1"] < 1 and 0 < result["bleu"] < 1 and 1 < result["compression"]
+    assert not any("halluc" in key or "omi" in key for key in result)
+    assert "`use_stemmer`" in caplog.text and "Hallucinations" in caplog.text
+    main(["--task", "summarization", "--input_file", str(path), "--language", "en"])
+    assert "hallucination" in json.loads(capsys.readouterr().out)

@@ -280,6 +280,13 @@ def test_three_summarizers_are_compared_with_the_first(tmp_path):
     p = sorted(results[f"delta_{name}_rouge1_p"] for name in "bc")
     assert sorted(results[f"delta_{name}_rouge1_p_holm"] for name in "bc")[0] == pytest.approx(2 * p[0])
     assert all(f"a_{metric}" in results for metric in SHOWN["summarization"])
+    chinese = [f"患者发热{i}天，伴有咳嗽。" for i in range(20)]
+    folders = [
+        str(write_run(tmp_path / n, p, chinese, task="summarization")) for n, p in (("d", chinese), ("e", [""] * 20))
+    ]
+    compare_runs(folders, tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert results["d_rougeL"] == 1 and results["e_rougeL"] == 0 and "d_omission" not in results
 
 
 @pytest.mark.parametrize(

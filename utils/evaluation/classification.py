@@ -24,7 +24,9 @@ from utils.evaluation.class_analysis import (
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
 from utils.evaluation.outputs import prediction_files
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.languages import identify_languages
 from utils.metrics.statistics import accuracy_statistics, classification_statistics
+from utils.words import count_words
 
 COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # paired with the base model and each baseline
 
@@ -93,10 +95,12 @@ def evaluate(
     predictions, probabilities = logits.argmax(axis=1), softmax(logits, temperature)
     base_predictions = outputs["base_test"]["logits"].argmax(axis=1)
     conflicts = label_conflicts(test["text"], labels)
+    given = task.get("data", {}).get("language")
+    results["language"] = [given] if given else identify_languages(test["text"])
     results["data_accuracy_ceiling"] = conflicts["accuracy_ceiling"]
     patterns = class_error_patterns(labels, predictions, probabilities, class_counts, test["cut"], conflicts["rows"])
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
-    words = [len(text.split()) for text in test["text"]]
+    words = [count_words(text) for text in test["text"]]
     analysis = analyse_classes(labels, predictions, probabilities, names, class_counts, words, weights)
     analysis |= calibration_curves(probabilities, softmax(logits), labels, temperature)
     measured = {"coverage": results["test_coverage"], "risk": results.get("test_selective_risk")}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from utils.metrics.statistics import four_grams, text_statistics
+from utils.words import count_words
 
 # matches 1,000, 0.50, .5 and the 10 of 10mg, but not the 12 of B12 or the 1 of HbA1c
 NUMBER = re.compile(r"(?<![A-Za-z\d.])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
@@ -59,7 +60,7 @@ def error_patterns(
     statistics = statistics or text_statistics(predictions, references)
     found: dict[str, list[int]] = {name: [] for name in ERROR_ADVICE}
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
-        words, reference_words = len(prediction.split()), len(reference.split())
+        words, reference_words = count_words(prediction), count_words(reference)
         source = sources[i] if sources is not None else ""
         shown = {
             "verbose": words > 2 * reference_words and words > reference_words + 20,

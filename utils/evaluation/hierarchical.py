@@ -28,6 +28,8 @@ from utils.hierarchy import (
 )
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.languages import identify_languages
+from utils.words import count_words
 
 COMPARED = ("macro_f1", "path_accuracy", "hierarchical_f1")  # ends of metrics, paired with each other system
 
@@ -122,6 +124,8 @@ def evaluate(
 
     leaves = predictions[:, -1]
     conflicts = label_conflicts(test["text"], labels)
+    given = task.get("data", {}).get("language")
+    results["language"] = [given] if given else identify_languages(test["text"])
     results["data_accuracy_ceiling"] = conflicts["accuracy_ceiling"]
     probabilities = np.exp(log_p[:, tree.columns[-1]])
     patterns = class_error_patterns(labels, leaves, probabilities, class_counts, test["cut"], conflicts["rows"])
@@ -195,7 +199,7 @@ def analyse_levels(
     Returns:
         the analysis of the leaves, with `tree`, `level_names`, and `levels`, the analyses of the levels above.
     """
-    words = [len(text.split()) for text in test["text"]]
+    words = [count_words(text) for text in test["text"]]
     true, predictions = tree.ancestors[test["label"]], expand_predictions(log_p, tree)
     levels = []
     for i, nodes in enumerate(tree.columns):

@@ -9,7 +9,9 @@ from utils.evaluation.error_analysis import error_patterns
 from utils.evaluation.multiple_choice import choice_statistics, letter_statistics
 from utils.evaluation.outputs import prediction_files
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.languages import describe_texts
 from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
+from utils.overlap import Tokenizers, choose_tokenizers
 
 
 def calibrate(outputs: dict[str, Any], rows: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def calibrate(outputs: dict[str, Any], rows: dict[str, Any], task: dict[str, Any
     """
     if "prediction" not in outputs:
         return {"confidence": None}
-    statistics, metric = answer_statistics(outputs, rows)
+    statistics, metric = answer_statistics(outputs, rows, choose_tokenizers(rows["reference"]))
     clusters = rows["cluster"][: len(outputs["prediction"])]
     return {
         "confidence": fit_confidence(statistics, outputs["confidence"], metric, clusters, task["evaluation"]["seed"])
@@ -50,10 +52,11 @@ def evaluate(
     """
     seed, table = task["evaluation"]["seed"], task["confidence"]
     validation, output = rows["validation"], outputs["validation"]
+    tokenizers = choose_tokenizers([*validation["reference"], *rows.get("test", {}).get("reference", [])])
     weights = resampling_weights(len(validation["cluster"]), seed, validation["cluster"])
     results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), weights, "eval")
     if table:
-        statistics, _ = answer_statistics(output, validation)
+        statistics, _ = answer_statistics(output, validation, tokenizers)
         weights = resampling_weights(table["rows"], seed, validation["cluster"][: table["rows"]])
         results |= evaluate_statistics(by_confidence(statistics, output["confidence"], table), weights, "eval")
     if "test" not in outputs:
@@ -61,7 +64,8 @@ def evaluate(
 
     test, output = rows["test"], outputs["test"]
     weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
-    tuned, base = (row_statistics(outputs[name], test, seed) for name in ("test", "base_test"))
+    results |= describe_texts(test["reference"], tokenizers, task.get("data", {}).get("language"), test["source"])
+    tuned, base = (row_statistics(outputs[name], test, tokenizers, seed) for name in ("test", "base_test"))
     results |= evaluate_statistics(tuned, weights, "test")
     if table:
         results |= evaluate_statistics(by_confidence(tuned, output["confidence"], table), weights, "test")
@@ -69,7 +73,7 @@ def evaluate(
     results |= paired_difference(tuned, base, weights, "delta_base_test")
     for name in outputs:
         if name.startswith("baseline_"):
-            statistics = text_statistics(outputs[name]["prediction"], test["reference"])
+            statistics = text_statistics(outputs[name]["prediction"], test["reference"], tokenizers=tokenizers)
             results |= evaluate_statistics(statistics, weights, name)
             results |= paired_difference({key: tuned[key] for key in statistics}, statistics, weights, f"delta_{name}")
     if "options" in test:
@@ -89,20 +93,24 @@ def evaluate(
     return results, prediction_files(columns, patterns)
 
 
-def answer_statistics(outputs: dict[str, Any], rows: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+def answer_statistics(
+    outputs: dict[str, Any], rows: dict[str, Any], tokenizers: Tokenizers
+) -> tuple[dict[str, np.ndarray], str]:
     """Return row statistics of the answered rows, and the metric that confidence should predict: the accuracy of the
     generated letter or, without options, ROUGE-L."""
     texts = outputs["prediction"]
     if "options" in rows:
         n = len(texts)
         return letter_statistics(rows["options"][:n], rows["answer_index"][:n], texts), "generated_accuracy"
-    return text_statistics(texts, rows["reference"][: len(texts)]), "rougeL"
+    return text_statistics(texts, rows["reference"][: len(texts)], tokenizers=tokenizers), "rougeL"
 
 
-def row_statistics(outputs: dict[str, Any], rows: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+def row_statistics(
+    outputs: dict[str, Any], rows: dict[str, Any], tokenizers: Tokenizers, seed: int
+) -> dict[str, np.ndarray]:
     """Return row statistics of a model: loss, overlap with the experts' answers and, with options, its choices."""
     statistics = loss_statistics(outputs["nll"], outputs["tokens"])
-    statistics |= text_statistics(outputs["prediction"], rows["reference"])
+    statistics |= text_statistics(outputs["prediction"], rows["reference"], tokenizers=tokenizers)
     statistics |= accuracy_statistics(outputs["finished"], "finished")
     if "options" in rows:
         statistics |= choice_statistics(outputs, rows["options"], rows["answer_index"], seed)

@@ -1,5 +1,6 @@
 """Compute the results and files of a summarization run from its summaries; no model is needed."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ from utils.evaluation.summary_analysis import analyse_summaries, summary_error_p
 from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
 from utils.json_files import json_text
 from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import accuracy_statistics, loss_statistics
 from utils.metrics.summaries import bert_statistics, summary_statistics
+from utils.overlap import Tokenizers, choose_tokenizers
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -37,12 +42,20 @@ def evaluate(
     if "test" not in outputs:
         return results, {}
 
-    results["use_stemmer"] = use_stemmer
+    test = rows["test"]
+    tokenizers = choose_tokenizers(test["reference"])
+    results |= describe_texts(test["reference"], tokenizers, task.get("data", {}).get("language"), test["text"])
+    english = is_english(results["language"], tokenizers.rouge)
+    results["use_stemmer"] = use_stemmer and english
+    if use_stemmer and not english:
+        logger.warning("`use_stemmer` is off: Porter stemming is for English, and the summaries are not.")
     if task["evaluation"]["bertscore_model"]:
         results["bertscore_model"] = task["evaluation"]["bertscore_model"]
-    test = rows["test"]
     weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
-    statistics = {name: row_statistics(outputs[name], test, use_stemmer) for name in outputs if name != "validation"}
+    systems = {name: output for name, output in outputs.items() if name != "validation"}
+    statistics = {
+        name: row_statistics(o, test, results["use_stemmer"], tokenizers, english) for name, o in systems.items()
+    }
     for name, of_system in statistics.items():
         results |= evaluate_statistics(of_system, weights, name)
     tuned = statistics.pop("test")
@@ -51,13 +64,15 @@ def evaluate(
 
     sources, references, cut = test["text"], test["reference"], test["cut"]
     predictions, finished = outputs["test"]["prediction"], outputs["test"]["finished"]
-    hallucinations = [find_hallucinations(s, p) for s, p in zip(sources, predictions, strict=True)]
-    omissions = [find_omissions(r, p) for r, p in zip(references, predictions, strict=True)]
-    patterns = summary_error_patterns(
-        predictions, references, sources, finished, cut, hallucinations, omissions, tuned
-    )
+    findings: tuple[list | None, list | None] = (None, None)
+    if english:  # the word lists and rules would find nothing in another language, and 0 looks like good news
+        findings = (
+            [find_hallucinations(s, p) for s, p in zip(sources, predictions, strict=True)],
+            [find_omissions(r, p) for r, p in zip(references, predictions, strict=True)],
+        )
+    patterns = summary_error_patterns(predictions, references, sources, finished, cut, *findings, tuned)
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
-    analysis = analyse_summaries(predictions, references, sources, cut, hallucinations, omissions, tuned, weights)
+    analysis = analyse_summaries(predictions, references, sources, cut, *findings, tuned, weights)
     columns = {
         "id": test["id"],
         "source": sources,
@@ -66,17 +81,20 @@ def evaluate(
         "base_prediction": outputs["base_test"]["prediction"],
         "finished": finished,
         "cut": cut,
-        "hallucinations": hallucinations,
-        "omissions": omissions,
     }
+    columns |= dict(zip(("hallucinations", "omissions"), findings, strict=True)) if english else {}
     return results, prediction_files(columns, patterns) | {"analysis.json": json_text(analysis)}
 
 
-def row_statistics(output: dict[str, Any], rows: dict[str, Any], use_stemmer: bool) -> dict[str, np.ndarray]:
-    """Return row statistics of a system: overlap, length, factuality and, where measured, BERTScore and loss."""
+def row_statistics(
+    output: dict[str, Any], rows: dict[str, Any], use_stemmer: bool, tokenizers: Tokenizers, english: bool
+) -> dict[str, np.ndarray]:
+    """Return row statistics of a system: overlap, length, in English factuality and, where measured, BERTScore and
+    loss."""
     texts, references, sources = output["prediction"], rows["reference"], rows["text"]
-    statistics = summary_statistics(texts, references, sources, use_stemmer)
-    statistics |= factuality_statistics(texts, references, sources)
+    statistics = summary_statistics(texts, references, sources, use_stemmer, tokenizers)
+    if english:
+        statistics |= factuality_statistics(texts, references, sources)
     if "bert_scores" in output:
         statistics |= bert_statistics(output["bert_scores"])
     if "nll" in output:

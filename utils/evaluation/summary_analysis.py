@@ -14,9 +14,13 @@ from utils.evaluation.error_analysis import length_bins
 from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.statistics import four_grams, reduce_sums
 from utils.metrics.summaries import LONGEST_NGRAM, source_statistics
+from utils.words import count_words
+
+Findings = Sequence[dict[str, Any]]  # of a row, from `utils.factuality`
 
 REPEATED = 5  # repeated 4-grams of a loop, at least: "500 mg q.d." for two drugs repeats three
 CONTENT = ("drug", "finding", "number")  # kinds of findings about what the patient takes, has or measures
+OF_FINDINGS = ("omission", "hallucination", "negation_flip", "wrong_number", "wrong_person")
 ERROR_ADVICE = {
     "omission": "Look at `cut_source` and `too_short` first: the model cannot report what it did not read. Then train "
     "longer.",
@@ -47,8 +51,8 @@ def summary_error_patterns(
     sources: Sequence[str],
     finished: Sequence[bool],
     cut: Sequence[bool],
-    hallucinations: Sequence[Sequence[dict[str, Any]]],
-    omissions: Sequence[Sequence[dict[str, Any]]],
+    hallucinations: Sequence[Findings] | None,
+    omissions: Sequence[Findings] | None,
     statistics: dict[str, np.ndarray],
 ) -> dict[str, list[int]]:
     """Return, for each pattern of `ERROR_ADVICE`, the indices of the rows that show it.
@@ -70,16 +74,19 @@ def summary_error_patterns(
         predictions, references, sources: one text per row.
         finished: whether each summary was finished, not cut off.
         cut: whether each source was longer than the model reads.
-        hallucinations, omissions: findings of each row, from `utils.factuality`.
+        hallucinations, omissions: findings of each row, from `utils.factuality`; with None, where it was not asked,
+            the patterns of findings are left out.
         statistics: `summary_statistics` of the same rows.
     """
+    searched = hallucinations is not None and omissions is not None
     copied = _copied(statistics) > 0.5
     reference_copied = _copied(source_statistics(references, sources)) > 0.5
     found: dict[str, list[int]] = {name: [] for name in ERROR_ADVICE}
     for i, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
-        words, reference_words = len(prediction.split()), len(reference.split())
+        words, reference_words = count_words(prediction), count_words(reference)
         grams = four_grams(prediction)
-        hallucinated, omitted = _kinds(hallucinations[i]), _kinds(omissions[i])
+        hallucinated = _kinds(hallucinations[i]) if hallucinations is not None else set()
+        omitted = _kinds(omissions[i]) if omissions is not None else set()
         shown = {
             "omission": not omitted.isdisjoint(CONTENT),
             "hallucination": not hallucinated.isdisjoint(("drug", "finding")),
@@ -95,7 +102,7 @@ def summary_error_patterns(
         shown |= {"cut_source": cut[i], "cut_off": not finished[i]}
         for name in shown:
             found[name] += [i] if shown[name] else []
-    return found
+    return {name: rows for name, rows in found.items() if searched or name not in OF_FINDINGS}
 
 
 def analyse_summaries(
@@ -103,8 +110,8 @@ def analyse_summaries(
     references: Sequence[str],
     sources: Sequence[str],
     cut: Sequence[bool],
-    hallucinations: Sequence[Sequence[dict[str, Any]]],
-    omissions: Sequence[Sequence[dict[str, Any]]],
+    hallucinations: Sequence[Findings] | None,
+    omissions: Sequence[Findings] | None,
     statistics: dict[str, np.ndarray],
     weights: np.ndarray,
 ) -> dict[str, Any]:
@@ -121,9 +128,10 @@ def analyse_summaries(
             correlation of each metric with the words of the source over rows, None if one side is constant.
         summary_words: percentiles 0 to 100 of the number of words in `predictions` and `references`.
         references: compression and novel n-grams of the references, for comparison with the predictions.
-        findings: kind -> number of `hallucinations`, of `omissions`, and of the rows with at least one of each.
+        findings: kind -> number of `hallucinations`, of `omissions`, and of the rows with at least one of each; None
+            without findings.
     """
-    words = np.array([len(source.split()) for source in sources])
+    words = np.array([count_words(source) for source in sources])
     metrics: list[str] = [name for name in ("rougeL", "omission", "hallucination") if name in statistics]
     bins = []
     for rows in length_bins(words):
@@ -142,11 +150,11 @@ def analyse_summaries(
             "references": _percentiles(references),
         },
         "references": {name: float(reduce_sums(name, rows.sum(axis=0))) for name, rows in own.items()},
-        "findings": _count_findings(hallucinations, omissions),
+        "findings": None if hallucinations is None or omissions is None else _count(hallucinations, omissions),
     }
 
 
-def _kinds(findings: Sequence[dict[str, Any]]) -> set[str]:
+def _kinds(findings: Findings) -> set[str]:
     return {finding["kind"] for finding in findings}
 
 
@@ -158,7 +166,7 @@ def _copied(statistics: dict[str, np.ndarray]) -> np.ndarray:
 
 def _percentiles(texts: Sequence[str]) -> list[float]:
     """Return the percentiles 0 to 100 of the number of words."""
-    return np.percentile([len(text.split()) for text in texts], range(101), method="inverted_cdf").tolist()
+    return np.percentile([count_words(text) for text in texts], range(101), method="inverted_cdf").tolist()
 
 
 def _spearman(words: np.ndarray, statistic: np.ndarray) -> float | None:
@@ -169,9 +177,7 @@ def _spearman(words: np.ndarray, statistic: np.ndarray) -> float | None:
     return float(spearmanr(x, y).statistic)
 
 
-def _count_findings(
-    hallucinations: Sequence[Sequence[dict[str, Any]]], omissions: Sequence[Sequence[dict[str, Any]]]
-) -> dict[str, dict[str, int]]:
+def _count(hallucinations: Sequence[Findings], omissions: Sequence[Findings]) -> dict[str, dict[str, int]]:
     counts = {}
     for name, rows in (("hallucinations", hallucinations), ("omissions", omissions)):
         counts[name] = Counter(finding["kind"] for row in rows for finding in row)

@@ -5,6 +5,7 @@ python -m utils.metrics --task summarization --input_file summaries.jsonl --bert
 """
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from utils.arguments import UserError, parse_recipe, user_errors
+from utils.arguments import UserError, check_language, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
 from utils.generation import check_bertscore_model
 from utils.json_files import finite
 from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import classification_statistics, text_statistics
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_statistics
+from utils.overlap import choose_tokenizers
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -30,9 +35,13 @@ class MetricsArguments:
     use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
     bertscore_model: str | None = field(default=None, metadata={"help": "Encoder for BERTScore; omitted by default."})
     bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; defaults to the recommended one."})
+    language: str | None = field(
+        default=None, metadata={"help": "Language of the texts, such as en (ISO 639); identified by default."}
+    )
     seed: int = field(default=42, metadata={"help": "Seed of the bootstrap."})
 
     def __post_init__(self) -> None:
+        check_language(self.language)
         if self.bertscore_layer and not self.bertscore_model:
             raise UserError("`bertscore_layer` is given without `bertscore_model`: give both.")
         if self.bertscore_model and self.task == "classification":
@@ -44,25 +53,47 @@ def main(argv: list[str] | None = None) -> None:
     with user_errors():
         args, _ = parse_recipe((MetricsArguments,), argv, description="Score a jsonl of predictions and references.")
         rows = read_rows(args.input_file, args.task)
-        results: dict[str, Any] = {"rows": len(rows)}
+        results: dict[str, Any] = {"rows": len(rows)} | describe_rows(rows, args)
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
         weights = resampling_weights(len(rows), args.seed)
-        results |= evaluate_statistics(row_statistics(rows, args), weights)
+        results |= evaluate_statistics(row_statistics(rows, args, results), weights)
     print(json.dumps(finite(results)))
 
 
-def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments) -> dict[str, np.ndarray]:
-    """Return all statistics of the task; for summaries with a `source` including hallucinations and omissions."""
+def describe_rows(rows: list[dict[str, Any]], args: MetricsArguments) -> dict[str, Any]:
+    """Return the language of the texts, what ROUGE and BLEU compare and why, and whether ROUGE is stemmed; what reads
+    English alone and is left out goes to stderr."""
+    if args.task == "classification":
+        return {}
+    references = [row["reference"] for row in rows]
+    sources = [row["source"] for row in rows if "source" in row and args.task == "summarization"]
+    found = describe_texts(references, choose_tokenizers(references), args.language, sources)
+    english = is_english(found["language"], found["rouge_tokenizer"])
+    if args.use_stemmer and not english:
+        logger.warning("`use_stemmer` is off: Porter stemming is for English, and the texts are not.")
+    if sources and not english:
+        logger.warning("Hallucinations and omissions are left out: their word lists are English, the texts are not.")
+    return found | {"use_stemmer": args.use_stemmer and english}
+
+
+def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments, about: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return all statistics of the task; for English summaries with a `source` including hallucinations and omissions.
+
+    Args:
+        rows: from `read_rows`.
+        args: the task, and the model of BERTScore.
+        about: from `describe_rows`.
+    """
     predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
     if args.task == "classification":
         return classification_statistics(predictions, references, sorted(set(references)))
     if args.task == "qa":
-        statistics = text_statistics(predictions, references, args.use_stemmer)
+        statistics = text_statistics(predictions, references, about["use_stemmer"])
     else:
         sources = [row["source"] for row in rows] if "source" in rows[0] else None
-        statistics = summary_statistics(predictions, references, sources, args.use_stemmer)
-        if sources:
+        statistics = summary_statistics(predictions, references, sources, about["use_stemmer"])
+        if sources and is_english(about["language"], about["rouge_tokenizer"]):
             statistics |= factuality_statistics(predictions, references, sources)
     if args.bertscore_model:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -78,7 +78,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         model_summary=f"{kind} that {does}.\n\n{NOT_A_DEVICE}",
         model_description=f"{kind} that {does}, fine-tuned from {base_text}. {summary(results)}",
         model_type=f"{name}, quantization: {precision(task)}",
-        language="English",
+        language=", ".join(results.get("language", [])) or None,
         base_model=base_text,
         direct_use=f"Research and teaching: a model that {does}, on texts similar to its training data, with a person "
         "who checks every output.",
@@ -147,7 +147,7 @@ def _metadata(
         for metric in metrics
     ]
     return ModelCardData(
-        language="en",
+        language=results.get("language") or None,  # as identified in the texts: never claimed unseen
         library_name="peft" if is_adapter else "transformers",
         base_model=base,
         base_model_relation=("adapter" if is_adapter else "finetune") if base else None,

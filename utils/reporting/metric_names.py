@@ -138,12 +138,41 @@ def notes_line(results: dict[str, Any]) -> str:
         notes.append(
             f"ROUGE is the F1 score with{'' if results.get('use_stemmer') else 'out'} Porter stemming (rouge-score)."
         )
+        notes.append(tokenizer_line(results))
+        if results.get("test_bleu") == 0 < results["test_rouge1"]:
+            notes.append("BLEU is 0 because no prediction has four tokens: it says nothing here.")
     if results.get("bertscore_model"):
         notes.append(
             f"BERTScore uses {results['bertscore_model']}, without idf weighting or rescaling. Scores from another "
             "model or layer are not comparable."
         )
-    return " ".join(notes)
+    return " ".join(note for note in (*notes, language_line(results)) if note)
+
+
+def tokenizer_line(results: dict[str, Any]) -> str:
+    """Say what ROUGE and BLEU compare and why; empty for results of earlier versions."""
+    if "rouge_tokenizer" not in results:
+        return ""
+    names = {"rouge-score": "rouge-score's words of a to z and digits", "unicode": "the words of any script (ICU)"}
+    return (
+        f"ROUGE compares {names[results['rouge_tokenizer']]}, BLEU the tokens of sacrebleu's "
+        f"`{results['bleu_tokenizer']}`: {results['tokenizer_reason']}."
+    )
+
+
+def language_line(results: dict[str, Any]) -> str:
+    """Say what reads English alone, if the texts are in other languages; empty for English."""
+    languages = results.get("language", ["en"])
+    if languages == ["en"]:
+        return ""
+    if not languages:
+        return "The language of the texts was not identified: set `language` in the recipe, for the model card."
+    return (
+        f"The texts are in {', '.join(f'`{language}`' for language in languages)} (ISO 639). What reads English alone "
+        "says nothing about them: Porter stemming and the search for hallucinations and omissions are off, "
+        "`drop_ambiguous` and the safety checks of `app.py` find little or nothing"
+        + (", and BERTScore needs a model of that language." if results.get("bertscore_model") else ".")
+    )
 
 
 def label(metric: str) -> str:

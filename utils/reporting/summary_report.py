@@ -14,6 +14,8 @@ PLOTS = {
     "factuality.png": plot_findings, "errors.png": plot_errors, "quality_by_length.png": plot_source_length,
     "length_and_novelty.png": plot_length_and_novelty,
 }  # fmt: skip
+NOT_SEARCHED = """Hallucinations and omissions were not searched: the rules and word lists are English, and the \
+texts are not. Have a clinician compare the summaries with their sources."""
 
 
 def write_report(output_dir: Path) -> Path:
@@ -39,7 +41,8 @@ def summary_sections(results: dict[str, Any], analysis: dict[str, Any], images: 
         images: file name of each plot that was drawn -> its Markdown.
     """
     columns = ("hallucinations", "rows_with_hallucinations", "omissions", "rows_with_omissions")
-    findings = [[kind, *(f"{counts[c]:,}" for c in columns)] for kind, counts in analysis["findings"].items()]
+    counted: dict[str, dict[str, int]] | None = analysis["findings"]  # None: not searched
+    findings = [[kind, *(f"{counts[c]:,}" for c in columns)] for kind, counts in (counted or {}).items()]
     header = ["kind", "hallucinations", "summaries with a hallucination", "omissions", "summaries with an omission"]
     lengths = [
         [label(name), format_number(value), with_interval(results, f"test_{name}")]
@@ -47,7 +50,9 @@ def summary_sections(results: dict[str, Any], analysis: dict[str, Any], images: 
     ]
     correlations = [f"{label(k)} {format_number(v, '+')}" for k, v in analysis["source_length"]["spearman"].items()]
     return {
-        "Factuality": paragraphs(
+        "Factuality": NOT_SEARCHED
+        if counted is None
+        else paragraphs(
             table(header, findings) if findings else "No hallucinations and no omissions were found.",
             "Counts in the summaries of the fine-tuned model. A hallucination is a statement that the source does not "
             "support; an omission is a statement of the reference that the summary lacks. Rules and word lists find "

@@ -59,6 +59,7 @@ EXAMPLES = {
         "Patient: Ibuprofen, 400 mg, twice a day.\nDoctor: Keep to that for another week and rest the knee."
     ],
 }
+NOT_SEARCHED = "<p>Hallucinations were not searched: the rules and word lists are English, and the text is not.</p>"
 SUMMARY = '<p><b>Summary</b> (hallucinations that were found are <mark class="hallucinated">marked</mark>)</p>'
 SOURCE = '<p><b>Text</b> (words that the summary uses are <mark class="covered">marked</mark>)</p>'
 Ask = Callable[[list[Any]], Future]
@@ -192,9 +193,11 @@ def _summary_tab(ask: Ask, seconds: float, max_characters: int) -> None:
             (found,) = ask([text]).result(timeout=seconds)
         except Exception as error:
             raise _as_shown(error) from None
-        marked = mark_spans(found["prediction"], found["hallucinations"], lambda _: "hallucinated")
-        listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in found["hallucinations"])
+        hallucinations = found["hallucinations"] or []
+        marked = mark_spans(found["prediction"], hallucinations, lambda _: "hallucinated")
+        listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in hallucinations)
         notes = notes_on(found) + (f"<ul>{listed}</ul>" if listed else "")
+        notes += NOT_SEARCHED if found["hallucinations"] is None else ""
         covered = mark_covered(text, found["prediction"])
         return f'{SUMMARY}<div class="text">{marked}</div>{notes}', SOURCE + covered
 

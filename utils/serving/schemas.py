@@ -147,7 +147,9 @@ class SummarizeAnswer(BaseModel):
     summary: str
     finished: bool
     cut: bool
-    hallucinations: list[Hallucination] = Field(description="found claims that the text does not support")
+    hallucinations: list[Hallucination] | None = Field(
+        description="found claims that the text does not support; null where the text is not English"
+    )
     inference_time_ms: float
 
 

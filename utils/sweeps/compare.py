@@ -11,8 +11,10 @@ from utils.factuality import factuality_statistics
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import accuracy_statistics, classification_statistics, text_statistics
 from utils.metrics.summaries import summary_statistics
+from utils.overlap import choose_tokenizers
 from utils.reporting.metric_names import METRICS, label
 from utils.reporting.tables import format_number, paragraphs, table, with_interval
 from utils.sweeps.plots import plot_differences
@@ -98,8 +100,12 @@ def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str
     if task["task"] == "qa":
         return text_statistics(predictions, references)
     sources = [row["source"] for row in rows]
-    statistics = summary_statistics(predictions, references, sources)
-    return statistics | factuality_statistics(predictions, references, sources)
+    tokenizers = choose_tokenizers(references)
+    statistics = summary_statistics(predictions, references, sources, tokenizers=tokenizers)
+    about = describe_texts(references, tokenizers, task.get("data", {}).get("language"), sources)
+    if is_english(about["language"], tokenizers.rouge):
+        statistics |= factuality_statistics(predictions, references, sources)
+    return statistics
 
 
 def _read_task(folder: Path) -> dict[str, Any]:
