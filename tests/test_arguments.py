@@ -245,7 +245,7 @@ def test_keys_of_the_question_answering_arguments_are_frozen():
     assert names(QAArguments) == [
         "dataset_format", "question_column", "answer_column", "context_column", "options_column",
         "answer_index_column", "answer_index_base", "prompt_template", "system_prompt", "augmentation_factor",
-        "curriculum", "max_new_tokens", "repetition_penalty",
+        "curriculum", "max_new_tokens", "early_stopping_patience", "repetition_penalty",
     ]  # fmt: skip
 
 

@@ -21,7 +21,9 @@ def has_chat(tokenizer) -> bool:
 
 
 def test_a_function_that_writes_another_text_than_the_template_is_refused():
-    task, rows = {"columns": COLUMNS, "prompt_template": "{question}"}, Dataset.from_list([ROW] * 3)
+    raw_columns = {"input": "q", "target": "a", "optional": ["c"], "lists": ["o"], "index": "i"}
+    task = {"columns": COLUMNS, "raw_columns": raw_columns, "prompt_template": "{question}"}
+    rows = Dataset.from_list([ROW] * 3)
     check_adapted(lambda row: row["q"], task, rows)
     check_adapted(lambda row: [row["q"]], task, rows, read=lambda row, task: [row["q"]])
     with pytest.raises(UserError, match="ADAPT HERE .*`prompt_template`"):

@@ -159,7 +159,7 @@ def test_the_task_file_alone_is_enough_to_serve_the_adapter(qa_run, tiny_llama):
     assert set(task["versions"]) >= {"torch", "transformers", "peft", "trl"}
     rows = qa_run.predictions[:3]
     answers = Predictor.from_pretrained(str(qa_run.folder))([row["source"] for row in rows], batch_size=1)
-    assert len(answers) == 3 and all(set(a) == {"prediction", "finished", "confidence"} for a in answers)
+    assert len(answers) == 3 and all(set(a) == {"prediction", "finished", "cut", "confidence"} for a in answers)
 
 
 def test_the_loss_curve_and_the_logger_are_written(qa_run):
