@@ -20,7 +20,7 @@ import torch
 
 from utils.arguments import UserError
 from utils.data.keys import alike
-from utils.losses import class_weights
+from utils.losses import check_smoothing, class_weights
 
 Value = TypeVar("Value", bound=Hashable)
 Pairs = dict[tuple[str | None, str], list[int]]  # (parent, child) -> rows
@@ -218,6 +218,7 @@ def hierarchical_loss(
     level_weights: Sequence[float] | None = None,
     gamma: float = 0.0,
     how: str = "none",
+    label_smoothing: float = 0.0,
 ) -> Callable[..., torch.Tensor]:
     """Return a loss for `Trainer(compute_loss_func=...)`, without a subclass of Trainer.
 
@@ -231,21 +232,33 @@ def hierarchical_loss(
         level_weights: weight of each level; defaults to 1.
         gamma: focusing parameter of the focal loss; 0 is cross-entropy.
         how: `inverse_frequency` or `class_balanced` weights nodes by `class_counts`, as in `class_weights`.
+        label_smoothing: on each level, probability mass of a row's target that is spread evenly over the true node and
+            its siblings, which share the softmax; not with a focal loss.
     """
+    check_smoothing(label_smoothing, gamma)
     weights = []
     for level, level_weight in enumerate(level_weights or [1.0] * tree.depth):
         counts = np.bincount(tree.ancestors[:, level], class_counts)
         of_node = class_weights(counts, how)
         weights.append(level_weight * (torch.ones(len(counts)) if of_node is None else of_node))
-    path_weights = torch.cat(weights)[tree.ancestor_columns]
+    node_weights = torch.cat(weights)
+    path_weights = node_weights[tree.ancestor_columns]
     path_columns = torch.from_numpy(tree.ancestor_columns)
+    siblings = torch.from_numpy(tree.siblings)
+    group_sizes = siblings.bincount(minlength=1 + tree.columns[-1].start)
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
         on_path, weight = (values.to(labels.device)[labels] for values in (path_columns, path_weights))
-        log_p = conditional_log_softmax(outputs.logits, tree).gather(1, on_path)
+        all_log_p = conditional_log_softmax(outputs.logits, tree)
+        log_p = all_log_p.gather(1, on_path)
         # At p = 1 the gradient of (1 - p)^gamma is infinite for gamma below 1
         focus = 1.0 if gamma == 0 else (-torch.expm1(log_p)).clamp(min=1e-12) ** gamma
         rows = -(weight * focus * log_p).sum(dim=1)
+        if label_smoothing:  # the mean over siblings of what each would cost as the true node
+            groups, sizes = siblings.to(labels.device), group_sizes.to(labels.device)
+            cost = -(node_weights.to(labels.device) * all_log_p)
+            means = cost.new_zeros(len(cost), len(sizes)).index_add(1, groups, cost) / sizes.clamp(min=1)
+            rows = (1 - label_smoothing) * rows + label_smoothing * means.gather(1, groups[on_path]).sum(dim=1)
         return rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
 
     return loss

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from utils.arguments import UserError
+
 EFFECTIVE_NUMBER_BETA = 0.999  # Cui et al. 2019 use 0.9 to 0.9999; 0.999 is close to 1/n below 300 rows
 CLASS_IMBALANCE = (
     "none", "inverse_frequency", "class_balanced", "focal", "logit_adjustment", "balanced_sampling",
@@ -51,8 +53,18 @@ def focal_loss(
     return loss if weight is None else loss * weight[labels]
 
 
+def check_smoothing(label_smoothing: float, gamma: float) -> None:
+    """Raise a UserError for label smoothing with a focal loss: both answer to how sure the model is of a row, and
+    there is no agreed formula for the two together."""
+    if label_smoothing and gamma:
+        raise UserError(
+            f"`label_smoothing_factor` is {label_smoothing} with a focal loss: set `label_smoothing_factor: 0`, or "
+            "`focal_gamma: 0` for cross-entropy."
+        )
+
+
 def classification_loss(
-    class_counts: ArrayLike, how: str, focal_gamma: float = 2.0, tau: float = 1.0
+    class_counts: ArrayLike, how: str, focal_gamma: float = 2.0, tau: float = 1.0, label_smoothing: float = 0.0
 ) -> Callable[..., torch.Tensor]:
     """Return a loss for `Trainer(compute_loss_func=...)`.
 
@@ -67,17 +79,26 @@ def classification_loss(
             plain cross-entropy.
         focal_gamma: focusing parameter of the focal loss.
         tau: strength of the logit adjustment; 0 disables it.
+        label_smoothing: probability mass of a row's target that is spread evenly over the classes (Szegedy et al.
+            2016), as in torch's `cross_entropy`; not with a focal loss.
     """
     weight = class_weights(class_counts, how)
     counts = torch.tensor(class_counts, dtype=torch.float32).clamp(min=1)
     offset = tau * (counts / counts.sum()).log() if how == "logit_adjustment" else None
     gamma = focal_gamma if how == "focal" else 0.0
+    check_smoothing(label_smoothing, gamma)
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
         logits = outputs.logits.float()
         if offset is not None:
             logits = logits + offset.to(logits.device)
-        rows = focal_loss(logits, labels, gamma, None if weight is None else weight.to(logits.device))
+        of_class = None if weight is None else weight.to(logits.device)
+        if gamma:
+            rows = focal_loss(logits, labels, gamma, of_class)
+        else:
+            rows = nn.functional.cross_entropy(
+                logits, labels, of_class, reduction="none", label_smoothing=label_smoothing
+            )
         return rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
 
     return loss
