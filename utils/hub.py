@@ -1,6 +1,5 @@
 """Push an allow-list of files to the Hugging Face Hub in one commit."""
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from utils.arguments import UserError
-from utils.json_files import read_json, read_yaml, without_paths
+from utils.json_files import json_text, read_json, read_yaml, without_paths
 
 PUBLISHED = (
     "adapter_model.safetensors", "adapter_config.json",
@@ -115,7 +114,7 @@ def published_files(output_dir: Path) -> dict[str, Path | bytes]:
         value = read_yaml(output_dir / name) if is_yaml else read_json(output_dir / name)
         if (clean := without_paths(value)) != value:
             text = yaml.safe_dump(clean, sort_keys=False, allow_unicode=True) if is_yaml else None
-            files[name] = (text or json.dumps(clean, indent=2, ensure_ascii=False) + "\n").encode()
+            files[name] = (text or json_text(clean)).encode()
     task = read_json(output_dir / "task.json")
     if "report.md" in files:  # written for local use, with the command and base model as given
         report = text = (output_dir / "report.md").read_text(encoding="utf-8")

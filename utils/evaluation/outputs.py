@@ -107,7 +107,9 @@ def prediction_files(columns: Mapping[str, Sequence[Any]], patterns: Mapping[str
         cells = {name: str(value).replace("\0", "") for name, value in rows[i].items()}
         writer.writerow({"patterns": " ".join(names), **cells})
     return {
-        "_private/predictions_test.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        "_private/predictions_test.jsonl": "".join(
+            json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+        ),
         "_private/error_examples.csv": stream.getvalue(),
     }
 
