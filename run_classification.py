@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from peft import get_peft_model
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     AutoModelForSequenceClassification,
@@ -28,6 +27,7 @@ from transformers import (
 )
 from trl import ModelConfig
 
+from utils.adapters import add_adapter, count_parameters, find_adapter
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.data.columns import Columns
 from utils.data.load import load_splits
@@ -45,20 +45,14 @@ from utils.evaluation.outputs import save_outputs, write_results
 from utils.hub import check_push_access, push
 from utils.losses import CLASS_IMBALANCE, classification_loss
 from utils.metrics.baselines import classification_baselines
-from utils.modeling import (
-    autocast_dtype,
-    count_parameters,
-    get_lora_config,
-    get_optimizer,
-    head_names,
-    load_tokenizer,
-)
+from utils.modeling import autocast_dtype, get_optimizer, head_names, load_tokenizer
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
+from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order
 from utils.templates import check_adapted, fill_template
+from utils.training import add_early_stopping, train_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +140,12 @@ def main(
     if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
+    model_args, first_adapter = find_adapter(model_args, given)  # an adapter is trained further, on its base model
+
     # ----- 2. Data
-    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code)  # first, since the data may take minutes
+    tokenizer = load_tokenizer(
+        model_args, encoder_args.trust_remote_code, first_adapter
+    )  # first: data may take minutes
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=encoder_args.text_column,
@@ -173,12 +171,11 @@ def main(
     heads = head_names(model_args, AutoModelForSequenceClassification, names, encoder_args.trust_remote_code)
     load_model = partial(load_classifier, model_args, encoder_args, device, names, heads)
     base = load_model()
-    peft_config = get_lora_config(model_args, base, "SEQ_CLS", heads)
-    task |= describe_run(model_args, data_args, base, device) | {"heads": heads}
+    task |= describe_run(model_args, data_args, given, base, device) | {"heads": heads}
     task["autocast"] = autocast_dtype(model_args, training_args)  # serving uses it too, for the same predictions
     if encoder_args.long_texts == "chunks":
         pool_chunks(base)  # averages chunk logits inside the model, so that the loss counts texts, not chunks
-    model = get_peft_model(base, peft_config) if peft_config else base
+    model = add_adapter(base, model_args, task, heads, first_adapter)
 
     # ----- 4. Trainer
     with library_checks("Trainer"):
@@ -191,7 +188,12 @@ def main(
             processing_class=tokenizer,
             # Sums over rows and divides by the rows of the full optimizer step. The model's own loss averages each
             # micro-batch, so its gradient changes with gradient accumulation (transformers#47688).
-            compute_loss_func=classification_loss(class_counts, class_args.class_imbalance, class_args.focal_gamma),
+            compute_loss_func=classification_loss(
+                class_counts,
+                class_args.class_imbalance,
+                class_args.focal_gamma,
+                label_smoothing=training_args.label_smoothing_factor,
+            ),
             compute_metrics=compute_metrics,
             # A random head needs a larger learning rate, one that would damage the pretrained layers
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
@@ -209,7 +211,7 @@ def main(
 
     # ----- 6. Evaluate
     # The base model answers with the adapter disabled, so no second copy needs memory; its head is random and guesses
-    outputs, latency = predict_encoders(trainer, load_model, datasets, task, data_args.evaluate_test)
+    outputs, latency = predict_encoders(trainer, load_model, datasets, task, data_args.evaluate_test, first_adapter)
     results |= latency
     if encoder_args.ensemble == "linear":  # it errs on other rows than the encoder, so their sum can beat both
         folder = output_dir if trainer.is_world_process_zero() else None

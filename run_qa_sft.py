@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
+from utils.adapters import add_adapter, count_parameters, earlier_models, find_adapter, upcast_trainable_weights
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chat import Turn, prompt_settings
 from utils.chat_tokenizer import load_chat_tokenizer
@@ -35,21 +36,15 @@ from utils.evaluation.qa import calibrate, evaluate
 from utils.generation import measure_latency
 from utils.hub import check_push_access, push
 from utils.metrics.baselines import nearest_answers
-from utils.modeling import (
-    base_model,
-    count_parameters,
-    get_lora_config,
-    get_quantization_config,
-    load_base_model,
-    upcast_trainable_weights,
-)
+from utils.modeling import check_float16, get_quantization_config, load_base_model
 from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
-from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
-from utils.sampling import shortest_first
+from utils.run import describe_run, peak_memory, start_run
+from utils.sampling import set_train_order, shortest_first
 from utils.templates import check_adapted, fill_template, option_answers
+from utils.training import add_early_stopping, train_or_resume, trained_model
 
 logger = logging.getLogger(__name__)
 
@@ -191,8 +186,10 @@ def main(
     if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
+    model_args, first_adapter = find_adapter(model_args, given)  # an adapter is trained further, on its base model
+
     # ----- 2. Data
-    tokenizer = load_chat_tokenizer(model_args, training_args)  # first, since the data may take minutes
+    tokenizer = load_chat_tokenizer(model_args, training_args, first_adapter)  # first, since the data may take minutes
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
     columns = question_columns(
         data_args, qa_args.dataset_format, qa_args.question_column, qa_args.answer_column, qa_args.context_column,
@@ -216,20 +213,20 @@ def main(
     quantization = get_quantization_config(model_args, device)
     load_model = partial(load_base_model, model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
     base = load_model()
-    peft_config = get_lora_config(model_args, base, "CAUSAL_LM")
-    task |= describe_run(model_args, data_args, base, device)
+    check_float16(base, model_args, training_args)
+    task |= describe_run(model_args, data_args, given, base, device)
+    model = add_adapter(base, model_args, task, first_adapter=first_adapter)
 
     # ----- 4. Trainer
     with library_checks("SFTTrainer"):
         trainer = SFTTrainer(
-            model=base,
+            model=model,
             args=training_args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            peft_config=peft_config,  # SFTTrainer adds the adapter, and prepares quantized weights for it
         )
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    set_train_order(trainer, trainer.train_dataset)  # from seed and epoch only, so a resumed run repeats it
     if training_args.fp16:  # the gradient scaler of fp16 needs float32 adapters, and TRL makes bfloat16 ones
         upcast_trainable_weights(model)
     add_early_stopping(trainer, qa_args.early_stopping_patience, checkpoint)
@@ -241,6 +238,7 @@ def main(
     trainer.save_state()
 
     # ----- 6. Evaluate
+    model = trained_model(trainer)  # without the trainer's autocast: in the precision of its weights, as it is served
     size = training_args.per_device_eval_batch_size
     rows = {split: to_rows(splits[split], task) for split in ("validation", "test")}
     # Validation answers calibrate confidence: fitted on test answers it would look too good. Generation is slow, so
@@ -252,10 +250,8 @@ def main(
         test, known = rows["test"], to_rows(splits["train"], task)
         outputs["test"] = predict_answers(model, tokenizer, test, task, size, "tuned model")
         # The adapter is switched off: the same weights in the same precision, and no second copy in memory
-        with base_model(model, load_model) as untuned:
-            outputs["base_test"] = predict_answers(
-                untuned, tokenizer, test, task, size, "base model", with_confidence=False
-            )
+        for name, earlier in earlier_models(model, load_model, first_adapter):
+            outputs[name] = predict_answers(earlier, tokenizer, test, task, size, name, with_confidence=False)
         # Copying the answer to the most similar training question beats many small models, so it is the baseline
         nearest = nearest_answers(known["source"], known["reference"], test["source"])
         outputs["baseline_nearest_question_test"] = {"prediction": nearest}

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import get_peft_model
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedConfig,
@@ -27,6 +26,7 @@ from transformers import (
 )
 from trl import ModelConfig
 
+from utils.adapters import add_adapter, count_parameters, earlier_models, find_adapter
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens
@@ -38,18 +38,11 @@ from utils.generation import check_bertscore_model, measure_latency
 from utils.hub import check_push_access, push
 from utils.metrics.baselines import nearest_answers
 from utils.metrics.summaries import add_bert_scores, summary_baselines
-from utils.modeling import (
-    autocast_dtype,
-    base_model,
-    count_parameters,
-    get_lora_config,
-    get_quantization_config,
-    load_tokenizer,
-)
+from utils.modeling import autocast_dtype, get_quantization_config, load_tokenizer
 from utils.reporting.card import write_card
 from utils.reporting.summary_report import write_report
 from utils.reporting.tables import results_table
-from utils.run import add_early_stopping, describe_run, peak_memory, start_run, train_or_resume
+from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order
 from utils.seq2seq import (
     check_lengths,
@@ -63,6 +56,7 @@ from utils.seq2seq import (
     token_loss,
 )
 from utils.templates import check_adapted, fill_template
+from utils.training import add_early_stopping, train_or_resume, trained_model
 from utils.words import count_words
 
 logger = logging.getLogger(__name__)
@@ -190,10 +184,12 @@ def main(
     if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
 
+    model_args, first_adapter = find_adapter(model_args, given)  # an adapter is trained further, on its base model
+
     # ----- 2. Data
     remote_code = summary_args.trust_remote_code
     config = load_seq2seq_config(model_args, training_args.fp16, remote_code)  # first, since the data may take minutes
-    tokenizer = load_tokenizer(model_args, remote_code)
+    tokenizer = load_tokenizer(model_args, remote_code, first_adapter)
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=summary_args.text_column,
@@ -220,9 +216,8 @@ def main(
     quantization = get_quantization_config(model_args, device)
     load_model = partial(load_for_generation, model_args, quantization, device, tokenizer, task, remote_code)
     base = load_model()
-    peft_config = get_lora_config(model_args, base, "SEQ_2_SEQ_LM")
-    task |= describe_run(model_args, data_args, base, device)
-    model = get_peft_model(base, peft_config) if peft_config else base
+    task |= describe_run(model_args, data_args, given, base, device)
+    model = add_adapter(base, model_args, task, first_adapter=first_adapter)
 
     # ----- 4. Trainer
     datasets = {
@@ -254,16 +249,15 @@ def main(
 
     # ----- 6. Evaluate
     size = training_args.per_device_eval_batch_size
-    # Without the trainer's autocast: the model is evaluated in the precision of its weights, as it is served
-    tuned = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    tuned = trained_model(trainer)  # without the trainer's autocast: in the precision of its weights, as it is served
     # Validation rows get a loss only, since generation is slow
     outputs = {"validation": predict_summaries(tuned, tokenizer, pairs["validation"], task, size, "validation", False)}
     if data_args.evaluate_test:
         train, test = rows["train"], rows["test"]
         outputs["test"] = predict_summaries(tuned, tokenizer, pairs["test"], task, size, "tuned model")
         # The adapter is switched off: the same weights in the same precision, and no second copy in memory
-        with base_model(tuned, load_model) as untuned:
-            outputs["base_test"] = predict_summaries(untuned, tokenizer, pairs["test"], task, size, "base model")
+        for name, earlier in earlier_models(tuned, load_model, first_adapter):
+            outputs[name] = predict_summaries(earlier, tokenizer, pairs["test"], task, size, name)
         baselines = summary_baselines(test["text"], train["reference"])  # first words, and a copy of the text
         baselines["nearest_source"] = nearest_answers(train["text"], train["reference"], test["text"])
         outputs |= {f"baseline_{name}_test": {"prediction": texts} for name, texts in baselines.items()}

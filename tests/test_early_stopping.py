@@ -14,7 +14,7 @@ import run_classification
 import run_hierarchical
 import run_qa_sft
 import run_summarization
-from utils.run import add_early_stopping
+from utils.training import add_early_stopping
 
 SCRIPTS = (run_classification, run_hierarchical, run_qa_sft, run_summarization)
 # Nothing gets better where nothing changes: the first evaluation is the best one

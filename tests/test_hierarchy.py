@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 from trl import ModelConfig
 
+from utils.adapters import get_lora_config
 from utils.arguments import UserError
 from utils.encoding import ChunkCollator, encode_texts, predict_logits
 from utils.evaluation.calibration import fit_temperature
@@ -29,7 +30,7 @@ from utils.hierarchy import (
     tree_log_softmax,
 )
 from utils.losses import class_weights, focal_loss
-from utils.modeling import get_lora_config, get_quantization_config, head_names, load_base_model, prepare_classifier
+from utils.modeling import get_quantization_config, head_names, load_base_model, prepare_classifier
 
 CPU = torch.device("cpu")
 GENERAL = "General pathological conditions"

@@ -4,14 +4,9 @@ from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from trl import ModelConfig
 
+from utils.adapters import count_parameters, get_lora_config
 from utils.arguments import UserError, parse_recipe
-from utils.modeling import (
-    count_parameters,
-    get_lora_config,
-    get_quantization_config,
-    load_base_model,
-    load_tokenizer,
-)
+from utils.modeling import get_quantization_config, load_base_model, load_tokenizer
 
 CPU = torch.device("cpu")
 

@@ -58,7 +58,7 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_said_so(tm
     BREAKS[kind](make_checkpoint(tmp_path, 10))
     with caplog.at_level("WARNING"):
         assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
-    assert "checkpoint-10 is incomplete" in caplog.text
+    assert "checkpoint-10 cannot be used" in caplog.text
 
 
 def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path):

@@ -30,10 +30,10 @@ from sklearn.metrics import f1_score, log_loss
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
 
 from run_classification import ARGUMENTS, main
+from utils.adapters import count_parameters
 from utils.data.labels import frequency_groups
 from utils.inference import Predictor
 from utils.losses import CLASS_IMBALANCE
-from utils.modeling import count_parameters
 
 SYSTEMS = ("test", "base_test", *(f"baseline_{n}_test" for n in ("majority", "stratified_random", "tfidf_svm")))
 WARDS = ["allergy", "cardiology", "urology"]
@@ -330,7 +330,7 @@ def test_000s_configuration_has_916_264_trainable_parameters():
     from peft import get_peft_model
     from trl import ModelConfig
 
-    from utils.modeling import get_lora_config
+    from utils.adapters import get_lora_config
 
     args = ModelConfig(
         use_peft=True, lora_r=16, lora_alpha=32, lora_target_modules=["q_lin", "v_lin"], lora_task_type="SEQ_CLS"

@@ -18,10 +18,10 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.trainer_pt_utils import LabelSmoother
 from trl import ModelConfig
 
+from utils.adapters import count_parameters, get_lora_config
 from utils.arguments import UserError
 from utils.generation import generate_answers, score_summaries, set_generation
 from utils.metrics.statistics import reduce_sums, text_statistics
-from utils.modeling import count_parameters, get_lora_config
 from utils.seq2seq import (
     TRAINING_METRICS,
     check_lengths,

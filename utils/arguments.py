@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from utils import keys
 from utils.conflicts import find_conflict
+from utils.json_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        for bar in list(tqdm._instances):  # else the error would stand at the end of a bar's line
+            bar.close()
         print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
         sys.exit(2)
 
@@ -50,6 +54,8 @@ def library_checks(where: str) -> Iterator[None]:
     concern the arguments."""
     try:
         yield
+    except UserError:  # a check of our own
+        raise
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise UserError(f"{where}: {NO_BF16 if 'bf16/gpu' in str(error) else error}") from error
 
@@ -235,7 +241,7 @@ def _check_effect(
 
 def write_recipe(path: Path, given: dict[str, Any]) -> None:
     """Write the keys given to `parse_recipe` as a recipe that reproduces the run."""
-    path.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(given, sort_keys=False, allow_unicode=True))
 
 
 class _Parser(HfArgumentParser):

@@ -10,8 +10,10 @@ from utils.modeling import load_tokenizer
 from utils.prompts import answer_delimiters
 
 
-def load_chat_tokenizer(args: ModelConfig, training_args: SFTConfig) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `model_name_or_path`, with `chat_template_path` and `eos_token` of the recipe.
+def load_chat_tokenizer(
+    args: ModelConfig, training_args: SFTConfig, first_adapter: Path | None = None
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer as `load_tokenizer` does, with `chat_template_path` and `eos_token` of the recipe.
 
     Rows, evaluation and the saved tokenizer, which serving loads, then agree. SFTTrainer would set them only after
     the rows are tokenized, so it no longer gets the template, and may add no tokens for it.
@@ -19,7 +21,7 @@ def load_chat_tokenizer(args: ModelConfig, training_args: SFTConfig) -> PreTrain
     Raises:
         UserError: tokenizer or template cannot be loaded, a token is unknown, or answers end with another token.
     """
-    tokenizer = load_tokenizer(args, training_args.trust_remote_code)
+    tokenizer = load_tokenizer(args, training_args.trust_remote_code, first_adapter)
     vocabulary, eos_token = tokenizer.get_vocab(), training_args.eos_token
     if training_args.chat_template_path:
         path = training_args.chat_template_path

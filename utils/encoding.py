@@ -18,7 +18,7 @@ from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, UserError
 from utils.control_tokens import keep_control_tokens, plain_text, special_tokens, text_ids
-from utils.generation import batches_by_length, progress
+from utils.generation import batches_by_length, check_finite, progress
 from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
 
 ENSEMBLES = ("none", "prior", "linear")
@@ -258,6 +258,7 @@ def predict_logits(
         name: label of the progress bar; None shows none.
     """
     logits = _logits(model, rows, pad_token_id, max_length, batch_size, autocast, name)
+    check_finite(np.isfinite(logits).all())
     if autocast and all(parameter.dtype == torch.float32 for parameter in model.parameters()):
         best = np.sort(logits, axis=1)[:, -2:]
         near = np.flatnonzero(best[:, 1] - best[:, 0] < NEAR_TIE).tolist()

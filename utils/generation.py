@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 
@@ -78,6 +78,23 @@ def _pad(
     return ids.to(device), (mask.flip(1) if left else mask).to(device)
 
 
+def check_finite(is_finite: Any) -> None:
+    """Raise a UserError for scores of a model that are not finite: whatever is made of them would be a guess."""
+    if not is_finite:
+        raise UserError(
+            "the model computes scores that are not finite: its weights are damaged, or overflow its `dtype`, which "
+            "happens to float16; set `dtype: bfloat16` or `dtype: float32`, or use another model."
+        )
+
+
+class FiniteScores(LogitsProcessor):
+    """Checks the scores of each next token: of NaN, the search would take one token or another."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        check_finite(scores.amax(dim=-1).isfinite().all())
+        return scores
+
+
 @torch.inference_mode()
 def score_answers(
     model: PreTrainedModel,
@@ -115,7 +132,9 @@ def score_answers(
             n = len(answers[i])
             nll = torch.nn.functional.cross_entropy(row_logits[-n - 1 : -1].float(), row_ids[-n:], reduction="sum")
             results.append((i, nll.item()))
-    return np.array(_in_order(results, len(prompts))), np.array([len(answer) for answer in answers])
+    found = np.array(_in_order(results, len(prompts)))
+    check_finite(np.isfinite(found).all())
+    return found, np.array([len(answer) for answer in answers])
 
 
 @torch.inference_mode()
@@ -142,7 +161,9 @@ def score_summaries(
         logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False).logits
         nll = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
         results += zip(rows, nll.view_as(labels).sum(dim=1).tolist(), strict=True)
-    return np.array(_in_order(results, len(sources))), np.array(sizes)
+    found = np.array(_in_order(results, len(sources)))
+    check_finite(np.isfinite(found).all())
+    return found, np.array(sizes)
 
 
 @torch.inference_mode()
@@ -180,7 +201,9 @@ def generate_answers(
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
         ids, mask = _pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device, left=not reads)
         # PreTrainedModel does not declare GenerationMixin
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
+        output = model.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[FiniteScores()]
+        )
         output = output[:, 1 if reads else ids.shape[1] :]
         for i, tokens in zip(rows, output.tolist(), strict=True):
             end = next((k for k, token in enumerate(tokens) if token in stop_ids), None)

@@ -38,7 +38,7 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.metrics.languages import reads_english
-from utils.modeling import class_config, prepare_classifier
+from utils.modeling import all_finite, check_packing, class_config, prepare_classifier
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
 from utils.run import has_bfloat16
 from utils.seq2seq import summarize
@@ -113,6 +113,7 @@ class Predictor:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
+        check_packing(loaded)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         for key in task.keys() & {"prompt_template", "text_template"}:  # earlier versions marked no control tokens
             task[key] = keep_control_tokens(tokenizer, task[key])
@@ -120,12 +121,14 @@ class Predictor:
             loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
         if task["task"] == "summarization":
             set_generation(loaded, tokenizer, task["stop"], task["generation"])
+        half = "heads" not in task and loaded.dtype != torch.float32
         if is_adapter:
-            half = "heads" not in task and loaded.dtype != torch.float32
             loaded = PeftModel.from_pretrained(loaded, folder)
-            if task["task"] != "qa" and not quantization and not half:
-                # merged is faster, but rounding quantized or half-precision weights would change answers
-                loaded = loaded.merge_and_unload()
+        if not all_finite(loaded):
+            raise UserError(f"`model` {model} has weights that are not finite: its training diverged; train it again.")
+        if is_adapter and task["task"] != "qa" and not quantization and not half:
+            # merged is faster, but rounding quantized or half-precision weights would change answers
+            loaded = loaded.merge_and_unload()
         linear = folder / "linear.safetensors"
         return cls(loaded.eval(), tokenizer, task, load_file(linear) if linear.exists() else None)
 

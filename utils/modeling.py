@@ -1,13 +1,11 @@
-"""Load the tokenizer and the (quantized) base model, and set up LoRA, classification heads and the optimizer."""
+"""Load the tokenizer and the (quantized) base model, and set up classification heads and the optimizer."""
 
 import contextlib
-import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -24,21 +22,26 @@ from transformers import (
 )
 from trl import ModelConfig
 
-from utils.arguments import UserError, library_checks
+from utils.arguments import UserError
 
+PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
 
 
-def load_tokenizer(args: ModelConfig, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `model_name_or_path`; a missing pad token is set to the end-of-sequence token.
+def load_tokenizer(
+    args: ModelConfig, trust_remote_code: bool = False, first_adapter: Path | None = None
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `first_adapter`, if it has one, or of `model_name_or_path`; a missing pad token is set to
+    the end-of-sequence token.
 
     Raises:
         UserError: no model is given, or it cannot be loaded.
     """
-    name = _checked_name(args)
+    name = check_name(args)
+    own = first_adapter if first_adapter and (first_adapter / "tokenizer_config.json").is_file() else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=args.model_revision, trust_remote_code=trust_remote_code
+            own or name, revision=None if own else args.model_revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
@@ -53,7 +56,7 @@ def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: An
     Raises:
         UserError: no model is given, or it cannot be loaded.
     """
-    name = _checked_name(args)
+    name = check_name(args)
     try:
         return AutoConfig.from_pretrained(
             name, revision=args.model_revision, trust_remote_code=trust_remote_code, **values
@@ -122,10 +125,10 @@ def load_base_model(
     Raises:
         UserError: the model cannot be loaded.
     """
-    name = _checked_name(args)
+    name = check_name(args)
     classes = class_config(labels) if labels else {}
     try:
-        return auto_class.from_pretrained(
+        model = auto_class.from_pretrained(
             name,
             revision=args.model_revision,
             dtype=args.dtype if args.dtype == "auto" else getattr(torch, str(args.dtype)),
@@ -140,12 +143,26 @@ def load_base_model(
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
+    if not all_finite(model):
+        raise UserError(f"`model_name_or_path` {name} has weights that are not finite: choose another model.")
+    check_packing(model)
+    return model
 
 
 def class_config(labels: list[str]) -> dict[str, Any]:
     """Return the configuration entries that name a classifier's classes."""
     index = {name: i for i, name in enumerate(labels)}
     return {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": index}
+
+
+def check_float16(model: PreTrainedModel, args: ModelConfig, training_args: TrainingArguments) -> None:
+    """Raise a UserError for float16 weights that would all be trained, or pass gradients on without loss scaling:
+    small gradients become 0, and small updates are lost."""
+    if model.dtype == torch.float16 and not (args.use_peft and (training_args.fp16 or training_args.bf16)):
+        raise UserError(
+            f"`dtype` is {args.dtype}, and the weights are float16: set `dtype: bfloat16` or `dtype: float32`, or "
+            "train with LoRA and `fp16: true` or `bf16: true`."
+        )
 
 
 def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str | None:
@@ -212,58 +229,6 @@ def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: A
     return output
 
 
-def get_lora_config(
-    args: ModelConfig, model: nn.Module, task_type: str, heads: Sequence[str] = ()
-) -> LoraConfig | None:
-    """Return the LoRA configuration of the recipe, or None if `use_peft` is false.
-
-    PEFT silently skips a target that matches no module if another one does: Phi-2's attention output is `dense`, so a
-    recipe that lists `o_proj` would train less than it says. Here every name has to match. `heads` are trained in full
-    and saved.
-
-    Raises:
-        UserError: no target is given, or a name matches no module of the model.
-    """
-    if not args.use_peft:
-        return None
-    modules = dict(model.named_modules())
-    # bitsandbytes' quantized layers subclass nn.Linear
-    layers = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Embedding)]
-    linear = sorted({name.rsplit(".", 1)[-1] for name in layers if isinstance(modules[name], nn.Linear)})
-    parameters = args.lora_target_parameters  # weights that no linear layer holds, such as experts
-    targets = args.lora_target_modules or ([] if parameters else None)
-    if targets is None:
-        raise UserError(f"`lora_target_modules` is not set: choose from {', '.join(linear)}.")
-    if isinstance(targets, str) and targets != "all-linear":
-        targets = [targets]  # ModelConfig unwraps a single name, which PEFT would take for a regex
-    for key, names, known in (
-        ("lora_target_modules", targets if isinstance(targets, list) else [], layers),
-        ("lora_modules_to_save", args.lora_modules_to_save or [], list(modules)),
-        ("lora_target_parameters", parameters or [], [name for name, _ in model.named_parameters()]),
-    ):
-        for name in names:
-            if not any(module == name or module.endswith("." + name) for module in known):
-                near = difflib.get_close_matches(name, {module.rsplit(".", 1)[-1] for module in known}, n=1)
-                advice = f"did you mean `{near[0]}`? " if near else ""
-                raise UserError(
-                    f"`{key}`: `{name}` matches no layer of {type(model).__name__}: {advice}"
-                    f"It has {', '.join(linear)}."
-                )
-    with library_checks("LoRA"):
-        return LoraConfig(
-            task_type=task_type,
-            r=args.lora_r,
-            lora_alpha=args.lora_alpha,
-            lora_dropout=args.lora_dropout,
-            target_modules=targets,
-            target_parameters=parameters,
-            modules_to_save=list(dict.fromkeys([*heads, *(args.lora_modules_to_save or [])])) or None,
-            use_rslora=args.use_rslora,
-            use_dora=args.use_dora,
-            bias="none",
-        )
-
-
 def get_optimizer(
     model: nn.Module, args: TrainingArguments, heads: Sequence[str], head_learning_rate: float | None
 ) -> tuple[type, dict[str, Any]]:
@@ -285,48 +250,41 @@ def get_optimizer(
     return optimizer, kwargs | {"params": params}
 
 
-def upcast_trainable_weights(model: nn.Module) -> None:
-    """Cast trainable weights to float32 for fp16 training: TRL creates the adapters of a quantized model in bfloat16,
-    which the fp16 gradient scaler cannot unscale."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+def all_finite(model: nn.Module, only_trainable: bool = False) -> bool:
+    """Return whether all weights, or all that are trained, are finite."""
+    weights = [p.detach() for p in model.parameters() if p.requires_grad or not only_trainable]
+    # The largest absolute value is not finite if one of them is not; the quadratic norm could overflow by itself
+    largest = nn.utils.get_total_norm([w for w in weights if w.is_floating_point()], norm_type=torch.inf)
+    return bool(largest.isfinite())
 
 
 @contextlib.contextmanager
-def base_model(tuned: nn.Module, load: Callable[[], PreTrainedModel]) -> Iterator[PreTrainedModel]:
-    """Yield the model before fine-tuning: `tuned` with its adapter disabled or, after full fine-tuning, a fresh copy.
+def unpacked(model: nn.Module) -> Iterator[None]:
+    """Keep bitsandbytes from repacking 4-bit weights in evaluations, as it does on a CPU with AVX512-BF16.
 
-    Args:
-        tuned: the trained model.
-        load: loads the base model as for training.
+    The kernel that reads packed weights has no gradient, and unpacking does not restore them: it rounds their scales,
+    and without nested quantization puts them in the wrong order.
     """
-    if isinstance(tuned, PeftModel):
-        with tuned.disable_adapter():
-            yield cast(PreTrainedModel, tuned)  # PeftModel forwards its attributes and calls
-    else:
-        yield load()
+    layers = [module for module in model.modules() if getattr(module, PACKS, False)]
+    for module in layers:
+        setattr(module, PACKS, False)
+    try:
+        yield
+    finally:
+        for module in layers:
+            setattr(module, PACKS, True)
 
 
-def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Count `trainable_parameters`, of which `lora_parameters` and `saved_module_parameters` (heads and
-    `lora_modules_to_save`), and `total_parameters`. A 4-bit tensor packs two weights per byte, and both are counted.
-    """
-    if isinstance(model, PeftModel):
-        trainable, total = model.get_nb_trainable_parameters()
-    else:
-        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in model.parameters())
-    lora = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name)
-    return {
-        "trainable_parameters": trainable,
-        "lora_parameters": lora,
-        "saved_module_parameters": trainable - lora if isinstance(model, PeftModel) else 0,
-        "total_parameters": total,
-    }
+def check_packing(model: nn.Module) -> None:
+    """Let bitsandbytes pack only layers of a size that its kernel takes: an evaluation would fail at another."""
+    layers: list[Any] = [module for module in model.modules() if getattr(module, PACKS, False)]
+    for layer in layers:
+        rows, columns = layer.weight.quant_state.shape
+        setattr(layer, PACKS, rows % 32 == 0 and columns % layer.weight.quant_state.blocksize == 0)
 
 
-def _checked_name(args: ModelConfig) -> str:
+def check_name(args: ModelConfig) -> str:
+    """Return `model_name_or_path`, or raise a UserError if it is not set, or a folder that does not exist."""
     name = args.model_name_or_path
     if not name:
         raise UserError("`model_name_or_path` is not set: give a Hub id or a local folder.")

@@ -1,6 +1,7 @@
-"""Set up a run (output folder, logging, seed), find where to resume, train, and describe the run."""
+"""Set up a run (output folder, logging, seed), find where to resume, check that it is the same run, describe it."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -9,22 +10,27 @@ import re
 import resource
 import sys
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import huggingface_hub
 import joblib
+import numpy as np
 import torch
 import transformers
-import yaml
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerState, TrainingArguments, set_seed
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.hub import cached_file, extract_commit_hash
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, write_recipe
+from utils.json_files import read_json, read_yaml, write_json
 
 logger = logging.getLogger(__name__)
 DATA_FACTS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language")
@@ -53,11 +59,19 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         the newest complete checkpoint in `output_dir`, or None to start from scratch.
 
     Raises:
-        UserError: the folder is not writable or holds checkpoints of a different recipe, a push is requested without
-            a test evaluation, early stopping without evaluations, or a tracker is not installed.
+        UserError: the folder is not writable or holds checkpoints of a different recipe, one process sees several
+            GPUs, a push is requested without a test evaluation, early stopping without evaluations, or a tracker is
+            not installed.
     """
-    if args.learning_rate < 0:
+    if not 0 <= args.learning_rate < math.inf:
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
+    if not 0 <= args.label_smoothing_factor < 1:
+        raise UserError(f"`label_smoothing_factor` is {args.label_smoothing_factor}: give 0 or more, and below 1.")
+    if args.n_gpu > 1:  # Trainer would use DataParallel, in which our losses are too large by the number of GPUs
+        raise UserError(
+            f"{args.n_gpu} GPUs are visible to one process: start the script with `accelerate launch --num_processes "
+            f"{args.n_gpu}`, or set CUDA_VISIBLE_DEVICES=0 for one GPU."
+        )
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs test results for the model card: set `evaluate_test: true`.")
     patience = given.get("early_stopping_patience")
@@ -91,13 +105,13 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if args.bf16 and not has_bfloat16(args.device):
         logger.warning("`bf16` is emulated on this %s, which is slow: set `bf16: false`", args.device.type)
     set_seed(args.seed)
+    args.enable_jit_checkpoint = False  # `train_or_resume` saves at SIGTERM in any case, and at the end of a step
 
     checkpoint = newest_checkpoint(output_dir)
     recipe = output_dir / "recipe.yaml"
     if checkpoint and recipe.exists():
         defaults = {f.name: f.default for t in argument_types for f in dataclasses.fields(t)}
-        earlier = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-        _check_same_recipe(defaults | earlier, defaults | given, output_dir)
+        _check_same_recipe(defaults | read_yaml(recipe), defaults | given, output_dir)
     if args.process_index == 0:
         write_recipe(recipe, given)
     if checkpoint:
@@ -113,44 +127,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
-    """Train to the end, from `checkpoint` if given, and return the metrics with the prefix `train_`.
-
-    `Trainer.train` takes one extra step when it resumes from the last checkpoint. A run that had finished or stopped
-    early is therefore not trained again: its weights (the best ones with `load_best_model_at_end`) and metrics are
-    loaded instead.
-
-    Raises:
-        UserError: the evaluation does not compute `metric_for_best_model`.
-    """
-    output_dir = Path(str(trainer.args.output_dir))
-    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
-    control = state.stateful_callbacks.get("TrainerControl", {}) if state else {}
-    stopped_early = control.get("args", {}).get("should_training_stop", False)
-    if checkpoint and state and (state.global_step >= state.max_steps or stopped_early):
-        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-        # Private: no public method loads every kind of checkpoint (adapter, shards, FSDP) without a training step
-        trainer._load_from_checkpoint(best or checkpoint)
-        trainer.state = state
-        saved = output_dir / "train_results.json"
-        return json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    try:
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    except KeyError as error:  # raised after the first evaluation
-        if "metric_for_best_model" not in str(error):
-            raise
-        found = str(error).split("metrics are: ")[-1].split(". Consider")[0]
-        raise UserError(
-            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: an evaluation computes {found}."
-        ) from error
-    metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
-    if checkpoint is None and "train_num_tokens" in metrics:  # a resumed run times only some of its tokens
-        metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
-    metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
-    trainer.save_metrics("train", metrics, combined=False)
-    return metrics
-
-
 def make_readable(folder: Path) -> None:
     """Give weights the default permissions: safetensors makes them readable by the owner only, not by other users
     of the disk or a container."""
@@ -164,7 +140,7 @@ def newest_checkpoint(output_dir: Path) -> str | None:
     """Return the newest complete `checkpoint-N` in `output_dir`, or None.
 
     A crash while saving leaves a truncated checkpoint that `Trainer` fails to load (transformers#35782). Such a
-    checkpoint is skipped with a warning.
+    checkpoint, and one whose weights are not finite, is skipped with a warning.
     """
     found = [
         (int(m[1]), path) for path in output_dir.glob("checkpoint-*") if (m := re.fullmatch(r"\D+-(\d+)", path.name))
@@ -173,12 +149,12 @@ def newest_checkpoint(output_dir: Path) -> str | None:
         reason = _broken(path)
         if reason is None:
             return str(path)
-        logger.warning("%s is incomplete (%s): trying the previous checkpoint", path, reason)
+        logger.warning("%s cannot be used (%s): trying the previous checkpoint", path, reason)
     return None
 
 
 def _broken(checkpoint: Path) -> str | None:
-    """Return why a checkpoint is incomplete, or None. `Trainer` writes `trainer_state.json` last."""
+    """Return why a checkpoint cannot be resumed from, or None. `Trainer` writes `trainer_state.json` last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -187,15 +163,11 @@ def _broken(checkpoint: Path) -> str | None:
     if not weights:
         return "no weights"
     for path in weights:
-        # Layout of safetensors: 8 bytes of header length, a JSON header with offsets, the tensors
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            try:
-                header = json.loads(stream.read(length))
-            except ValueError:
-                return f"{path.name} is truncated"
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if path.stat().st_size != 8 + length + max(ends, default=0):
+        try:
+            with safe_open(path, "pt") as tensors:  # checks the lengths that the header of the file gives
+                if not all(tensors.get_tensor(name).isfinite().all() for name in tensors.keys()):
+                    return f"{path.name} has weights that are not finite"
+        except (SafetensorError, OSError):
             return f"{path.name} is truncated"
     for name in ("optimizer.pt", "scheduler.pt"):
         if not (checkpoint / name).exists() or not zipfile.is_zipfile(checkpoint / name):
@@ -216,6 +188,57 @@ def _check_same_recipe(earlier: dict[str, Any], now: dict[str, Any], output_dir:
         )
 
 
+def check_same_run(trainer: Trainer, checkpoint: str | None) -> None:
+    """Raise a UserError if `checkpoint` is of a run on other rows, another base model or another number of processes;
+    else keep for the next start what this run trains on.
+
+    Weights of other rows may have learned what is tested now, and with another number of processes each takes other
+    rows.
+    """
+    path = Path(str(trainer.args.output_dir)) / "_private" / "run.json"
+    now = {
+        "processes": trainer.args.world_size,
+        "training split": rows_sha256(trainer.train_dataset),
+        "validation split": rows_sha256(trainer.eval_dataset),
+        "base model": base_sha256(cast(nn.Module, trainer.model)),
+    }
+    earlier = read_json(path) if checkpoint else now
+    if not earlier:
+        logger.warning("%s was written by an earlier version: cannot tell whether its rows are the same", checkpoint)
+    for name, value in now.items():
+        if (before := earlier.get(name, value)) != value:
+            what = f"{before} processes, not {value}" if name == "processes" else f"another {name} than now"
+            raise UserError(
+                f"`output_dir` {trainer.args.output_dir} holds a run with {what}: give it the same again, choose "
+                "another `output_dir`, or delete this one."
+            )
+    if trainer.is_world_process_zero():
+        write_json(path, now)
+
+
+def rows_sha256(rows: Dataset) -> str:
+    """Return a sha256 of rows as the model sees them, in their order: token ids and labels."""
+    digest = hashlib.sha256()
+    for batch in rows.with_format("numpy").iter(1000):
+        for name in sorted(batch):
+            cells = [np.atleast_1d(cell) for cell in batch[name]]
+            digest.update(np.array([len(cell) for cell in cells]).tobytes() + np.concatenate(cells).tobytes())
+    return digest.hexdigest()
+
+
+def base_sha256(model: nn.Module) -> str:
+    """Return a sha256 of some values of each weight that was loaded: not of new heads and adapters, which start at
+    random, except for the half of an adapter that starts at zero or, when training goes on from it, as it was."""
+    lora = isinstance(model, PeftModel)
+    loaded = model if lora else cast(nn.Module, getattr(model, "base_model", model))
+    digest = hashlib.sha256()
+    for name, parameter in loaded.named_parameters():
+        if "lora_B" in name or not (lora and (parameter.requires_grad or ".original_module." in name)):
+            values = parameter.detach().flatten()
+            digest.update(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def base_model_commit(model_args: ModelConfig) -> str | None:
     """Return the commit that `model_revision` resolved to on the Hub; None for a local folder."""
     name = str(model_args.model_name_or_path)
@@ -226,15 +249,21 @@ def base_model_commit(model_args: ModelConfig) -> str | None:
 
 
 def describe_run(
-    model_args: ModelConfig, data_args: DataArguments, model: PreTrainedModel, device: torch.device
+    model_args: ModelConfig,
+    data_args: DataArguments,
+    given: Mapping[str, Any],
+    model: PreTrainedModel,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return what `task.json` holds for every task: what serving needs to load the same base model, and facts for the
-    model card."""
+    model card. `given` are the keys set by recipe and flags."""
+    first = given.get("model_name_or_path")  # differs from that of `model_args` if it is an adapter
     quantization = getattr(model.config, "quantization_config", None)
     return {
         "version": TASK_VERSION,
         "base_model": model_args.model_name_or_path,
         "base_model_revision": base_model_commit(model_args),
+        "first_adapter": None if first == model_args.model_name_or_path else first,
         "dtype": model_args.dtype,
         "quantization": quantization.to_diff_dict() if quantization else None,
         "data": {key: getattr(data_args, key) for key in DATA_FACTS if getattr(data_args, key)},
@@ -250,32 +279,3 @@ def peak_memory() -> dict[str, float]:
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return peak
-
-
-def add_early_stopping(trainer: Trainer, patience: int | None, checkpoint: str | None) -> None:
-    """Let training stop after `patience` evaluations in a row without a better `metric_for_best_model`; None never
-    does. Transformers begins to count anew when a run resumes; here it goes on, so that both runs stop at one step.
-
-    Args:
-        trainer: its training rows and arguments tell how often it evaluates.
-        patience: evaluations.
-        checkpoint: from which the run resumes.
-    """
-    if patience is None:
-        return
-    callback = EarlyStoppingCallback(patience)
-    if checkpoint:
-        saved = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json").stateful_callbacks
-        counted = saved.get(EarlyStoppingCallback.__name__, {}).get("attributes", {})
-        callback.early_stopping_patience_counter = counted.get("early_stopping_patience_counter", 0)
-    trainer.add_callback(callback)
-    args, rows = trainer.args, len(cast(Dataset, trainer.train_dataset))
-    steps_per_epoch = math.ceil(rows / (args.train_batch_size * args.world_size) / args.gradient_accumulation_steps)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
-    every = steps_per_epoch if args.eval_strategy == "epoch" else args.eval_steps or 1
-    evaluations = int(steps / math.ceil(every * steps if every < 1 else every))
-    if evaluations <= patience:  # the first evaluation is the first best one
-        logger.warning(
-            "`early_stopping_patience` is %d, and a run of %d steps evaluates %d times: it cannot stop early",
-            patience, steps, evaluations,
-        )  # fmt: skip

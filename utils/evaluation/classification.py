@@ -66,9 +66,9 @@ def evaluate(
         rows: `validation` and `test`, each column -> one value per row: `label`, int, and `cluster`. `test` also has
             `id`, `text` and `cut` (the model read only part of the text); `train` has only `class_counts`, int
             [classes].
-        outputs: `validation`, `test` and `base_test` with `logits`, float [rows, classes], and, for an ensemble with
-            a linear model, `linear_scores`; `baseline_<name>_test` with the classes as `prediction`, int [rows].
-            Without `test`, only the validation rows are evaluated.
+        outputs: `validation`, `test`, `base_test` and, if there was one, `first_adapter_test` with `logits`, float
+            [rows, classes], and, for an ensemble with a linear model, `linear_scores`; `baseline_<name>_test` with the
+            classes as `prediction`, int [rows]. Without `test`, only the validation rows are evaluated.
         task: the content of `task.json`, including what `calibrate` returned; `evaluation` has `seed` and `top_k`.
 
     Returns:
@@ -142,14 +142,16 @@ def compare_systems(
     results = evaluate_statistics(tuned, weights, "test")
     results["test_aurc"] = area_under_risk_coverage(confidence, correct)
 
-    base_logits = outputs["base_test"]["logits"]
-    others = {"base_test": row_statistics(base_logits, labels, 1.0, class_counts, task)}
-    predictions = {"base_test": base_logits.argmax(axis=1)}
+    others, predictions = {}, {}
     groups = frequency_groups(class_counts.tolist())
     for name, output in outputs.items():
         if name.startswith("baseline_"):
             predictions[name] = output["prediction"]
             others[name] = classification_statistics(predictions[name], labels, range(len(class_counts)), groups)
+        elif name not in ("validation", "test"):
+            predictions[name] = output["logits"].argmax(axis=1)
+            temperature = output.get("temperature", 1.0)
+            others[name] = row_statistics(output["logits"], labels, temperature, class_counts, task)
     compared = {name: tuned[name] for name in COMPARED}
     for name, statistics in others.items():
         results |= evaluate_statistics(statistics, weights, name)

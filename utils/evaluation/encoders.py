@@ -10,9 +10,11 @@ from datasets import Dataset
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+from utils.adapters import earlier_models
 from utils.encoding import measure_latency, predict_logits
 from utils.evaluation.ensemble import fit_linear, linear_scores
-from utils.modeling import base_model
+from utils.json_files import read_json
+from utils.training import trained_model
 
 
 def predict_encoders(
@@ -21,6 +23,7 @@ def predict_encoders(
     datasets: dict[str, Dataset],
     task: dict[str, Any],
     evaluate_test: bool,
+    first_adapter: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Predict the validation rows with the fine-tuned model, and the test rows with it and the base model.
 
@@ -30,12 +33,14 @@ def predict_encoders(
         datasets: split -> rows with `input_ids`.
         task: the content of `task.json`; `max_length` and `autocast` are used.
         evaluate_test: whether to predict the test rows.
+        first_adapter: the adapter that training went on from, which then predicts the test rows, too.
 
     Returns:
-        outputs: `validation`, `test` and `base_test`, each with `logits`, float32 [rows, classes].
+        outputs: `validation`, `test`, `base_test` and with a first adapter `first_adapter_test`, each with `logits`,
+            float32 [rows, classes], and the first adapter's `temperature`.
         latency: from `measure_latency`; empty without test rows.
     """
-    model = cast(PreTrainedModel, trainer.model)
+    model = trained_model(trainer)  # the near ties of `predict_logits` are seen in float32, so without autocast
     predict: Callable[..., np.ndarray] = partial(
         predict_logits,
         pad_token_id=cast(PreTrainedTokenizerBase, trainer.processing_class).pad_token_id,
@@ -43,13 +48,18 @@ def predict_encoders(
         batch_size=trainer.args.per_device_eval_batch_size,
         autocast=task["autocast"],
     )
-    outputs = {"validation": {"logits": predict(model, datasets["validation"]["input_ids"], name="validation")}}
+    outputs: dict[str, Any] = {}
+    outputs["validation"] = {"logits": predict(model, datasets["validation"]["input_ids"], name="validation")}
     if not evaluate_test:
         return outputs, {}
     ids = datasets["test"]["input_ids"]
     outputs["test"] = {"logits": predict(model, ids, name="test: tuned model")}
-    with base_model(model, load_model) as base:
-        outputs["base_test"] = {"logits": predict(base, ids, name="test: base model")}
+    for name, earlier in earlier_models(model, load_model, first_adapter):
+        outputs[name] = {"logits": predict(earlier, ids, name=name)}
+    if first_adapter:  # with its own calibration, unless that was of an ensemble
+        task = read_json(first_adapter / "task.json")
+        alone = task.get("ensemble", {}).get("method") == "none"
+        outputs["first_adapter_test"]["temperature"] = task["temperature"] if alone else 1.0
     return outputs, measure_latency(partial(predict, model), ids)
 
 

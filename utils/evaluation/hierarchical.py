@@ -81,9 +81,10 @@ def evaluate(
         rows: `validation` and `test`, each column -> one value per row: `label`, the leaf, int, and `cluster`. `test`
             also has `id`, `text` and `cut` (the model read only part of the text); `train` has only `class_counts` of
             the leaves, int [leaves].
-        outputs: `validation`, `test` and `base_test` with `logits`, float [rows, nodes], and, for an ensemble with a
-            linear model, `linear_scores`, float [rows, leaves]; `baseline_<name>_test` with the node on each level as
-            `prediction`, int [rows, depth]. Without `test`, only the validation rows are evaluated.
+        outputs: `validation`, `test`, `base_test` and, if there was one, `first_adapter_test` with `logits`, float
+            [rows, nodes], and, for an ensemble with a linear model, `linear_scores`, float [rows, leaves];
+            `baseline_<name>_test` with the node on each level as `prediction`, int [rows, depth]. Without `test`, only
+            the validation rows are evaluated.
         task: the content of `task.json`, including what `calibrate` returned; `evaluation` has the `seed`.
 
     Returns:
@@ -110,7 +111,7 @@ def evaluate(
     logits = ensemble_logits(leaf_outputs(outputs["test"], tree), task)
     log_p = sum_to_parents(logits / temperature, tree)
     base_log_p = sum_to_parents(leaf_log_probabilities(outputs["base_test"]["logits"], tree), tree)
-    results |= compare_systems(log_p, base_log_p, outputs, labels, tree, weights)
+    results |= compare_systems(log_p, outputs, labels, tree, weights)
 
     predictions = expand_predictions(log_p, tree)
     thresholds = [np.inf if threshold is None else threshold for threshold in task["abstention"]["thresholds"]]
@@ -147,7 +148,6 @@ def evaluate(
 
 def compare_systems(
     log_p: np.ndarray,
-    base_log_p: np.ndarray,
     outputs: dict[str, Any],
     labels: np.ndarray,
     tree: LabelTree,
@@ -156,16 +156,15 @@ def compare_systems(
     """Return the test metrics of all systems and the paired differences from the fine-tuned model.
 
     Args:
-        log_p, base_log_p: log-probabilities of the fine-tuned and the base model, float [rows, nodes].
+        log_p: log-probabilities of the fine-tuned model, float [rows, nodes].
         outputs: as for `evaluate`.
         labels: leaves, int [rows].
         tree: the tree of classes.
         weights: bootstrap counts [resamples, rows] from `resampling_weights`.
     """
-    tuned, base = (row_statistics(scores, labels, tree) for scores in (log_p, base_log_p))
+    tuned = row_statistics(log_p, labels, tree)
     compared = {name: statistic for name, statistic in tuned.items() if name.endswith(COMPARED)}
-    results = evaluate_statistics(tuned, weights, "test") | evaluate_statistics(base, weights, "base_test")
-    results |= paired_difference(compared, base, weights, "delta_base_test")
+    results = evaluate_statistics(tuned, weights, "test")
     correct = expand_predictions(log_p, tree)[:, -1] == labels
     for name, output in outputs.items():
         if name.startswith("baseline_"):
@@ -174,6 +173,11 @@ def compare_systems(
             results |= paired_difference(compared, statistics, weights, f"delta_{name}")
             on_path = (output["prediction"] == tree.ancestors[labels]).all(axis=1)
             results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path)
+        elif name not in ("validation", "test"):
+            scores = leaf_log_probabilities(output["logits"], tree) / output.get("temperature", 1.0)
+            statistics = row_statistics(sum_to_parents(scores, tree), labels, tree)
+            results |= evaluate_statistics(statistics, weights, name)
+            results |= paired_difference(compared, statistics, weights, f"delta_{name}")
     return results
 
 

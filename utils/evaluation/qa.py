@@ -42,8 +42,8 @@ def evaluate(
     Args:
         rows: `validation` and `test`, each column -> one value per row: `cluster` and `reference`; with multiple
             choice also `options` and `answer_index`. `test` also has `id` and `source`, the user's turn.
-        outputs: `validation`, `test` and `base_test` from `predict_answers`; `baseline_<name>_test` with `prediction`
-            only. Without `test`, only the validation rows are evaluated.
+        outputs: `validation`, `test`, `base_test` and, if there was one, `first_adapter_test` from `predict_answers`;
+            `baseline_<name>_test` with `prediction` only. Without `test`, only the validation rows are evaluated.
         task: the content of `task.json`, including what `calibrate` returned.
 
     Returns:
@@ -65,19 +65,20 @@ def evaluate(
     test, output = rows["test"], outputs["test"]
     weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
     results |= describe_texts(test["reference"], tokenizers, task.get("data", {}).get("language"), test["source"])
-    tuned, base = (row_statistics(outputs[name], test, tokenizers, seed) for name in ("test", "base_test"))
+    tuned = row_statistics(output, test, tokenizers, seed)
     results |= evaluate_statistics(tuned, weights, "test")
     if table:
         results |= evaluate_statistics(by_confidence(tuned, output["confidence"], table), weights, "test")
-    results |= evaluate_statistics(base, weights, "base_test")
-    results |= paired_difference(tuned, base, weights, "delta_base_test")
-    for name in outputs:
+    for name in [name for name in outputs if name not in ("validation", "test")]:
         if name.startswith("baseline_"):
             statistics = text_statistics(outputs[name]["prediction"], test["reference"], tokenizers=tokenizers)
-            results |= evaluate_statistics(statistics, weights, name)
-            results |= paired_difference({key: tuned[key] for key in statistics}, statistics, weights, f"delta_{name}")
-    if "options" in test:
-        results["mcnemar_test_accuracy_p"] = mcnemar(tuned["accuracy"][:, 0], base["accuracy"][:, 0])
+        else:
+            statistics = row_statistics(outputs[name], test, tokenizers, seed)
+        results |= evaluate_statistics(statistics, weights, name)
+        results |= paired_difference({key: tuned[key] for key in statistics}, statistics, weights, f"delta_{name}")
+        if "accuracy" in statistics:
+            key = f"mcnemar_{name.removeprefix('base_')}_accuracy_p"
+            results[key] = mcnemar(tuned["accuracy"][:, 0], statistics["accuracy"][:, 0])
 
     patterns = error_patterns(output["prediction"], test["reference"], test["source"], output["finished"], tuned)
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}

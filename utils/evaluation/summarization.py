@@ -26,9 +26,10 @@ def evaluate(
     Args:
         rows: `validation` and `test`, each column -> one value per row: `cluster`. `test` also has `id`, `text` (the
             source), `reference` and `cut` (the model read only part of the source).
-        outputs: `validation` with `nll` and `tokens` [rows]; `test` and `base_test` also with the lists `prediction`
-            and `finished`; `baseline_<name>_test` with `prediction` only. All but `validation` may have
-            `bert_scores`, float [rows, 3]. Without `test`, only the loss on the validation rows is evaluated.
+        outputs: `validation` with `nll` and `tokens` [rows]; `test`, `base_test` and, if there was one,
+            `first_adapter_test` also with the lists `prediction` and `finished`; `baseline_<name>_test` with
+            `prediction` only. All but `validation` may have `bert_scores`, float [rows, 3]. Without `test`, only the
+            loss on the validation rows is evaluated.
         task: the content of `task.json`; `evaluation` has `seed`, `use_stemmer` and `bertscore_model`.
 
     Returns:

@@ -1,7 +1,7 @@
 """The systems and metrics in the results of a run, and their display names.
 
 Both are recognized by key prefix in `all_results.json`: `test_*` is the fine-tuned model, `base_test_*` the model
-before fine-tuning, `baseline_<name>_test_*` a baseline.
+before fine-tuning, `first_adapter_test_*` the adapter that training went on from, `baseline_<name>_test_*` a baseline.
 """
 
 import math
@@ -107,7 +107,7 @@ BASELINES = {
 
 def system_names(results: dict[str, Any]) -> dict[str, str]:
     """Map each key prefix in the results to a system name: fine-tuned model, base model, then baselines."""
-    names = {"test_": "fine-tuned", "base_test_": "base model"}
+    names = {"test_": "fine-tuned", "base_test_": "base model", "first_adapter_test_": "first adapter"}
     for key in results:
         if match := re.match(r"baseline_(.+?)_test_", key):
             names[match.group()] = match.group(1).replace("_", " ")

@@ -128,6 +128,7 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
     facts = {
         "Base model": base,
         "Revision": is_hub_id(base) and task.get("base_model_revision"),
+        "First adapter": task.get("first_adapter"),
         "Quantization": base and precision(task),
         "Trainable parameters": trainable and f"{trainable:,}{share}",
         "LoRA parameters": results.get("lora_parameters"),
@@ -159,18 +160,19 @@ def summary(results: dict[str, Any]) -> str:
     sign = 1 if METRICS[metric][1] == "higher" else -1
     others = {p: n for p, n in system_names(results).items() if p != "test_" and is_number(results.get(p + metric))}
     # the encoder alone is part of the fine-tuned model
-    baselines = others.keys() - {"base_test_", "baseline_encoder_alone_test_"}
+    models = {"base_test_": "the base model", "first_adapter_test_": "the first adapter"}
+    baselines = others.keys() - {*models, "baseline_encoder_alone_test_"}
     best = max(sorted(baselines), key=lambda p: sign * results[p + metric], default=None)
     text = f"On the test split, the fine-tuned model reaches {label(metric)} "
     text += with_interval(results, f"test_{metric}")
-    for prefix in [p for p in ("base_test_", best) if p in others]:
+    for prefix in [p for p in (*models, best) if p in others]:
         key = f"delta_{prefix}{metric}"
         other, interval = results[prefix + metric], results.get(f"{key}_ci95")
         delta = results.get(key, results[f"test_{metric}"] - other)
         verdict = "better than" if sign * delta > 0 else "worse than" if sign * delta < 0 else "equal to"
         if interval and interval[0] <= 0 <= interval[1]:
             verdict = "not clearly different from"
-        name = "the base model" if prefix == "base_test_" else f"the best baseline, {others[prefix]},"
+        name = models.get(prefix) or f"the best baseline, {others[prefix]},"
         span = _interval(interval, "+") or "no interval"
         text += f". It is {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
     before, after = results.get("base_test_perplexity"), results.get("test_perplexity")

@@ -1,0 +1,223 @@
+"""Train from the newest complete checkpoint or from the start, and stop where going on would do harm: at a loss or
+weight that is not finite, and after SIGTERM, once a checkpoint is saved."""
+
+import contextlib
+import ctypes
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from utils.arguments import UserError
+from utils.json_files import read_json
+from utils.modeling import all_finite, unpacked
+from utils.run import check_same_run, peak_memory
+
+logger = logging.getLogger(__name__)
+SIGTERM_CODE = 128 + signal.SIGTERM  # the exit code that a shell shows for a process that SIGTERM ended
+SAME_SIGNAL = 1.0  # seconds within which a second SIGTERM is the first again: SLURM and torchrun both send it
+MIN_LOSS_SCALE = 1e-4  # as in fairseq: below it, the float16 gradients are not finite at any scale
+
+
+def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
+    """Train to the end, from `checkpoint` if given, and return the metrics with the prefix `train_`.
+
+    `Trainer.train` takes one extra step when it resumes from the last checkpoint. A run that had finished or stopped
+    early is therefore not trained again: its weights (the best ones with `load_best_model_at_end`) and metrics are
+    loaded instead.
+
+    Raises:
+        UserError: the checkpoint is of other data, another base model or another number of processes; a loss or weight
+            is not finite; or the evaluation does not compute `metric_for_best_model`.
+        SystemExit: with `SIGTERM_CODE`, after SIGTERM.
+    """
+    output_dir = Path(str(trainer.args.output_dir))
+    check_same_run(trainer, checkpoint)
+    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
+    if checkpoint and state and (state.global_step >= state.max_steps or stopped_early(state)):
+        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        # Private: no public method loads every kind of checkpoint (adapter, shards, FSDP) without a training step
+        trainer._load_from_checkpoint(best or checkpoint)
+        trainer.state = state
+        return cast(dict[str, float], read_json(output_dir / "train_results.json"))
+    trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]  # TRL's, in each checkpoint
+    guard = Guard(trainer)
+    trainer.add_callback(guard)
+    try:
+        with guard.on_sigterm(), differentiable(cast(nn.Module, trainer.model)):
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        if guard.sigterm_at is not None:  # after the last step
+            signal.raise_signal(signal.SIGTERM)
+    except KeyError as error:  # raised after the first evaluation
+        if "metric_for_best_model" not in str(error):
+            raise
+        found = str(error).split("metrics are: ")[-1].split(". Consider")[0]
+        raise UserError(
+            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: an evaluation computes {found}."
+        ) from error
+    metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
+    if checkpoint is None and "train_num_tokens" in metrics:  # a resumed run times only some of its tokens
+        metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
+    metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
+    trainer.save_metrics("train", metrics, combined=False)
+    return metrics
+
+
+def add_early_stopping(trainer: Trainer, patience: int | None, checkpoint: str | None) -> None:
+    """Let training stop after `patience` evaluations in a row without a better `metric_for_best_model`; None never
+    does. Transformers begins to count anew when a run resumes; here it goes on, so that both runs stop at one step.
+
+    Args:
+        trainer: its training rows and arguments tell how often it evaluates.
+        patience: evaluations.
+        checkpoint: from which the run resumes.
+    """
+    if patience is None:
+        return
+    callback = EarlyStoppingCallback(patience)
+    if checkpoint:
+        saved = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json").stateful_callbacks
+        counted = saved.get(EarlyStoppingCallback.__name__, {}).get("attributes", {})
+        callback.early_stopping_patience_counter = counted.get("early_stopping_patience_counter", 0)
+    trainer.add_callback(callback)
+    args, rows = trainer.args, len(cast(Dataset, trainer.train_dataset))
+    steps_per_epoch = math.ceil(rows / (args.train_batch_size * args.world_size) / args.gradient_accumulation_steps)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+    every = steps_per_epoch if args.eval_strategy == "epoch" else args.eval_steps or 1
+    evaluations = int(steps / math.ceil(every * steps if every < 1 else every))
+    if evaluations <= patience:  # the first evaluation is the first best one
+        logger.warning(
+            "`early_stopping_patience` is %d, and a run of %d steps evaluates %d times: it cannot stop early",
+            patience, steps, evaluations,
+        )  # fmt: skip
+
+
+def stopped_early(state: TrainerState) -> bool:
+    """Return whether `EarlyStoppingCallback` had ended the training. The flag `should_training_stop` does not say so:
+    transformers' own checkpoint at SIGTERM has it, too."""
+    found = cast(dict[str, Any], state.stateful_callbacks or {}).get("EarlyStoppingCallback")
+    if not found:
+        return False
+    return found["attributes"]["early_stopping_patience_counter"] >= found["args"]["early_stopping_patience"]
+
+
+def trained_model(trainer: Trainer) -> PreTrainedModel:
+    """Return the model as it is served: without the wrappers of processes, and without the autocast that accelerate
+    puts around `forward`, under which a pass in float32 would be one in bfloat16."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # Not `unwrap_model(keep_fp32_wrapper=False)`: it also takes off the decorators that the class's method needs
+    for name in ("forward", "_original_forward"):
+        vars(model).pop(name, None)
+    return cast(PreTrainedModel, model)
+
+
+@contextlib.contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Keep 4-bit weights in a form that has a gradient, and make a backward pass through an operation that has none an
+    error: torch only warns, and the gradient of everything before it would be wrong."""
+    with unpacked(model), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*an autograd kernel was not registered")
+        yield
+
+
+class Guard(TrainerCallback):
+    """Ends the training, on all processes at the same step, with `UserError` at a loss or weight that is not finite,
+    and with `SystemExit` after SIGTERM, once a checkpoint is saved.
+
+    It looks at the losses themselves: `Trainer` logs 0 for one that is not finite.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.finite_loss = True
+        self.sigterm_at: float | None = None
+        self.stopping = False
+        step = trainer.training_step
+
+        def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+            loss = step(*args, **kwargs)
+            self.finite_loss &= bool(loss.isfinite().all())
+            return loss
+
+        trainer.training_step = watched  # type: ignore[method-assign]
+
+    @contextlib.contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """Take SIGTERM as a request to stop at the end of the step; a second one ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+            yield
+            return
+
+        def handle(number: int, frame: Any) -> None:
+            if self.sigterm_at is None:
+                self.sigterm_at = time.monotonic()
+            elif time.monotonic() - self.sigterm_at > SAME_SIGNAL:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
+        before = signal.signal(signal.SIGTERM, handle)
+        if "ACCELERATE_MIXED_PRECISION" in os.environ and sys.platform == "linux":
+            # `accelerate launch` dies of SIGTERM without passing it on to a single process: be sent it then
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        accelerator, scaler = self.trainer.accelerator, self.trainer.accelerator.scaler
+        # Of float16 gradients that overflow a step is skipped, and the scale halved: normal, unless it goes on
+        scaled = not accelerator.optimizer_step_was_skipped or scaler is None or scaler.get_scale() >= MIN_LOSS_SCALE
+        weights = all_finite(cast(nn.Module, self.trainer.model), only_trainable=True)
+        found = torch.tensor([self.finite_loss, weights, scaled, self.sigterm_at is None], device=args.device)
+        loss, weights, scaled, undisturbed = accelerator.gather(found.int()).view(-1, 4).amin(dim=0).tolist()
+        if not (loss and weights and scaled):
+            what = "the loss" if not loss else "a weight" if not weights else "each gradient in float16"
+            rather = ", or use `bf16` instead of `fp16`" if args.fp16 else ""
+            raise UserError(
+                f"{what} is not finite at step {state.global_step}, with `learning_rate` {args.learning_rate:g} and "
+                f"`max_grad_norm` {args.max_grad_norm:g}: the training has diverged. Lower `learning_rate`, raise "
+                f"`warmup_steps`, keep `max_grad_norm` at 1{rather}, with another `output_dir`; checkpoints of "
+                "earlier steps are kept."
+            )
+        if not undisturbed:
+            if self.stopping:  # `save_strategy: best` did not save after the evaluation
+                control.should_evaluate = False
+            self.stopping = True
+            args.save_only_model = False  # the optimizer is needed to go on
+            # The evaluation of an epoch comes after its last step, and would be missing from the run that goes on
+            control.should_save = not float(state.epoch or 0).is_integer()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_save |= self.stopping
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.stopping:
+            self.trainer.accelerator.wait_for_everyone()  # a launcher ends the others when the first process exits
+            logger.warning("SIGTERM: saved checkpoint-%d; the same command goes on from it", state.global_step)
+            self.trainer.end()
+            raise SystemExit(SIGTERM_CODE)
