@@ -297,6 +297,31 @@ def test_it_is_its_formula_with_all_weights(how, gamma):
     assert loss(SimpleNamespace(logits=logits), labels, 16).item() == pytest.approx(expected / 16, rel=1e-5)
 
 
+@pytest.mark.parametrize("how", ["none", "class_balanced"])
+def test_label_smoothing_spreads_a_share_over_siblings_on_each_level(how):
+    tree, smoothing = random_tree(5, 3), 0.3
+    logits, counts, level_weights = random_logits(tree), counts_of(tree), [0.5, 1.0, 2.0]
+    labels = torch.arange(16) % len(tree.leaves)
+    of_level = [np.bincount(tree.ancestors[:, level], counts) for level in range(3)]
+    weights = [
+        w * (torch.ones(len(n)) if how == "none" else class_weights(n, how))
+        for w, n in zip(level_weights, of_level, strict=True)
+    ]
+    parents = [[0] * len(tree.levels[0]), *tree.parents]
+    expected = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        conditional = naive_conditional(row, tree)
+        for level, node in enumerate(tree.ancestors[label].tolist()):
+            siblings = [i for i, parent in enumerate(parents[level]) if parent == parents[level][node]]
+            target = {i: smoothing / len(siblings) + (1 - smoothing) * (i == node) for i in siblings}
+            cost = {i: -weights[level][i].item() * math.log(conditional[level][i]) for i in siblings}
+            expected += sum(target[i] * cost[i] for i in siblings)
+    loss = hierarchical_loss(tree, counts, level_weights, 0.0, how, smoothing)
+    assert loss(SimpleNamespace(logits=logits), labels, 16).item() == pytest.approx(expected / 16, rel=1e-5)
+    with pytest.raises(UserError, match="`label_smoothing_factor`"):
+        hierarchical_loss(tree, counts, level_weights, 1.0, how, smoothing)
+
+
 def test_pieces_of_a_batch_add_up_to_the_batch(tree):
     logits, labels = random_logits(tree), torch.arange(16) % 6
     loss = hierarchical_loss(tree, counts_of(tree), [1.0, 1.0], 2.0, "class_balanced")

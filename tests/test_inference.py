@@ -1,14 +1,17 @@
 import json
+import math
 import shutil
 
 import pytest
 import torch
 from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_script, toy_rows, write_rows
+from safetensors.torch import load_file, save_file
 
 import predict
 import run_classification
 from run_qa_sft import ARGUMENTS, main
 from tests.hub_server import serve_hub
+from utils.arguments import UserError
 from utils.hub import PUBLISHED
 from utils.inference import Predictor
 from utils.retrieval import NO_SUPPORT, Retriever, add_passages, cite
@@ -226,6 +229,35 @@ def test_a_base_model_that_has_moved_can_be_given(run, tiny_llama, tmp_path):
     assert json.loads(done.stdout)["prediction"] == run.predictions[0]["prediction"]
 
 
+# ----- Weights that are not finite
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_weights_that_are_not_finite_are_refused(run, tmp_path, value):
+    broken = shutil.copytree(run.folder, tmp_path / "run")
+    weights = load_file(broken / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = value
+    save_file(weights, broken / "adapter_model.safetensors")
+    assert "`model`" in (error := refused(broken, text="What is cardiitis?")) and "not finite" in error
+
+
+def test_scores_that_are_not_finite_are_no_answer(run):
+    """Of finite weights, as where float16 overflows."""
+    predictor = Predictor.from_pretrained(str(run.folder))
+    predictor.model.get_output_embeddings().weight.data *= 3e38
+    with pytest.raises(UserError, match="not finite"):
+        predictor(["What is cardiitis?"])
+
+
+def test_a_line_is_json_whatever_the_row_brings(run, tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"id": NaN, "question": "What is cardiitis?"}\n')
+    done = run_predict(run.folder, input_file=path, output_file=tmp_path / "out.jsonl")
+    assert done.code in (0, 2)
+    if done.code == 0:
+        json.loads((tmp_path / "out.jsonl").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
 # ----- Push and pull
 
 
@@ -266,6 +298,17 @@ def test_a_pulled_adapter_answers_as_the_run_did(hub_run, tmp_path):
     assert [a["id"] for a in answers] == [row["id"] for row in asked]
     assert [a["prediction"] for a in answers] == [row["prediction"] for row in done.predictions]
     assert hub.commits == ["tester/qa"]
+
+
+def test_training_goes_on_from_an_adapter_on_the_hub(hub_run, data, tmp_path):
+    hub, first = hub_run
+    argv = qa_flags("tester/qa", tmp_path / "run", train_file=data.qa, answer_column="answer", learning_rate=0)
+    done = run_script("run_qa_sft.py", argv, hub.env(tmp_path / "home"))
+    assert done.code == 0, done.stderr[-3000:]
+    assert (done.task["base_model"], done.task["first_adapter"]) == ("org/base", "tester/qa")
+    assert done.task["base_model_revision"] == first.task["base_model_revision"]
+    for prefix in ("test", "first_adapter_test"):
+        assert done.results[f"{prefix}_loss"] == pytest.approx(first.results["test_loss"], abs=1e-6)
 
 
 def test_the_commit_of_the_base_model_is_kept_for_serving(hub_run):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from utils.arguments import UserError
 from utils.losses import CLASS_IMBALANCE, class_weights, classification_loss, focal_loss
 
 COUNTS = [900, 90, 9, 1]
@@ -71,3 +72,21 @@ def test_pieces_of_a_batch_add_up_to_the_batch(how, batch):
     pieces = sum(loss(SimpleNamespace(logits=logits[part]), labels[part], torch.tensor(64)) for part in parts)
     assert whole.item() == pytest.approx(pieces.item(), rel=1e-5)
     assert whole.item() == pytest.approx(loss(SimpleNamespace(logits=logits), labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("how", [how for how in CLASS_IMBALANCE if how != "focal"])
+def test_label_smoothing_is_that_of_torch(how, batch):
+    logits, labels = batch
+    loss = classification_loss(COUNTS, how, label_smoothing=0.2)(SimpleNamespace(logits=logits), labels)
+    prior = (torch.tensor(COUNTS) / 1000).log() if how == "logit_adjustment" else torch.zeros(4)
+    weight = class_weights(COUNTS, how)
+    rows = cross_entropy(logits + prior, labels, weight, reduction="none", label_smoothing=0.2)
+    assert loss.item() == pytest.approx(rows.mean().item(), rel=1e-5)
+    plain = classification_loss(COUNTS, how)(SimpleNamespace(logits=logits), labels)
+    assert loss.item() != pytest.approx(plain.item(), rel=1e-3)
+
+
+def test_label_smoothing_is_not_mixed_with_a_focal_loss():
+    with pytest.raises(UserError, match="`label_smoothing_factor` .*`focal_gamma"):
+        classification_loss(COUNTS, "focal", 2.0, label_smoothing=0.1)
+    classification_loss(COUNTS, "focal", 0.0, label_smoothing=0.1)  # is cross-entropy

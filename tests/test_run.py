@@ -4,19 +4,22 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from conftest import ROOT, qa_flags, run_here
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import TrainingArguments
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, main
 from run_summarization import ARGUMENTS as SUMMARIZATION
 from utils.arguments import UserError
-from utils.run import FREE_KEYS, newest_checkpoint, peak_memory, start_run
+from utils.run import FREE_KEYS, check_same_run, newest_checkpoint, peak_memory, start_run
 
 # ----- The newest complete checkpoint
 
@@ -109,6 +112,33 @@ def test_keys_that_change_no_weight_may_differ_on_a_restart(tmp_path):
     assert start_run(training_arguments(tmp_path), given, ARGUMENTS) == str(tmp_path / "checkpoint-5")
 
 
+def test_a_recipe_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    start_run(training_arguments(tmp_path), {"seed": 1}, ARGUMENTS)
+    before = (tmp_path / "recipe.yaml").read_bytes()
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError):
+        start_run(training_arguments(tmp_path), {"seed": 2}, ARGUMENTS)
+    assert (tmp_path / "recipe.yaml").read_bytes() == before
+
+
+def test_several_gpus_for_one_process_are_refused(tmp_path):
+    args = training_arguments(tmp_path)
+    assert args.n_gpu <= 1  # sets up the device
+    args._n_gpu = 4
+    with pytest.raises(UserError, match="4 GPUs .*`accelerate launch --num_processes 4`"):
+        start_run(args, {}, ARGUMENTS)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
+def test_label_smoothing_is_a_share(value, tmp_path):
+    with pytest.raises(UserError, match="`label_smoothing_factor`"):
+        start_run(training_arguments(tmp_path, label_smoothing_factor=value), {}, ARGUMENTS)
+
+
 def test_keys_that_may_differ_are_keys():
     known = {
         field
@@ -136,6 +166,82 @@ def test_an_output_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):
 
 def test_peak_memory_is_that_of_this_process():
     assert 0.1 < peak_memory()["peak_memory_gb"] < 100
+
+
+# ----- The same run
+
+
+ROWS = {"input_ids": [[1, 2, 3], [4], [5, 6]], "labels": [0, 1, 2]}
+
+
+def trainer_of(tmp_path, model, rows=ROWS, validation=ROWS, processes=1):
+    """What `check_same_run` reads of a trainer."""
+    return SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(tmp_path), world_size=processes), model=model,
+        train_dataset=Dataset.from_dict(rows), eval_dataset=Dataset.from_dict(validation),
+        is_world_process_zero=lambda: True,
+    )  # fmt: skip
+
+
+def changed(weights):
+    """Return a copy of a model's weights with one value changed."""
+    name = max(weights, key=lambda name: weights[name].ndim)
+    return weights | {name: weights[name] + 0.01}
+
+
+@pytest.mark.parametrize("peft", [True, False])
+def test_a_checkpoint_goes_on_with_the_same_rows_model_and_number_of_processes(peft, tiny_llama, tmp_path):
+    def load():
+        model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+        # At random, as on each start: not what tells one base model from another
+        return get_peft_model(model, LoraConfig(target_modules=["q_proj"])) if peft else model
+
+    (tmp_path / "_private").mkdir()
+    model, other = load(), load()
+    other.load_state_dict(changed(model.state_dict()))
+    check_same_run(trainer_of(tmp_path, model), None)
+    check_same_run(trainer_of(tmp_path, load()), "checkpoint-5")
+    longer = {name: [*values, values[0]] for name, values in ROWS.items()}
+    turned = {name: values[::-1] for name, values in ROWS.items()}
+    joined = {"input_ids": [[1, 2], [3, 4], [5, 6]], "labels": [0, 1, 2]}
+    before = (tmp_path / "_private" / "run.json").read_bytes()
+    for name, trainer in [
+        ("training split", trainer_of(tmp_path, model, longer)),
+        ("training split", trainer_of(tmp_path, model, turned)),
+        ("training split", trainer_of(tmp_path, model, joined)),
+        ("training split", trainer_of(tmp_path, model, ROWS | {"labels": [0, 1, 1]})),
+        ("validation split", trainer_of(tmp_path, model, validation=longer)),
+        ("2 processes|1 processes, not 2", trainer_of(tmp_path, model, processes=2)),
+        ("base model", trainer_of(tmp_path, other)),
+    ]:
+        with pytest.raises(UserError, match=f"`output_dir` .*({name})"):
+            check_same_run(trainer, "checkpoint-5")
+        assert (tmp_path / "_private" / "run.json").read_bytes() == before
+    check_same_run(trainer_of(tmp_path, other, longer, longer, 2), None)  # from the start: as it is now
+
+
+def test_of_a_checkpoint_of_an_earlier_version_nothing_is_known(tiny_llama, tmp_path, caplog):
+    (tmp_path / "_private").mkdir()
+    with caplog.at_level("WARNING"):
+        check_same_run(trainer_of(tmp_path, AutoModelForCausalLM.from_pretrained(tiny_llama)), "checkpoint-5")
+    assert "checkpoint-5" in caplog.text
+
+
+def test_a_file_that_grew_does_not_go_on_in_the_same_folder(tiny_llama, data, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = data.qa.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:60]))
+    argv = qa_flags(
+        tiny_llama, tmp_path / "run", train_file=path, answer_column="answer", save_strategy="steps", save_steps=1,
+        evaluate_test=False,
+    )  # fmt: skip
+    first = run_here(main, ARGUMENTS, argv)
+    assert first.code == 0, first.stderr
+    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    path.write_text("".join(lines))
+    grown = run_here(main, ARGUMENTS, argv)
+    assert grown.code == 2 and "`output_dir`" in grown.stderr and "training split" in grown.stderr
+    assert {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()} == before
 
 
 # ----- Killed and started again

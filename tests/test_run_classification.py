@@ -292,6 +292,26 @@ def test_4_bit_trains_an_adapter_and_leaves_the_head_whole(tiny_distilbert, data
     assert [a["confidence"] for a in answers] == pytest.approx([r["confidence"] for r in run.predictions], abs=2e-2)
 
 
+def test_a_second_stage_goes_on_from_the_adapter_and_head_of_the_first(class_run, tiny_bert, data, tmp_path):
+    values = {
+        "train_file": data.notes, "pooling": "mean", "dropout": 0.0, "validation_fraction": 0.2, "test_fraction": 0.2,
+        "learning_rate": 0.0, "lora_target_modules": None,
+    }  # fmt: skip
+    done = classify(class_run.folder, tmp_path / "run", **values)
+    results = done.results
+    assert done.task["base_model"] == str(tiny_bert) and results["test_sha256"] == class_run.results["test_sha256"]
+    # The first run's numbers are those of its ensemble
+    alone = class_run.results["baseline_encoder_alone_test_macro_f1"]
+    assert results["test_macro_f1"] == results["first_adapter_test_macro_f1"] == pytest.approx(alone)
+    assert results["delta_first_adapter_test_macro_f1"] == 0 and results["mcnemar_first_adapter_test_accuracy_p"] == 1
+    answers = Predictor.from_pretrained(str(done.folder))([row["source"] for row in done.predictions])
+    assert [a["confidence"] for a in answers] == pytest.approx([r["confidence"] for r in done.predictions], abs=1e-4)
+    fewer = [row for row in csv.DictReader(data.notes.open()) if row["ward"] != "allergy"]
+    values["train_file"] = write_rows(tmp_path / "fewer.csv", fewer)
+    error = refused(class_run.folder, tmp_path / "no", **values)
+    assert "another `labels`" in error and "`allergy`" in error
+
+
 def test_8_bit_trains_an_adapter(tiny_bert, data, tmp_path):
     run = classify(tiny_bert, tmp_path / "run", train_file=data.notes, load_in_8bit=True, dtype="bfloat16", bf16=True)
     assert run.task["quantization"]["load_in_8bit"] is True and np.isfinite(run.results["test_loss"])

@@ -359,6 +359,23 @@ def test_the_bioclinicalbert_recipe_runs_on_a_cpu(tiny_bert, notes, tmp_path):
     assert run.results["lora_parameters"] == 16 * (2 * (4 * 128 + 2 * 192) + 128)
 
 
+def test_a_second_stage_goes_on_from_the_adapter_and_heads_of_the_first(tree_run, tiny_bert, notes, tmp_path):
+    values = {
+        "train_file": notes, "pooling": "mean", "dropout": 0.0, "validation_fraction": 0.2, "test_fraction": 0.2,
+        "learning_rate": 0.0,
+    }  # fmt: skip
+    results = (done := classify(tree_run.folder, tmp_path / "run", **values)).results
+    assert done.task["base_model"] == str(tiny_bert) and results["test_sha256"] == tree_run.results["test_sha256"]
+    alone = tree_run.results["baseline_encoder_alone_test_path_accuracy"]
+    assert results["test_path_accuracy"] == results["first_adapter_test_path_accuracy"] == pytest.approx(alone)
+    assert results["delta_first_adapter_test_child_macro_f1"] == 0
+    answers = Predictor.from_pretrained(str(done.folder))([row["source"] for row in done.predictions])
+    assert [a["prediction"] for a in answers] == [row["prediction"] for row in done.predictions]
+    other = [row | {"group": "one"} for row in tree_rows()]
+    path = write_rows(tmp_path / "other.csv", other)
+    assert "another `tree`" in refused(tree_run.folder, tmp_path / "no", **values | {"train_file": path})
+
+
 # ----- Mistakes
 
 

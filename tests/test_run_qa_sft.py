@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -316,6 +317,45 @@ def test_8_bit_weights_train_an_adapter(tiny_llama, data, tmp_path):
     )  # fmt: skip
     assert done.task["quantization"]["load_in_8bit"] is True
     assert done.results["trainable_parameters"] == 1792
+
+
+def test_a_second_stage_goes_on_from_the_adapter_of_the_first(qa_run, tiny_llama, data, tmp_path):
+    values = {
+        "model_name_or_path": qa_run.folder, "train_file": data.qa, "answer_column": "answer", "dtype": "bfloat16",
+        "load_in_4bit": True, "use_bnb_nested_quant": True, "bf16": True, "group_column": "document",
+        "near_duplicate_threshold": 1.0, "max_new_tokens": 12, "lora_dropout": None,
+    }  # fmt: skip
+    done = qa(None, tmp_path / "still", **values | {"learning_rate": 0.0})
+    results, first = done.results, qa_run.results
+    assert done.task["base_model"] == str(tiny_llama) and done.task["first_adapter"] == str(qa_run.folder)
+    for name in METRICS:  # nothing was learnt
+        for prefix in ("test", "first_adapter_test"):
+            assert results[f"{prefix}_{name}"] == pytest.approx(first[f"test_{name}"], abs=1e-6), name
+        assert results[f"base_test_{name}"] == pytest.approx(first[f"base_test_{name}"], abs=1e-6), name
+    assert results["delta_first_adapter_test_loss"] == 0
+    assert "| first adapter |" in (done.folder / "report.md").read_text()
+
+    done = qa(None, tmp_path / "run", **values | {"learning_rate": 0.01})
+    assert done.results["test_loss"] < done.results["first_adapter_test_loss"] < done.results["base_test_loss"]
+    rows = done.predictions  # on the base model it is whole by itself
+    alone = Predictor.from_pretrained(str(done.folder))([row["source"] for row in rows], batch_size=8)
+    assert [row["prediction"] for row in alone] == [row["prediction"] for row in rows]
+    full = refused(qa_run.folder, tmp_path / "no", train_file=data.qa, answer_column="answer", use_peft=False)
+    assert "`use_peft`" in full
+
+
+def test_rows_grouped_by_length_keep_their_order_when_a_run_goes_on(tiny_llama, data, tmp_path):
+    values = {
+        "train_file": data.qa, "answer_column": "answer", "train_sampling_strategy": "group_by_length",
+        "max_steps": None, "num_train_epochs": 2, "per_device_train_batch_size": 8, "save_strategy": "steps",
+        "save_steps": 5, "evaluate_test": False,
+    }  # fmt: skip
+    whole = qa(tiny_llama, tmp_path / "whole", **values)
+    for step in (5, 15):  # in the first epoch, and in the second
+        shutil.copytree(whole.folder / f"checkpoint-{step}", tmp_path / f"at{step}" / f"checkpoint-{step}")
+        again = qa(tiny_llama, tmp_path / f"at{step}", **values)
+        weights = [load_file(run.folder / "adapter_model.safetensors") for run in (whole, again)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 # ----- The recipes for Phi-3 and Phi-2, unchanged but for model, data, device and length

@@ -347,6 +347,20 @@ def test_a_run_that_was_killed_ends_in_the_weights_of_one_that_was_not(tiny_t5, 
     assert [r["prediction"] for r in whole.predictions] == [r["prediction"] for r in again.predictions]
 
 
+def test_a_second_stage_goes_on_from_the_adapter_of_the_first(tiny_t5, data, tmp_path):
+    values = {"train_file": data.dialogues, "learning_rate": 0.05, "max_steps": 4}
+    first = run_main(tiny_t5, tmp_path / "first", **values)
+    still = run_main(first.folder, tmp_path / "still", **values | {"learning_rate": 0.0, "lora_target_modules": None})
+    for name in ("loss", "rouge1", "hallucination"):
+        for prefix in ("test", "first_adapter_test"):
+            assert still.results[f"{prefix}_{name}"] == pytest.approx(first.results[f"test_{name}"], abs=1e-6)
+        assert still.results[f"base_test_{name}"] == pytest.approx(first.results[f"base_test_{name}"], abs=1e-6)
+    assert still.task["base_model"] == str(tiny_t5) and still.task["first_adapter"] == str(first.folder)
+    third = run_main(still.folder, tmp_path / "third", **values)  # and so on
+    assert third.task["base_model"] == str(tiny_t5)
+    assert third.results["test_loss"] < third.results["first_adapter_test_loss"] < third.results["base_test_loss"]
+
+
 # ----- Mistakes
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+)
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file
@@ -16,7 +23,7 @@ from trl import ModelConfig
 
 from utils.arguments import UserError, library_checks
 from utils.json_files import read_json
-from utils.modeling import check_name
+from utils.modeling import all_finite, check_name
 
 logger = logging.getLogger(__name__)
 TASK_TYPES = {
@@ -59,7 +66,7 @@ def find_adapter(args: ModelConfig, given: Mapping[str, Any]) -> tuple[ModelConf
     task = read_json(folder / "task.json")
     base = task.get("base_model") or config.base_model_name_or_path
     if not isinstance(config, LoraConfig) or not base:
-        what = "names no base model" if isinstance(config, LoraConfig) else f"is {config.peft_type}, not LoRA"
+        what = "names no base model" if isinstance(config, LoraConfig) else f"is {config.peft_type.value}, not LoRA"
         raise UserError(f"`model_name_or_path` {name} is an adapter that {what}: choose a LoRA adapter or a model.")
     if not args.use_peft:
         raise UserError(
@@ -99,21 +106,28 @@ def add_adapter(
     Raises:
         UserError: as `get_lora_config`; or `first_adapter` is of another task, other classes or other modules.
     """
-    config = None
+    kind, config = TASK_TYPES[task["task"]], None
     if first_adapter is None or args.lora_target_modules:
-        config = get_lora_config(args, model, TASK_TYPES[task["task"]], heads)
+        config = get_lora_config(args, model, kind, heads)
     if first_adapter is None:
-        return get_peft_model(model, config) if config else model
+        with library_checks("LoRA"):
+            return get_peft_model(model, config) if config else model
     earlier, name = read_json(first_adapter / "task.json"), f"`model_name_or_path` {first_adapter}"
     for key in SAME_KEYS if earlier else ():
         if (before := earlier.get(key)) != task.get(key):
             raise UserError(f"{name} is an adapter for another `{key}`: {_difference(before, task.get(key))}.")
+    own = PeftConfig.from_pretrained(str(first_adapter)).task_type
+    if own not in (kind, None):
+        raise UserError(f"{name} is an adapter for {own}, and this script trains {kind}: choose another.")
     if heads and not earlier:
         logger.warning("%s has no task.json: its classes have to be those of the data, in the same order", name)
     try:
         tuned = PeftModel.from_pretrained(model, first_adapter, is_trainable=True)
     except (ValueError, RuntimeError) as error:  # other modules, or another number of classes
-        raise UserError(f"{name} does not fit {type(model).__name__}: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name} does not fit {type(model).__name__}: {reason}") from error
+    if not all_finite(tuned, only_trainable=True):
+        raise UserError(f"{name} has weights that are not finite: its training diverged; choose another.")
     if missing := set(heads) - set(cast(LoraConfig, tuned.peft_config["default"]).modules_to_save or []):
         raise UserError(f"{name} has no weights of {', '.join(sorted(missing))}: train a new adapter.")
     if config:  # add what the recipe asks for, so that PEFT finds the modules that it names
@@ -149,11 +163,14 @@ def earlier_models(
     with tuned.disable_adapter():
         yield "base_test", cast(PreTrainedModel, tuned)  # PeftModel forwards its attributes and calls
     if first_adapter:
-        tuned.load_adapter(first_adapter, "first", torch_device=str(tuned.device))
-        tuned.set_adapter("first")
+        # Not PEFT's `load_adapter`: it reads all weights, at which bitsandbytes unpacks 4-bit ones with a loss
+        own = get_peft_model_state_dict(tuned, dict(tuned.named_parameters()), save_embedding_layers=False)
+        trained = {name: weight.detach().clone() for name, weight in own.items()}
+        for name, weight in load_peft_weights(str(first_adapter), device="cpu").items():
+            own[name].data.copy_(weight)
         yield "first_adapter_test", cast(PreTrainedModel, tuned)
-        tuned.set_adapter("default")
-        tuned.delete_adapter("first")
+        for name, weight in trained.items():
+            own[name].data.copy_(weight)
 
 
 def get_lora_config(
