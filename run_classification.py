@@ -139,13 +139,10 @@ def main(
     repo_id = training_args.hub_model_id or output_dir.name
     if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
-
     model_args, first_adapter = find_adapter(model_args, given)  # an adapter is trained further, on its base model
 
     # ----- 2. Data
-    tokenizer = load_tokenizer(
-        model_args, encoder_args.trust_remote_code, first_adapter
-    )  # first: data may take minutes
+    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code, first_adapter)  # before the slow data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=encoder_args.text_column,

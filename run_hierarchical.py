@@ -174,13 +174,10 @@ def main(
     repo_id = training_args.hub_model_id or output_dir.name
     if push_to_hub:  # a missing token is noticed now, not after hours of training
         repo_id = check_push_access(repo_id, private=training_args.hub_private_repo)
-
     model_args, first_adapter = find_adapter(model_args, given)  # an adapter is trained further, on its base model
 
     # ----- 2. Data
-    tokenizer = load_tokenizer(
-        model_args, encoder_args.trust_remote_code, first_adapter
-    )  # first: data may take minutes
+    tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code, first_adapter)  # before the slow data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=encoder_args.text_column,
@@ -189,14 +186,12 @@ def main(
         kept=tuple(data_args.keep_columns or ()),
         lowercase=data_args.lowercase,
     )
-    parent = [tree_args.parent_column] if tree_args.parent_column else []
-    splits, results = load_splits(
-        data_args, columns, cluster_columns=[columns.input], key_columns=parent, seed=training_args.seed
-    )
+    parent, seed = [tree_args.parent_column] if tree_args.parent_column else [], training_args.seed
+    splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], key_columns=parent, seed=seed)
     paths = to_paths(splits, tree_args)
     # All splits build the tree, so that a class with two parents is noticed wherever it occurs
     tree = LabelTree.from_paths(sum(paths.values(), []), [i for table in splits.values() for i in table["id"]])
-    task = make_task(encoder_args, tree_args, training_args.seed, tree, tokenizer, columns, splits["train"])
+    task = make_task(encoder_args, tree_args, seed, tree, tokenizer, columns, splits["train"])
     rows, datasets = {}, {}
     for split, table in splits.items():
         leaves = np.array([tree.leaves.index(path[-1]) for path in paths[split]])
@@ -236,7 +231,7 @@ def main(
                 tree_args.focal_gamma,
                 tree_args.class_imbalance,
                 training_args.label_smoothing_factor,
-            ),
+            ),  # fmt: skip
             compute_metrics=partial(compute_metrics, tree=tree),
             # Random heads need a larger learning rate, one that would damage the pretrained layers
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
@@ -256,10 +251,10 @@ def main(
     results |= latency
     if encoder_args.ensemble == "linear":  # it errs on other rows than the encoder, so their sum can beat both
         folder = output_dir if trainer.is_world_process_zero() else None
-        add_linear_scores(outputs, rows, len(tree.leaves), training_args.seed, folder)
+        add_linear_scores(outputs, rows, len(tree.leaves), seed, folder)
     if data_args.evaluate_test:
         train, test = rows["train"], rows["test"]
-        baselines = hierarchical_baselines(train["text"], train["label"], test["text"], tree, training_args.seed)
+        baselines = hierarchical_baselines(train["text"], train["label"], test["text"], tree, seed)
         if encoder_args.ensemble != "none":
             alone = leaf_log_probabilities(outputs["test"]["logits"], tree).argmax(axis=1)
             baselines["encoder_alone"] = tree.ancestors[alone]

@@ -31,7 +31,7 @@ TASK_TYPES = {
 }  # fmt: skip
 LORA_KEYS = {
     "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora",
-    "use_dora": "use_dora",
+    "use_dora": "use_dora", "lora_target_parameters": "target_parameters",
 }  # fmt: skip
 SAME_KEYS = ("task", "labels", "tree", "pooling")  # of `task.json`: what the head of an adapter was trained for
 ADAPTER_FILES = ["adapter_*", "task.json", "*token*", "*.jinja", "vocab*", "merges.txt", "*.model"]
@@ -106,41 +106,30 @@ def add_adapter(
     Raises:
         UserError: as `get_lora_config`; or `first_adapter` is of another task, other classes or other modules.
     """
-    kind, config = TASK_TYPES[task["task"]], None
-    if first_adapter is None or args.lora_target_modules:
-        config = get_lora_config(args, model, kind, heads)
+    kind = TASK_TYPES[task["task"]]
+    targets = args.lora_target_modules or args.lora_target_parameters
+    config = get_lora_config(args, model, kind, heads) if targets or first_adapter is None else None
     if first_adapter is None:
         with library_checks("LoRA"):
             return get_peft_model(model, config) if config else model
-    earlier, name = read_json(first_adapter / "task.json"), f"`model_name_or_path` {first_adapter}"
-    for key in SAME_KEYS if earlier else ():
-        if (before := earlier.get(key)) != task.get(key):
-            raise UserError(f"{name} is an adapter for another `{key}`: {_difference(before, task.get(key))}.")
-    own = PeftConfig.from_pretrained(str(first_adapter)).task_type
-    if own not in (kind, None):
-        raise UserError(f"{name} is an adapter for {own}, and this script trains {kind}: choose another.")
-    if heads and not earlier:
-        logger.warning("%s has no task.json: its classes have to be those of the data, in the same order", name)
+    _check_purpose(first_adapter, task, kind, heads)
     try:
         tuned = PeftModel.from_pretrained(model, first_adapter, is_trainable=True)
     except (ValueError, RuntimeError) as error:  # other modules, or another number of classes
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{name} does not fit {type(model).__name__}: {reason}") from error
+        raise UserError(f"`model_name_or_path` {first_adapter} does not fit the base model: {reason}") from error
     if not all_finite(tuned, only_trainable=True):
-        raise UserError(f"{name} has weights that are not finite: its training diverged; choose another.")
-    if missing := set(heads) - set(cast(LoraConfig, tuned.peft_config["default"]).modules_to_save or []):
-        raise UserError(f"{name} has no weights of {', '.join(sorted(missing))}: train a new adapter.")
-    if config:  # add what the recipe asks for, so that PEFT finds the modules that it names
+        raise UserError(f"`model_name_or_path` {first_adapter} has weights that are not finite: choose another.")
+    # PEFT finds the modules that the recipe names, but takes a single adapter with `target_parameters`
+    if config and not config.target_parameters:
         tuned.add_adapter("recipe", config)
         names = [name for name, _ in tuned.named_parameters()]
-        same = {n.replace(".default", "") for n in names if ".default" in n} == {
-            n.replace(".recipe", "") for n in names if ".recipe" in n
-        }
+        own, asked = ({n.replace(key, "") for n in names if key in n} for key in (".default", ".recipe"))
         tuned.delete_adapter("recipe")
-        if not same:
+        if own != asked:
             raise UserError(
-                "`lora_target_modules` or `lora_modules_to_save` name other modules than the adapter of "
-                f"`model_name_or_path` has: delete them to go on from {first_adapter}."
+                "`lora_target_modules` or `lora_modules_to_save` name other modules than the adapter "
+                f"`model_name_or_path` {first_adapter} has: delete them to go on from it."
             )
     return tuned
 
@@ -249,6 +238,21 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         "saved_module_parameters": trainable - lora if isinstance(model, PeftModel) else 0,
         "total_parameters": total,
     }
+
+
+def _check_purpose(folder: Path, task: Mapping[str, Any], kind: str, heads: Sequence[str]) -> None:
+    """Raise a UserError if the adapter in `folder` is of another task, other classes or without one of the heads."""
+    config, earlier = PeftConfig.from_pretrained(str(folder)), read_json(folder / "task.json")
+    name = f"`model_name_or_path` {folder}"
+    for key in SAME_KEYS if earlier else ():
+        if (before := earlier.get(key)) != task.get(key):
+            raise UserError(f"{name} is an adapter for another `{key}`: {_difference(before, task.get(key))}.")
+    if config.task_type not in (kind, None):
+        raise UserError(f"{name} is an adapter for {config.task_type}, and this script trains {kind}: choose another.")
+    if missing := set(heads) - set(getattr(config, "modules_to_save", None) or []):
+        raise UserError(f"{name} has no weights of {', '.join(sorted(missing))}: train a new adapter.")
+    if heads and not earlier:
+        logger.warning("%s has no task.json: its classes have to be those of the data, in the same order", name)
 
 
 def _difference(before: Any, now: Any) -> str:
