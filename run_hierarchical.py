@@ -214,6 +214,7 @@ def main(
     model = add_adapter(base, model_args, task, heads, first_adapter)
 
     # ----- 4. Trainer
+    smooth = training_args.label_smoothing_factor
     with library_checks("Trainer"):
         trainer = Trainer(
             model=model,
@@ -225,13 +226,8 @@ def main(
             # Each level's loss is conditional on the true parent, so parent errors do not blur the child loss. Divides
             # by the rows of the full optimizer step; a mean per micro-batch would depend on gradient accumulation.
             compute_loss_func=hierarchical_loss(
-                tree,
-                class_counts,
-                tree_args.level_weights,
-                tree_args.focal_gamma,
-                tree_args.class_imbalance,
-                training_args.label_smoothing_factor,
-            ),  # fmt: skip
+                tree, class_counts, tree_args.level_weights, tree_args.focal_gamma, tree_args.class_imbalance, smooth
+            ),
             compute_metrics=partial(compute_metrics, tree=tree),
             # Random heads need a larger learning rate, one that would damage the pretrained layers
             optimizer_cls_and_kwargs=get_optimizer(model, training_args, heads, encoder_args.head_learning_rate),
