@@ -54,7 +54,7 @@ def find_adapter(args: ModelConfig, given: Mapping[str, Any]) -> tuple[ModelConf
     name = check_name(args)
     try:
         found = find_adapter_config_file(name, revision=args.model_revision)
-    except OSError:  # no such repository: `load_tokenizer` says so
+    except (OSError, ValueError):  # no such repository: `load_tokenizer` says so
         found = None
     if found is None:
         return args, None

@@ -228,12 +228,14 @@ def rows_sha256(rows: Dataset) -> str:
 
 def base_sha256(model: nn.Module) -> str:
     """Return a sha256 of some values of each weight that was loaded: not of new heads and adapters, which start at
-    random, except for the half of an adapter that starts at zero or, when training goes on from it, as it was."""
+    random, except for the half of an adapter that starts at zero or, when training goes on from it, as it was; and not
+    of quantized weights, which may depend on the device."""
     lora = isinstance(model, PeftModel)
     loaded = model if lora else cast(nn.Module, getattr(model, "base_model", model))
     digest = hashlib.sha256()
     for name, parameter in loaded.named_parameters():
-        if "lora_B" in name or not (lora and (parameter.requires_grad or ".original_module." in name)):
+        is_new = lora and "lora_B" not in name and (parameter.requires_grad or ".original_module." in name)
+        if parameter.is_floating_point() and not is_new:
             values = parameter.detach().flatten()
             digest.update(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes())
     return digest.hexdigest()
