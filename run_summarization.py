@@ -189,6 +189,7 @@ def main(
     remote_code = summary_args.trust_remote_code
     config = load_seq2seq_config(model_args, training_args.fp16, remote_code)  # first, since the data may take minutes
     tokenizer = load_tokenizer(model_args, remote_code, first_adapter)
+    layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=summary_args.text_column,
@@ -198,9 +199,7 @@ def main(
     )
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
     task = make_task(summary_args, config, training_args.seed, tokenizer, columns, splits["train"])
-    if summary_args.bertscore_model:
-        layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
-        task["evaluation"]["bertscore_model"] = name
+    task["evaluation"]["bertscore_model"] = name
     rows, pairs = {}, {}
     for split, table in splits.items():
         rows[split], pairs[split] = to_pairs(table, tokenizer, task)

@@ -31,6 +31,7 @@ LFS_SUFFIXES = (".safetensors", ".png", ".bin", ".model")
 @dataclass
 class Repo:
     private: bool
+    gated: bool = False
     branches: dict[str, list[str]] = field(default_factory=lambda: {"main": []})  # oldest commit first
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
@@ -64,9 +65,9 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def add_repo(self, repo_id: str, folder: Path | None = None, private: bool = False) -> Repo:
-        """Put a repository there without a client, e.g. a base model."""
-        self.repos[repo_id] = repo = Repo(private)
+    def add_repo(self, repo_id: str, folder: Path | None = None, private: bool = False, gated: bool = False) -> Repo:
+        """Put a repository there without a client, e.g. a base model. The terms of a gated one are never accepted."""
+        self.repos[repo_id] = repo = Repo(private, gated)
         paths = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         repo.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"} | files)
@@ -127,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             repo = self.hub.repos.get(parts["repo"])
             if repo is None or (repo.private and not self.role):
                 return self._error(404 if self.role else 401, "RepoNotFound")
+            if repo.gated and handler == "_resolve":
+                return self._error(403 if self.role else 401, "GatedRepo", "Access is restricted. Please log in.")
             if parts.get("revision") and not repo.resolve(parts["revision"]) and handler != "_branch":
                 return self._error(404, "RevisionNotFound")
             if handler in ("_preupload", "_batch", "_commit", "_branch") and self.role != "write":

@@ -19,7 +19,7 @@ from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, main
 from run_summarization import ARGUMENTS as SUMMARIZATION
 from utils.arguments import UserError
-from utils.run import FREE_KEYS, check_same_run, newest_checkpoint, peak_memory, start_run
+from utils.run import FREE_KEYS, check_same_run, check_trackers, newest_checkpoint, peak_memory, start_run
 
 # ----- The newest complete checkpoint
 
@@ -155,6 +155,38 @@ def test_early_stopping_needs_evaluations_and_a_metric(tmp_path, values):
     args = training_arguments(tmp_path, **values)
     with pytest.raises(UserError, match="`early_stopping_patience` .*`eval_strategy`.*`metric_for_best_model`"):
         start_run(args, {"early_stopping_patience": 2}, ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("wandb", ["`report_to` is wandb", "wandb login", "WANDB_API_KEY", "WANDB_MODE=offline"]),
+        ("comet_ml", ["`report_to` is comet_ml", "not installed", "tensorboard"]),
+        ("wandbb", ["`report_to` is wandbb", "wandb", "trackio"]),
+    ],
+)
+def test_a_tracker_that_could_not_log_is_the_users_to_mend_before_any_work(tmp_path, monkeypatch, name, expected):
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
+    for key in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(key, raising=False)
+    args = training_arguments(tmp_path / "run")
+    args.report_to = [name]
+    with pytest.raises(UserError) as caught:
+        start_run(args, {}, ARGUMENTS)
+    assert all(word in str(caught.value) for word in expected) and not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_keeps_its_log_here_needs_no_login(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    check_trackers(SimpleNamespace(report_to=["wandb", "trackio"], process_index=0, trackio_space_id=None))
+
+
+def test_a_space_of_trackio_needs_a_token(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(UserError, match="`trackio_space_id` is lab/runs.*HF_TOKEN"):
+        check_trackers(SimpleNamespace(report_to=["trackio"], process_index=0, trackio_space_id="lab/runs"))
 
 
 def test_an_output_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path):

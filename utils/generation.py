@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.hub import why_not_loaded
 
 Result = TypeVar("Result")
 
@@ -249,11 +250,11 @@ def measure_latency(
     return {"latency_p50_ms": p50, "latency_p95_ms": p95}
 
 
-def check_bertscore_model(model_name_or_path: str, num_layers: int | None) -> tuple[int, str]:
+def check_bertscore_model(model_name_or_path: str | None, num_layers: int | None) -> tuple[int, str | None]:
     """Return the layer for BERTScore, and a name that identifies comparable scores.
 
     Args:
-        model_name_or_path: an encoder, as a folder or Hub id.
+        model_name_or_path: an encoder, as a folder or Hub id; without one the name is None.
         num_layers: number of layers to use; defaults to the recommended one (`BERTSCORE_LAYERS`).
 
     Returns:
@@ -262,10 +263,12 @@ def check_bertscore_model(model_name_or_path: str, num_layers: int | None) -> tu
     Raises:
         UserError: the model cannot be loaded, is not an encoder, or does not have this layer.
     """
+    if model_name_or_path is None:
+        return 0, None
     try:
         config = AutoConfig.from_pretrained(model_name_or_path)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = why_not_loaded(error)
         raise UserError(
             f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): choose an encoder."
         ) from error

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     HTTPError,  # base of what the HTTP client raises when the Hub cannot be reached
@@ -60,6 +61,15 @@ def check_push_access(repo_id: str, private: bool | None = None) -> str:
     except (HTTPError, OfflineModeIsEnabled, LocalTokenNotFoundError, HFValidationError) as error:
         raise UserError(f"`hub_model_id` {repo_id}: {_reason(error)}, {otherwise}.") from error
     return full_id
+
+
+def why_not_loaded(error: Exception) -> str:
+    """Return the whole message of a failed download as one line, and what to do about a gated repository: where its
+    terms are accepted and how to log in is not in the first line."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error.__cause__ or error, GatedRepoError) or "gated" in text:
+        text += "; accept its terms on its page, then set the environment variable HF_TOKEN or run `hf auth login`"
+    return text
 
 
 def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | None = None) -> str:

@@ -37,6 +37,7 @@ from utils.hierarchy import (
     leaf_log_probabilities,
     sum_to_parents,
 )
+from utils.hub import why_not_loaded
 from utils.metrics.languages import reads_english
 from utils.modeling import all_finite, check_packing, class_config, prepare_classifier
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
@@ -111,7 +112,7 @@ class Predictor:
                 **classes,
             )
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = why_not_loaded(error)
             raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
         check_packing(loaded)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -297,7 +298,7 @@ def find_run(model: str, revision: str | None = None) -> Path:
         if not folder.is_dir():
             folder = Path(snapshot_download(model, revision=revision, ignore_patterns=["plots/*"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = why_not_loaded(error)
         raise UserError(f"`model` {model} is neither a folder nor a repository that can be read: {reason}") from error
     if not (folder / "task.json").exists():
         raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a finished run.")

@@ -23,6 +23,7 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import UserError
+from utils.hub import why_not_loaded
 
 PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
@@ -295,5 +296,4 @@ def check_name(args: ModelConfig) -> str:
 
 
 def _not_loaded(name: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(f"`model_name_or_path` {name} cannot be loaded: {reason}")
+    return UserError(f"`model_name_or_path` {name} cannot be loaded: {why_not_loaded(error)}.")

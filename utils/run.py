@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils.hub import cached_file, extract_commit_hash
 from trl import ModelConfig
 
@@ -79,8 +80,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         raise UserError(f"`early_stopping_patience` is {patience}: give 1 or more.")
     if patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
         raise UserError("`early_stopping_patience` needs `eval_strategy` (such as epoch) and `metric_for_best_model`.")
-    if missing := sorted(set(args.report_to or ()) - set(get_available_reporting_integrations())):
-        raise UserError(f"`report_to` is {missing[0]}, which is not installed: see requirements/trackers.txt.")
+    check_trackers(args)
     output_dir = Path(str(args.output_dir))
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -281,3 +281,38 @@ def peak_memory() -> dict[str, float]:
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
     return peak
+
+
+def check_trackers(args: TrainingArguments) -> None:
+    """Check before any work that the trackers in `report_to` can log: they would fail once training begins.
+
+    Raises:
+        UserError: a tracker is unknown, not installed, or has no login.
+    """
+    available = get_available_reporting_integrations()
+    for name in sorted(set(args.report_to or ()) - set(available)):
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise UserError(f"`report_to` is {name}: choose from {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, none.")
+        raise UserError(
+            f"`report_to` is {name}, which is not installed: install it (requirements/trackers.txt has tensorboard, "
+            f"trackio and wandb), or choose from {', '.join(sorted(available))}, none."
+        )
+    if "wandb" in args.report_to and args.process_index == 0:
+        import wandb  # imported here: it takes a second, and few runs use it
+
+        try:
+            mode = os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+            offline = mode in ("offline", "dryrun", "disabled")
+            reason = "" if offline or wandb.login(prompt=False, verify=False) else "there is no login"
+        except wandb.errors.Error as error:
+            reason = str(error)
+        if reason:
+            raise UserError(
+                f"`report_to` is wandb: {reason}. Run `wandb login` or set the environment variable WANDB_API_KEY; "
+                "or set WANDB_MODE=offline to keep the log on this machine."
+            )
+    if "trackio" in args.report_to and args.trackio_space_id and huggingface_hub.get_token() is None:
+        raise UserError(
+            f"`trackio_space_id` is {args.trackio_space_id}, but there is no Hugging Face token: set the environment "
+            "variable HF_TOKEN, or run `hf auth login`, or delete the key to keep the log on this machine."
+        )

@@ -15,6 +15,7 @@ from utils.arguments import DataArguments, UserError
 from utils.data.cleaning import visible
 from utils.data.delimited import SEPARATORS
 from utils.data.files import file_format, read_table
+from utils.hub import why_not_loaded
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +154,8 @@ def _read_hub(
             advice = "check the files of this folder, or use `train_file`"
         if re.search("(unknown|bad) split", str(error), re.IGNORECASE):
             key, advice = name_key, "choose one of these"
-        found = f"`{key}` is `{getattr(args, key)}`"
-        raise UserError(f"{found}, which fails to load from `{args.dataset_name}`: {error}: {advice}.") from error
+        found = f"`{key}` is `{getattr(args, key)}`, which fails to load from `{args.dataset_name}`"
+        raise UserError(f"{found}: {why_not_loaded(error)}: {advice}.") from error
     if columns is not None:
         check_columns(columns, known, name)
         wanted = (*columns, *if_present, "id")
