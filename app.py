@@ -70,6 +70,7 @@ from utils.serving.schemas import (
     SummarizeAnswer,
     SummarizeRequest,
 )
+from utils.task import read_input
 
 logger = logging.getLogger("app")
 ROUTES = ("/generate", "/classify", "/summarize", "/health", "/metrics", "/docs", "/openapi.json")
@@ -286,6 +287,9 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         """Wait for the results, until the time limit or until the client closes the connection."""
         if name not in models:
             raise HTTPException(404, f"no model of task {name} is loaded: start app.py with the `output_dir` of one")
+        # A row that lacks a column is refused by itself, not with the batch that it would be part of
+        rows = [read_input(row, models[name].task, f"text {i}") if isinstance(row, dict) else row
+                for i, row in enumerate(rows, 1)]  # fmt: skip
         has_left = threading.Event()
         if name == "qa":
             client = Client(time.monotonic() + args.time_limit, has_left.is_set)
@@ -326,7 +330,8 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
 
     @app.post("/classify", responses=PROBLEMS)
     async def classify(request: ClassifyRequest, http: Request) -> ClassifyAnswer:
-        """Classify one or more texts, flat or along a tree of classes."""
+        """Classify one or more texts, flat or along a tree of classes. A text is an object of columns for a model that
+        was trained on several."""
         start = time.perf_counter()
         name = request.task or ("hierarchical" if "classification" not in models else "classification")
         results = await ask(name, request.texts or [request.text], http)

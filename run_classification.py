@@ -38,6 +38,7 @@ from utils.encoding import (
     encoder_settings,
     load_classifier,
     pool_chunks,
+    text_columns,
 )
 from utils.evaluation.classification import calibrate, evaluate
 from utils.evaluation.encoders import add_linear_scores, predict_encoders
@@ -103,7 +104,7 @@ def make_task(
     """Return the content of `task.json`: what serving needs to read a text exactly as training did."""
     task = {
         "task": "classification",
-        "columns": {"text": encoder_args.text_column, "label": args.label_column},
+        "columns": {"text": columns.input, "label": args.label_column},
         "raw_columns": columns.to_dict(),
         "labels": train.features[args.label_column].names,  # position = index of the logit
         **encoder_settings(encoder_args, tokenizer),
@@ -144,13 +145,7 @@ def main(
     # ----- 2. Data
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code, first_adapter)  # before the slow data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
-    columns = Columns(
-        input=encoder_args.text_column,
-        target=class_args.label_column,
-        label=class_args.label_column,  # stratifies the splits
-        kept=tuple(data_args.keep_columns or ()),
-        lowercase=data_args.lowercase,
-    )
+    columns = text_columns(encoder_args, data_args, class_args.label_column)
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
     task = make_task(encoder_args, class_args, training_args.seed, tokenizer, columns, splits["train"])
     names = task["labels"]

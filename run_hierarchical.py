@@ -38,6 +38,7 @@ from utils.encoding import (
     encoder_settings,
     load_classifier,
     pool_chunks,
+    text_columns,
 )
 from utils.evaluation.encoders import add_linear_scores, predict_encoders
 from utils.evaluation.hierarchical import calibrate, evaluate
@@ -134,7 +135,7 @@ def make_task(
         raise UserError(f"`level_weights` has {len(args.level_weights)} values: the tree has {tree.depth} levels.")
     task = {
         "task": "hierarchical",
-        "columns": {"text": encoder_args.text_column, "parent": args.parent_column, "label": args.leaf_column},
+        "columns": {"text": columns.input, "parent": args.parent_column, "label": args.leaf_column},
         "raw_columns": columns.to_dict(),
         "tree": tree.to_dict(),
         **encoder_settings(encoder_args, tokenizer),
@@ -179,13 +180,7 @@ def main(
     # ----- 2. Data
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code, first_adapter)  # before the slow data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
-    columns = Columns(
-        input=encoder_args.text_column,
-        target=tree_args.leaf_column,
-        label=tree_args.leaf_column,  # stratifies the splits
-        kept=tuple(data_args.keep_columns or ()),
-        lowercase=data_args.lowercase,
-    )
+    columns = text_columns(encoder_args, data_args, tree_args.leaf_column)
     parent, seed = [tree_args.parent_column] if tree_args.parent_column else [], training_args.seed
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], key_columns=parent, seed=seed)
     paths = to_paths(splits, tree_args)

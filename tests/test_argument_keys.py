@@ -213,6 +213,8 @@ def test_what_has_no_effect_alone_says_what_it_needs(script, argv, wanted):
     ("script", "argv", "expected"),
     [
         ("run_classification.py", ["--label_column_name", "ward"], {"label_column": "ward"}),
+        ("run_classification.py", ["--text_column_names", "a,b"], {"text_column": ["a", "b"]}),
+        ("run_classification.py", ["--text_column_name", "a"], {"text_column": ["a"]}),
         ("run_classification.py", ["--max_seq_length", "64"], {"max_length": 64}),
         ("run_summarization.py", ["--max_seq_length", "64"], {"max_source_length": 64}),
         ("run_qa_sft.py", ["--max-seq-length=64"], {"max_length": 64}),
@@ -272,7 +274,8 @@ _TESTED = {"test_file": "c.csv", "max_predict_samples": "9", "pad_to_max_length"
 EXAMPLES = {
     ("run_classification.py", "run_classification.py"): {
         **_MODEL, **_FILES, **_TESTED, "ignore_mismatched_sizes": "true", "do_regression": "false",
-        "text_column_names": "note", "text_column_name": "note",
+        "text_column_names": "note,history", "text_column_name": "note",
+        "text_column_delimiter": " ",
         "train_split_name": "train", "validation_split_name": "validation", "test_split_name": "test",
         "remove_splits": "unused", "remove_columns": "id", "label_column_name": "ward", "max_seq_length": "64",
         "preprocessing_num_workers": "4", "shuffle_train_dataset": "true", "shuffle_seed": "1",
@@ -303,7 +306,13 @@ ANSWERED = {
 
 @pytest.mark.parametrize(("example", "script"), EXAMPLES, ids=lambda name: name)
 def test_every_flag_of_an_example_script_is_taken_or_answered(example, script):
-    known, source = keys_of(*SCRIPTS[script]), {"dataset_config_name": ["--dataset_name", "d"]}
+    known, source = (
+        keys_of(*SCRIPTS[script]),
+        {
+            **dict.fromkeys(("dataset_config_name", "train_split_name"), ["--dataset_name", "d"]),
+            "text_column_delimiter": ["--text_column", "a", "b"],
+        },
+    )
     for flag, value in EXAMPLES[example, script].items():
         if flag in ANSWERED:
             found = message(script, f"--{flag}", value)
@@ -319,8 +328,8 @@ def test_every_flag_of_an_example_script_is_taken_or_answered(example, script):
         (
             "run_classification.py",
             "--model_name_or_path google-bert/bert-base-uncased --dataset_name d --dataset_config_name en "
-            "--shuffle_train_dataset --metric_name accuracy --text_column_name title "
-            "--label_column_name stars --do_train --do_eval --max_seq_length 512 "
+            "--shuffle_train_dataset --metric_name accuracy --text_column_name title,body,category "
+            "--text_column_delimiter | --label_column_name stars --do_train --do_eval --max_seq_length 512 "
             "--per_device_train_batch_size 32 --learning_rate 2e-5 --num_train_epochs 1",
         ),
         (

@@ -130,8 +130,8 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    more = {"run_hierarchical.py": (31, 5700), "run_summarization.py": (31, 5410)}  # a tree; ROUGE while it trains
-    most = more.get(script, (30, 5370))
+    more = {"run_hierarchical.py": (31, 5900), "run_summarization.py": (31, 5600)}  # a tree; ROUGE while it trains
+    most = more.get(script, (30, 5500))
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

@@ -79,7 +79,9 @@ class DataArguments:
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Commit, tag or branch of the Hub data set.", "needs": ("dataset_name", None)}
     )
-    train_split_name: str = field(default="train", metadata={"help": "Hub split for training."})
+    train_split_name: str = field(
+        default="train", metadata={"help": "Hub split for training.", "needs": ("dataset_name", None)}
+    )
     validation_split_name: str | None = field(default=None, metadata={"help": "Hub split for validation."})
     test_split_name: str | None = field(default=None, metadata={"help": "Hub split for testing."})
     train_file: str | None = field(default=None, metadata={"help": "csv, tsv, jsonl, json or parquet; also .gz."})

@@ -16,8 +16,9 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from utils.arguments import LONG_TEXTS, UserError
+from utils.arguments import LONG_TEXTS, DataArguments, UserError
 from utils.control_tokens import keep_control_tokens, plain_text, special_tokens, text_ids
+from utils.data.columns import Columns
 from utils.generation import batches_by_length, check_finite, progress
 from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
 
@@ -29,7 +30,11 @@ NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts; o
 class EncoderArguments:
     """How an encoder reads a text, for the classification scripts."""
 
-    text_column: str = field(default="text", metadata={"help": "Column of the text to classify."})
+    text_column: list[str] = field(
+        default_factory=lambda: ["text"],
+        metadata={"help": "Column of the text to classify, or several, such as a pair, whose texts are joined."},
+    )
+    text_column_delimiter: str = field(default=" ", metadata={"help": "Text between the texts of several columns."})
     text_template: str = field(default="{text}", metadata={"help": "Text with {text} and any of `keep_columns`."})
     max_length: int = field(default=512, metadata={"help": "Maximum tokens the model reads at once."})
     long_texts: str = field(
@@ -59,12 +64,34 @@ class EncoderArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code from the model repository."})
 
     def __post_init__(self) -> None:
+        if self.text_column_delimiter != " " and len(self.text_column) == 1:
+            raise UserError("`text_column_delimiter` needs several columns as `text_column`: name them, or delete it.")
         if self.max_chunks < 1:
             raise UserError(f"`max_chunks` is {self.max_chunks}: give 1 or more.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"`dropout` is {self.dropout}: give a value from 0 to below 1.")
         if not 0 < self.max_risk < 1:
             raise UserError(f"`max_risk` is {self.max_risk}: give a value between 0 and 1.")
+
+
+def text_columns(args: EncoderArguments, data_args: DataArguments, label: str) -> Columns:
+    """Return the columns of a data set for a classifier; the texts of several `text_column` are joined.
+
+    Args:
+        args: the text columns.
+        data_args: further columns and cleaning.
+        label: column of the class, which stratifies the splits.
+    """
+    several = len(args.text_column) > 1
+    return Columns(
+        input="joined_text" if several else args.text_column[0],
+        parts=tuple(args.text_column) if several else (),
+        delimiter=args.text_column_delimiter,
+        target=label,
+        label=label,
+        kept=tuple(data_args.keep_columns or ()),
+        lowercase=data_args.lowercase,
+    )
 
 
 def load_classifier(

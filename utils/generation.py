@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets.utils import are_progress_bars_disabled
 from tqdm.auto import tqdm
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -63,8 +64,9 @@ def _in_order(results: list[tuple[int, Result]], n_rows: int) -> list[Result]:
 
 
 def progress(batches: list[list[int]], name: str | None) -> tqdm:
-    """Return a progress bar over batches, shown on the main process and only if it has a name."""
-    return tqdm(batches, desc=name, disable=name is None or not PartialState().is_main_process)
+    """Return a progress bar over batches, shown on the main process, if it has a name and `datasets` shows bars."""
+    hidden = name is None or not PartialState().is_main_process or are_progress_bars_disabled()
+    return tqdm(batches, desc=name, disable=hidden)
 
 
 def _pad(

@@ -29,13 +29,22 @@ def read_raw(path: str, task: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     """Yield where each row of a file stands, and its values as written."""
     columns = Columns.from_dict(task["raw_columns"])
     named = [name for name in columns.kept if name in template_names(task)]
-    used = [*columns.inputs, *columns.lists, *([columns.options] if columns.options else []), *named, "id"]
+    used = [
+        *columns.parts,
+        *columns.inputs,
+        *columns.lists,
+        *([columns.options] if columns.options else []),
+        *named,
+        "id",
+    ]
     if columns.has_turns:
         used += [*FORMATS[columns.dataset_format], *OPTIONAL.get(columns.dataset_format, ())]
     known, rows = read_table(path, used, Counter())
-    check_columns(named if columns.has_turns else [columns.input, *named], known, path)
+    texts = [] if columns.has_turns else columns.parts or [columns.input]
+    check_columns([*texts, *named], known, path)
     # Objects of a jsonl may leave out what is empty
-    return ((f"`{path}`, row {number}", dict.fromkeys(named) | row) for number, row in rows)
+    empty = dict.fromkeys([*columns.parts, *named])
+    return ((f"`{path}`, row {number}", empty | row) for number, row in rows)
 
 
 def check_inputs(path: str, task: dict[str, Any]) -> int:

@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import datasets
 import huggingface_hub
 import joblib
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import str_to_bool
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
@@ -42,7 +44,8 @@ TASK_VERSION = 2  # of `task.json`: raised when code of before would read it wro
 # Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
-    "hub_model_id", "hub_private_repo", "max_predict_samples", "max_new_tokens", "per_device_eval_batch_size",
+    "hub_model_id", "hub_private_repo", "hub_revision", "max_predict_samples", "max_new_tokens",
+    "per_device_eval_batch_size",
     "ensemble", "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer",
     "bertscore_model", "bertscore_layer", "evaluate_test", "language",
 }  # fmt: skip
@@ -80,6 +83,11 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         raise UserError(f"`early_stopping_patience` is {patience}: give 1 or more.")
     if patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
         raise UserError("`early_stopping_patience` needs `eval_strategy` (such as epoch) and `metric_for_best_model`.")
+    if args.fp16 and args.device.type == "cpu":
+        raise UserError("`fp16` is true, which needs a GPU: set `bf16: true`, or `fp16: false` alone.")
+    for name in ("FSDP", "DEEPSPEED"):  # processes evaluate different numbers of batches: they would wait forever
+        if str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false")):
+            raise UserError(f"`accelerate launch` uses {name}, which is not supported: launch without it.")
     check_trackers(args)
     output_dir = Path(str(args.output_dir))
     try:
@@ -98,6 +106,8 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     for name in ("httpx", "absl"):  # they log every request and every ROUGE scorer
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity(args.get_process_log_level())
+    if args.disable_tqdm:
+        datasets.disable_progress_bars()  # and those of evaluations, see `progress`
     if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer; set the variable to 0 to allow it
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:
@@ -289,15 +299,15 @@ def check_trackers(args: TrainingArguments) -> None:
     Raises:
         UserError: a tracker is unknown, not installed, or has no login.
     """
-    available = get_available_reporting_integrations()
-    for name in sorted(set(args.report_to or ()) - set(available)):
+    available, trackers = get_available_reporting_integrations(), set(args.report_to or ())
+    for name in sorted(trackers - set(available)):
         if name not in INTEGRATION_TO_CALLBACK:
             raise UserError(f"`report_to` is {name}: choose from {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, none.")
         raise UserError(
             f"`report_to` is {name}, which is not installed: install it (requirements/trackers.txt has tensorboard, "
             f"trackio and wandb), or choose from {', '.join(sorted(available))}, none."
         )
-    if "wandb" in args.report_to and args.process_index == 0:
+    if "wandb" in trackers and args.process_index == 0:
         import wandb  # imported here: it takes a second, and few runs use it
 
         try:
@@ -311,7 +321,7 @@ def check_trackers(args: TrainingArguments) -> None:
                 f"`report_to` is wandb: {reason}. Run `wandb login` or set the environment variable WANDB_API_KEY; "
                 "or set WANDB_MODE=offline to keep the log on this machine."
             )
-    if "trackio" in args.report_to and args.trackio_space_id and huggingface_hub.get_token() is None:
+    if "trackio" in trackers and args.trackio_space_id and huggingface_hub.get_token() is None:
         raise UserError(
             f"`trackio_space_id` is {args.trackio_space_id}, but there is no Hugging Face token: set the environment "
             "variable HF_TOKEN, or run `hf auth login`, or delete the key to keep the log on this machine."

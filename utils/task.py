@@ -60,7 +60,8 @@ def template_names(task: Mapping[str, Any]) -> set[str]:
 def read_input(row: str | Mapping[str, Any], task: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a text or a raw row as the row that the model reads, as training read it.
 
-    A missing optional column (a context, options) is an empty one.
+    A missing optional column (a context, options) is an empty one. For a model that reads several columns, a text
+    alone is their joined texts.
 
     Args:
         row: a text (a question), or a row as a file gives it.
@@ -73,7 +74,8 @@ def read_input(row: str | Mapping[str, Any], task: Mapping[str, Any], where: str
     """
     columns = Columns.from_dict(task["raw_columns"])
     raw = {columns.input: row} if isinstance(row, str) else row
-    missing = [name for name in columns.kept if name in template_names(task) and name not in raw]
+    named = [name for name in columns.kept if name in template_names(task)]
+    missing = [name for name in (*(() if columns.input in raw else columns.parts), *named) if name not in raw]
     if missing:
         names = ", ".join(f"`{name}`" for name in missing)
         found = "is a text alone" if isinstance(row, str) else f"has only {', '.join(raw)}"

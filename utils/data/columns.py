@@ -15,6 +15,7 @@ class Columns:
     """The columns of a data set, and how their values are read. `task.json` stores it as `raw_columns`.
 
     input, target: input text, and target text or label. Training drops rows that lack either.
+    parts, delimiter: columns whose texts, with the delimiter between them, are the input; () is a column `input`.
     optional: further texts, which may be empty.
     lists: one column of options (see `read_options`), or two or more columns with one option each.
     index: the correct option (see `find_answer`); -1 drops the row as unlabelled.
@@ -28,6 +29,8 @@ class Columns:
 
     input: str
     target: str | None = None
+    parts: tuple[str, ...] = ()
+    delimiter: str = " "
     optional: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     index: str | None = None
@@ -48,6 +51,12 @@ class Columns:
     @property
     def texts(self) -> list[str]:
         return [*self.inputs, *([self.target] if self.target else [])]
+
+    @property
+    def given(self) -> list[str]:
+        """The columns that rows need to have, unless they are dialogues."""
+        texts = [name for name in self.texts if not self.parts or name != self.input]
+        return [*self.parts, *texts, *self.lists, *([self.index] if self.index else [])]
 
     @property
     def options(self) -> str | None:

@@ -71,14 +71,16 @@ def load_splits(
     """
     given = given_splits(args)
     seed = seed if args.split_seed is None else args.split_seed
-    roles = [name for name in (*columns.texts, *columns.lists, columns.index) if name]
+    roles = columns.given
     created = (["options"] if len(columns.lists) > 1 else []) + (["history"] if columns.has_turns else [])
+    created += [columns.input] if columns.parts else []
     others = [name for name in (args.group_column, *columns.kept, *key_columns, *cluster_columns) if name]
     _check_roles([*roles, *created], others)
-    extra = [name for name in dict.fromkeys(others) if name not in (*roles, *created)]
+    taken = {*roles, *created} - set(columns.parts)
+    extra = [name for name in dict.fromkeys(others) if name not in taken]
     columns = dataclasses.replace(columns, kept=tuple(name for name in extra if name != "id"))
     label_column = columns.label
-    needed = [*(FORMATS[columns.dataset_format] if columns.has_turns else roles), *extra]
+    needed = list(dict.fromkeys([*(FORMATS[columns.dataset_format] if columns.has_turns else roles), *extra]))
 
     folder = tempfile.mkdtemp(prefix="rows-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

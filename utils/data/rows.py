@@ -5,7 +5,8 @@
 `raw_columns`. Its steps, in this order, are in `_read_inputs` and `_lower`:
 
 1. shape: a dialogue becomes columns (`utils.data.shapes`),
-2. cells: a list of paragraphs becomes text; type, stray symbols, white space (`utils.data.cleaning`),
+2. cells: a list of paragraphs becomes text; type, stray symbols, white space (`utils.data.cleaning`); the texts of
+   several columns are joined,
 3. options: a list, an object or a column per option becomes one list without blanks (`utils.data.options`),
 4. kept columns, unchanged,
 5. lowercase.
@@ -61,15 +62,30 @@ def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Co
     ones, and note whether `symbols` and `whitespace` changed."""
     values: dict[str, Any] = {}
     for name in columns.inputs:
-        text = join_paragraphs(row.get(name))
-        found["rows_with_joined_paragraphs"] |= text is not row.get(name)
-        values[name] = _clean_cell(text, name, where, found)
+        if name == columns.input and any(part in row for part in columns.parts):
+            values[name] = _join_parts(row, columns, where, found)
+        else:
+            values[name] = _clean_text(row, name, where, found)
     if columns.has_turns:
         values["history"] = [_clean_cell(text, "history", where, found) for text in row.get("history") or ()]
     if columns.options:
         written = _written_options(row, columns, where).items()
         values[columns.options] = {key: _clean_cell(value, columns.options, where, found) for key, value in written}
     return values | {name: read_kept(row.get(name), name, where) for name in columns.kept}
+
+
+def _join_parts(row: Mapping[str, Any], columns: Columns, where: str, found: Counter[str]) -> str:
+    """Return the texts of several columns as one, as transformers' run_classification.py joins them; "" if all are
+    empty."""
+    texts = [_clean_text(row, part, where, found) for part in columns.parts]
+    found["rows_with_empty_parts"] |= any(texts) and not all(texts)
+    return columns.delimiter.join(texts) if any(texts) else ""
+
+
+def _clean_text(row: Mapping[str, Any], name: str, where: str, found: Counter[str]) -> str:
+    text = join_paragraphs(row.get(name))
+    found["rows_with_joined_paragraphs"] |= text is not row.get(name)
+    return _clean_cell(text, name, where, found)
 
 
 def _clean_cell(value: Any, column: str, where: str, found: Counter[str]) -> str:

@@ -166,20 +166,24 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters
 
 
 def _class_tab(name: str, task: dict[str, Any], ask: Ask, seconds: float, max_characters: int) -> None:
-    box = gr.Textbox(label="Text", lines=4, max_length=max_characters)
+    parts = task.get("raw_columns", {}).get("parts") or []  # a box for each column whose texts are joined
+    boxes = [gr.Textbox(label=name, lines=4, max_length=max_characters) for name in parts or ["Text"]]
     button = gr.Button("Classify", variant="primary")
     verdict, plot = gr.HTML(), gr.Plot(show_label=False)
 
-    def run(text: str) -> tuple[str, go.Figure]:
-        _check_text(text, max_characters)
+    def run(*texts: str) -> tuple[str, go.Figure]:
+        for text in texts:
+            _check_text(text, max_characters)
         try:
-            (found,) = ask([text]).result(timeout=seconds)
+            row = dict(zip(parts, texts, strict=True)) if parts else texts[0]
+            (found,) = ask([row]).result(timeout=seconds)
         except Exception as error:
             raise _as_shown(error) from None
         return describe_classes(found, task), plot_classes(found, task)
 
-    _on_ask([button.click], run, [box], [verdict, plot])
-    _examples(name, box)
+    _on_ask([button.click], run, boxes, [verdict, plot])
+    if not parts:
+        _examples(name, boxes[0])
 
 
 def _summary_tab(ask: Ask, seconds: float, max_characters: int) -> None:

@@ -13,6 +13,8 @@ MAX_BEAMS = 8  # each beam is a row of the batch
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
 Name = Annotated[str, Field(max_length=200)]
 Names = Annotated[list[Name], Field(max_length=100)] | Name
+# The columns of a model that reads several
+Row = Annotated[dict[Name, Annotated[str, Field(max_length=MAX_CHARACTERS)]], Field(min_length=1, max_length=20)]
 
 
 class Body(BaseModel):
@@ -97,8 +99,8 @@ class GenerateAnswer(BaseModel):
 
 
 class ClassifyRequest(Body):
-    text: Text | None = None
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    text: Text | Row | None = None
+    texts: Annotated[list[Text | Row], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     top_k: int = Field(3, ge=1, le=10_000, description="number of most likely classes to return per level")
     task: Literal["classification", "hierarchical"] | None = Field(
         None, description="model to use if both are loaded; default: classification"
