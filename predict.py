@@ -29,7 +29,7 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.inference import Predictor, find_run
+from utils.inference import Predictor
 from utils.inputs import WINDOW, Input, check_inputs, make_batches, own_rows
 from utils.json_files import finite
 from utils.ordered_lines import (
@@ -44,7 +44,7 @@ from utils.ordered_lines import (
 )
 from utils.retrieval import MAX_PASSAGES, Passage, Retriever, add_passages, cite, read_corpus
 from utils.seq2seq import position_limit
-from utils.task import load_task, read_input
+from utils.task import find_run, load_task, read_input
 
 
 @dataclass
@@ -110,13 +110,14 @@ def set_longest(predictor: Predictor, max_new_tokens: int) -> None:
 
 
 def predict_lines(
-    predictor: Predictor, retriever: Retriever | None, batch: Mapping[int, Input], args: PredictArguments
+    predictor: Predictor,
+    retriever: Retriever | None,
+    batch: Mapping[int, Input],
+    args: PredictArguments,
+    faults: list[str],
 ) -> dict[int, str]:
-    """Return the output line of each row of a batch.
-
-    Raises:
-        UserError: a row that the model cannot read, such as one whose columns fill the template; names it.
-    """
+    """Return the output line of each row of a batch. A row that only the tokenizer shows to be unreadable, such as one
+    whose other columns fill the template, gets an `error` in its line, and a message in `faults`."""
     rows: list[Any] = [item.row for item in batch.values()]
     passages = [list[Passage]() for _ in rows]
     try:
@@ -125,8 +126,10 @@ def predict_lines(
         answers = predictor.predict(rows, args.batch_size)
     except UserError as error:
         if len(batch) > 1:  # find the row
-            return {n: predict_lines(predictor, retriever, {n: item}, args)[n] for n, item in batch.items()}
-        raise UserError(f"{next(iter(batch.values())).where}: {error}") from error
+            return {n: predict_lines(predictor, retriever, {n: item}, args, faults)[n] for n, item in batch.items()}
+        ((number, item),) = batch.items()
+        faults.append(f"{item.where}: {error}")
+        return {number: to_line(item.repeated | {"error": str(error)})}
     lines = {}
     for (number, item), answer, own in zip(batch.items(), answers, passages, strict=True):
         if retriever:
@@ -156,6 +159,9 @@ def open_output(
 ) -> OrderedLines | None:
     """Return where to write lines, after checking `output_file`; None if it is complete."""
     output = Path(args.output_file) if args.output_file else None
+    for key in ("input_file", "corpus_file"):
+        if output and (path := getattr(args, key)) and output.resolve() == Path(path).resolve():
+            raise UserError(f"`output_file` is the `{key}`, {path}: give another name.")
     if output is None or (output.exists() and not (output.is_file() or output.is_dir())):  # a pipe or a device
         if processes > 1:
             raise UserError("several processes write a file: give `output_file`.")
@@ -197,16 +203,19 @@ def main(args: PredictArguments) -> None:
     if args.max_new_tokens is not None:
         set_longest(predictor, args.max_new_tokens)
 
+    faults: list[str] = []
     total, done = own_rows(rows, args.batch_size, rank, processes), lines.written + len(lines.waiting)
     is_shown = rank == 0 and args.input_file is not None and sys.stderr.isatty()
     with tqdm(total=total, initial=done, unit="row", disable=not is_shown) as bar:
         for batch in batches:
             if left := {number: item for number, item in batch.items() if number not in lines}:
-                lines.add(predict_lines(predictor, retriever, left, args))
+                lines.add(predict_lines(predictor, retriever, left, args, faults))
                 bar.update(len(left))
     lines.close()
     if lines.journal and args.output_file:
         finish(Path(args.output_file), rank, processes, args.batch_size * WINDOW)
+    if faults:
+        raise UserError(f"{faults[0]} Rows without an answer, whose lines have an `error` instead: {len(faults)}.")
 
 
 if __name__ == "__main__":

@@ -196,14 +196,26 @@ def test_an_output_that_cannot_be_a_file_is_refused_before_the_model_is_loaded(t
             check_output(output, {}, False, False, 3)
 
 
-def test_a_row_that_the_model_cannot_read_is_named(tmp_path, model, monkeypatch):
-    path, _ = notes(tmp_path)
+def test_a_row_that_only_the_tokenizer_refuses_has_an_error_and_the_others_their_predictions(
+    tmp_path, model, monkeypatch
+):
+    path, wanted = notes(tmp_path)
 
     def fail(rows, batch_size):
         if any(row["note"].endswith("17") for row in rows):
             raise UserError("the template leaves no room.")
-        return [{"prediction": "x"} for _ in rows]
+        return [{"prediction": row["note"].upper()} for row in rows]
 
     monkeypatch.setattr(model, "predict", fail, raising=False)
     done = ask(tmp_path, input_file=path)
     assert done.code == 2 and "row 18: the template" in done.stderr, done.stderr
+    wanted[17] = {"id": 17, "error": "the template leaves no room."}
+    assert read_jsonl(tmp_path / "out.jsonl") == wanted
+    assert ask(tmp_path, input_file=path, resume=True).code == 0
+
+
+def test_the_output_cannot_be_the_input(tmp_path, model):
+    path, _ = notes(tmp_path)
+    argv = flags(model=tmp_path / "run", input_file=path, output_file=tmp_path / "run/../in.jsonl", overwrite=True)
+    done = run_here(lambda args, given: predict.main(args), (predict.PredictArguments,), argv)
+    assert done.code == 2 and "`output_file` is the `input_file`" in done.stderr and path.stat().st_size

@@ -1,13 +1,10 @@
 """`Predictor`, which loads any finished run, from a folder or the Hub, and predicts rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers import (
@@ -43,7 +40,7 @@ from utils.modeling import all_finite, check_packing, class_config, prepare_clas
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
 from utils.run import has_bfloat16
 from utils.seq2seq import summarize
-from utils.task import load_task, read_input
+from utils.task import find_run, load_task, read_input
 from utils.templates import fill_template, option_answers
 
 AUTO_CLASSES = {
@@ -158,7 +155,16 @@ class Predictor:
         Raises:
             UserError: a row that cannot be read, as `inputs[i]`, before anything is computed.
         """
-        return self.predict([read_input(row, self.task, f"inputs[{i}]") for i, row in enumerate(inputs)], batch_size)
+        rows = [read_input(row, self.task, f"inputs[{i}]") for i, row in enumerate(inputs)]
+        try:
+            return self.predict(rows, batch_size)
+        except UserError as error:
+            for i, row in enumerate(rows):  # the tokenizer finds what `read_input` cannot
+                try:
+                    self.predict([row], batch_size)
+                except UserError as own:
+                    raise UserError(f"inputs[{i}]: {own}") from error
+            raise
 
     def predict(self, rows: Sequence[Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
         """Do what a call does with rows that `read_input` has read."""
@@ -281,25 +287,3 @@ def _ranked(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, f
     """Return name -> probability for each row of float [rows, names], in descending order."""
     orders = np.argsort(-probabilities, axis=1, kind="stable").tolist()
     return [{names[i]: row[i] for i in order} for row, order in zip(probabilities.tolist(), orders, strict=True)]
-
-
-def find_run(model: str, revision: str | None = None) -> Path:
-    """Return the folder of a run, with all its files but the plots.
-
-    Args:
-        model: folder or Hub id.
-        revision: commit, tag or branch on the Hub.
-
-    Raises:
-        UserError: `model` is neither a folder nor a repository of a finished run.
-    """
-    try:
-        folder = Path(model)
-        if not folder.is_dir():
-            folder = Path(snapshot_download(model, revision=revision, ignore_patterns=["plots/*"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = why_not_loaded(error)
-        raise UserError(f"`model` {model} is neither a folder nor a repository that can be read: {reason}") from error
-    if not (folder / "task.json").exists():
-        raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a finished run.")
-    return folder

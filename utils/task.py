@@ -7,11 +7,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
 from utils.arguments import UserError
 from utils.data.columns import Columns
 from utils.data.rows import read_row
+from utils.hub import why_not_loaded
 from utils.json_files import read_yaml
 from utils.run import TASK_VERSION
+
+
+def find_run(model: str, revision: str | None = None) -> Path:
+    """Return the folder of a run, with all its files but the plots.
+
+    Args:
+        model: folder or Hub id.
+        revision: commit, tag or branch on the Hub.
+
+    Raises:
+        UserError: `model` is neither a folder nor a repository of a finished run.
+    """
+    try:
+        folder = Path(model)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model, revision=revision, ignore_patterns=["plots/*"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = why_not_loaded(error)
+        raise UserError(f"`model` {model} is neither a folder nor a repository that can be read: {reason}") from error
+    if not (folder / "task.json").exists():
+        raise UserError(f"`model` {model} has no task.json: give the `output_dir` of a finished run.")
+    return folder
 
 
 def load_task(folder: Path) -> dict[str, Any]:

@@ -463,6 +463,18 @@ def run_main(*flags: str) -> None:
     main(*parse_recipe((DataArguments, ColumnArguments), list(flags))[:2])
 
 
+def test_the_command_splits_questions_as_training_does_which_compares_answers_too(tmp_path, capsys):
+    generator = random.Random(0)
+    answers = [" ".join(generator.choices(WORDS, k=60)) for _ in range(30)]
+    rows = [{"question": f"{WORDS[i]} {WORDS[-i]} {i}", "answer": answers[i % 30]} for i in range(60)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    flags = ["--question_column", "question", "--answer_column", "answer", "--seed", "1"]
+    run_main("--train_file", path, *flags, "--output_dir", str(tmp_path / "clean"))
+    _, report = load(train_file=path, columns={"clustered": ["question", "answer"]})
+    assert json.loads(capsys.readouterr().out) == report and report["data_clusters"] == 30
+    assert load(train_file=path)[1]["data_clusters"] == 60  # by the question alone
+
+
 def test_command_line_writes_three_files_that_load_again_with_the_same_fingerprints(tmp_path, capsys):
     path = write_jsonl(tmp_path / "a.jsonl", question_rows(60))
     columns = ["--question_column", "question", "--answer_column", "answer"]
