@@ -143,7 +143,7 @@ class Predictor:
             - Questions: `prediction`, `finished` (the answer was not cut off), `cut` (the model read only the end of
               the question) and `confidence`, the geometric mean of the probabilities of the answer's tokens;
               `confidence` in `task.json` tells how well it predicts the score. With options: the most likely one as
-              `prediction`, its index as `option`, `cut`, and `probabilities`.
+              `prediction`, its place in the row as `option` (from 0, blank ones count), `cut`, and `probabilities`.
             - Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (the confidence is below
               the threshold for the recipe's `max_risk`), `cut` (the model read only part of the text) and
               `probabilities` by class, in descending order.
@@ -274,11 +274,11 @@ class Predictor:
         options = [list(row[self.task["columns"]["options"]]) for row in rows]
         results = []
         scores = score_options(self.model, self.tokenizer, prompts, options, self.task, batch_size, None)
-        for texts, row_scores, was_cut in zip(options, scores, cut, strict=True):
+        for row, texts, row_scores, was_cut in zip(rows, options, scores, cut, strict=True):
             probabilities = softmax(row_scores[: len(texts), 0])
             best = int(probabilities.argmax())
             prediction = option_answers(texts)[best]
-            found = {"prediction": prediction, "option": best, "cut": was_cut}
+            found = {"prediction": prediction, "option": row["_places"][best], "cut": was_cut}
             results.append(found | {"probabilities": probabilities.tolist()})
         return results
 

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from utils.arguments import UserError
 from utils.data.columns import Columns
-from utils.data.rows import read_row
+from utils.data.rows import option_places, read_row
 from utils.hub import why_not_loaded
 from utils.json_files import read_yaml
 from utils.run import TASK_VERSION
@@ -84,7 +84,8 @@ def template_names(task: Mapping[str, Any]) -> set[str]:
 
 
 def read_input(row: str | Mapping[str, Any], task: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a text or a raw row as the row that the model reads, as training read it.
+    """Return a text or a raw row as the row that the model reads, as training read it, and with options their places
+    as written, as `_places`.
 
     A missing optional column (a context, options) is an empty one. For a model that reads several columns, a text
     alone is their joined texts.
@@ -111,6 +112,8 @@ def read_input(row: str | Mapping[str, Any], task: Mapping[str, Any], where: str
         if columns.input not in raw:
             raise UserError(f"{where}: `{columns.input}` is no column, it has {', '.join(raw) or 'none'}: rename one.")
         raise UserError(f"{where}: `{columns.input}` is empty: fill or delete the row.")
-    if columns.options and len(values[columns.options]) == 1:
-        raise UserError(f"{where}: `{columns.options}` has one option: give two or more, or none.")
+    if columns.options:
+        if len(values[columns.options]) == 1:
+            raise UserError(f"{where}: `{columns.options}` has one option: give two or more, or none.")
+        values["_places"] = option_places(raw, columns, where)
     return values

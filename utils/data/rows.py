@@ -57,6 +57,12 @@ def read_row(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, 
     return _lower(values, columns)
 
 
+def option_places(row: Mapping[str, Any], columns: Columns, where: str) -> list[int]:
+    """Return the place among all options as written of each option of `read_row`, which has no blank ones."""
+    written = _written_options(row, columns, where).values()
+    return [place for place, value in enumerate(written) if clean_text(read_text(value, str(columns.options), where))]
+
+
 def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Counter[str]) -> dict[str, Any]:
     """Take all steps of `read_row` between the first and the last, except that options are label -> text with blank
     ones, and note whether `symbols` and `whitespace` changed."""
