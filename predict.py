@@ -42,9 +42,10 @@ from utils.ordered_lines import (
     take_rank,
     wait_for_begin,
 )
+from utils.positions import position_limit
 from utils.retrieval import MAX_PASSAGES, Passage, Retriever, add_passages, cite, read_corpus
-from utils.seq2seq import position_limit
 from utils.task import find_run, load_task, read_input
+from utils.tokenizers import unknown_characters
 
 
 @dataclass
@@ -103,9 +104,11 @@ def set_longest(predictor: Predictor, max_new_tokens: int) -> None:
     """
     if "generation" not in predictor.task:
         raise UserError("`max_new_tokens` is for answers, and this model generates none: leave it out.")
-    limit = position_limit(predictor.model.config, predictor.tokenizer, "decoder")
-    if predictor.model.config.is_encoder_decoder and limit and max_new_tokens > limit:
-        raise UserError(f"`max_new_tokens` is {max_new_tokens}: this model writes up to {limit} tokens.")
+    is_pair = predictor.model.config.is_encoder_decoder
+    limit = position_limit(predictor.model, "decoder" if is_pair else "")
+    read = 0 if is_pair else predictor.task["max_length"]  # a causal model writes after what it has read
+    if limit and read + max_new_tokens > limit:
+        raise UserError(f"`max_new_tokens` is {max_new_tokens}: this model writes up to {limit - read} tokens.")
     predictor.task["generation"]["max_new_tokens"] = max_new_tokens
 
 
@@ -140,6 +143,11 @@ def predict_lines(
             answer["probabilities"] = [first(level, args.top_k) for level in answer["probabilities"]]
         lines[number] = to_line(item.repeated | answer)
     return lines
+
+
+def read_text(item: Input, task: Mapping[str, Any]) -> str:
+    """Return the question or text of a row."""
+    return str(item.row.get(task["columns"].get("question") or task["columns"].get("text")) or "")
 
 
 def first(probabilities: dict[str, float], top_k: int) -> dict[str, float]:
@@ -205,13 +213,17 @@ def main(args: PredictArguments) -> None:
 
     faults: list[str] = []
     total, done = own_rows(rows, args.batch_size, rank, processes), lines.written + len(lines.waiting)
+    unknown: set[str] = set()
     is_shown = rank == 0 and args.input_file is not None and sys.stderr.isatty()
     with tqdm(total=total, initial=done, unit="row", disable=not is_shown) as bar:
         for batch in batches:
             if left := {number: item for number, item in batch.items() if number not in lines}:
                 lines.add(predict_lines(predictor, retriever, left, args, faults))
+                unknown |= unknown_characters(predictor.tokenizer, [read_text(item, task) for item in left.values()])
                 bar.update(len(left))
     lines.close()
+    if unknown:
+        print(f"the model does not see these characters of the input: {' '.join(sorted(unknown))}", file=sys.stderr)
     if lines.journal and args.output_file:
         finish(Path(args.output_file), rank, processes, args.batch_size * WINDOW)
     if faults:

@@ -152,8 +152,8 @@ def main(
     rows, datasets = {}, {}
     for split, table in splits.items():
         labels, texts = np.array(table[class_args.label_column]), [to_text(row, task) for row in table]
-        rows[split], datasets[split] = encode_rows(table, texts, labels, tokenizer, task)
-        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])  # many cut texts call for `long_texts: chunks`
+        rows[split], datasets[split], counts = encode_rows(table, texts, labels, tokenizer, task)
+        results |= {f"data_{split}_{key}": n for key, n in counts.items()}  # many cut texts need `long_texts: chunks`
     class_counts = np.bincount(rows["train"]["label"], minlength=len(names))
 
     # ----- 3. Model

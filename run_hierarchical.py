@@ -191,8 +191,8 @@ def main(
     for split, table in splits.items():
         leaves = np.array([tree.leaves.index(path[-1]) for path in paths[split]])
         texts = [to_text(row, task) for row in table]
-        rows[split], datasets[split] = encode_rows(table, texts, leaves, tokenizer, task)
-        results[f"data_{split}_cut_texts"] = sum(rows[split]["cut"])  # many cut texts call for `long_texts: chunks`
+        rows[split], datasets[split], counts = encode_rows(table, texts, leaves, tokenizer, task)
+        results |= {f"data_{split}_{key}": n for key, n in counts.items()}  # many cut texts need `long_texts: chunks`
     class_counts = np.bincount(rows["train"]["label"], minlength=len(tree.leaves))
 
     # ----- 3. Model

@@ -36,7 +36,8 @@ from utils.evaluation.qa import calibrate, evaluate
 from utils.generation import measure_latency
 from utils.hub import check_push_access, push
 from utils.metrics.baselines import nearest_answers
-from utils.modeling import check_float16, get_quantization_config, load_base_model
+from utils.modeling import check_float16, get_quantization_config, load_base_model, load_config
+from utils.positions import check_positions
 from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
@@ -44,6 +45,7 @@ from utils.reporting.tables import results_table
 from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order, shortest_first
 from utils.templates import check_adapted, fill_template, option_answers
+from utils.tokenizers import unread
 from utils.training import add_early_stopping, train_or_resume, trained_model
 
 logger = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ def to_messages(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]:
 
 def to_training_rows(
     split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
-) -> tuple[Dataset, dict[str, int]]:
+) -> tuple[Dataset, dict[str, Any]]:
     """Tokenize a split for the trainer, with -100 as the label of what the user says: the loss skips these tokens, so
     the model learns to answer, not to ask. A row whose prompt alone fills `max_length` is dropped."""
     counts: Counter[str] = Counter()
@@ -122,7 +124,8 @@ def to_training_rows(
     tokenized = split.map(tokenize, batched=True, remove_columns=split.column_names, desc="Tokenizing")
     if not len(tokenized):
         raise UserError(f"`max_length` is {task['max_length']} tokens, which every prompt fills: increase it.")
-    return tokenized, dict(counts)
+    texts = [turn["content"] for row in split for turn in to_messages(row, task)]
+    return tokenized, dict(counts) | unread(tokenizer, texts, tokenized["input_ids"])
 
 
 def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
@@ -189,6 +192,8 @@ def main(
 
     # ----- 2. Data
     tokenizer = load_chat_tokenizer(model_args, training_args, first_adapter)  # first, since the data may take minutes
+    lengths = {"max_length": training_args.max_length, "max_new_tokens": qa_args.max_new_tokens}
+    check_positions(load_config(model_args, training_args.trust_remote_code), training_args.trust_remote_code, lengths)
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
     columns = question_columns(
         data_args, qa_args.dataset_format, qa_args.question_column, qa_args.answer_column, qa_args.context_column,
@@ -254,8 +259,10 @@ def main(
         # Copying the answer to the most similar training question beats many small models, so it is the baseline
         nearest = nearest_answers(known["source"], known["reference"], test["source"])
         outputs["baseline_nearest_question_test"] = {"prediction": nearest}
-        _, prompts, _, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
-        results |= {f"data_test_{key}": value for key, value in cut.items()}
+        _, prompts, answers, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
+        texts = [turn["content"] for turns in test["turns"] for turn in turns] + test["reference"]
+        counts = cut | unread(tokenizer, texts, prompts + answers)
+        results |= {f"data_test_{key}": value for key, value in counts.items()}
         results |= measure_latency(model, tokenizer, prompts[:20], task)  # one by one, as in the app
     measured = results | peak_memory()
     found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it

@@ -56,6 +56,7 @@ from utils.seq2seq import (
     token_loss,
 )
 from utils.templates import check_adapted, fill_template
+from utils.tokenizers import unread
 from utils.training import add_early_stopping, train_or_resume, trained_model
 from utils.words import count_words
 
@@ -135,6 +136,7 @@ def to_pairs(
     longer = sum(count_words(r) > count_words(t) for t, r in zip(rows["text"], rows["reference"], strict=True))
     counts = {"cut_sources": sum(rows["cut"]), "lost_source_tokens": sum(lost)}
     counts |= {"cut_summaries": cut_summaries, "longer_summaries": longer}
+    counts |= unread(tokenizer, [text for own in chunks for text in own] + rows["reference"], ids + labels)
     return rows, {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners, "counts": counts}
 
 
@@ -149,7 +151,7 @@ def make_task(
     """Return the content of `task.json`: what serving needs to read a text and generate as the evaluation did."""
     lengths = ("max_source_length", "max_target_length", "max_new_tokens")
     generation = ("max_new_tokens", "num_beams", "no_repeat_ngram_size")
-    check_lengths(config, tokenizer, **{key: getattr(args, key) for key in lengths})
+    check_lengths(config, args.trust_remote_code, **{key: getattr(args, key) for key in lengths})
     # Both belong to beam search, and transformers warns about them without beams
     beams = {"length_penalty": args.length_penalty, "early_stopping": True} if args.num_beams > 1 else {}
     task = {

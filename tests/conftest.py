@@ -34,6 +34,8 @@ from transformers import (
     DistilBertConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     Phi3Config,
@@ -282,6 +284,14 @@ def tiny_phi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = make_tokenizer(["<|endoftext|>"], "<|endoftext|>", None)  # no pad token and no chat template
     config = PhiConfig(**SIZES, max_position_embeddings=512, initializer_range=0.1)
     return save_model(tmp_path_factory.mktemp("models") / "tiny-phi", PhiForCausalLM, config, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Learned positions, Conv1D layers, no pad token and no chat template; as BioMedLM."""
+    tokenizer = make_tokenizer(["<|endoftext|>"], "<|endoftext|>", None)
+    config = GPT2Config(n_positions=64, n_embd=64, n_layer=2, n_head=4, initializer_range=0.1)
+    return save_model(tmp_path_factory.mktemp("models") / "tiny-gpt2", GPT2LMHeadModel, config, tokenizer)
 
 
 def word_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:

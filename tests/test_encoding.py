@@ -178,7 +178,7 @@ def test_latency_is_that_of_rows_alone_without_the_first_call_and_speed_that_of_
 def test_rows_of_a_split_are_its_columns_and_what_the_trainer_reads(tokenizer):
     split = Dataset.from_dict({"id": ["a", "b"], "_cluster": [3, 3]})
     task = {"max_length": 10, "long_texts": "chunks", "max_chunks": 2}
-    rows, dataset = encode_rows(split, [text(3), text(40)], np.array([1, 0]), tokenizer, task)
+    rows, dataset, counts = encode_rows(split, [text(3), text(40)], np.array([1, 0]), tokenizer, task)
     assert (rows["id"], rows["cluster"], rows["text"]) == (["a", "b"], [3, 3], [text(3), text(40)])
     assert rows["label"].tolist() == [1, 0] and rows["cut"] == [False, True]
     assert dataset["labels"][:] == [1, 0]

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from trl import ModelConfig
 
@@ -92,6 +92,33 @@ def test_the_values_of_the_recipe_reach_the_adapter(tiny_llama):
     model, args = load(tiny_llama, lora_target_modules=["q_proj"], lora_alpha=24, lora_dropout=0.25, use_rslora=True)
     made = get_lora_config(args, model, "CAUSAL_LM")
     assert (made.r, made.lora_alpha, made.lora_dropout, made.use_rslora, made.bias) == (8, 24, 0.25, True, "none")
+
+
+@pytest.mark.parametrize(
+    ("targets", "values"),
+    [
+        (["c_attn"], {}),
+        (["c_attn", "c_proj", "c_fc"], {"use_dora": True}),
+        (["all-linear"], {"load_in_4bit": True, "dtype": "bfloat16"}),
+    ],
+)
+def test_the_layers_of_gpt_2_are_trained_merged_and_loaded_again(tiny_gpt2, targets, values, tmp_path):
+    model = lora(tiny_gpt2, lora_target_modules=targets, **values).train()
+    batch = {"input_ids": torch.arange(1, 13).view(2, 6)}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    before = model(**batch).logits
+    for _ in range(3):
+        model(**batch, labels=batch["input_ids"]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tuned = model.eval()(**batch).logits
+    assert not torch.allclose(tuned, before)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(load(tiny_gpt2, **values)[0], tmp_path).eval()
+    near = {"atol": 0.05, "rtol": 0.05} if values.get("load_in_4bit") else {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(again(**batch).logits, tuned, **near)
+    if not values.get("load_in_4bit"):  # which rounds merged weights
+        torch.testing.assert_close(again.merge_and_unload()(**batch).logits, tuned, **near)
 
 
 # ----- Counts, by hand

@@ -18,6 +18,7 @@ from peft import (
 )
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file
 from trl import ModelConfig
 
@@ -177,9 +178,9 @@ def get_lora_config(
     if not args.use_peft:
         return None
     modules = dict(model.named_modules())
-    # bitsandbytes' quantized layers subclass nn.Linear
-    layers = [name for name, module in modules.items() if isinstance(module, nn.Linear | nn.Embedding)]
-    linear = sorted({name.rsplit(".", 1)[-1] for name in layers if isinstance(modules[name], nn.Linear)})
+    # bitsandbytes' quantized layers subclass nn.Linear; those of GPT-2 are Conv1D, with weights the other way round
+    layers = [name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D | nn.Embedding)]
+    linear = sorted({name.rsplit(".", 1)[-1] for name in layers if not isinstance(modules[name], nn.Embedding)})
     parameters = args.lora_target_parameters  # weights that no linear layer holds, such as experts
     targets = args.lora_target_modules or ([] if parameters else None)
     if targets is None:
@@ -210,6 +211,7 @@ def get_lora_config(
             modules_to_save=list(dict.fromkeys([*heads, *(args.lora_modules_to_save or [])])) or None,
             use_rslora=args.use_rslora,
             use_dora=args.use_dora,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules.values()),
             bias="none",
         )
 

@@ -21,6 +21,7 @@ from utils.control_tokens import keep_control_tokens, plain_text, special_tokens
 from utils.data.columns import Columns
 from utils.generation import batches_by_length, check_finite, progress
 from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
+from utils.tokenizers import unread
 
 ENSEMBLES = ("none", "prior", "linear")
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts; one predicted class changed
@@ -129,8 +130,9 @@ def encoder_settings(args: EncoderArguments, tokenizer: PreTrainedTokenizerBase)
 
 def encode_rows(
     split: Dataset, texts: list[str], labels: np.ndarray, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
-) -> tuple[dict[str, Any], Dataset]:
-    """Return a split as columns for the evaluation, and its token ids and labels for the trainer.
+) -> tuple[dict[str, Any], Dataset, dict[str, Any]]:
+    """Return a split as columns for the evaluation, its token ids and labels for the trainer, and counts: `cut_texts`
+    and those of `unread`.
 
     Args:
         split: rows with `id` and `_cluster`.
@@ -142,7 +144,8 @@ def encode_rows(
     ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
     rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "label": labels, "cut": cut}
     rows["text"] = [plain_text(text) for text in texts]
-    return rows, Dataset.from_dict({"input_ids": ids, "labels": labels})
+    counts = {"cut_texts": sum(cut), **unread(tokenizer, texts, ids)}
+    return rows, Dataset.from_dict({"input_ids": ids, "labels": labels}), counts
 
 
 def encode_texts(

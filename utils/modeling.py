@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +21,12 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.hub import why_not_loaded
+from utils.tokenizers import complete_tokenizer
 
 PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
@@ -32,18 +35,20 @@ AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[Auto
 def load_tokenizer(
     args: ModelConfig, trust_remote_code: bool = False, first_adapter: Path | None = None
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of `first_adapter`, if it has one, or of `model_name_or_path`; a missing pad token is set to
-    the end-of-sequence token.
+    """Load the tokenizer of `first_adapter`, if it has one, or of `model_name_or_path`. What its repository leaves out
+    is set: maximum length, case, and the pad token, which is the end-of-sequence token.
 
     Raises:
         UserError: no model is given, or it cannot be loaded.
     """
     name = check_name(args)
+    config = load_config(args, trust_remote_code)
     own = first_adapter if first_adapter and (first_adapter / "tokenizer_config.json").is_file() else None
+    given = {"revision": None if own else args.model_revision, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            own or name, revision=None if own else args.model_revision, trust_remote_code=trust_remote_code
-        )
+        stated = get_tokenizer_config(str(own or name), **given)
+        load = partial(AutoTokenizer.from_pretrained, own or name, **given)
+        tokenizer = complete_tokenizer(load, stated, config, trust_remote_code)
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error
     if tokenizer.pad_token is None:

@@ -26,6 +26,7 @@ from utils.control_tokens import plain_text, special_tokens, text_ids
 from utils.generation import generate_answers, score_summaries, set_generation
 from utils.modeling import load_base_model, load_config
 from utils.overlap import choose_tokenizers, rouge_scorer, split_lines
+from utils.positions import empty_model, position_limit, warn_if_longer
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
@@ -66,23 +67,18 @@ def load_for_generation(
     return model
 
 
-def check_lengths(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, **lengths: int) -> None:
+def check_lengths(config: PreTrainedConfig, trust_remote_code: bool = False, **lengths: int) -> None:
     """Raise a UserError if `max_source_length`, `max_target_length` or `max_new_tokens` exceeds the model's positions.
     T5 uses relative positions and has no limit."""
+    model = empty_model(config, trust_remote_code)
     for key, length in lengths.items():
-        limit = position_limit(config, tokenizer, "encoder" if key == "max_source_length" else "decoder")
+        limit = position_limit(model, "encoder" if key == "max_source_length" else "decoder") if model else None
         least = 8 if key == "max_source_length" else 2
         if length < least or (limit and length > limit):
             allowed = f"{least} to {limit}" if limit else f"{least} or more"
             longer = "; for longer texts set `long_texts: chunks`" if key == "max_source_length" else ""
             raise UserError(f"`{key}` is {length}: this model supports {allowed} tokens{longer}.")
-
-
-def position_limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, side: str) -> int | None:
-    """Return the maximum number of tokens of the `encoder` or `decoder`; None means no limit."""
-    part = getattr(config, side, config)  # an EncoderDecoderModel has two configurations
-    found = getattr(part, f"max_{side}_position_embeddings", None) or getattr(part, "max_position_embeddings", None)
-    return min(found, tokenizer.model_max_length) if found else None  # RoBERTa reserves two positions
+        warn_if_longer(config, length, f"`{key}`")
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> str:

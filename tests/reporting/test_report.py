@@ -116,6 +116,8 @@ def test_counts_of_rows_are_data_and_no_metrics():
         assert row in data_tables(results)
     assert "| test cut prompts |" not in data_tables(results, zeros=False)
     assert "| test cut answers | 2 |" in data_tables(results, zeros=False)
+    results["data_train_unknown_characters"] = "< |"
+    assert "| train unknown characters | < \\| |" in data_tables(results)
 
 
 def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):

@@ -52,9 +52,12 @@ def data_tables(results: dict[str, Any], digits: int = 12, zeros: bool = True) -
         if f"{split}_rows" in results
     ]
     steps = [
-        [key.removeprefix("data_").replace("_", " "), format_number(value) + _share_of_split(results, key)]
+        [
+            key.removeprefix("data_").replace("_", " "),
+            format_number(value) + _share_of_split(results, key) if is_number(value) else value,
+        ]
         for key, value in results.items()
-        if key.startswith("data_") and is_number(value) and (zeros or value)
+        if key.startswith("data_") and (isinstance(value, str) or is_number(value)) and (zeros or value)
     ]
     return paragraphs(
         table(["split", "rows", "sha256"], splits) if splits else None,

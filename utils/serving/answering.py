@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from utils.arguments import UserError
 from utils.evaluation.confidence import answer_confidence, confidence_words
 from utils.inference import Predictor
+from utils.positions import position_limit, trained_length
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 from utils.retrieval import MAX_PASSAGES, Retriever, add_passages, blank_citations, cite
 from utils.safety import check_question, check_response
-from utils.seq2seq import position_limit
 from utils.serving.decoding import Client, Row, decode_rows
 from utils.task import read_input
 
@@ -157,7 +157,7 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
     prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
     whole, _ = tokenize_pairs(tokenizer, prompts, None, task["chat"])
     ids, _, _ = truncate_pairs(whole, None, task["max_length"])
-    positions = position_limit(model.config, tokenizer, "decoder")
+    positions = position_limit(model) or trained_length(model.config)
     stop_ids = sorted({tokenizer.convert_tokens_to_ids(task["stop"]), tokenizer.eos_token_id} - {None})
 
     def row_of(n: int) -> Row:
