@@ -116,15 +116,17 @@ def _places(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
             # The token of everything unknown is structure only where it is spelled out
             if index in ids and (index != tokenizer.unk_token_id or text[start:end].strip() == tokenizer.unk_token)
         ]
+        is_stuck = False
     else:
         spans = [match.span() for match in pattern.finditer(text) if match[0] in names]
+        left = set(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) & ids
+        is_stuck = not spans and bool(left - {tokenizer.unk_token_id})
     places = [end - len(text[start:end].lstrip()) + 1 for start, end in spans]
-    for (start, end), place in zip(spans, places, strict=True):
-        if place >= len(text[:end].rstrip()):
-            raise UserError(
-                f"a text has `{text[start:end].strip()}`, a control token of one character, which the tokenizer of "
-                "`model_name_or_path` cannot read as text: delete it from the text, or choose another model."
-            )
+    if is_stuck or any(place >= len(text[:end].rstrip()) for place, (_, end) in zip(places, spans, strict=True)):
+        raise UserError(
+            "a text has a control token that the tokenizer of `model_name_or_path` cannot read as text, such as one "
+            "of a single character: delete it from the text, or choose another model."
+        )
     return places
 
 

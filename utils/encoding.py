@@ -21,6 +21,7 @@ from utils.control_tokens import keep_control_tokens, plain_text, special_tokens
 from utils.data.columns import Columns
 from utils.generation import batches_by_length, check_finite, progress
 from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
+from utils.positions import warn_if_longer
 from utils.tokenizers import unread
 
 ENSEMBLES = ("none", "prior", "linear")
@@ -110,6 +111,7 @@ def load_classifier(
     quantization = get_quantization_config(args, device, skip_modules=heads)
     remote_code = encoder_args.trust_remote_code
     model = load_base_model(args, AutoModelForSequenceClassification, quantization, device, remote_code, labels)
+    warn_if_longer(model.config, encoder_args.max_length, "`max_length`")
     return prepare_classifier(model, heads, encoder_args.pooling, encoder_args.dropout)
 
 

@@ -5,6 +5,7 @@ None of these metrics notices an invented dose; `utils.factuality` does.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from accelerate.utils import gather_object
 from sacrebleu.metrics.helpers import extract_all_char_ngrams
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging
 
 from utils.generation import batches_by_length, check_bertscore_model, progress
 from utils.metrics.statistics import text_statistics
 from utils.overlap import Tokenizers
+from utils.tokenizers import complete_tokenizer
 from utils.words import count_words, first_words, split_words
 
 LONGEST_NGRAM = 4
@@ -146,8 +149,9 @@ def _load_encoder(name: str, layers: int) -> tuple[PreTrainedTokenizerBase, PreT
     config = AutoConfig.from_pretrained(name)
     # bert-score encodes RoBERTa's first word as if a space preceded it
     options = {"add_prefix_space": True} if config.model_type == "roberta" else {}
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    if tokenizer.model_max_length > 100_000:  # DeBERTa's tokenizer reports no limit
+    load = partial(AutoTokenizer.from_pretrained, name, **options)
+    tokenizer = complete_tokenizer(load, get_tokenizer_config(name), config)
+    if tokenizer.model_max_length > 100_000:  # DeBERTa has no limit
         tokenizer.model_max_length = config.max_position_embeddings
     config.num_hidden_layers = layers  # layers above are not loaded
     verbosity = logging.get_verbosity()
@@ -167,7 +171,9 @@ def _token_vectors(
     for start in range(0, len(texts), batch_size):
         batch = texts[start : start + batch_size]
         stripped = [text.strip() for text in batch]
-        inputs = tokenizer(stripped, padding=True, truncation=True, return_tensors="pt").to(model.device)
+        inputs = tokenizer(stripped, padding=True, truncation=True, split_special_tokens=True, return_tensors="pt").to(
+            model.device
+        )
         hidden = torch.nn.functional.normalize(model(**inputs).last_hidden_state, dim=-1)
         mask = inputs["attention_mask"].bool()
         counts = ~torch.isin(inputs["input_ids"], special.to(model.device))
