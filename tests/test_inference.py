@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_script, toy_rows, write_rows
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import predict
 import run_classification
@@ -227,6 +228,23 @@ def test_a_base_model_that_has_moved_can_be_given(run, tiny_llama, tmp_path):
     assert "`--base_model`" in refused(moved, text="What is cardiitis?")
     done = run_predict(moved, text=run.predictions[0]["source"], base_model=tiny_llama)
     assert json.loads(done.stdout)["prediction"] == run.predictions[0]["prediction"]
+
+
+def test_another_base_model_is_refused_whatever_its_size(run, tiny_llama, tiny_gpt2, tmp_path):
+    other = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_llama))
+    other.save_pretrained(tmp_path / "same-size")
+    config = AutoConfig.from_pretrained(tiny_llama, hidden_size=32)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "smaller")
+    for base in (tmp_path / "same-size", tmp_path / "smaller", tiny_gpt2):
+        with pytest.raises(UserError, match="`--base_model`"):
+            Predictor.from_pretrained(str(run.folder), base_model=str(base))
+    earlier = shutil.copytree(run.folder, tmp_path / "run")
+    task = json.loads((earlier / "task.json").read_text())
+    del task["base_model_sha256"]  # as versions before wrote it: other sizes are still noticed
+    (earlier / "task.json").write_text(json.dumps(task))
+    for base in (tmp_path / "smaller", tiny_gpt2):
+        with pytest.raises(UserError, match="`--base_model`"):
+            Predictor.from_pretrained(str(earlier), base_model=str(base))
 
 
 # ----- Weights that are not finite

@@ -38,11 +38,12 @@ from utils.hub import why_not_loaded
 from utils.metrics.languages import reads_english
 from utils.modeling import all_finite, check_packing, class_config, prepare_classifier
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
-from utils.run import has_bfloat16
+from utils.run import embeddings_sha256, has_bfloat16
 from utils.seq2seq import summarize
 from utils.task import find_run, load_task, read_input
 from utils.templates import fill_template, option_answers
 
+OTHER_BASE = "give the model that it was trained on as `--base_model`"
 AUTO_CLASSES = {
     "qa": AutoModelForCausalLM,
     "classification": AutoModelForSequenceClassification,
@@ -112,6 +113,9 @@ class Predictor:
             reason = why_not_loaded(error)
             raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
         check_packing(loaded)
+        own = embeddings_sha256(loaded)
+        if is_adapter and task.get("base_model_sha256", own) != own:  # an adapter of equal sizes would load in silence
+            raise UserError(f"the adapter of `model` {model} is of another model than `{source}`: {OTHER_BASE}.")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         for key in task.keys() & {"prompt_template", "text_template"}:  # earlier versions marked no control tokens
             task[key] = keep_control_tokens(tokenizer, task[key])
@@ -121,7 +125,10 @@ class Predictor:
             set_generation(loaded, tokenizer, task["stop"], task["generation"])
         half = "heads" not in task and loaded.dtype != torch.float32
         if is_adapter:
-            loaded = PeftModel.from_pretrained(loaded, folder)
+            try:
+                loaded = PeftModel.from_pretrained(loaded, folder)
+            except (RuntimeError, ValueError) as error:  # other layers or sizes
+                raise UserError(f"the adapter of `model` {model} does not fit `{source}`: {OTHER_BASE}.") from error
         if not all_finite(loaded):
             raise UserError(f"`model` {model} has weights that are not finite: its training diverged; train it again.")
         if is_adapter and task["task"] != "qa" and not quantization and not half:

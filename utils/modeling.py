@@ -44,7 +44,7 @@ def load_tokenizer(
     name = check_name(args)
     config = load_config(args, trust_remote_code)
     own = first_adapter if first_adapter and (first_adapter / "tokenizer_config.json").is_file() else None
-    given = {"revision": None if own else args.model_revision, "trust_remote_code": trust_remote_code}
+    given: dict[str, Any] = {"revision": None if own else args.model_revision, "trust_remote_code": trust_remote_code}
     try:
         stated = get_tokenizer_config(str(own or name), **given)
         load = partial(AutoTokenizer.from_pretrained, own or name, **given)

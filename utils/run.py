@@ -275,6 +275,7 @@ def describe_run(
         "version": TASK_VERSION,
         "base_model": model_args.model_name_or_path,
         "base_model_revision": base_model_commit(model_args),
+        "base_model_sha256": embeddings_sha256(model),
         "first_adapter": None if first == model_args.model_name_or_path else first,
         "dtype": model_args.dtype,
         "quantization": quantization.to_diff_dict() if quantization else None,
@@ -283,6 +284,16 @@ def describe_run(
         "versions": {name: version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
+
+
+def embeddings_sha256(model: PreTrainedModel) -> str:
+    """Return a sha256 of some values of a model's input embeddings, which tell it from another model of its shape.
+    They are never quantized, and never new like a head or a pooler; if they are trained, these are those before."""
+    embeddings = cast(nn.Module, model.get_input_embeddings())
+    embeddings = getattr(embeddings, "original_module", embeddings)  # of `lora_modules_to_save`
+    values = cast(torch.Tensor, embeddings.weight).detach().flatten()
+    some = values[:: max(1, len(values) // 4096)].float().cpu().numpy()
+    return hashlib.sha256(some.tobytes()).hexdigest()
 
 
 def peak_memory() -> dict[str, float]:
