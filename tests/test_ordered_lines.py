@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run, flags, read_jsonl, run_here, write_rows
+from conftest import Run, flags, read_jsonl, run_here, word_tokenizer, write_rows
 
 import predict
 from utils.arguments import UserError
@@ -86,6 +86,7 @@ class Shout:
 
     def __init__(self) -> None:
         self.task, self.batches, self.most = TASK, 0, 10**9
+        self.tokenizer = word_tokenizer([])
 
     def predict(self, rows: list[dict[str, str]], batch_size: int) -> list[dict[str, Any]]:
         assert len(rows) <= batch_size

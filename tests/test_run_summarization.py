@@ -368,7 +368,7 @@ def test_a_second_stage_goes_on_from_the_adapter_of_the_first(tiny_t5, data, tmp
     ("values", "expected"),
     [
         ({"summary_column": "nte"}, "did you mean `note`?"),
-        ({"fp16": True}, "overflows in float16"),
+        ({"fp16": True}, "needs a GPU"),
         ({"dtype": "float16", "bf16": True}, "overflows in float16"),
         ({"dtype": "bfloat16"}, "neither `bf16` nor `fp16` is true"),
         ({"max_source_length": 4}, "`max_source_length` is 4: this model supports 8 or more tokens"),

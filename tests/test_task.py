@@ -17,7 +17,7 @@ TASK = {"task": "qa", "columns": ROLES, "raw_columns": EXAM.to_dict(), "prompt_t
 
 def test_a_row_and_a_text_become_the_models_row():
     row = {"q": "Is  Mg\u200b low?", "A": "Yes", "D": " No ", "i": 1, "ward": "ICU", "x": object()}
-    found = {"q": "is mg low?", "c": "", "options": ["yes", "no"], "ward": "ICU", "unused": ""}
+    found = {"q": "is mg low?", "c": "", "options": ["yes", "no"], "ward": "ICU", "unused": "", "_places": [0, 2]}
     assert read_input(row, TASK, "row 1") == found
     plain = TASK | {"prompt_template": "{question}"}
     assert read_input("Is it LOW?", plain, "row 1") == {
@@ -26,6 +26,7 @@ def test_a_row_and_a_text_become_the_models_row():
         "options": [],
         "ward": "",
         "unused": "",
+        "_places": [],
     }
 
 

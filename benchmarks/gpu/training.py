@@ -23,9 +23,10 @@ from trl.scripts.sft import make_parser
 
 from benchmarks.gpu.models import model_folder, question_rows
 from run_qa_sft import ARGUMENTS, make_task, to_training_rows
+from utils.adapters import get_lora_config
 from utils.arguments import parse_recipe
 from utils.data.columns import Columns
-from utils.modeling import get_lora_config, get_quantization_config, load_base_model, load_tokenizer
+from utils.modeling import get_quantization_config, load_base_model, load_tokenizer
 
 RECIPES = {"phi3": "phi3_qlora", "phi2": "phi2_qlora", "qwen3": "phi3_qlora"}
 QWEN3_LORA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
