@@ -42,6 +42,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from utils.arguments import UserError, parse_recipe, user_errors
+from utils.examples import find_examples
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
 from utils.safety import risk_level
@@ -70,7 +71,7 @@ from utils.serving.schemas import (
     SummarizeAnswer,
     SummarizeRequest,
 )
-from utils.task import read_input
+from utils.task import find_run, read_input
 
 logger = logging.getLogger("app")
 ROUTES = ("/generate", "/classify", "/summarize", "/health", "/metrics", "/docs", "/openapi.json")
@@ -123,6 +124,13 @@ class AppArguments:
     corpus_file: str | None = field(
         default=None,
         metadata={"help": "File of texts to answer from and cite: column `text`; optional `id`, `title`, `source`."},
+    )
+    examples_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Jsonl file with `question` and `answer`, for a model trained with `retrieve_examples`. Default: "
+            "its training rows, which only its output folder has."
+        },
     )
     batch_size: int = field(
         default=32, metadata={"help": "Maximum rows per batch; waiting requests are batched together."}
@@ -194,11 +202,12 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, tokenizer, task)
-        ask = partial(answer_as_read, ask, task)
+        examples = find_examples(find_run(model), args.examples_file, task)
+        ask = partial(answer_as_read, ask, task, tokenizer, examples)
         # the server does its own batching, so each question is sent immediately
         batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
         return Served(task, batcher, lambda: state_of(client, name))
-    predictor = Predictor.from_pretrained(model)
+    predictor = Predictor.from_pretrained(model, examples_file=args.examples_file if task["task"] == "qa" else None)
     task = predictor.task
     if task["task"] == "summarization":
         task["generation"]["max_time"] = args.time_limit  # seconds: the client has its 504 after that
@@ -212,7 +221,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
     if retriever:
         answer = partial(answer_from_passages, answer, retriever, predictor.tokenizer, task)
     if task["task"] == "qa":
-        answer = partial(answer_as_read, answer, task)
+        answer = partial(answer_as_read, answer, task, predictor.tokenizer, predictor.examples)
     warm_up = Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"
     answer([warm_up], lambda *_: None)  # the first call is slow
     batcher = Batcher(task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)

@@ -69,6 +69,13 @@ class PredictArguments:
             "help": "Your own texts to answer from and to cite: column `text`, and optionally `title` and `source`."
         },
     )
+    examples_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Jsonl file with `question` and `answer`, for a model trained with `retrieve_examples`. Default: "
+            "its training rows, which only its output folder has."
+        },
+    )
     batch_size: int = field(
         default=8,
         metadata={
@@ -167,7 +174,7 @@ def open_output(
 ) -> OrderedLines | None:
     """Return where to write lines, after checking `output_file`; None if it is complete."""
     output = Path(args.output_file) if args.output_file else None
-    for key in ("input_file", "corpus_file"):
+    for key in ("input_file", "corpus_file", "examples_file"):
         if output and (path := getattr(args, key)) and output.resolve() == Path(path).resolve():
             raise UserError(f"`output_file` is the `{key}`, {path}: give another name.")
     if output is None or (output.exists() and not (output.is_file() or output.is_dir())):  # a pipe or a device
@@ -176,7 +183,8 @@ def open_output(
         return OrderedLines(output, None, False, lambda: None)
     keys = ("model", "revision", "batch_size", "max_new_tokens", "top_k")
     settings = {key: getattr(args, key) for key in keys} | {"processes": processes, "task.json": digest(task_file)}
-    settings |= {key: digest(path) if (path := getattr(args, key)) else None for key in ("input_file", "corpus_file")}
+    files = ("input_file", "corpus_file", "examples_file")
+    settings |= {key: digest(path) if (path := getattr(args, key)) else None for key in files}
     settings["text"] = hashlib.sha256(args.text.encode(errors="replace")).hexdigest() if args.text else None
     if rank:
         state = wait_for_begin(output, launch, args.resume)
@@ -207,7 +215,9 @@ def main(args: PredictArguments) -> None:
     if lines is None:
         print(f"{args.output_file} is complete: nothing to do.", file=sys.stderr)
         return
-    predictor = Predictor.from_pretrained(args.model, args.revision, args.base_model, args.trust_remote_code)
+    predictor = Predictor.from_pretrained(
+        args.model, args.revision, args.base_model, args.trust_remote_code, args.examples_file
+    )
     if args.max_new_tokens is not None:
         set_longest(predictor, args.max_new_tokens)
 

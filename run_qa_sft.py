@@ -33,6 +33,7 @@ from utils.evaluation.confidence import MAX_ROWS
 from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
+from utils.examples import COLUMN, add_examples, check_examples
 from utils.generation import measure_latency
 from utils.hub import check_push_access, push
 from utils.metrics.baselines import nearest_answers
@@ -69,7 +70,10 @@ class QAArguments:
     )
     answer_index_base: int | None = field(default=None, metadata={"help": "Number of the first place, 0 or 1."})
     prompt_template: str | None = field(
-        default=None, metadata={"help": "User turn; {question}, {context}, {options}."}
+        default=None, metadata={"help": "User turn; {question}, {context}, {options}, {examples}."}
+    )
+    retrieve_examples: int = field(
+        default=0, metadata={"help": "Show this many similar training questions, with their answers, in each prompt."}
     )
     system_prompt: str | None = field(default=None, metadata={"help": "System message of the chat template."})
     augmentation_factor: int = field(default=1, metadata={"help": "Rows per training row, with paraphrases."})
@@ -88,6 +92,7 @@ class QAArguments:
         for key in ("augmentation_factor", "max_new_tokens"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
+        check_examples(self.retrieve_examples, self.prompt_template, self.options_column)
         if self.repetition_penalty <= 0:
             raise UserError(f"`repetition_penalty` is {self.repetition_penalty}: give more than 0; 1 disables it.")
 
@@ -134,8 +139,10 @@ def to_rows(split: Dataset, task: Mapping[str, Any]) -> dict[str, list]:
     dialogues = [to_messages(row, task) for row in table]
     rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "turns": [turns[:-1] for turns in dialogues]}
     rows["source"] = [
-        plain_text("\n".join(turn["content"] for turn in asked if turn["role"] != "system")) for asked in rows["turns"]
+        plain_text("\n".join(turn["content"] for turn in asked if turn["role"] != "system"))
+        for asked in (to_messages(row | {COLUMN: ""}, task)[:-1] for row in table)
     ]
+    rows["question"] = split[columns["question"]][:]
     rows["reference"] = [turns[-1]["content"] for turns in dialogues]
     if column := columns["options"]:
         # Models favor some positions: the share of answers that change with the order shows how much
@@ -156,8 +163,9 @@ def make_task(
         "options": columns.options,
         "answer": columns.target,
         "answer_index": columns.index,
+        "examples": COLUMN if args.retrieve_examples else None,
     }
-    parts = [role for role in ("context", "question", "options") if roles[role]]
+    parts = [role for role in ("examples", "context", "question", "options") if roles[role]]
     # Greedy: a question gets the same answer every time, while defaults of base models such as Llama sample
     generation = {"do_sample": False, **{key: getattr(args, key) for key in ("max_new_tokens", "repetition_penalty")}}
     task = {
@@ -166,6 +174,7 @@ def make_task(
         "raw_columns": columns.to_dict(),  # a row is read by these, then the roles name its columns
         **prompt_settings(tokenizer, args.system_prompt, args.prompt_template, parts),
         "max_length": training_args.max_length,
+        "retrieve_examples": args.retrieve_examples,
         "generation": generation,
         "evaluation": {"seed": training_args.seed},
     }
@@ -202,12 +211,12 @@ def main(
     clustered = [name for name in (columns.input, columns.target) if name]
     splits, results = load_splits(data_args, columns, cluster_columns=clustered, seed=training_args.seed)
     task = make_task(qa_args, training_args, tokenizer, columns, splits["train"])
-    factor, seed = qa_args.augmentation_factor, training_args.seed
+    splits, examples, example_counts = add_examples(splits, task, tokenizer)
     # After the split, and only here: variants of a test question in training would leak it
-    train = augment(splits["train"], factor, columns.input, columns.options, columns.index, seed)
+    train = augment(splits["train"], columns, qa_args.augmentation_factor, training_args.seed)
     train_dataset, train_counts = to_training_rows(train, tokenizer, task)
     eval_dataset, eval_counts = to_training_rows(splits["validation"], tokenizer, task)
-    results |= {f"data_train_{key}": value for key, value in train_counts.items()}
+    results |= example_counts | {f"data_train_{key}": value for key, value in train_counts.items()}
     results |= {f"data_validation_{key}": value for key, value in eval_counts.items()}
     if qa_args.curriculum:
         train_dataset = shortest_first(train_dataset, training_args)
@@ -257,7 +266,7 @@ def main(
         for name, earlier in earlier_models(model, load_model, first_adapter):
             outputs[name] = predict_answers(earlier, tokenizer, test, task, size, name, with_confidence=False)
         # Copying the answer to the most similar training question beats many small models, so it is the baseline
-        nearest = nearest_answers(known["source"], known["reference"], test["source"])
+        nearest = nearest_answers(known["question"], known["reference"], test["question"])
         outputs["baseline_nearest_question_test"] = {"prediction": nearest}
         _, prompts, answers, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
         texts = [turn["content"] for turns in test["turns"] for turn in turns] + test["reference"]
@@ -271,6 +280,8 @@ def main(
     # ----- 7. Report
     if trainer.is_world_process_zero():
         save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
+        if examples:
+            examples.save(output_dir)
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
             card, report = write_card(output_dir, repo_id), write_report(output_dir)

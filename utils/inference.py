@@ -25,6 +25,7 @@ from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import answer_confidence
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
 from utils.evaluation.multiple_choice import score_options
+from utils.examples import Examples, find_examples, with_examples
 from utils.factuality import find_hallucinations
 from utils.generation import generate_answers, set_generation
 from utils.hierarchy import (
@@ -67,15 +68,22 @@ class Predictor:
         tokenizer: PreTrainedTokenizerBase,
         task: dict[str, Any],
         linear: dict[str, np.ndarray] | None = None,
+        examples: Examples | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.task = task
         self.linear = linear
+        self.examples = examples
 
     @classmethod
     def from_pretrained(
-        cls, model: str, revision: str | None = None, base_model: str | None = None, trust_remote_code: bool = False
+        cls,
+        model: str,
+        revision: str | None = None,
+        base_model: str | None = None,
+        trust_remote_code: bool = False,
+        examples_file: str | None = None,
     ) -> "Predictor":
         """Load the output folder of a run, or the Hub repository that it was pushed to.
 
@@ -84,10 +92,12 @@ class Predictor:
             revision: commit, tag or branch on the Hub.
             base_model: location of the base model, if it has moved since training.
             trust_remote_code: run code that comes with the base model.
+            examples_file: jsonl file with `question` and `answer`, for a model trained with `retrieve_examples`; by
+                default its own training rows, which are there in the output folder alone.
 
         Raises:
-            UserError: `model` is neither a folder nor a repository of a finished run, or its base model cannot be
-                loaded.
+            UserError: `model` is neither a folder nor a repository of a finished run, its base model cannot be loaded,
+                or the examples cannot be read.
         """
         folder = find_run(model, revision)
         task = load_task(folder)
@@ -135,7 +145,8 @@ class Predictor:
             # merged is faster, but rounding quantized or half-precision weights would change answers
             loaded = loaded.merge_and_unload()
         linear = folder / "linear.safetensors"
-        return cls(loaded.eval(), tokenizer, task, load_file(linear) if linear.exists() else None)
+        scores = load_file(linear) if linear.exists() else None
+        return cls(loaded.eval(), tokenizer, task, scores, find_examples(folder, examples_file, task))
 
     def __call__(self, inputs: Sequence[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:
         """Answer questions, classify texts or summarize texts, depending on the task of the model.
@@ -181,6 +192,7 @@ class Predictor:
             return self._summarize(rows, batch_size)
         if self.task["task"] != "qa":
             return self._classify(rows, batch_size)
+        rows = with_examples(rows, self.examples, self.task, self.tokenizer)
         column = self.task["columns"]["options"]
         groups: list[tuple[Callable[..., list[dict[str, Any]]], list[int]]] = [(self._answer, []), (self._choose, [])]
         for i, row in enumerate(rows):

@@ -20,7 +20,7 @@ def earlier_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]
     """Return the turns before the last one of the user: the system turn and, of a dialogue, the turns so far.
 
     A row's own system turn wins over `system_prompt`. `prompt_template` writes earlier turns of the user like the last
-    one, without its context.
+    one, without its context and examples.
     """
     columns, system = task["columns"], task["system_prompt"] if task["chat"] else None
     history: Sequence[str] = ()
@@ -31,7 +31,8 @@ def earlier_turns(row: Mapping[str, Any], task: Mapping[str, Any]) -> list[Turn]
         if number % 2:
             turns.append({"role": "assistant", "content": text})
         else:
-            asked = {**row, columns["question"]: text} | ({columns["context"]: ""} if columns["context"] else {})
+            others = {column: "" for role in ("context", "examples") if (column := columns.get(role))}
+            asked = {**row, columns["question"]: text, **others}
             turns.append({"role": "user", "content": fill_template(task["prompt_template"], columns, asked)})
     return turns
 

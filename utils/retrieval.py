@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.data.files import read_rows
+from utils.examples import COLUMN
 from utils.factuality import find_hallucinations
 from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
@@ -181,7 +182,7 @@ def add_passages(
     tokenizer: PreTrainedTokenizerBase,
     task: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], list[list[Passage]]]:
-    """Put up to `k` passages in front of the question of each row.
+    """Put up to `k` passages in front of the question of each row. They take the place of examples (`utils.examples`).
 
     Args:
         rows: rows with the columns of the training data.
@@ -198,7 +199,7 @@ def add_passages(
         fits = partial(_fits, row=row, tokenizer=tokenizer, task=task)
         question = str(row[column])  # a file may hold numbers
         text, passages = build_question(question, retriever.search(question, k), fits)
-        new_rows.append({**row, column: text})
+        new_rows.append({**row, column: text, COLUMN: ""} if passages else {**row, column: text})
         shown.append(passages)
     return new_rows, shown
 

@@ -38,6 +38,12 @@ def split_words(text: str, punctuation: bool = False) -> list[str]:
     return [word for run in found for word in cut_run(run)] if UNSPACED.search(text) else found
 
 
+def tfidf_words(text: str) -> list[str]:
+    """Return the words of two or more letters, as scikit-learn finds them in English, and in scripts without spaces
+    all words, where scikit-learn would see a whole sentence as one."""
+    return [word for word in split_words(text) if len(word) > 1 or UNSPACED.match(word)]
+
+
 def word_pieces(text: str) -> list[str]:
     """Cut a text into one piece per word: at white space and, in scripts without spaces, where a word begins. Joined,
     the pieces are the text."""

@@ -5,13 +5,14 @@ from conftest import toy_exam, toy_rows
 from datasets import Dataset
 
 from utils.data.augmentation import augment, paraphrase, shuffle_options
+from utils.data.columns import Columns
 
 QUESTIONS = Dataset.from_list(toy_rows()[:10])
 EXAM = Dataset.from_list(toy_exam()[:10])
 
 
 def augment_exam(rows, factor, seed):
-    return augment(rows, factor, "question", "options", "answer_index", seed)
+    return augment(rows, Columns("question", lists=("options",), index="answer_index"), factor, seed)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +45,11 @@ def test_wordings_differ_from_the_question_and_from_each_other():
 
 
 def test_a_factor_of_one_returns_the_rows():
-    assert augment(QUESTIONS, 1, "question", None, None, 0) is QUESTIONS
+    assert augment(QUESTIONS, Columns("question"), 1, 0) is QUESTIONS
 
 
 def test_questions_are_paraphrased_beside_the_rows_themselves_and_answers_stay():
-    made = augment(QUESTIONS, 3, "question", None, None, 0)
+    made = augment(QUESTIONS, Columns("question"), 3, 0)
     assert len(made) == 30 and made.features == QUESTIONS.features
     assert made.select(range(0, 30, 3)).to_list() == QUESTIONS.to_list()
     for number, row in enumerate(made):

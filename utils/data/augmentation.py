@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
+from utils.data.columns import Columns
+
 # (full question, its paraphrases); the first match applies. `\1` is the subject, unchanged.
 PARAPHRASES = [
     (r"What are the symptoms of (.+?)\s*\?", ["How does \\1 show itself?", "Which symptoms does \\1 cause?"]),
@@ -33,21 +35,14 @@ def shuffle_options(options: Sequence[str], answer_index: int, rng: random.Rando
     return [options[i] for i in order], order.index(answer_index)
 
 
-def augment(
-    train: Dataset,
-    factor: int,
-    question_column: str,
-    options_column: str | None,
-    answer_index_column: str | None,
-    seed: int,
-) -> Dataset:
+def augment(train: Dataset, columns: Columns, factor: int, seed: int) -> Dataset:
     """Return each training row followed by `factor - 1` variants: shuffled options or, without options, a paraphrased
     question.
 
     Args:
         train: the training split, never another.
+        columns: the columns of the rows.
         factor: rows per original row; 1 returns the rows unchanged.
-        question_column, options_column, answer_index_column: columns of the rows.
         seed: seed of the shuffling.
     """
     if factor == 1:
@@ -59,13 +54,13 @@ def augment(
         for index, row in zip(indices, rows, strict=True):
             rng = random.Random(seed * 1_000_003 + index)  # a row's variants are independent of batching
             out.append(row)
-            wordings = paraphrase(row[question_column])
+            wordings = paraphrase(row[columns.input])
             for copy in range(1, factor):
-                if options_column and answer_index_column:
-                    options, answer = shuffle_options(row[options_column], row[answer_index_column], rng)
-                    out.append({**row, options_column: options, answer_index_column: answer})
+                if columns.options and columns.index:
+                    options, answer = shuffle_options(row[columns.options], row[columns.index], rng)
+                    out.append({**row, columns.options: options, columns.index: answer})
                 else:
-                    out.append({**row, question_column: wordings[(copy - 1) % len(wordings)]})
+                    out.append({**row, columns.input: wordings[(copy - 1) % len(wordings)]})
         return {name: [row[name] for row in out] for name in batch}
 
     return train.map(variants, batched=True, with_indices=True, features=train.features, desc="Augmenting")

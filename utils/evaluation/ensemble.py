@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
-from utils.metrics.baselines import tfidf_words
+from utils.words import tfidf_words
 
 MOST_FEATURES, MOST_COEFFICIENTS = 2**18, 2**27  # the fit takes 1 GB of float64
 

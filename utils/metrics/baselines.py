@@ -9,16 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import LinearSVC
 
-from utils.words import UNSPACED, split_words
+from utils.words import tfidf_words
 
 # Maximum coefficients of a linear model (classes x features), 1.6 GB in float64; reached with thousands of classes
 MAX_COEFFICIENTS = 200_000_000
-
-
-def tfidf_words(text: str) -> list[str]:
-    """Return the words of two or more letters, as scikit-learn finds them in English, and in scripts without spaces
-    all words, where scikit-learn would see a whole sentence as one."""
-    return [word for word in split_words(text) if len(word) > 1 or UNSPACED.match(word)]
 
 
 def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> list[str]:

@@ -90,7 +90,8 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         ),
         bias_recommendations="Read the intervals, not only the values. Before any use, test the model on your own "
         "texts and by subgroup. Have a qualified person check every output before it reaches a patient.",
-        get_started_code=f"From a clone of the training code, on the command line or in Python:\n\n```bash\n"
+        get_started_code=_examples_note(task)
+        + "From a clone of the training code, on the command line or in Python:\n\n```bash\n"
         f'python predict.py --model {shlex.quote(model)} --text "{example}"\n```\n\n```python\n'
         f'from utils.inference import Predictor\npredictor = Predictor.from_pretrained("{model}")\n'
         f'print(predictor(["{example}"]))\n```',
@@ -109,6 +110,17 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     card.text = _without_empty_sections(card.text)
     card.save(output_dir / "README.md")
     return output_dir / "README.md"
+
+
+def _examples_note(task: dict[str, Any]) -> str:
+    number = task.get("retrieve_examples")
+    if not number:
+        return ""
+    return (
+        f"Each prompt had the {number} most similar training questions with their answers. They are private, not part "
+        "of this repository: give questions and answers of your own as `--examples_file` (jsonl with `question` and "
+        "`answer`), or expect worse answers than measured.\n\n"
+    )
 
 
 def _metadata(

@@ -3,13 +3,14 @@ generation."""
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.evaluation.confidence import answer_confidence, confidence_words
+from utils.examples import COLUMN, Examples, with_examples
 from utils.inference import Predictor
 from utils.positions import position_limit, trained_length
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
@@ -44,6 +45,7 @@ class Question(NamedTuple):
         answers, below 0 shorter ones.
     on_text: called with the answer so far whenever it grows; never called during beam search.
     client: whether somebody still waits for the answer; generation stops once nobody does.
+    examples: similar questions with their answers, as `example_texts` writes them.
     """
 
     text: str
@@ -53,6 +55,7 @@ class Question(NamedTuple):
     length_penalty: float | None = None
     on_text: Callable[[str], None] | None = None
     client: Client = Client(math.inf, lambda: False)
+    examples: str = ""
 
 
 def check_settings(temperature: float | None, num_beams: int | None, length_penalty: float | None) -> None:
@@ -95,12 +98,17 @@ def check_after(response: str, question: str, patient_context: dict[str, Any] | 
 def answer_as_read(
     answer: Callable[[list[Question], Deliver], None],
     task: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples | None,
     questions: list[Question],
     deliver: Deliver,
 ) -> None:
     """Read questions as training read those of its rows, and answer them with `answer`."""
-    texts = [read_input(question.text, task, "the question")[task["columns"]["question"]] for question in questions]
-    answer([question._replace(text=text) for question, text in zip(questions, texts, strict=True)], deliver)
+    column = task["columns"]["question"]
+    read = [read_input(question.text, task, "the question") for question in questions]
+    rows = with_examples(read, examples, task, tokenizer)
+    pairs = zip(questions, rows, strict=True)
+    answer([question._replace(text=row[column], examples=row.get(COLUMN, "")) for question, row in pairs], deliver)
 
 
 # ----- Passages
@@ -125,9 +133,9 @@ def answer_from_passages(
             `response`, and its `supported`, `wrong_citations` and `passages`.
     """
     column = task["columns"]["question"]
-    rows = [{column: question.text} for question in questions]
+    rows = [{column: question.text} for question in questions]  # passages take the place of examples
     rows, shown = add_passages(rows, retriever, MAX_PASSAGES, tokenizer, task)
-    asked = [question._replace(text=row[column]) for question, row in zip(questions, rows, strict=True)]
+    asked = [question._replace(text=row[column], examples="") for question, row in zip(questions, rows, strict=True)]
 
     def with_citations(n: int, found: dict[str, Any]) -> None:
         cited = cite(found["response"], shown[n])
@@ -154,7 +162,7 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
             `confidence` of `answer_confidence`, and what it means as `confidence_note`.
     """
     model, tokenizer, task = predictor.model, predictor.tokenizer, predictor.task
-    prompts = [build_prompt(tokenizer, task, {task["columns"]["question"]: question.text}) for question in questions]
+    prompts = [build_prompt(tokenizer, task, as_row(question, task)) for question in questions]
     whole, _ = tokenize_pairs(tokenizer, prompts, None, task["chat"])
     ids, _, _ = truncate_pairs(whole, None, task["max_length"])
     positions = position_limit(model) or trained_length(model.config)
@@ -183,6 +191,11 @@ def answer_here(predictor: Predictor, questions: list[Question], batch_size: int
 
             if part:
                 decode_rows(model, tokenizer, [row_of(n) for n in part], stop_ids, generation, done)
+
+
+def as_row(question: Question, task: Mapping[str, Any]) -> dict[str, str]:
+    """Return the row that a prompt is filled with."""
+    return {task["columns"]["question"]: question.text, COLUMN: question.examples}
 
 
 def _group(task: dict[str, Any], questions: list[Question]) -> list[tuple[dict[str, Any], list[int]]]:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.control_tokens import BREAK, as_text, keep_control_tokens
-from utils.serving.answering import Question, generation_settings, state_confidence
+from utils.serving.answering import Question, as_row, generation_settings, state_confidence
 from utils.task import load_task
 from utils.templates import fill_template
 
@@ -74,7 +74,7 @@ def answer_there(
             most likely because of its length.
     """
     template = keep_control_tokens(tokenizer, task["prompt_template"])
-    user = fill_template(template, task["columns"], {task["columns"]["question"]: question.text})
+    user = fill_template(template, task["columns"], as_row(question, task))
     user = as_text(tokenizer, user).replace(BREAK, " ")
     settings = generation_settings(task, question)
     if settings.get("num_beams", 1) > 1:
