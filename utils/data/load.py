@@ -18,6 +18,7 @@ from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
 from utils.data.keys import count_repeated_ids, find_groups, merge_keys
 from utils.data.labels import as_classes, label_names
+from utils.data.leaks import describe_leaks
 from utils.data.options import answer_warnings
 from utils.data.rows import clean_rows, content_key
 from utils.data.shapes import FORMATS, OPTIONAL
@@ -151,6 +152,7 @@ def load_splits(
             pieces[split] = piece = piece.select(sorted(rows[:limit]))
         report[f"{split}_rows"] = len(piece)
         report[f"{split}_sha256"] = fingerprint(piece.remove_columns(["id", "_cluster"]))
+    report |= describe_leaks(pieces["train"], columns, key_columns)
     if label_column:
         pieces = as_classes(pieces, label_column, names)
     return datasets.DatasetDict(pieces), report

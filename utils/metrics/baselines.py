@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import LinearSVC
 
+from utils.data.leaks import one_word_predictions
 from utils.words import tfidf_words
 
 # Maximum coefficients of a linear model (classes x features), 1.6 GB in float64; reached with thousands of classes
@@ -49,9 +50,9 @@ def classification_baselines(
 
     Returns:
         labels, int [new rows], of `majority`, the most frequent class; `stratified_random`, random guesses in
-        proportion to the class frequencies; `tfidf_svm` and `tfidf_logistic`, linear models on TF-IDF of words and
-        word pairs. The linear models weight classes by inverse frequency, since they are compared by macro F1, which
-        rare classes decide.
+        proportion to the class frequencies; `one_word`, see `one_word_predictions`; `tfidf_svm` and `tfidf_logistic`,
+        linear models on TF-IDF of words and word pairs. The linear models weight classes by inverse frequency, since
+        they are compared by macro F1, which rare classes decide.
     """
     vectorizer = class_vectorizer(labels)
     models = {
@@ -60,5 +61,7 @@ def classification_baselines(
         "tfidf_svm": LinearSVC(class_weight="balanced", random_state=seed),
         "tfidf_logistic": LogisticRegression(C=10, class_weight="balanced", max_iter=1000),
     }
+    one_word = one_word_predictions(texts, np.asarray(labels), new_texts, int(np.max(labels)) + 1)
     known, new = vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
-    return {name: model.fit(known, labels).predict(new) for name, model in models.items()}
+    found = {name: model.fit(known, labels).predict(new) for name, model in models.items()}
+    return found | {"one_word": one_word}

@@ -9,7 +9,15 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from utils.json_files import last_part, read_json, read_yaml, without_paths
-from utils.reporting.metric_names import METRICS, TABLE_ONLY, baselines_line, label, metric_names, notes_line
+from utils.reporting.metric_names import (
+    METRICS,
+    TABLE_ONLY,
+    baselines_line,
+    label,
+    leaks_line,
+    metric_names,
+    notes_line,
+)
 from utils.reporting.tables import (
     data_tables,
     differences_table,
@@ -75,7 +83,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     card = ModelCard.from_template(
         _metadata(results, task, local_task, model, is_adapter),
         model_id=model.split("/")[-1],
-        model_summary=f"{kind} that {does}.\n\n{NOT_A_DEVICE}",
+        model_summary=paragraphs(f"{kind} that {does}.", NOT_A_DEVICE, leaks_line(results)),
         model_description=f"{kind} that {does}, fine-tuned from {base_text}. {summary(results)}",
         model_type=f"{name}, quantization: {precision(task)}",
         language=", ".join(results.get("language", [])) or None,

@@ -98,6 +98,7 @@ BASELINES = {
     "copy": "the whole source",
     "majority": "always the most frequent training class",
     "stratified_random": "random guesses with the training class frequencies",
+    "one_word": "one word per class, the one that tells it best",
     "tfidf_svm": "linear SVM on TF-IDF of words and word pairs, classes weighted by inverse frequency",
     "tfidf_logistic": "logistic regression on the same features, with the same weights",
     "tfidf_svm_per_node": "one such SVM at each node of the tree, from the root down",
@@ -123,6 +124,17 @@ def metric_names(results: dict[str, Any], prefixes: list[str]) -> list[str]:
         if key.startswith(prefix) and is_number(value) and not NOT_METRICS.search(key)
     }
     return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
+
+
+def leaks_line(results: dict[str, Any]) -> str:
+    """Warn about what gives the target away in the input."""
+    leaks = results.get("data_leaks")
+    if not leaks:
+        return ""
+    return (
+        f"**Warning: the input gives the target away.** {'; '.join(leaks)}. A model that reads this need not read the "
+        "rest, so its scores say little about texts without it. See `strip_pattern`."
+    )
 
 
 def baselines_line(results: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.evaluation.error_analysis import ERROR_ADVICE
 from utils.json_files import read_json, write_text
-from utils.reporting.metric_names import baselines_line, metric_names, notes_line, system_names
+from utils.reporting.metric_names import baselines_line, leaks_line, metric_names, notes_line, system_names
 from utils.reporting.plots import plot_loss, plot_metrics
 from utils.reporting.tables import (
     confidence_table,
@@ -76,7 +76,8 @@ def write_report(
     }
     body = "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)
     path = output_dir / "report.md"
-    write_text(path, f"# Report: {task.get('task', 'run')}\n\n{summary(results)}\n{body}")
+    first = paragraphs(leaks_line(results), summary(results))
+    write_text(path, f"# Report: {task.get('task', 'run')}\n\n{first}\n{body}")
     return path
 
 
