@@ -197,6 +197,7 @@ def main(
         input=summary_args.text_column,
         target=summary_args.summary_column,
         kept=tuple(data_args.keep_columns or ()),
+        strip_pattern=data_args.strip_pattern,
         lowercase=data_args.lowercase,
     )
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)

@@ -237,15 +237,15 @@ def test_keys_of_the_data_arguments_are_frozen():
         "test_split_name", "train_file", "validation_file", "test_file", "validation_fraction", "test_fraction",
         "split_seed", "evaluate_test", "group_column", "keep_columns", "language", "max_train_samples",
         "max_eval_samples", "max_predict_samples", "min_input_words", "min_target_words", "drop_ambiguous",
-        "lowercase", "near_duplicate_threshold", "streaming",
+        "lowercase", "strip_pattern", "near_duplicate_threshold", "streaming",
     ]  # fmt: skip
 
 
 def test_keys_of_the_question_answering_arguments_are_frozen():
     assert names(QAArguments) == [
         "dataset_format", "question_column", "answer_column", "context_column", "options_column",
-        "answer_index_column", "answer_index_base", "prompt_template", "system_prompt", "augmentation_factor",
-        "curriculum", "max_new_tokens", "early_stopping_patience", "repetition_penalty",
+        "answer_index_column", "answer_index_base", "prompt_template", "retrieve_examples", "system_prompt",
+        "augmentation_factor", "curriculum", "max_new_tokens", "early_stopping_patience", "repetition_penalty",
     ]  # fmt: skip
 
 

@@ -46,6 +46,7 @@ SETTINGS = st.fixed_dictionaries(
         "optional": st.sampled_from([(), ("context",)]),
         "lists": st.sampled_from([(), ("choices",), ("opa", "opb", "opc")]),
         "kept": st.sampled_from([(), ("ward", "age")]),
+        "strip_pattern": st.sampled_from([None, "(?i)m.", r"\w+$"]),
         "lowercase": st.booleans(),
     }
 )
@@ -95,6 +96,7 @@ test_rows.__test__ = False  # type: ignore[attr-defined]
 COMMON = {
     "use_cpu": True, "bf16": False, "dtype": "float32", "save_strategy": "no", "report_to": "none", "max_steps": 2,
     "learning_rate": 1e-2, "near_duplicate_threshold": 1.0, "lowercase": True,
+    "strip_pattern": "(?i)the ",
 }  # fmt: skip
 
 

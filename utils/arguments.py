@@ -101,6 +101,9 @@ class DataArguments:
     min_target_words: int = field(default=1, metadata={"help": "Drop rows whose target has fewer words."})
     drop_ambiguous: bool = field(default=True, metadata={"help": "Drop inputs of English stop words: Why is it?"})
     lowercase: bool = field(default=False, metadata={"help": "Lowercase all text; mg and Mg become the same."})
+    strip_pattern: str | None = field(
+        default=None, metadata={"help": "Regular expression of what to remove from inputs, such as `Keywords:.*`."}
+    )
     near_duplicate_threshold: float = field(
         default=0.8, metadata={"help": "Keep rows at this Jaccard similarity or above in one split; 1 disables it."}
     )
@@ -108,6 +111,10 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_language(self.language)
+        try:
+            re.compile(self.strip_pattern or "")
+        except re.error as error:
+            raise UserError(f"`strip_pattern` is no regular expression ({error}): mend or delete it.") from error
 
 
 def check_language(code: str | None) -> None:

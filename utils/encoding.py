@@ -92,6 +92,7 @@ def text_columns(args: EncoderArguments, data_args: DataArguments, label: str) -
         target=label,
         label=label,
         kept=tuple(data_args.keep_columns or ()),
+        strip_pattern=data_args.strip_pattern,
         lowercase=data_args.lowercase,
     )
 

@@ -4,9 +4,10 @@ import random
 
 import numpy as np
 import pytest
-from conftest import toy_notes, toy_rows
+from conftest import flags, run_here, toy_notes, toy_rows, write_rows
 from datasets import Dataset
 
+import run_classification
 from utils.data.columns import Columns
 from utils.data.leaks import best_words, describe_leaks, one_word_predictions
 
@@ -83,6 +84,26 @@ def test_the_right_option_in_the_question_is_a_leak():
 def test_notes_that_share_the_words_of_their_ward_are_no_leak():
     rows = Dataset.from_list(toy_notes())
     assert "data_leaks" not in describe_leaks(rows, Columns("note", target="ward", label="ward"))
+
+
+def test_what_is_stripped_gives_nothing_away(tiny_bert, tmp_path):
+    rows = [row | {"note": f"{row['note']} Keywords: {row['ward']}."} for row in toy_notes()]
+    values = {
+        "model_name_or_path": tiny_bert, "train_file": write_rows(tmp_path / "notes.jsonl", rows), "use_cpu": True,
+        "text_column": "note", "label_column": "ward", "max_steps": 1, "report_to": "none", "save_strategy": "no",
+        "bf16": False, "dtype": "float32",
+    }  # fmt: skip
+    for name, more in (("leaky", {}), ("stripped", {"strip_pattern": "Keywords:.*"})):
+        argv = flags(output_dir=tmp_path / name, **values, **more)
+        done = run_here(run_classification.main, run_classification.ARGUMENTS, argv)
+        assert done.code == 0, done.stderr
+        is_leaky = name == "leaky"
+        for file in ("report.md", "README.md"):
+            assert ("strip_pattern" in (done.folder / file).read_text().split("## ")[0]) == is_leaky, file
+        assert ("data_leaks" in done.results) == is_leaky
+        assert done.results["data_input_has_target"] == float(is_leaky)
+        assert (done.results["baseline_one_word_test_accuracy"] == 1.0) == is_leaky
+    assert done.results["data_rows_stripped"] == len(rows) - done.results["data_dropped_duplicate"]
 
 
 def test_one_word_per_class_finds_what_one_word_tells():

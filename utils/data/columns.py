@@ -22,6 +22,7 @@ class Columns:
     index_base: number of the first option.
     label: the target if it is a label, which keeps its spelling.
     kept: further columns for templates and code, which stay as they are.
+    strip_pattern: regular expression of what is removed from input texts and turns.
     lowercase: whether texts, turns and options are lowercased.
     dataset_format: a key of `shapes.FORMATS`. Unless it is `columns`, the columns above are those that `to_columns`
         makes, and rows have `system` and `history`, too.
@@ -37,6 +38,7 @@ class Columns:
     index_base: int | None = None
     label: str | None = None
     kept: tuple[str, ...] = ()
+    strip_pattern: str | None = None
     lowercase: bool = False
     dataset_format: str = "columns"
 
@@ -114,6 +116,7 @@ def question_columns(
         index=answer_index,
         index_base=index_base,
         kept=tuple(args.keep_columns or ()),
+        strip_pattern=args.strip_pattern,
         lowercase=args.lowercase,
         dataset_format=dataset_format,
     )

@@ -5,8 +5,8 @@
 `raw_columns`. Its steps, in this order, are in `_read_inputs` and `_lower`:
 
 1. shape: a dialogue becomes columns (`utils.data.shapes`),
-2. cells: a list of paragraphs becomes text; type, stray symbols, white space (`utils.data.cleaning`); the texts of
-   several columns are joined,
+2. cells: a list of paragraphs becomes text; type, stray symbols, white space (`utils.data.cleaning`); what matches
+   `strip_pattern` is removed; the texts of several columns are joined,
 3. options: a list, an object or a column per option becomes one list without blanks (`utils.data.options`),
 4. kept columns, unchanged,
 5. lowercase.
@@ -71,9 +71,10 @@ def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Co
         if name == columns.input and any(part in row for part in columns.parts):
             values[name] = _join_parts(row, columns, where, found)
         else:
-            values[name] = _clean_text(row, name, where, found)
+            values[name] = _clean_text(row, name, columns, where, found)
     if columns.has_turns:
-        values["history"] = [_clean_cell(text, "history", where, found) for text in row.get("history") or ()]
+        turns = [_clean_cell(text, "history", where, found) for text in row.get("history") or ()]
+        values["history"] = [_strip(text, columns, found) for text in turns]
     if columns.options:
         written = _written_options(row, columns, where).items()
         values[columns.options] = {key: _clean_cell(value, columns.options, where, found) for key, value in written}
@@ -83,15 +84,23 @@ def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Co
 def _join_parts(row: Mapping[str, Any], columns: Columns, where: str, found: Counter[str]) -> str:
     """Return the texts of several columns as one, as transformers' run_classification.py joins them; "" if all are
     empty."""
-    texts = [_clean_text(row, part, where, found) for part in columns.parts]
+    texts = [_clean_text(row, part, columns, where, found) for part in columns.parts]
     found["rows_with_empty_parts"] |= any(texts) and not all(texts)
     return columns.delimiter.join(texts) if any(texts) else ""
 
 
-def _clean_text(row: Mapping[str, Any], name: str, where: str, found: Counter[str]) -> str:
+def _clean_text(row: Mapping[str, Any], name: str, columns: Columns, where: str, found: Counter[str]) -> str:
     text = join_paragraphs(row.get(name))
     found["rows_with_joined_paragraphs"] |= text is not row.get(name)
-    return _clean_cell(text, name, where, found)
+    return _strip(_clean_cell(text, name, where, found), columns, found)
+
+
+def _strip(text: str, columns: Columns, found: Counter[str]) -> str:
+    if not columns.strip_pattern:
+        return text
+    stripped = re.sub(columns.strip_pattern, " ", text)
+    found["rows_stripped"] |= stripped != text
+    return text if stripped == text else clean_whitespace(stripped)
 
 
 def _clean_cell(value: Any, column: str, where: str, found: Counter[str]) -> str:
