@@ -208,7 +208,7 @@ def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
 def test_an_application_that_has_ended_holds_no_model(runs, monkeypatch):
     loaded = []
 
-    def load(folder: str) -> Predictor:
+    def load(folder: str, examples_file: str | None = None) -> Predictor:
         predictor = real(folder)
         loaded.append(weakref.ref(predictor))
         return predictor
