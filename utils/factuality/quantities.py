@@ -7,6 +7,8 @@ number therefore keeps all its readings.
 import re
 from typing import NamedTuple
 
+from utils.factuality.units import FREQUENCY, UNIT, UNITS, read_frequency, read_unit
+
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -23,39 +25,8 @@ SMALL |= {word: i + 1 for i, word in enumerate(ORDINALS)} | {
 SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 MONTHS = "january february march april may june july august september october november december".split()
 
-# unit -> (base unit, factor)
-UNITS = {
-    **dict.fromkeys(("mcg", "ug", "microgram", "micrograms"), ("mg", 0.001)),
-    **dict.fromkeys(("mg", "milligram", "milligrams"), ("mg", 1)),
-    **dict.fromkeys(("g", "gm", "gram", "grams"), ("mg", 1000)),
-    **dict.fromkeys(("kg", "kilogram", "kilograms", "kilos"), ("kg", 1)),
-    **dict.fromkeys(("lb", "lbs", "pound", "pounds"), ("kg", 0.45359237)),
-    **dict.fromkeys(("oz", "ounce", "ounces"), ("kg", 0.45359237 / 16)),
-    **dict.fromkeys(("ml", "milliliter", "milliliters", "cc", "ccs"), ("ml", 1)),
-    **dict.fromkeys(("liter", "liters", "litre", "litres"), ("ml", 1000)),
-    **dict.fromkeys(("mm", "millimeter", "millimeters"), ("cm", 0.1)),
-    **dict.fromkeys(("cm", "centimeter", "centimeters"), ("cm", 1)),
-    **dict.fromkeys(("inch", "inches"), ("cm", 2.54)),
-    **dict.fromkeys(("feet", "foot", "ft"), ("cm", 30.48)),
-    **dict.fromkeys(("%", "percent"), ("%", 1)),
-    **dict.fromkeys(("minute", "minutes", "min", "mins"), ("days", 1 / 1440)),
-    **dict.fromkeys(("hour", "hours", "hr", "hrs"), ("days", 1 / 24)),
-    **dict.fromkeys(("day", "days"), ("days", 1)),
-    **dict.fromkeys(("week", "weeks", "wk", "wks"), ("days", 7)),
-    **dict.fromkeys(("month", "months", "mo"), ("days", 365 / 12)),
-    **dict.fromkeys(("year", "years", "yr", "yrs", "yo", "y/o"), ("days", 365)),
-    **dict.fromkeys(("unit", "units", "iu"), ("units", 1)),
-}
-# pattern -> times per day
-FREQUENCIES = {
-    r"q\.?d\.?|qhs|once a day|(?:every|each|in the|at) (?:day|morning|evening|night|bedtime)s?|(?:once )?daily": 1,
-    r"b\.?i\.?d\.?|(?:twice|(?:two|2) times) (?:a day|daily|per day)": 2,
-    r"t\.?i\.?d\.?|(?:three|3) times (?:a day|daily|per day)": 3,
-    r"q\.?i\.?d\.?|(?:four|4) times (?:a day|daily|per day)": 4,
-}
-FREQUENCIES |= {
-    rf"(?:every|q\.?) ?(?:{hours}|{ONES[hours]}) ?(?:hours?|hrs?|h)": 24 // hours for hours in (2, 3, 4, 6, 8, 12)
-}
+# Asked "How old are you?" or "For how long?", people answer without a unit
+SAID_WITHOUT = {"days", "kg", "cm", "%", "degrees", "°f", "°c"}
 
 SPOKEN = "|".join(sorted([*SMALL, *SCALES, "half"], key=len, reverse=True))
 RUN = re.compile(rf"\b(?:{SPOKEN})(?:(?:[ -]+|,? and (?:a )?)(?:{SPOKEN}|oh|point))*\b", re.IGNORECASE)
@@ -67,8 +38,6 @@ DIGITS = re.compile(
 LIST_MARK = re.compile(r"(?:^|(?<=[.:;\n]))\s*(\d{1,2})[.)](?=\s+\D|\s*$)")
 DATE = re.compile(r"\b(\d{1,2})[/-](\d{1,2})[/-](\d{4}|\d{2})\b")
 MONTH = re.compile(rf"\b(?:{'|'.join(MONTHS)})\b", re.IGNORECASE)
-WRITTEN_UNIT = "|".join([*sorted(map(re.escape, UNITS), key=len, reverse=True), "M C G", "M G", "M L", "C C"])
-UNIT = re.compile(rf"[\s-]{{0,3}}({WRITTEN_UNIT})(?![a-z])(?:[ -]old)?", re.IGNORECASE)
 TWICE = re.compile(r"\btwice\b", re.IGNORECASE)
 A_WEEK = re.compile(r"\ban? (day|week|month|year|hour)\b", re.IGNORECASE)
 
@@ -98,10 +67,9 @@ def find_quantities(text: str) -> list[Quantity]:
     """
     found = []
     taken = {match.start(1) for match in LIST_MARK.finditer(text)}
-    for pattern, times in FREQUENCIES.items():
-        for match in re.finditer(rf"\b(?:{pattern})(?!\w)", text, flags=re.IGNORECASE):
-            found.append(Quantity((times,), "a day", 1, *match.span(), True))
-            taken.update(range(*match.span()))
+    for match in FREQUENCY.finditer(text):
+        found.append(Quantity(read_frequency(match), "a day", 1, *match.span(), True))
+        taken.update(range(*match.span()))
     for match in DATE.finditer(text):
         parts = tuple(float(part) for part in match.groups())
         found.append(Quantity(parts, "date", 1, *match.span(), True))
@@ -110,35 +78,47 @@ def find_quantities(text: str) -> list[Quantity]:
     for match in MONTH.finditer(text):
         found.append(Quantity((MONTHS.index(match[0].lower()) + 1,), None, 1, *match.span(), False))
     for match in A_WEEK.finditer(text):
-        found.append(Quantity((1,), *UNITS[match[1].lower()], *match.span(), False))
+        if match.start() not in taken:
+            found.append(Quantity((1,), *UNITS[match[1].lower()], *match.span(), False))
     for match in [*RUN.finditer(text), *DIGITS.finditer(text), *TWICE.finditer(text)]:
         readings = _readings(match[0].lower())
         if readings and match.start() not in taken:
             unit = UNIT.match(text, match.end())
-            measure, factor = UNITS[unit[1].lower().replace(" ", "")] if unit else (None, 1)
+            measure, factor, times = read_unit(unit) if unit else (None, 1, None)
             end = unit.end() if unit else match.end()
+            if unit and times:
+                found.append(Quantity((times,), "a day", 1, unit.start("per"), end, True))
+                end = unit.start("per")
             is_claim = bool(unit) or any(c.isdigit() for c in match[0]) or readings[0] > 2
             found.append(Quantity(readings, measure, factor, match.start(), end, is_claim))
     return sorted(found, key=lambda quantity: quantity.start)
 
 
 def is_supported(quantity: Quantity, known: list[Quantity]) -> bool:
-    """Return whether one of the known numbers matches: in base units if both have a unit, otherwise as written.
+    """Return whether one of the known numbers matches: in base units if both have a unit, otherwise as written. A unit
+    that a known number lacks may be another one, so that only those in `SAID_WITHOUT` may be missing there.
 
     Once a day needs no matching number unless the known numbers have another frequency, since "in the morning" says it
     too. A date needs its month, day and year.
     """
     if quantity.measure == "a day" and not any(other.measure == "a day" for other in known):
-        return quantity.readings[0] == 1 or any(quantity.readings[0] in other.readings for other in known)
+        return quantity.readings[0] == 1
     if quantity.measure == "date":
         values = {value for other in known for value in (*other.readings, *_as_year(other.readings[0]))}
         return all({part, *_as_year(part)} & values for part in quantity.readings)
     return any(_is_same(quantity, other) for other in known)
 
 
-def _is_same(a: Quantity, b: Quantity) -> bool:
-    if a.measure is None or b.measure is None or (a.measure, a.factor) == (b.measure, b.factor):
+def _is_same(claim: Quantity, known: Quantity) -> bool:
+    a, b = claim, known
+    if a.measure is None or (a.measure, a.factor) == (b.measure, b.factor):
         return bool(_values(a) & _values(b))
+    if b.measure is None or "degrees" in (a.measure, b.measure):
+        said = SAID_WITHOUT if b.measure is None else ("degrees", "°f", "°c")
+        return a.measure in said and (b.measure in said or b.measure is None) and bool(_values(a) & _values(b))
+    if {a.measure, b.measure} == {"°f", "°c"}:
+        f, c = (a, b) if a.measure == "°f" else (b, a)
+        return any(abs((x - 32) / 1.8 - y) <= 0.06 for x in f.readings for y in c.readings)
     # 150 pounds are 68 kg: a tolerance of 1 % allows for rounding between units
     return a.measure == b.measure and any(
         abs(x * a.factor - y * b.factor) <= 0.01 * abs(x * a.factor) for x in a.readings for y in b.readings
