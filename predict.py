@@ -29,6 +29,7 @@ from typing import Any
 from tqdm import tqdm
 
 from utils.arguments import UserError, parse_recipe, user_errors
+from utils.citations import cite
 from utils.inference import Predictor
 from utils.inputs import WINDOW, Input, check_inputs, make_batches, own_rows
 from utils.json_files import finite
@@ -43,7 +44,7 @@ from utils.ordered_lines import (
     wait_for_begin,
 )
 from utils.positions import position_limit
-from utils.retrieval import MAX_PASSAGES, Passage, Retriever, add_passages, cite, read_corpus
+from utils.retrieval import MAX_PASSAGES, Passage, Retriever, add_passages, read_corpus
 from utils.task import find_run, load_task, read_input
 from utils.tokenizers import unknown_characters
 

@@ -33,13 +33,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.citations import MIN_OVERLAP, cite, find_support
 from utils.data.files import read_rows
 from utils.inference import Predictor
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
 from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.prompts import answer_delimiters
-from utils.retrieval import MIN_OVERLAP, PASSAGE_WORDS, Passage, Retriever, add_passages, cite, find_support
+from utils.retrieval import PASSAGE_WORDS, Passage, Retriever, add_passages
 
 RESULTS = Path("benchmarks/results/retrieval.json")
 MODEL = Path("quickstart/models/smollm2-135m-instruct")

@@ -13,9 +13,10 @@ import run_classification
 from run_qa_sft import ARGUMENTS, main
 from tests.hub_server import serve_hub
 from utils.arguments import UserError
+from utils.citations import cite
 from utils.hub import PUBLISHED
 from utils.inference import Predictor
-from utils.retrieval import NO_SUPPORT, Retriever, add_passages, cite
+from utils.retrieval import NO_SUPPORT, Retriever, add_passages
 from utils.task import upgrade_task
 
 

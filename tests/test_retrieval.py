@@ -9,6 +9,7 @@ import pytest
 from conftest import CHATML, make_tokenizer, toy_rows, write_rows
 
 from utils.arguments import UserError
+from utils.citations import blank_citations, cite, find_support
 from utils.prompts import build_prompt, tokenize_pairs
 from utils.retrieval import (
     NO_SUPPORT,
@@ -16,11 +17,8 @@ from utils.retrieval import (
     Passage,
     Retriever,
     add_passages,
-    blank_citations,
     build_question,
-    cite,
     cut_passages,
-    find_support,
     read_corpus,
 )
 

@@ -30,7 +30,8 @@ ROOMS = {
     "ordered_lines": set(),
     "inference": {"metrics", "evaluation", "factuality"},
     "retrieval": {"metrics", "evaluation", "factuality"},
-    "serving": {"evaluation", "factuality", "inference", "retrieval", "safety"},
+    "citations": {"metrics", "evaluation", "factuality", "retrieval"},
+    "serving": {"evaluation", "factuality", "inference", "retrieval", "citations", "safety"},
     "sweeps": {"metrics", "evaluation", "factuality", "reporting"},
     "quickstart": {"reporting"},
 }

@@ -1,12 +1,9 @@
-"""Retrieval-augmented answers: find passages of your own texts, put them into the prompt, and cite them in the answer.
+"""Retrieval-augmented answers: find passages of your own texts and put them into the prompt.
 
 The passages are ranked with BM25 (Robertson et al. 1994; library bm25s, Lu 2024), which needs no model, no training
-and no network. Each sentence of the answer is then compared with the passages, and the citations shown are the ones
-found this way, not those written by the model (post-hoc citation, Gao et al. 2023, arXiv:2305.14627). A small model
-writes none: SmolLM2-135M in 50 answers, see benchmarks/retrieval.py.
+and no network.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 from utils.arguments import UserError
 from utils.data.files import read_rows
 from utils.examples import COLUMN
-from utils.factuality import find_hallucinations
 from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
 from utils.prompts import build_prompt, tokenize_pairs
@@ -29,12 +25,8 @@ from utils.words import word_pieces
 # bm25s lists single letters (from "I'd", "it's") as stop words; all except the words "a" and "i" are kept: vitamin D
 STOP_WORDS = {word for word in STOPWORDS_EN_PLUS if len(word) > 1} | {"a", "i"}
 PASSAGE_WORDS = 150  # maximum per passage; benchmarks/retrieval.py compares it with 75 and 300
-# Share of a sentence's distinct words that a supporting passage must contain (benchmarks/retrieval.py)
-MIN_OVERLAP = 0.7
 MAX_PASSAGES = 3  # per prompt
-CITATION = re.compile(r"\s*\[(\d+(?:\s*[,;]\s*\d+)*)\]")
 NO_SUPPORT = "no passage supports this"
-MARK = re.compile(rf" \[(?:\d+|{NO_SUPPORT})\]")  # written by `cite`
 PROMPT = (
     "{passages}\n\nAnswer from these passages alone and cite them by number, like [1]. If none of them holds the "
     f"answer, say: {NO_SUPPORT}.\n\n{{question}}"
@@ -51,22 +43,6 @@ class Passage(NamedTuple):
     score: float = 0.0
 
 
-class Claim(NamedTuple):
-    """A sentence of an answer.
-
-    start, end: span in the answer without citations.
-    cited: numbers (from 1) of the passages that the model cited.
-    passage: number of the passage that supports it, or None.
-    overlap: largest share of its words that a passage contains.
-    """
-
-    start: int
-    end: int
-    cited: tuple[int, ...]
-    passage: int | None
-    overlap: float
-
-
 class Retriever:
     """BM25 index of the passages of a corpus.
 
@@ -77,7 +53,7 @@ class Retriever:
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = list(passages)
         self.index = bm25s.BM25()  # k1 1.5, b 0.75, Lucene's idf
-        self.index.index([_terms(f"{p.title} {p.text}") for p in self.passages], show_progress=False)
+        self.index.index([search_terms(f"{p.title} {p.text}") for p in self.passages], show_progress=False)
 
     @classmethod
     def from_file(cls, path: str | Path, passage_words: int = PASSAGE_WORDS) -> "Retriever":
@@ -95,7 +71,7 @@ class Retriever:
         for number, row in read_rows(path, ("id", "text", "title", "source")):
             if "text" not in row:
                 raise UserError(f"{path}, row {number} has no column `text`, only {', '.join(row)}: rename one.")
-            if not _terms(str(row["text"] or "")):
+            if not search_terms(str(row["text"] or "")):
                 raise UserError(f"{path}, row {number}: `text` has no words: fill in a text or delete the row.")
             name, title, source = (str(row.get(key) or "") for key in ("id", "title", "source"))
             texts = cut_passages(str(row["text"]), passage_words)
@@ -104,7 +80,7 @@ class Retriever:
 
     def search(self, question: str, k: int = 3) -> list[Passage]:
         """Return up to `k` passages that share words with a question, best first; ties in the order of the corpus."""
-        terms = self.index.get_tokens_ids(_terms(question))
+        terms = self.index.get_tokens_ids(search_terms(question))
         if not terms:
             return []
         scores = self.index.get_scores_from_ids(terms)
@@ -167,7 +143,7 @@ def build_question(
     """
     text, shown = question, []
     for number in range(1, len(passages) + 1):
-        listed = "\n\n".join(f"[{i}] {_headed(p)}" for i, p in enumerate(passages[:number], 1))
+        listed = "\n\n".join(f"[{i}] {headed(p)}" for i, p in enumerate(passages[:number], 1))
         longer = PROMPT.format(passages=listed, question=question)
         if not fits(longer):
             break
@@ -204,84 +180,17 @@ def add_passages(
     return new_rows, shown
 
 
-def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Claim]]:
-    """Find which passage supports each sentence of an answer.
-
-    A passage supports a sentence if both conditions hold. It contains at least `MIN_OVERLAP` of the sentence's words,
-    compared by stem and with lay and clinical synonyms as equal; words of the passage's title do not count, since they
-    are the topic. And `utils.factuality.find_hallucinations` finds nothing in the sentence that the passage lacks
-    (number, drug, finding, negation, side). Passages that the model cited are tried first. A sentence that combines
-    the words of a passage in another relation is not detected.
-
-    Args:
-        answer: answer, with or without citations such as [1] or [1, 2].
-        passages: passages of the prompt, in order.
-
-    Returns:
-        The answer without citations, and a claim for each sentence that has words and is not a question.
-    """
-    plain, cited, last = "", [], 0
-    for match in CITATION.finditer(answer):
-        plain += answer[last : match.start()]
-        cited += [(len(plain), int(number)) for number in re.findall(r"\d+", match[1])]
-        last = match.end()
-    plain += answer[last:]
-    known = [(set(_terms(passage.title)), set(_terms(passage.text))) for passage in passages]
-    claims = []
-    for match in SENTENCE.finditer(plain):
-        words = set(_terms(match[0]))
-        if not words or match[0].rstrip().endswith(("?", "？", "؟")) or match[0].strip(" .").lower() == NO_SUPPORT:
-            continue
-        own = tuple(number for place, number in cited if match.start() < place <= match.end())
-        wanted = [words - title or words for title, _ in known]
-        shares = [len(own & terms) / len(own) for own, (_, terms) in zip(wanted, known, strict=True)]
-        enough = [i for i, share in enumerate(shares) if share >= MIN_OVERLAP]
-        enough.sort(key=lambda i: (i + 1 not in own, -shares[i]))
-        support = next((i + 1 for i in enough if not find_hallucinations(_headed(passages[i]), match[0])), None)
-        start = match.end() - len(match[0].lstrip())
-        claims.append(Claim(start, match.end(), own, support, max(shares, default=0.0)))
-    return plain, claims
-
-
-def cite(answer: str, passages: Sequence[Passage]) -> dict[str, Any]:
-    """Replace the citations of the model by the passages that support each sentence.
-
-    Returns:
-        A dict: `prediction`, the answer, in which each claim ends in [1] or in [no passage supports this];
-        `supported`, the share of claims that a passage supports, or None without claims; `wrong_citations`, the number
-        of citations by the model that do not support their sentence; `passages`, dicts with `number` and `cited`.
-    """
-    plain, claims = find_support(answer, passages)
-    cited = {claim.passage for claim in claims}
-    for claim in reversed(claims):
-        mark = f" [{claim.passage or NO_SUPPORT}]"
-        end = claim.start + len(plain[claim.start : claim.end].rstrip(" .?!。！।۔"))
-        plain = plain[:end] + mark + plain[end:]
-    return {
-        "prediction": plain.strip(),
-        "supported": sum(claim.passage is not None for claim in claims) / len(claims) if claims else None,
-        "wrong_citations": sum(number != claim.passage for claim in claims for number in claim.cited),
-        "passages": [{"number": n, "cited": n in cited, **p._asdict()} for n, p in enumerate(passages, start=1)],
-    }
-
-
-def blank_citations(answer: str) -> str:
-    """Replace the citations that `cite` added by as many spaces.
-
-    Offsets do not change, and the safety checks do not take the "no" of [no passage supports this] for a negation.
-    """
-    return MARK.sub(lambda match: " " * len(match[0]), answer)
-
-
 def _fits(text: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]) -> bool:
     prompt = build_prompt(tokenizer, task, {**row, task["columns"]["question"]: text})
     return len(tokenize_pairs(tokenizer, [prompt], None, task["chat"])[0][0]) < task["max_length"]
 
 
-def _terms(text: str) -> list[str]:
+def search_terms(text: str) -> list[str]:
+    """Return the stems of the words of a text without stop words."""
     return [word.stem for word in split_words(text) if word.lower not in STOP_WORDS]
 
 
-def _headed(passage: Passage) -> str:
+def headed(passage: Passage) -> str:
+    """Return the text of a passage after its title and source."""
     head = passage.title + (f" ({passage.source})" if passage.source else "")
     return f"{head.strip()}: {passage.text}" if head else passage.text

@@ -33,8 +33,9 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import parse_recipe
+from utils.citations import cite
 from utils.inference import Predictor
-from utils.retrieval import NO_SUPPORT, add_passages, cite, read_corpus
+from utils.retrieval import NO_SUPPORT, add_passages, read_corpus
 from utils.serving import decoding
 from utils.serving.answering import check_after
 from utils.serving.batching import make_metrics

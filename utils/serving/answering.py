@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.citations import blank_citations, cite
 from utils.evaluation.confidence import answer_confidence, confidence_words
 from utils.examples import COLUMN, Examples, with_examples
 from utils.inference import Predictor
 from utils.positions import position_limit, trained_length
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
-from utils.retrieval import MAX_PASSAGES, Retriever, add_passages, blank_citations, cite
+from utils.retrieval import MAX_PASSAGES, Retriever, add_passages
 from utils.safety import check_question, check_response
 from utils.serving.decoding import Client, Row, decode_rows
 from utils.task import read_input
