@@ -65,8 +65,8 @@ def find_support(answer: str, passages: Sequence[Passage]) -> tuple[str, list[Cl
     compared by stem and with lay and clinical synonyms as equal; words of the passage's title do not count, since they
     are the topic. It affirms and denies the same (`has_same_polarity`). And `utils.factuality.find_hallucinations`
     finds nothing that it and the title lack (number, unit, drug, finding, negation, side). A sentence that gives
-    orders to the model is data, and supports nothing. Passages that the model cited are tried first. A sentence that combines
-    words in another relation is not detected.
+    orders to the model is data, and supports nothing. Cited passages are tried first. A sentence that combines words
+    in another relation is not detected.
 
     Args:
         answer: answer, with or without citations such as [1] or [1, 2].
