@@ -34,10 +34,11 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -58,7 +59,7 @@ from utils.serving.answering import (
 from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
 from utils.serving.decoding import Client
 from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
-from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, read_tokenizer, state_of
+from utils.serving.openai_backend import State, Unavailable, answer_there, connect, read_task, read_tokenizer
 from utils.serving.page import TITLE, make_page, mount_page
 from utils.serving.schemas import (
     MAX_CHARACTERS,
@@ -74,7 +75,9 @@ from utils.serving.schemas import (
 from utils.task import find_run, read_input
 
 logger = logging.getLogger("app")
-ROUTES = ("/generate", "/classify", "/summarize", "/health", "/metrics", "/docs", "/openapi.json")
+ROUTES = (
+    "/generate", "/classify", "/summarize", "/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json",
+)  # fmt: skip
 MAX_BYTES = 1_000_000  # per request body
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -111,6 +114,14 @@ class AppArguments:
     )
     cors_origins: list[str] | None = field(
         default=None, metadata={"help": "Origins whose pages may call the API: https://HOST. Default: none."}
+    )
+    frame_ancestors: list[str] = field(
+        # The page of a Space is a frame on the Hub
+        default_factory=lambda: ["https://huggingface.co"] if os.environ.get("SPACE_ID") else [],
+        metadata={"help": "Origins whose pages may show this one in a frame: https://HOST. Default: none."},
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "Commit, tag or branch of `model` on the Hub; a commit never changes."}
     )
     backend: Literal["local", "openai"] = field(
         default="local", metadata={"help": "Who generates answers: this process or the server at `base_url`."}
@@ -152,9 +163,10 @@ class AppArguments:
             raise UserError(f"`port` is {self.port}: set 1 to 65535, or 0 for any free port.")
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
             raise UserError(f"`root_path` is {self.root_path}: begin with / and end without, as in /medical.")
-        for origin in self.cors_origins or ():
-            if origin != "*" and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
-                raise UserError(f"`cors_origins` has {origin}: write https://HOST or https://HOST:PORT, or *.")
+        for key in ("cors_origins", "frame_ancestors"):
+            for origin in getattr(self, key) or ():
+                if origin != "*" and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+                    raise UserError(f"`{key}` has {origin}: write https://HOST or https://HOST:PORT, or *.")
         for key in ("batch_size", "queue_size"):
             if getattr(self, key) < 1:
                 raise UserError(f"`{key}` is {getattr(self, key)}: set 1 or more.")
@@ -167,11 +179,12 @@ class AppArguments:
 
 
 class Served(NamedTuple):
-    """A loaded model: its `task.json`, its queue, and a function that returns `ok` or the problem."""
+    """A loaded model: its `task.json`, its queue, and a function that returns `ok` or the problem of the server that
+    hosts it, or None if this process does."""
 
     task: dict[str, Any]
     batcher: Batcher
-    state: Callable[[], str]
+    server_state: Callable[[], str] | None
 
 
 def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
@@ -185,7 +198,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
     Raises:
         UserError: `model` is not a run, needs more than one text as input, or cannot be used with the corpus.
     """
-    task = read_task(model)
+    task = read_task(model, args.revision)
     retriever = None
     if task["task"] == "qa" and args.corpus_file is not None:
         retriever = read_corpus(args.corpus_file, task)
@@ -193,7 +206,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         name = args.served_model or Path(model).name
         client, tokenizer = (
             connect(args.base_url, os.environ.get("OPENAI_API_KEY"), args.time_limit),
-            read_tokenizer(model),
+            read_tokenizer(model, args.revision),
         )
 
         def ask(rows: list[Question], deliver: Deliver) -> None:
@@ -202,12 +215,13 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, tokenizer, task)
-        examples = find_examples(find_run(model), args.examples_file, task)
+        examples = find_examples(find_run(model, args.revision), args.examples_file, task)
         ask = partial(answer_as_read, ask, task, tokenizer, examples)
         # the server does its own batching, so each question is sent immediately
         batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
-        return Served(task, batcher, lambda: state_of(client, name))
-    predictor = Predictor.from_pretrained(model, examples_file=args.examples_file if task["task"] == "qa" else None)
+        return Served(task, batcher, State(client, name))
+    examples_file = args.examples_file if task["task"] == "qa" else None
+    predictor = Predictor.from_pretrained(model, args.revision, examples_file=examples_file)
     task = predictor.task
     if task["task"] == "summarization":
         task["generation"]["max_time"] = args.time_limit  # seconds: the client has its 504 after that
@@ -225,7 +239,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
     warm_up = Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"
     answer([warm_up], lambda *_: None)  # the first call is slow
     batcher = Batcher(task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)
-    return Served(task, batcher, batcher.state)
+    return Served(task, batcher, None)
 
 
 def join_models(argv: list[str]) -> list[str]:
@@ -278,7 +292,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         models: task name -> loaded model.
         args: host and limits.
         metrics: metrics of the application.
-        token: required by every request except `/health`; None requires no token.
+        token: required by every request except those of probes; None requires no token.
     """
 
     @contextlib.asynccontextmanager
@@ -287,6 +301,8 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         for served in models.values():  # uvicorn has waited for API requests; those of the page finish here
             await asyncio.to_thread(served.batcher.close)
 
+    # The middleware checks the token; this says so in the API's description
+    secured = [Security(HTTPBearer(auto_error=False, description="The token in APP_TOKEN."))] if token else []
     app = FastAPIOffline(title=TITLE, description=DISCLAIMER, version="1", redoc_url=None, lifespan=lifespan)
     hosts = args.allowed_hosts
     if hosts is None and is_loopback(args.host) and token is None:  # against DNS rebinding: sites at 127.0.0.1
@@ -317,7 +333,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
             leaving.cancel()
             results.cancel()
 
-    @app.post("/generate", responses=PROBLEMS)
+    @app.post("/generate", responses=PROBLEMS, dependencies=secured)
     async def generate(request: GenerateRequest, http: Request) -> GenerateAnswer:
         """Answer a question. Emergencies and harmful requests get a fixed reply, and no model is asked."""
         start = time.perf_counter()
@@ -337,7 +353,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         more = {"safety_report": report, "inference_time_ms": milliseconds_since(start)}
         return GenerateAnswer.model_validate(answer | more)
 
-    @app.post("/classify", responses=PROBLEMS)
+    @app.post("/classify", responses=PROBLEMS, dependencies=secured)
     async def classify(request: ClassifyRequest, http: Request) -> ClassifyAnswer:
         """Classify one or more texts, flat or along a tree of classes. A text is an object of columns for a model that
         was trained on several."""
@@ -347,22 +363,39 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         shown = [show_first(result, request.top_k) for result in results]
         return ClassifyAnswer.model_validate({"results": shown, "inference_time_ms": milliseconds_since(start)})
 
-    @app.post("/summarize", responses=PROBLEMS)
+    @app.post("/summarize", responses=PROBLEMS, dependencies=secured)
     async def summarize(request: SummarizeRequest, http: Request) -> SummarizeAnswer:
         """Summarize a dialogue or note and list the hallucinations of the summary."""
         start = time.perf_counter()
         (found,) = await ask("summarization", [request.text], http)
         return SummarizeAnswer(summary=found.pop("prediction"), **found, inference_time_ms=milliseconds_since(start))
 
-    @app.get("/health", responses={503: {"model": Health}})
-    def health(response: Response) -> Health:
-        """Report whether every model can answer. Needs no token."""
-        wrong = [state for state in (served.state() for served in models.values()) if state != "ok"]
+    def describe_health(states: list[str], response: Response) -> Health:
+        wrong = [state for state in states if state != "ok"]
         response.status_code = 503 if wrong else 200
         gpu = torch.cuda.is_available()
         return Health(status=wrong[0] if wrong else "ok", model_loaded=not wrong, gpu_available=gpu)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/live", responses={503: {"model": Health}})
+    def live(response: Response) -> Health:
+        """Report whether this process works; if not, only a restart helps. Needs no token."""
+        return describe_health([served.batcher.state() for served in models.values()], response)
+
+    @app.get("/ready", responses={503: {"model": Health}})
+    def ready(response: Response) -> Health:
+        """Report whether this process takes requests. A server that hosts the model is not asked: while it is down,
+        emergencies still get their answer here. Needs no token."""
+        stopping = ["the app is stopping" for served in models.values() if served.batcher.closed]
+        return describe_health([*stopping, *(served.batcher.state() for served in models.values())], response)
+
+    @app.get("/health", responses={503: {"model": Health}})
+    def health(response: Response) -> Health:
+        """Report whether every model can answer, also those that another server hosts. Needs no token."""
+        here = [served.batcher.state() for served in models.values()]
+        there = [served.server_state() for served in models.values() if served.server_state]
+        return describe_health([*here, *there], response)
+
+    @app.get("/metrics", response_class=PlainTextResponse, dependencies=secured)
     def prometheus() -> PlainTextResponse:
         """Prometheus metrics: requests, latency, queue lengths and batch sizes."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -371,7 +404,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         app.add_exception_handler(kind, refuse)
     app.add_middleware(
         Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES, root_path=args.root_path,
-        allowed_hosts=hosts,
+        allowed_hosts=hosts, frame_ancestors=args.frame_ancestors,
     )  # fmt: skip
     # Outermost, since a browser asks by a request without token. Without it, Gradio would allow every origin.
     headers = ["Authorization", "Content-Type"]
@@ -393,7 +426,7 @@ def main(argv: list[str] | None = None) -> None:
         metrics = make_metrics()
         folders: dict[str, str] = {}
         for model in args.model:
-            name = read_task(model)["task"]
+            name = read_task(model, args.revision)["task"]
             if name in folders:
                 raise UserError(f"`model` {model} is the second one of task {name}: pass one model per task.")
             folders[name] = model

@@ -22,6 +22,7 @@ COMPOSE = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8
 RESOURCES = [r for path in MANIFESTS for r in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
 DEPLOYMENTS = {r["metadata"]["name"]: r for r in RESOURCES if r["kind"] == "Deployment"}
 APP, VLLM = DEPLOYMENTS["medical-text-app"], DEPLOYMENTS["medical-text-vllm"]
+ROLLOUT = ["BASE_MODEL", "BASE_REVISION", "ADAPTER", "ADAPTER_REVISION", "APP_TOKEN", "VLLM_API_KEY"]
 SECRETS = {"APP_TOKEN": "token-7f3a", "VLLM_API_KEY": "key-91bc", "HF_TOKEN": "hub-5d20"}
 
 
@@ -44,6 +45,10 @@ def pod(deployment: dict[str, Any]) -> dict[str, Any]:
 def container(deployment: dict[str, Any]) -> dict[str, Any]:
     (only,) = pod(deployment)["containers"]
     return only
+
+
+def all_containers(deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod(deployment).get("initContainers", []), container(deployment)]
 
 
 def app_source() -> ast.Module:
@@ -183,11 +188,12 @@ def test_pods_keep_the_restricted_standard(deployment: dict[str, Any]):
     spec, own = pod(deployment), container(deployment)
     assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert own["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    for each in all_containers(deployment):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
     assert spec["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
     assert all(set(volume) - {"name"} <= {"emptyDir", "persistentVolumeClaim"} for volume in spec["volumes"])
@@ -201,21 +207,23 @@ def test_what_a_pod_refers_to_is_there(deployment: dict[str, Any]):
     claims = {v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v}
     assert claims <= {claim["metadata"]["name"] for claim in kinds("PersistentVolumeClaim")}
     ports = {port["name"] for port in own["ports"]}
-    for probe in ("startupProbe", "readinessProbe"):
-        assert own[probe]["httpGet"]["path"] == "/health" and own[probe]["httpGet"]["port"] in ports
+    for probe, path in (("startupProbe", "/live"), ("readinessProbe", "/ready"), ("livenessProbe", "/live")):
+        known = path if deployment is APP else "/health"  # the app is ready while vLLM is down, for emergencies
+        assert own[probe]["httpGet"] == {"path": known, "port": "http"} and "http" in ports
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels
     (service,) = [s for s in kinds("Service") if s["metadata"]["name"] == deployment["metadata"]["name"]]
     assert service["spec"]["selector"].items() <= labels
     assert all(port["targetPort"] in ports for port in service["spec"]["ports"])
-    used = {name for argument in own["args"] for name in re.findall(r"\$\((\w+)\)", argument)}
-    assert used <= {variable["name"] for variable in own["env"]}
+    for each in all_containers(deployment):
+        used = {name for text in each.get("args", each.get("command")) for name in re.findall(r"\$\((\w+)\)", text)}
+        assert used <= {variable["name"] for variable in each["env"]}
 
 
 def test_no_manifest_holds_a_secret_and_rollout_makes_those_that_are_named():
     rollout = (DEPLOYMENT / "scripts/rollout.sh").read_text(encoding="utf-8")
     for deployment in DEPLOYMENTS.values():
-        for variable in container(deployment)["env"]:
+        for variable in [variable for each in all_containers(deployment) for variable in each["env"]]:
             reference = variable.get("valueFrom", {})
             if re.search("TOKEN|KEY|SECRET", variable["name"]):
                 assert list(reference) == ["secretKeyRef"], variable["name"]
@@ -263,7 +271,7 @@ def test_app_knows_its_arguments_and_variables():
     known = app_variables() | {"HF_TOKEN"}  # which huggingface_hub reads
     services = [COMPOSE["services"][name]["environment"] for name in ("app", "app-vllm")]
     assert {name for service in services for name in service} <= known
-    used_in_arguments = {"ADAPTER"}
+    used_in_arguments = {"ADAPTER", "ADAPTER_REVISION"}
     assert {v["name"] for v in container(APP)["env"]} <= known | used_in_arguments
     assert {"GRADIO_SERVER_NAME", "APP_TOKEN"} <= app_variables() and "GRADIO_SERVER_NAME=0.0.0.0" in DOCKERFILE
 
@@ -272,7 +280,10 @@ def test_app_asks_the_server_and_the_model_that_vllm_serves():
     told, vllm = given(container(APP)["args"]), container(VLLM)["args"]
     assert told["base_url"] == "http://medical-text-vllm:8000/v1"
     assert container(VLLM)["ports"][0]["containerPort"] == 8000 and "--port=8000" in vllm
-    assert f"--lora-modules={told['served_model']}=$(ADAPTER)" in vllm and "--enable-lora" in vllm
+    fetch = pod(VLLM)["initContainers"][0]["command"]
+    assert f"--lora-modules={told['served_model']}={fetch[-1]}" in vllm and "--enable-lora" in vllm
+    assert fetch[:5] == ["hf", "download", "$(ADAPTER)", "--revision", "$(ADAPTER_REVISION)"]
+    assert told["revision"] == "$(ADAPTER_REVISION)" and "--revision=$(BASE_REVISION)" in vllm
     services = COMPOSE["services"]
     assert given(services["app-vllm"]["command"])["base_url"] == "http://vllm:8000/v1"
     adapter = services["app-vllm"]["environment"]["APP_MODEL"].removeprefix("outputs/")
@@ -297,7 +308,7 @@ def test_a_pod_is_given_the_time_that_the_app_takes_to_end():
 def test_images_name_no_host():
     images = [container(deployment)["image"] for deployment in DEPLOYMENTS.values()]
     images += [service["image"] for service in COMPOSE["services"].values() if "image" in service]
-    assert set(images) == {"medical-text-app:latest", "vllm/vllm-openai:v0.33.0"}
+    assert set(images) == {"medical-text-app:latest", "medical-text-app:1.0", "vllm/vllm-openai:v0.33.0"}
     for path in (path for path in DEPLOYMENT.rglob("*") if path.is_file()):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\b(docker|quay|gcr|ghcr|nvcr|pkg\.dev|amazonaws|azurecr)\.?(io|com)?/", text), path
@@ -320,9 +331,9 @@ def test_script_passes_shellcheck(script: Path):
 @pytest.mark.parametrize(
     ("script", "variables"),
     [
-        ("rollout.sh", ["BASE_MODEL", "ADAPTER", "APP_TOKEN", "VLLM_API_KEY"]),
-        ("deploy_aws.sh", ["AWS_REGION", "CLUSTER", "BASE_MODEL", "ADAPTER", "APP_TOKEN", "VLLM_API_KEY"]),
-        ("deploy_gcp.sh", ["PROJECT", "REGION", "CLUSTER", "BASE_MODEL", "ADAPTER", "APP_TOKEN", "VLLM_API_KEY"]),
+        ("rollout.sh", ROLLOUT),
+        ("deploy_aws.sh", ["AWS_REGION", "CLUSTER", *ROLLOUT]),
+        ("deploy_gcp.sh", ["PROJECT", "REGION", "CLUSTER", *ROLLOUT]),
     ],
 )
 def test_script_names_the_variable_that_is_missing_and_calls_nothing(
@@ -342,16 +353,31 @@ def test_rollout_applies_everything_and_shows_no_secret_to_other_processes(tmp_p
     body = f'echo "$@" >> {tmp_path}/arguments\n[ -t 0 ] || cat | tee -a {tmp_path}/sent'
     write_tool(tmp_path / "kubectl", body)
     variables = SECRETS | {"BASE_MODEL": "some/base", "ADAPTER": "some/adapter"}
+    variables |= {"BASE_REVISION": "1a2b", "ADAPTER_REVISION": "3c4d"}
     done = run("bash", DEPLOYMENT / "scripts/rollout.sh", "my-app:1234", PATH=str(tmp_path), **variables)
     assert done.returncode == 0, done.stderr
     arguments, sent = (tmp_path / "arguments").read_text(), (tmp_path / "sent").read_text()
     assert all(f"{name}={value}\n" in sent for name, value in SECRETS.items())
     assert not any(value in arguments for value in SECRETS.values())
     assert "BASE_MODEL=some/base" in arguments and "ADAPTER=some/adapter" in arguments
-    assert "image: my-app:1234\n" in sent and "medical-text-app:latest" not in sent
+    assert "BASE_REVISION=1a2b" in arguments and "ADAPTER_REVISION=3c4d" in arguments
+    assert "image: my-app:1234\n" in sent and "medical-text-app:1.0" not in sent
+    (checksum,) = set(re.findall(r'checksum/settings: "(\w+)"', sent))  # of both deployments
+    for changed in ({"APP_TOKEN": "another"}, {"ADAPTER_REVISION": "5e6f"}):
+        (tmp_path / "sent").write_text("")
+        run("bash", DEPLOYMENT / "scripts/rollout.sh", "my-app:1234", PATH=str(tmp_path), **variables | changed)
+        assert checksum not in (tmp_path / "sent").read_text()  # so that the pods are started anew
     applied = {path.name for path in MANIFESTS if path.name in arguments}
-    assert applied == {path.name for path in MANIFESTS} - {"app.yaml"}  # which comes through the pipe
-    assert arguments.index("00-namespace.yaml") < arguments.index("create secret") < arguments.index("vllm.yaml")
+    assert applied == {path.name for path in MANIFESTS} - {"app.yaml", "vllm.yaml"}  # which come through the pipe
+    assert arguments.index("00-namespace.yaml") < arguments.index("create secret") < arguments.index("network.yaml")
+
+
+@pytest.mark.parametrize("image", ["my-app", "my-app:latest"])
+def test_rollout_refuses_an_image_that_may_change(image: str, tmp_path: Path):
+    write_tool(tmp_path / "kubectl", f"touch {tmp_path}/called")
+    variables = SECRETS | dict.fromkeys(("BASE_MODEL", "BASE_REVISION", "ADAPTER", "ADAPTER_REVISION"), "x")
+    done = run("bash", DEPLOYMENT / "scripts/rollout.sh", image, PATH=str(tmp_path), **variables)
+    assert done.returncode == 2 and image in done.stderr and not (tmp_path / "called").exists()
 
 
 # ----- Space

@@ -209,7 +209,7 @@ def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
 def test_an_application_that_has_ended_holds_no_model(runs, monkeypatch):
     loaded = []
 
-    def load(folder: str, examples_file: str | None = None) -> Predictor:
+    def load(folder: str, revision: str | None = None, examples_file: str | None = None) -> Predictor:
         predictor = real(folder)
         loaded.append(weakref.ref(predictor))
         return predictor
@@ -544,7 +544,44 @@ def _endless(answer_here, predictor, *args) -> None:
 
 
 def test_health_says_what_is_loaded(client):
-    assert client.get("/health").json() == {"status": "ok", "model_loaded": True, "gpu_available": False}
+    for path in ("/health", "/live", "/ready"):
+        assert client.get(path).json() == {"status": "ok", "model_loaded": True, "gpu_available": False}
+
+
+def test_a_server_that_is_down_takes_no_pod_out_of_service_and_emergencies_get_their_answer(runs):
+    more = {"backend": "openai", "base_url": "http://127.0.0.1:9/v1"}
+    with make_client([runs["qa"]], token="secret", **more) as client:
+        assert client.get("/live").status_code == client.get("/ready").status_code == 200
+        assert client.get("/health").status_code == 503
+        client.headers["Authorization"] = "Bearer secret"
+        assert post(client, "/generate", question="What is cardiitis?").status_code == 503
+        found = post(client, "/generate", question="I took 40 paracetamol tablets an hour ago, what now?").json()
+        assert "112" in found["response"] and found["safety_report"]["risk_level"] == 4
+
+
+def test_a_device_that_has_failed_needs_a_restart(runs, monkeypatch):
+    with make_client([runs["classification"]]) as client:
+        monkeypatch.setattr(client.models["classification"].batcher, "has_failed", True)
+        for path in ("/live", "/ready", "/health"):
+            answer = client.get(path)
+            assert answer.status_code == 503 and "device" in answer.json()["status"]
+
+
+def test_the_api_says_that_it_needs_a_token_where_it_does(runs):
+    for token in (None, "secret"):
+        with make_client([runs["classification"]], token=token) as client:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            api = client.get("/openapi.json", headers=headers).json()
+        assert ("HTTPBearer" in api.get("components", {}).get("securitySchemes", {})) == bool(token)
+        for path, calls in api["paths"].items():
+            for call in calls.values():
+                assert bool(call.get("security")) == (bool(token) and path not in ("/health", "/live", "/ready"))
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "'none'"), ("https://portal.example.org",) * 2])
+def test_other_pages_frame_this_one_only_if_they_are_named(runs, given, expected):
+    with make_client([runs["classification"]], **({"frame_ancestors": given} if given else {})) as client:
+        assert f"frame-ancestors {expected}" in client.get("/").headers["content-security-policy"]
 
 
 def test_the_description_and_the_page_need_no_other_site(client):

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from prometheus_client import generate_latest
 
-from utils.serving.batching import Batcher, Busy, make_metrics
+from utils.serving.batching import Batcher, Busy, is_device_fault, make_metrics
 
 
 class Doubler:
@@ -153,6 +154,23 @@ def test_closing_finishes_what_waits_and_takes_nothing_new():
     with pytest.raises(Busy):
         batcher.submit([1])
     assert batcher.state() != "ok"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: an illegal memory access"), torch.AcceleratorError("x")])
+def test_a_device_that_has_failed_is_asked_no_more_and_named_and_too_little_memory_is_none(error):
+    asked = []
+
+    def fail(rows, deliver):
+        asked.append(rows)
+        raise error
+
+    batcher = Batcher("qa", fail, make_metrics())
+    with pytest.raises(type(error)):
+        batcher.submit([1]).result(10)
+    assert batcher.state() == "the device has failed" and len(asked) == 1
+    batcher.close()
+    assert is_device_fault(error) and not is_device_fault(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_device_fault(RuntimeError("shapes differ")) and not is_device_fault(ValueError("CUDA error"))
 
 
 def test_several_threads_work_at_the_same_time():

@@ -16,7 +16,7 @@ from test_app import make_client, post
 import run_qa_sft
 from utils.arguments import UserError
 from utils.serving.answering import Question
-from utils.serving.openai_backend import Unavailable, answer_there, connect, read_task, read_tokenizer, state_of
+from utils.serving.openai_backend import State, Unavailable, answer_there, connect, read_task, read_tokenizer
 
 WORDS = ["A ", "disease", " of the", " heart."]
 
@@ -152,9 +152,20 @@ def test_what_the_server_refuses_names_no_text(server, folder):
 
 def test_the_state_of_the_server(server):
     client = connect(url_of(server), None, 10)
-    assert state_of(client, "qa") == "ok"
-    assert "no model other" in state_of(client, "other")
-    assert "does not answer" in state_of(connect("http://127.0.0.1:9/v1", None, 10), "qa")
+    assert State(client, "qa")() == "ok"
+    assert "no model other" in State(client, "other")()
+    assert "does not answer" in State(connect("http://127.0.0.1:9/v1", None, 10), "qa")()
+
+
+def test_many_probes_ask_the_server_once(server, monkeypatch):
+    state, asked = State(connect(url_of(server), None, 10), "qa"), []
+    ask = state._ask
+    monkeypatch.setattr(state, "_ask", lambda: asked.append(1) or ask())
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: state(), range(50))) == {"ok"}
+    assert len(asked) == 1
+    state.until = 0.0  # later
+    assert state() == "ok" and len(asked) == 2
 
 
 @pytest.mark.parametrize("url", ["", "no address", "http://[::1", "http://x:y/v1", "ftp://x/v1"])

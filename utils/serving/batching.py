@@ -2,12 +2,14 @@
 
 import math
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
@@ -17,6 +19,15 @@ class Busy(Exception):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the queue is full, try again in {retry_after} s")
         self.retry_after = retry_after
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Return whether an error means that the accelerator answers no more, so that only a new process helps. Too little
+    memory is none: the next batch may be smaller."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    known = re.search(r"\b(CUDA|HIP|cuBLAS|CUBLAS|cuDNN) error\b", str(error))
+    return isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and known is not None)
 
 
 class Metrics(NamedTuple):
@@ -80,6 +91,7 @@ class Batcher:
         self.batch_rows = metrics.batch_rows.labels(name)
         self.batch_seconds = 0.0  # duration of the last batch
         self.closed = False
+        self.has_failed = False
         self.queue: queue.Queue[tuple[list[Any], Future] | None] = queue.Queue(queue_size)
         metrics.queue_length.labels(name).set_function(self.queue.qsize)
         self.threads = [threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True) for i in range(threads)]
@@ -109,7 +121,9 @@ class Batcher:
         return future
 
     def state(self) -> str:
-        """Return `ok` or the problem."""
+        """Return `ok` or the problem, which only a new process mends."""
+        if self.has_failed:
+            return "the device has failed"
         return "ok" if all(thread.is_alive() for thread in self.threads) else "a worker thread has stopped"
 
     def close(self) -> None:
@@ -133,9 +147,10 @@ class Batcher:
             try:
                 self._answer(jobs)
             except Exception as error:
+                self.has_failed |= is_device_fault(error)
                 waiting = [job for job in jobs if not job[1].done()]
                 for job in waiting:
-                    if len(jobs) == 1:  # it was alone already
+                    if len(jobs) == 1 or self.has_failed:  # it was alone already
                         job[1].set_exception(error)
                     else:
                         self._answer_alone(job)
@@ -180,5 +195,6 @@ class Batcher:
         try:
             self._answer([job])
         except Exception as error:
+            self.has_failed |= is_device_fault(error)
             if not job[1].done():
                 job[1].set_exception(error)

@@ -29,10 +29,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
-    ),
 }
+POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
+OPEN = ("/live", "/ready", "/health")  # need no token: probes have none
 # Gradio routes that the page needs. The others accept uploads, fetch files of other sites or run functions
 PAGE_PATHS = tuple(
     f"/gradio_api/{name}" for name in ("queue/join", "queue/data", "heartbeat/", "info", "startup-events", "cancel")
@@ -54,6 +53,7 @@ class Guard:
         max_bytes: maximum size of a request body.
         root_path: path under which a proxy publishes the application, whether or not the proxy removes it.
         allowed_hosts: host names by which clients may call; None or "*" allows all.
+        frame_ancestors: origins whose pages may show the page in a frame.
     """
 
     def __init__(
@@ -65,10 +65,17 @@ class Guard:
         max_bytes: int,
         root_path: str = "",
         allowed_hosts: Sequence[str] | None = None,
+        frame_ancestors: Sequence[str] = (),
     ) -> None:
         self.app, self.metrics, self.routes, self.max_bytes = app, metrics, routes, max_bytes
         self.token = None if token is None else token.encode()
         self.root_path = root_path
+        framed_by = " ".join(frame_ancestors) or "'none'"
+        policy = f"{POLICY}; frame-ancestors {framed_by}"
+        self.added = [
+            (name.lower().encode(), value.encode())
+            for name, value in (HEADERS | {"Content-Security-Policy": policy}).items()
+        ]
         self.hosts = (
             None if allowed_hosts is None or "*" in allowed_hosts else {name.lower() for name in allowed_hosts}
         )
@@ -89,9 +96,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 kept = {name for name, _ in message["headers"]} & {b"cache-control"}
-                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in kept)]
+                message["headers"] = [*message["headers"], *(pair for pair in self.added if pair[0] not in kept)]
             await send(message)
 
         async def receive_on() -> Message:
@@ -133,7 +139,7 @@ class Guard:
                 logger.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
 
     def _may_enter(self, path: str, authorization: bytes) -> bool:
-        if self.token is None or path == "/health":
+        if self.token is None or path in OPEN:
             return True
         scheme, _, given = authorization.partition(b" ")
         if scheme.lower() == b"basic":

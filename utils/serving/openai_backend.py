@@ -1,5 +1,6 @@
 """Question answering with an OpenAI-compatible server such as vLLM, which hosts the base model and the adapter."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def answer_there(
     return {"response": text.strip(), "finished": finish == "stop", "cut": False, **sure}
 
 
-def read_task(model: str) -> dict[str, Any]:
+def read_task(model: str, revision: str | None = None) -> dict[str, Any]:
     """Return what `load_task` reads from a run's `output_dir` or Hub repository; no weights are downloaded.
 
     Raises:
@@ -139,7 +140,8 @@ def read_task(model: str) -> dict[str, Any]:
     try:
         if Path(model).is_dir():
             return load_task(Path(model))
-        return load_task(Path(snapshot_download(model, allow_patterns=["task.json", "recipe.yaml"])))
+        patterns = ["task.json", "recipe.yaml"]
+        return load_task(Path(snapshot_download(model, revision=revision, allow_patterns=patterns)))
     except UserError:
         raise
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
@@ -149,7 +151,7 @@ def read_task(model: str) -> dict[str, Any]:
         ) from error
 
 
-def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
+def read_tokenizer(model: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a run's `output_dir` or Hub repository, which finds control tokens in a question and
     measures how many passages fit a prompt.
 
@@ -157,15 +159,31 @@ def read_tokenizer(model: str) -> PreTrainedTokenizerBase:
         UserError: there is no tokenizer.
     """
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(model, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(f"`model` {model} has no tokenizer, which reads the questions: pass another run.") from error
 
 
-def state_of(client: OpenAI, name: str) -> str:
-    """Return `ok` or the problem of the server, for `GET /health`."""
-    try:
-        known = {model.id for model in client.with_options(timeout=2.0).models.list()}
-    except (OpenAIError, ValueError):
-        return "the server at `base_url` does not answer"
-    return "ok" if name in known else f"the server at `base_url` has no model {name}"
+class State:
+    """`ok` or the problem of the server, asked at most every `SECONDS`: probes of many pods must not load it."""
+
+    SECONDS = 5.0
+
+    def __init__(self, client: OpenAI, name: str) -> None:
+        self.client, self.name = client, name
+        self.known, self.until = "", 0.0
+        self.lock = threading.Lock()
+
+    def __call__(self) -> str:
+        with self.lock:
+            if time.monotonic() >= self.until:
+                self.known = self._ask()
+                self.until = time.monotonic() + self.SECONDS
+            return self.known
+
+    def _ask(self) -> str:
+        try:
+            found = {model.id for model in self.client.with_options(timeout=2.0).models.list()}
+        except (OpenAIError, ValueError):
+            return "the server at `base_url` does not answer"
+        return "ok" if self.name in found else f"the server at `base_url` has no model {self.name}"
