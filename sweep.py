@@ -125,8 +125,10 @@ def main(args: SweepArguments) -> None:
             configurations = expand_grid(args.grid, len(seeds), args.most_runs)
         check_size(len(configurations) * len(seeds), args.most_runs)
         configurations = resolve_all(arguments, args.recipe, overrides, configurations)
-    config = ["--config_file", args.config_file] if args.config_file else []
     processes = processes_of(args.config_file)
+    # Said always: without it one run would take all GPUs, and several one each, with another effective batch size
+    config = ["--config_file", args.config_file] if args.config_file else []
+    config += ["--num_processes", str(processes)]
     if processes > 1 and args.jobs > 1:
         config += ["--main_process_port", "0"]  # any free port: parallel runs cannot share the default
     launch = [sys.executable, "-m", "accelerate.commands.launch", *config]

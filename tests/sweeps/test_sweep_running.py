@@ -115,6 +115,7 @@ def test_several_runs_at_once_share_the_cores_and_keep_their_order(tmp_path, mon
 def test_each_of_several_runs_at_once_has_gpus_of_its_own(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in slot_environments(1, 1)] == ["0"]  # as many as several have
     assert [env["CUDA_VISIBLE_DEVICES"] for env in slot_environments(2, 2)] == ["0,1", "2,3"]
     assert [env["CUDA_VISIBLE_DEVICES"] for env in slot_environments(5, 1)] == ["0", "1", "2", "3", "0"]
     with pytest.raises(UserError, match="`jobs` is 3 with 2 processes each.* 4 GPUs"):

@@ -111,17 +111,16 @@ def slot_environments(jobs: int, processes: int) -> list[dict[str, str]]:
         UserError: multi-process runs need more GPUs than the machine has.
     """
     env = os.environ | {"TQDM_DISABLE": "1"}  # progress bars would fill the logs
-    if jobs == 1:
-        return [env]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
     if not torch.cuda.device_count():
+        if jobs == 1:
+            return [env]
         cores = max(1, joblib.cpu_count() // jobs)
         return [env | {"LOKY_MAX_CPU_COUNT": str(cores)}] * jobs  # `start_run` takes the number of threads from joblib
     if processes > 1 and jobs * processes > len(gpus):
-        raise UserError(
-            f"`jobs` is {jobs} with {processes} processes each, but there are {len(gpus)} GPUs: lower `jobs`."
-        )
+        lower = "lower `jobs`" if processes <= len(gpus) else "lower `num_processes` in `config_file`"
+        raise UserError(f"`jobs` is {jobs} with {processes} processes each, but there are {len(gpus)} GPUs: {lower}.")
     own = [[gpus[(job * processes + i) % len(gpus)] for i in range(processes)] for job in range(jobs)]
     return [env | {"CUDA_VISIBLE_DEVICES": ",".join(devices)} for devices in own]
 
