@@ -41,7 +41,7 @@ from utils.encoding import (
     text_columns,
 )
 from utils.evaluation.classification import calibrate, evaluate
-from utils.evaluation.encoders import add_linear_scores, predict_encoders
+from utils.evaluation.encoders import add_linear_scores, calibrate_head, predict_encoders
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.hub import check_push_access, push
 from utils.losses import CLASS_IMBALANCE, classification_loss
@@ -216,6 +216,7 @@ def main(
         outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
     # Temperature and abstention threshold come from validation rows: fitted on the test rows they would look too good
     task |= calibrate(outputs["validation"], rows["validation"]["label"], class_counts, task)
+    task |= calibrate_head(trainer, task)  # so that plain transformers gives the same probabilities, where it can
     rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
     measured = results | peak_memory()
     found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it

@@ -79,6 +79,7 @@ class Hub:
             "HF_ENDPOINT": self.url, "HF_TOKEN": token or "", "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub"),
             "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_ETAG_TIMEOUT": "120", "HF_HUB_DOWNLOAD_TIMEOUT": "120",  # else a busy machine looks offline
         }  # fmt: skip
 
 

@@ -94,6 +94,7 @@ class DataArguments:
     group_column: str | None = field(default=None, metadata={"help": "Keep rows of a group (patient) in one split."})
     keep_columns: list[str] | None = field(default=None, metadata={"help": "More columns for templates and code."})
     language: str | None = field(default=None, metadata={"help": "ISO 639 code, such as en; identified by default."})
+    license: str | None = field(default=None, metadata={"help": "Licence of the model for its card: apache-2.0."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on a random sample of this size."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate on a random sample of this size."})
     max_predict_samples: int | None = field(default=None, metadata={"help": "Test on a random sample of this size."})
@@ -115,6 +116,10 @@ class DataArguments:
             re.compile(self.strip_pattern or "")
         except re.error as error:
             raise UserError(f"`strip_pattern` is no regular expression ({error}): mend or delete it.") from error
+        if self.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            raise UserError(
+                f"`license` is {self.license}: give an identifier of the Hub, such as apache-2.0, or other."
+            )
 
 
 def check_language(code: str | None) -> None:

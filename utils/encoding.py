@@ -275,6 +275,7 @@ def predict_logits(
     batch_size: int,
     autocast: str | None = None,
     name: str | None = None,
+    temperature: float = 1.0,
 ) -> np.ndarray:
     """Return the logits of each row, float32 [rows, classes], in the order of `rows`; batches hold texts of similar
     length.
@@ -289,12 +290,14 @@ def predict_logits(
         batch_size: maximum chunks per batch.
         autocast: the dtype used in training, "bfloat16" or "float16"; None computes in the dtype of the weights.
         name: label of the progress bar; None shows none.
+        temperature: by which the head is divided, so that ties are near at smaller differences.
     """
+    model.config.get_text_config().pad_token_id = pad_token_id  # a head that reads the last token (GPT-2) looks for it
     logits = _logits(model, rows, pad_token_id, max_length, batch_size, autocast, name)
     check_finite(np.isfinite(logits).all())
     if autocast and all(parameter.dtype == torch.float32 for parameter in model.parameters()):
         best = np.sort(logits, axis=1)[:, -2:]
-        near = np.flatnonzero(best[:, 1] - best[:, 0] < NEAR_TIE).tolist()
+        near = np.flatnonzero(best[:, 1] - best[:, 0] < NEAR_TIE / temperature).tolist()
         if near:
             again = [rows[row] for row in near]
             logits[near] = _logits(model, again, pad_token_id, max_length, batch_size, None, None)

@@ -247,7 +247,10 @@ class Predictor:
         # a device without bfloat16 computes faster in float32, with nearly the same results
         in_float32 = task["dtype"] == "float32" and not has_bfloat16(self.model.device)
         autocast = None if in_float32 else task["autocast"]
-        logits = predict_logits(self.model, ids, self.tokenizer.pad_token_id, task["max_length"], batch_size, autocast)
+        pad, head_temperature = self.tokenizer.pad_token_id, task.get("head_temperature", 1.0)
+        logits = predict_logits(
+            self.model, ids, pad, task["max_length"], batch_size, autocast, temperature=head_temperature
+        )
         tree = LabelTree.from_dict(task["tree"]) if "tree" in task else None
         if tree:
             logits = leaf_log_probabilities(logits, tree)

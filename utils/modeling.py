@@ -28,6 +28,7 @@ from utils.arguments import UserError
 from utils.hub import why_not_loaded
 from utils.tokenizers import complete_tokenizer
 
+POOLING = "classifier_pooling"  # of a configuration: how a classifier pools, where the architecture has a choice
 PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
 
@@ -217,19 +218,29 @@ def prepare_classifier(
     for module in model.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout
-    if pooling == "mean":
+    if pooling == "mean" and pools_by_config(model):  # so that the saved model does it without us
+        for owner in (model.config, model):  # EuroBERT keeps a copy
+            if hasattr(owner, POOLING):
+                setattr(owner, POOLING, "mean")
+    elif pooling == "mean":
         if hasattr(model.base_model, "pooler"):
             model.base_model.register_module("pooler", None)  # it reads the first token and would get no gradient
         model.base_model.register_forward_hook(_pool_mean, with_kwargs=True)
     return model
 
 
+def pools_by_config(model: nn.Module) -> bool:
+    """Return whether the configuration of a classifier says how it pools (ModernBERT, EuroBERT)."""
+    return hasattr(model.config, POOLING)
+
+
 def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-    """Put the mean over the tokens where heads read: pooled output (BERT), first position (DistilBERT, RoBERTa)."""
+    """Put the mean over the tokens where heads read: pooled output (BERT), and any position, of which DistilBERT and
+    RoBERTa read the first, and GPT-2 and Llama the last."""
     hidden = output.last_hidden_state
     mask = kwargs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-    output.last_hidden_state = torch.cat([mean.unsqueeze(1), hidden[:, 1:]], dim=1)
+    output.last_hidden_state = mean.unsqueeze(1).expand_as(hidden)
     if "pooler_output" in output or hasattr(module, "pooler"):
         output.pooler_output = mean
     return output

@@ -36,10 +36,12 @@ from utils.arguments import DataArguments, UserError, write_recipe
 from utils.json_files import read_json, read_yaml, write_json
 
 logger = logging.getLogger(__name__)
-DATA_FACTS = ("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language")
+DATA_FACTS = (
+    "dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language", "license",
+)  # fmt: skip
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
 
-TASK_VERSION = 2  # of `task.json`: raised when code of before would read it wrongly
+TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wrongly
 
 # Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
@@ -47,7 +49,7 @@ FREE_KEYS = {
     "hub_model_id", "hub_private_repo", "hub_revision", "max_predict_samples", "max_new_tokens",
     "per_device_eval_batch_size",
     "ensemble", "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer",
-    "bertscore_model", "bertscore_layer", "evaluate_test", "language",
+    "bertscore_model", "bertscore_layer", "evaluate_test", "language", "license",
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def find_run(model: str, revision: str | None = None) -> Path:
 
 
 def load_task(folder: Path) -> dict[str, Any]:
-    """Return the `task.json` of a run with the names of this version.
+    """Return the `task.json` of a run with the names of this version, and with the calibration that is left to do.
 
     Raises:
         UserError: a newer version has written it.
@@ -51,7 +51,10 @@ def load_task(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder}/task.json has version {version}, and this code reads up to {TASK_VERSION}: update it."
         )
-    return upgrade_task(task, read_yaml(folder / "recipe.yaml"))
+    task = upgrade_task(task, read_yaml(folder / "recipe.yaml"))
+    if task.get("beyond_weights") == []:  # the last layer is divided by the temperature
+        task |= {"temperature": 1.0, "head_temperature": task["temperature"]}
+    return task
 
 
 def upgrade_task(task: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:

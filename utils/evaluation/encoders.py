@@ -1,19 +1,23 @@
-"""The outputs of a classifier: logits of the fine-tuned and the base encoder, scores of a linear model."""
+"""The outputs of a classifier: logits of the fine-tuned and the base encoder, scores of a linear model; and its
+calibration in the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from datasets import Dataset
 from safetensors.numpy import save_file
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from utils.adapters import earlier_models
 from utils.encoding import measure_latency, predict_logits
 from utils.evaluation.ensemble import fit_linear, linear_scores
-from utils.json_files import read_json
+from utils.modeling import pools_by_config
+from utils.task import load_task
 from utils.training import trained_model
 
 
@@ -57,9 +61,9 @@ def predict_encoders(
     for name, earlier in earlier_models(model, load_model, first_adapter):
         outputs[name] = {"logits": predict(earlier, ids, name=name)}
     if first_adapter:  # with its own calibration, unless that was of an ensemble
-        task = read_json(first_adapter / "task.json")
-        alone = task.get("ensemble", {}).get("method") == "none"
-        outputs["first_adapter_test"]["temperature"] = task["temperature"] if alone else 1.0
+        first = load_task(first_adapter) if (first_adapter / "task.json").is_file() else {}
+        alone = first.get("ensemble", {}).get("method") == "none"
+        outputs["first_adapter_test"]["temperature"] = first["temperature"] if alone else 1.0
     return outputs, measure_latency(partial(predict, model), ids)
 
 
@@ -80,3 +84,43 @@ def add_linear_scores(
         outputs[split]["linear_scores"] = linear_scores(linear, rows[split]["text"])
     if output_dir:
         save_file(linear, output_dir / "linear.safetensors")
+
+
+def calibrate_head(trainer: Trainer, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Divide the last layer of a classifier by the temperature, and save the model again: the softmax of its logits
+    then gives the calibrated probabilities in plain transformers, too. Where that needs more than weights, they stay
+    as they are.
+
+    Args:
+        trainer: after training.
+        task: the content of `task.json`, with what `calibrate` returned.
+
+    Returns:
+        `beyond_weights`, for `task.json`: what serving has to do beside running the saved model.
+    """
+    model = trained_model(trainer)
+    layer = last_layer(model, task["heads"], len(task["labels"]))
+    needed = {
+        "mean pooling": task["pooling"] == "mean" and not pools_by_config(model),
+        "an ensemble": task["ensemble"]["method"] != "none",
+        "a temperature": layer is None,
+    }
+    beyond = [what for what, is_needed in needed.items() if is_needed]
+    if layer is not None and not beyond:
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter /= task["temperature"]
+        trainer.save_model()
+    return {"beyond_weights": beyond}
+
+
+def last_layer(model: nn.Module, heads: Sequence[str], n_classes: int) -> nn.Linear | None:
+    """Return the layer of a classifier whose output are the logits; None if no linear layer of its heads can be."""
+    found = [
+        module
+        for name, module in model.named_modules()
+        # PEFT keeps the head before training as `original_module`
+        if set(name.split(".")) & set(heads) and ".original_module" not in name
+        if isinstance(module, nn.Linear) and module.out_features == n_classes
+    ]
+    return found[-1] if found else None

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from utils.arguments import UserError
+from utils.evaluation.licenses import stated_licenses
 from utils.json_files import finite, write_json, write_text
 from utils.run import make_readable
 
@@ -74,7 +75,8 @@ def load_outputs(output_dir: Path) -> dict[str, Any]:
 def write_results(
     output_dir: Path, task: Mapping[str, Any], results: Mapping[str, Any], files: Mapping[str, str]
 ) -> None:
-    """Write `task.json`, `all_results.json` and `files` (path in `output_dir` -> text).
+    """Write `task.json`, with the `licenses` for the card, `all_results.json` and `files` (path in `output_dir` ->
+    text).
 
     Every user of the machine who may read these files may then read the weights, too.
     """
@@ -82,7 +84,7 @@ def write_results(
     for name, text in files.items():
         (output_dir / name).parent.mkdir(exist_ok=True)
         write_text(output_dir / name, text)
-    write_json(output_dir / "task.json", task)
+    write_json(output_dir / "task.json", {"licenses": stated_licenses(task)} | dict(task))
     write_json(output_dir / "all_results.json", results)
     make_readable(output_dir)
 

@@ -18,6 +18,7 @@ from utils.reporting.metric_names import (
     metric_names,
     notes_line,
 )
+from utils.reporting.plain_transformers import beyond_weights, plain_transformers
 from utils.reporting.tables import (
     data_tables,
     differences_table,
@@ -87,6 +88,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         model_description=f"{kind} that {does}, fine-tuned from {base_text}. {summary(results)}",
         model_type=f"{name}, quantization: {precision(task)}",
         language=", ".join(results.get("language", [])) or None,
+        license=_license_line(task),
         base_model=base_text,
         direct_use=f"Research and teaching: a model that {does}, on texts similar to its training data, with a person "
         "who checks every output.",
@@ -102,7 +104,8 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         + "From a clone of the training code, on the command line or in Python:\n\n```bash\n"
         f'python predict.py --model {shlex.quote(model)} --text "{example}"\n```\n\n```python\n'
         f'from utils.inference import Predictor\npredictor = Predictor.from_pretrained("{model}")\n'
-        f'print(predictor(["{example}"]))\n```',
+        f'print(predictor(["{example}"]))\n```\n\n'
+        + plain_transformers(task, model, str(base or task.get("base_model")), example, is_adapter),
         training_data=f"`{_train_name(data)}`{revision}\n\n{data_tables(results, digits=64, zeros=False)}",
         preprocessing="Cleaned, deduplicated and split as the recipe below specifies. The tables above count the rows "
         "of each step.",
@@ -145,6 +148,7 @@ def _metadata(
     """
     name, data, base = task.get("task", "qa"), task.get("data", {}), _hub_base(local_task)
     pipeline, *_ = TASKS[name]
+    beyond = beyond_weights(task)
     dataset = local_task.get("data", {}).get("dataset_name")
     test_name = data.get("dataset_name") or last_part(data.get("test_file") or _train_name(data))
     qlora = is_adapter and (task.get("quantization") or {}).get("load_in_4bit")
@@ -168,16 +172,33 @@ def _metadata(
     ]
     return ModelCardData(
         language=results.get("language") or None,  # as identified in the texts: never claimed unseen
-        library_name="peft" if is_adapter else "transformers",
+        library_name="peft" if is_adapter else "pytorch" if beyond else "transformers",
         base_model=base,
         base_model_relation=("adapter" if is_adapter else "finetune") if base else None,
         datasets=[dataset] if is_hub_id(dataset) else None,
-        pipeline_tag=pipeline,
+        # With the library `transformers` the Hub would offer the pipeline of the architecture even without a tag
+        pipeline_tag=None if beyond else pipeline,
+        inference=False if beyond else None,
+        license=_license(task),
         tags=["medical", name, *(["lora"] if is_adapter else []), *(["qlora"] if qlora else [])],
         metrics=sorted(set(map(_hub_metric, metrics))) or None,
         model_name=model.split("/")[-1],
         eval_results=eval_results or None,
     )
+
+
+def _license(task: dict[str, Any]) -> str | None:
+    """Return the licence that the recipe gives, or the one that both base model and data state; None is not known."""
+    stated = task.get("licenses", {})
+    agreed = stated.get("base_model") if stated.get("base_model") == stated.get("data") else None
+    return task.get("data", {}).get("license") or agreed
+
+
+def _license_line(task: dict[str, Any]) -> str:
+    """Return the licences of model, base model and data in words."""
+    found = {"base model": "base_model", "data": "data"}
+    named = [f"{what}: {task.get('licenses', {}).get(key) or 'not stated'}" for what, key in found.items()]
+    return f"{_license(task) or 'not stated'} ({', '.join(named)})"
 
 
 def _hub_base(local_task: dict[str, Any]) -> str | None:

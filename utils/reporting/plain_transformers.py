@@ -1,0 +1,78 @@
+"""What a card says about using a classifier with transformers and PEFT alone, without this code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from utils.control_tokens import plain_text
+from utils.reporting.tables import paragraphs
+
+
+def beyond_weights(task: Mapping[str, Any]) -> list[str]:
+    """Return what the predictions of a run need beside its weights; empty if plain transformers makes them, too.
+
+    Args:
+        task: the content of `task.json`.
+    """
+    if task.get("task") == "hierarchical":
+        return ["the tree of classes", *task.get("beyond_weights", [])]
+    if task.get("task") == "classification":
+        return task.get("beyond_weights", ["a temperature"])  # runs before version 3 did not say
+    return []
+
+
+def plain_transformers(task: Mapping[str, Any], model: str, base: str, example: str, is_adapter: bool) -> str:
+    """Return how to get the probabilities of a classifier from plain transformers, or why that is not possible; empty
+    for other tasks.
+
+    Args:
+        task: the content of `task.json`, without local paths.
+        model: Hub id or folder of the run.
+        base: Hub id or folder of its base model.
+        example: text for the code.
+        is_adapter: whether the run saved an adapter.
+    """
+    if task.get("task") not in ("classification", "hierarchical"):
+        return ""
+    if beyond := beyond_weights(task):
+        return (
+            f"Plain `transformers` does not make these predictions: they need {_listed(beyond)} beside the weights. "
+            "Its pipeline would give other classes and probabilities."
+        )
+    rounding = "loads the base model in fewer bits" if task.get("quantization") else f"computes in {task['autocast']}"
+    is_rounded = task.get("quantization") or task["autocast"]
+    template = plain_text(task["text_template"])
+    notes = [
+        f"It differs from `predict.py` only by rounding: `predict.py` {rounding}." if is_rounded else None,
+        f"Texts of up to {task['max_length']} tokens only: `long_texts` is {task['long_texts']}."
+        if task["long_texts"] != "head"
+        else None,
+        f"Give it each text as `{template}`." if template != "{text}" else None,
+    ]
+    load = _load_adapter(task, model, base) if is_adapter else f'classify = pipeline("text-classification", "{model}")'
+    imports = "from peft import PeftModel\n" if is_adapter else ""
+    classes = "AutoModelForSequenceClassification, AutoTokenizer, pipeline" if is_adapter else "pipeline"
+    return paragraphs(
+        f"Plain `transformers`{' and `peft` give' if is_adapter else ' gives'} the same probabilities:",
+        f"```python\n{imports}from transformers import {classes}\n{load}\n"
+        f'print(classify(["{example}"], top_k=None, truncation=True, max_length={task["max_length"]}))\n```',
+        " ".join(note for note in notes if note),
+    )
+
+
+def _load_adapter(task: Mapping[str, Any], model: str, base: str) -> str:
+    """Return code that loads base model and adapter; the base model alone knows neither classes nor pooling."""
+    pooling = ', classifier_pooling="mean"' if task["pooling"] == "mean" else ""
+    return (
+        f'tokenizer = AutoTokenizer.from_pretrained("{model}")\n'
+        f"labels = {task['labels']}\n"
+        "base = AutoModelForSequenceClassification.from_pretrained(\n"
+        f'    "{base}", num_labels=len(labels), id2label=dict(enumerate(labels)),\n'
+        f'    pad_token_id=tokenizer.pad_token_id, dtype="float32"{pooling}\n'
+        ")\n"
+        f'model = PeftModel.from_pretrained(base, "{model}").merge_and_unload()\n'
+        'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)'
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
