@@ -235,7 +235,7 @@ def test_keys_of_the_data_arguments_are_frozen():
     assert names(DataArguments) == [
         "dataset_name", "dataset_config_name", "dataset_revision", "train_split_name", "validation_split_name",
         "test_split_name", "train_file", "validation_file", "test_file", "validation_fraction", "test_fraction",
-        "split_seed", "evaluate_test", "group_column", "keep_columns", "language", "max_train_samples",
+        "split_seed", "evaluate_test", "group_column", "keep_columns", "language", "license", "max_train_samples",
         "max_eval_samples", "max_predict_samples", "min_input_words", "min_target_words", "drop_ambiguous",
         "lowercase", "strip_pattern", "near_duplicate_threshold", "streaming",
     ]  # fmt: skip

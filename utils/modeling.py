@@ -223,7 +223,7 @@ def prepare_classifier(
             if hasattr(owner, POOLING):
                 setattr(owner, POOLING, "mean")
     elif pooling == "mean":
-        if hasattr(model.base_model, "pooler"):
+        if isinstance(getattr(model.base_model, "pooler", None), nn.Module):
             model.base_model.register_module("pooler", None)  # it reads the first token and would get no gradient
         model.base_model.register_forward_hook(_pool_mean, with_kwargs=True)
     return model

@@ -109,7 +109,7 @@ def calibrate_head(trainer: Trainer, task: Mapping[str, Any]) -> dict[str, Any]:
     if layer is not None and not beyond:
         with torch.no_grad():
             for parameter in layer.parameters():
-                parameter /= task["temperature"]
+                parameter.div_(task["temperature"])
         trainer.save_model()
     return {"beyond_weights": beyond}
 
