@@ -31,7 +31,7 @@ from transformers import AutoModelForSequenceClassification, DistilBertConfig, D
 
 from run_classification import ARGUMENTS, main
 from utils.adapters import count_parameters
-from utils.data.labels import frequency_groups
+from utils.evaluation.class_analysis import frequency_groups
 from utils.inference import Predictor
 from utils.losses import CLASS_IMBALANCE
 

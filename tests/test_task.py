@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import word_tokenizer
 
 from utils.arguments import UserError
 from utils.data.columns import Columns
@@ -68,7 +69,10 @@ def test_the_task_of_a_newer_version_is_refused(tmp_path):
 
 def test_the_app_reads_a_question_as_training_did():
     task, asked = TASK | {"prompt_template": "{question}"}, list[Question]()
-    answer_as_read(lambda questions, deliver: asked.extend(questions), task, [Question("Is  Mg\x07 LOW?", 0.5)], print)
+    questions = [Question("Is  Mg\x07 LOW?", 0.5)]
+    answer_as_read(
+        lambda questions, deliver: asked.extend(questions), task, word_tokenizer([]), None, questions, print
+    )
     assert asked == [Question("is mg low?", 0.5)]
     with pytest.raises(UserError, match="empty"):
-        answer_as_read(lambda *_: None, task, [Question("\x00 \u202e")], print)
+        answer_as_read(lambda *_: None, task, word_tokenizer([]), None, [Question("\x00 \u202e")], print)

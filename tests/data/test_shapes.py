@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.arguments import UserError
-from utils.data.shapes import FORMATS, find_format, first_answer, from_columns, join_paragraphs, to_columns
+from utils.data.__main__ import from_columns
+from utils.data.shapes import FORMATS, find_format, first_answer, join_paragraphs, to_columns
 
 TEXT = st.text('abc {["é', min_size=1)
 TURNS = [("system", "Be brief."), ("user", "I cough."), ("assistant", "How long?"), ("user", "A week."),

@@ -8,13 +8,15 @@ writes train.jsonl, validation.jsonl and test.jsonl, and prints the report as JS
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
-from utils.data.shapes import FORMATS, from_columns
+from utils.data.shapes import DIALOGUE, FORMATS
 from utils.data.sources import KEYS
 
 
@@ -61,6 +63,22 @@ def make_columns(data_args: DataArguments, args: ColumnArguments) -> Columns:
         raise UserError("`text_column` and `question_column`: give exactly one as the input.")
     target = targets[0] if targets else None if args.options_column else columns.target
     return dataclasses.replace(columns, target=target, label=args.label_column)
+
+
+def from_columns(row: Mapping[str, Any], dataset_format: str) -> dict[str, Any]:
+    """Return a row of `to_columns` in a format that can be read again: alpaca as such, any other dialogue as
+    `messages`."""
+    if dataset_format == "columns":
+        return dict(row)
+    others = {key: value for key, value in row.items() if key not in (*DIALOGUE, "context")}
+    turns = [*row["history"], row["question"], row["answer"]]
+    if dataset_format == "alpaca":
+        pairs = [turns[i : i + 2] for i in range(0, len(turns) - 2, 2)]
+        made = {"instruction": row["question"], "input": row["context"], "output": row["answer"]}
+        return others | made | {"history": pairs, "system": row["system"]}
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+    system = [{"role": "system", "content": row["system"]}] if row["system"] else []
+    return others | {"messages": [*system, *messages]}
 
 
 def main(data_args: DataArguments, args: ColumnArguments) -> None:

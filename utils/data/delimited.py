@@ -6,30 +6,31 @@ import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from utils.arguments import UserError
-from utils.data.encodings import find_encoding, read_lines
 
 logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "`,`", ";": "`;`", "\t": "a tab", "|": "`|`"}
 SAMPLE_LINES = 1000
+Lines = Callable[[], Iterator[str]]  # read a file from its start
 
 
 def read_delimited(
-    path: Path, separator: str, columns: Sequence[str] | None, counts: Counter[str]
+    path: Path, lines: Lines, separator: str, columns: Sequence[str] | None, counts: Counter[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Read a table whose values are separated by a character. All values stay text.
 
     Args:
-        path: the file, also gzipped.
+        path: the file, for messages.
+        lines: its lines with their ends.
         separator: the expected one. Another one is taken from a first line `sep=;`, or where the first 1,000 lines
             are a table with it and none with the expected one.
         columns: columns that are used, None for all. Of two columns of one name none can be.
-        counts: incremented by the files with `guessed_encodings`, `guessed_separators` and `literal_quotes`, by the
-            `multiline_rows`, and by the `doubtful_rows` among them, of which each line looks like a row.
+        counts: incremented by the files with `guessed_separators` and `literal_quotes`, by the `multiline_rows`, and
+            by the `doubtful_rows` among them, of which each line looks like a row.
 
     Yields:
         first line of a row, from 1, and its values. Columns without a name or with the name of another are left out.
@@ -38,23 +39,22 @@ def read_delimited(
         UserError: names the row that has not the fields of the header, or quotation marks that fit no reading.
     """
     csv.field_size_limit(2**31 - 1)  # process-wide; long case reports exceed the default of 131,072
-    encoding = find_encoding(path, counts)
-    sample = list(itertools.islice(read_lines(path, encoding), SAMPLE_LINES))
+    sample = list(itertools.islice(lines(), SAMPLE_LINES))
     given = re.fullmatch(r'"?sep=(.)"?\s*', sample[0]) if sample else None
     skip = 1 if given else 0
     separator = given[1] if given else _find_separator(path, sample, separator, counts)
-    quoted = separator != "\t" or _has_quoted_fields(path, encoding, skip, counts)
+    quoted = separator != "\t" or _has_quoted_fields(path, lines, skip, counts)
 
     names: list[tuple[int, str]] = []
     width, doubtful = 0, []
-    for begin, values, lines in _split_rows(path, encoding, skip, separator, quoted):
+    for begin, values, own in _split_rows(path, lines, skip, separator, quoted):
         if not width:
             width, names = len(values), _used_names(path, values, columns)
             continue
         if not _fits(values, width):
             raise UserError(f"`{path}`, row {begin} {_say_width(len(values), width, separator)}")
-        counts["multiline_rows"] += len(lines) > 1
-        if 1 < len(lines) and width > 1 and all(line.count(separator) == width - 1 for line in lines):
+        counts["multiline_rows"] += len(own) > 1
+        if len(own) > 1 and width > 1 and all(line.count(separator) == width - 1 for line in own):
             counts["doubtful_rows"] += 1
             doubtful.append(begin)
         yield begin, {name: values[place] for place, name in names}
@@ -111,12 +111,12 @@ def _find_separator(path: Path, sample: list[str], expected: str, counts: Counte
     return others[0]
 
 
-def _has_quoted_fields(path: Path, encoding: str, skip: int, counts: Counter[str]) -> bool:
+def _has_quoted_fields(path: Path, lines: Lines, skip: int, counts: Counter[str]) -> bool:
     """Whether quotation marks enclose fields of a file with tabs, as spreadsheets write them, or are text, as most
     other programs do."""
-    if not any('"' in line for line in read_lines(path, encoding)):
+    if not any('"' in line for line in lines()):
         return True
-    enclosing, literal = (_count_rows(path, encoding, skip, quoted) for quoted in (True, False))
+    enclosing, literal = (_count_rows(path, lines, skip, quoted) for quoted in (True, False))
     if not literal or (enclosing and enclosing[0] == literal[0]):
         return True
     if enclosing:
@@ -129,30 +129,30 @@ def _has_quoted_fields(path: Path, encoding: str, skip: int, counts: Counter[str
     return False
 
 
-def _count_rows(path: Path, encoding: str, skip: int, quoted: bool) -> tuple[int, int] | None:
+def _count_rows(path: Path, lines: Lines, skip: int, quoted: bool) -> tuple[int, int] | None:
     """Return the number of rows of a file with tabs and the first line of the first that spans several; None if not
     all rows have the fields of the header."""
     rows, width, first = 0, 0, 0
     try:
-        for begin, values, lines in _split_rows(path, encoding, skip, "\t", quoted):
+        for begin, values, own in _split_rows(path, lines, skip, "\t", quoted):
             width = width or len(values)
             if not _fits(values, width):
                 return None
             rows += 1
-            first = first or (begin if len(lines) > 1 else 0)
+            first = first or (begin if len(own) > 1 else 0)
     except UserError:
         return None
     return rows, first
 
 
 def _split_rows(
-    path: Path, encoding: str, skip: int, separator: str, quoted: bool
+    path: Path, lines: Lines, skip: int, separator: str, quoted: bool
 ) -> Iterator[tuple[int, list[str], list[str]]]:
     """Yield first line, fields and lines of the header and of each row that is not blank."""
     current: list[str] = []
 
     def remember() -> Iterator[str]:
-        for line in itertools.islice(read_lines(path, encoding), skip, None):
+        for line in itertools.islice(lines(), skip, None):
             current.append(line)
             yield line
 

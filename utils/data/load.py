@@ -16,8 +16,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
-from utils.data.keys import count_repeated_ids, find_groups, merge_keys
-from utils.data.labels import as_classes, label_names
+from utils.data.keys import as_classes, count_repeated_ids, find_groups, label_names, merge_keys
 from utils.data.leaks import describe_leaks
 from utils.data.options import answer_warnings
 from utils.data.rows import clean_rows, content_key
@@ -87,9 +86,6 @@ def load_splits(
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     counts: dict[str, Counter[str]] = {split: Counter() for split in KEYS}
     tables: dict[str, datasets.Dataset] = {}
-    turn_keys: list[list[bytes]] = []
-    questions: list[bytes] = []
-    answers: list[bytes] = []
     class_names: dict[str, list[str]] = {}
     notes: Counter[str] = Counter()
     for split in given:
@@ -97,7 +93,7 @@ def load_splits(
         raw = read_split(args, split, needed, columns.index, folder, class_names, notes, optional)
         clean = clean_rows(raw, split, columns, args, counts[split])
         limited = itertools.islice(clean, getattr(args, KEYS[split][3]) if args.streaming else None)
-        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow", turn_keys, questions, answers)
+        tables[split] = _write(limited, columns, f"{folder}/{split}.arrow")
         _warn(split, columns, counts[split])
         if not len(tables[split]):
             raise UserError(_empty_message(split, counts[split]))
@@ -108,7 +104,6 @@ def load_splits(
         if column == label_column:
             written = Counter(value for table in tables.values() for value in table[column])
             names = label_names(written, column, [keys[name] for name in class_names.get(column, [])])
-            answers = [content_key([value]) for table in tables.values() for value in table[column]]
     count_repeated_ids(tables, notes)
 
     texts = (
@@ -121,11 +116,11 @@ def load_splits(
     if args.group_column:
         values = [value for table in tables.values() for value in table[args.group_column]]
         groups = find_groups(values, args.group_column, notes)
-    clusters = join_clusters(near, *shared_turns(turn_keys), groups)
+    turns, conflicts = _compare_inputs(tables.values(), columns)
+    clusters = join_clusters(near, *shared_turns(turns), groups)
     pieces = _split(tables, clusters, args, label_column, seed, counts)
 
     total = sum(counts.values(), Counter())
-    conflicts = _count_conflicts(questions, answers)
     report: dict[str, Any] = {"data_rows_read": total["read"]}
     report |= {f"data_dropped_{reason}": total[reason] for reason in REASONS}
     report |= {"data_dropped_turns": total["turns"]} if columns.has_turns else {}
@@ -167,16 +162,8 @@ def _check_roles(roles: Sequence[str], others: Sequence[str]) -> None:
         raise UserError("column `_cluster` is written by the splits: rename it in the data.")
 
 
-def _write(
-    rows: Iterable[dict[str, Any]],
-    columns: Columns,
-    path: str,
-    turn_keys: list[list[bytes]],
-    questions: list[bytes],
-    answers: list[bytes],
-) -> datasets.Dataset:
-    """Stream rows into a memory-mapped Arrow file. Appends the keys of each row's input to `turn_keys`, one per turn
-    of the user, and a key of its question (turns, optional columns and options) and of its answer."""
+def _write(rows: Iterable[dict[str, Any]], columns: Columns, path: str) -> datasets.Dataset:
+    """Stream rows into a memory-mapped Arrow file."""
     text = datasets.Value("string")
     features = dict.fromkeys(("id", *columns.texts), text)
     if columns.options:
@@ -189,24 +176,23 @@ def _write(
     with ArrowWriter(path=path, features=datasets.Features(features)) as writer:
         for row in rows:
             writer.write(row)
-            turns = [*(row["history"] if columns.has_turns else ()), row[columns.input]]
-            question = [*turns, *(row[name] for name in columns.optional)]
-            earlier = [[*turns[:end], *("" for _ in columns.optional)] for end in range(1, len(turns), 2)]
-            turn_keys.append([content_key(map(normalise, texts)) for texts in (*earlier, question)])
-            options = row[columns.options] if columns.options else None
-            questions.append(content_key([*question, options]))
-            answers.append(content_key(row[name] for name in (columns.target, columns.index) if name))
         writer.finalize()
     return datasets.Dataset.from_file(path)
 
 
-def _count_conflicts(questions: list[bytes], answers: list[bytes]) -> list[int]:
-    """Return the rows of each question that has several answers."""
-    found: dict[bytes, set[bytes]] = defaultdict(set)
-    for question, answer in zip(questions, answers, strict=True):
-        found[question].add(answer)
-    rows = Counter(questions)
-    return [rows[question] for question, several in found.items() if len(several) > 1]
+def _compare_inputs(tables: Iterable[datasets.Dataset], columns: Columns) -> tuple[list[list[bytes]], list[int]]:
+    """Return keys of the input of each row, one per turn of the user, and the number of rows of each question (turns,
+    optional columns and options) that has several answers."""
+    keys, rows, answers = [], Counter[bytes](), defaultdict[bytes, set[bytes]](set)
+    for row in itertools.chain.from_iterable(tables):
+        turns = [*(row["history"] if columns.has_turns else ()), row[columns.input]]
+        question = [*turns, *(row[name] for name in columns.optional)]
+        earlier = [[*turns[:end], *("" for _ in columns.optional)] for end in range(1, len(turns), 2)]
+        keys.append([content_key(map(normalise, texts)) for texts in (*earlier, question)])
+        asked = content_key([*question, row[columns.options] if columns.options else None])
+        rows[asked] += 1
+        answers[asked].add(content_key(row[name] for name in (columns.target, columns.index) if name))
+    return keys, [rows[asked] for asked, several in answers.items() if len(several) > 1]
 
 
 def _warn(split: str, columns: Columns, counts: Counter[str]) -> None:

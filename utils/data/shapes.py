@@ -89,22 +89,6 @@ def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[
     return {**row, **made}
 
 
-def from_columns(row: Mapping[str, Any], dataset_format: str) -> dict[str, Any]:
-    """Return a row of `to_columns` in a format that can be read again: alpaca as such, any other dialogue as
-    `messages`."""
-    if dataset_format == "columns":
-        return dict(row)
-    others = {key: value for key, value in row.items() if key not in (*DIALOGUE, "context")}
-    turns = [*row["history"], row["question"], row["answer"]]
-    if dataset_format == "alpaca":
-        pairs = [turns[i : i + 2] for i in range(0, len(turns) - 2, 2)]
-        made = {"instruction": row["question"], "input": row["context"], "output": row["answer"]}
-        return others | made | {"history": pairs, "system": row["system"]}
-    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
-    system = [{"role": "system", "content": row["system"]}] if row["system"] else []
-    return others | {"messages": [*system, *messages]}
-
-
 def join_paragraphs(value: Any) -> Any:
     """Return a list of paragraphs, or PubMedQA's object with `contexts`, as one text, a paragraph a line. Both are
     also read from JSON text, as in csv. Any other value is returned as it is, a list of single words too."""

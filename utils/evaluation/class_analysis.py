@@ -14,7 +14,6 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest, pearsonr, spearmanr
 from sklearn.metrics import classification_report
 
-from utils.data.labels import frequency_groups
 from utils.data.splits import near_duplicate_clusters
 from utils.evaluation.error_analysis import length_bins
 from utils.json_files import json_text
@@ -31,6 +30,15 @@ ERROR_ADVICE = {
     "conflicting_text": "Have an expert decide which label is right: no model can learn two labels of the same text.",
     "other": "Read these rows together with the most confused classes. More training rows near that border help.",
 }
+
+
+def frequency_groups(class_counts: list[int]) -> dict[str, list[int]]:
+    """Group classes with over 100, 20 to 100, and under 20 training rows as `many_shot`, `medium_shot` and `few_shot`
+    (Liu et al. 2019, Large-Scale Long-Tailed Recognition in an Open World)."""
+    groups: dict[str, list[int]] = {"many_shot": [], "medium_shot": [], "few_shot": []}
+    for number, count in enumerate(class_counts):
+        groups["many_shot" if count > 100 else "medium_shot" if count >= 20 else "few_shot"].append(number)
+    return groups
 
 
 def analyse_classes(

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from utils.data.labels import frequency_groups
 from utils.evaluation.calibration import (
     abstention_statistics,
     abstention_threshold,
@@ -19,6 +18,7 @@ from utils.evaluation.class_analysis import (
     class_error_patterns,
     class_files,
     class_report,
+    frequency_groups,
     label_conflicts,
 )
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
