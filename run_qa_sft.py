@@ -258,7 +258,7 @@ def main(
     # only the first 300 rows are answered, 100 per third of confidence; the loss covers all rows.
     limit = MAX_ROWS if data_args.evaluate_test else 0
     outputs = {"validation": predict_answers(model, tokenizer, rows["validation"], task, size, "validation", limit)}
-    task |= calibrate(outputs["validation"], rows["validation"], task)
+    task |= calibrate(outputs["validation"], rows["validation"])
     if data_args.evaluate_test:
         test, known = rows["test"], to_rows(splits["train"], task)
         outputs["test"] = predict_answers(model, tokenizer, test, task, size, "tuned model")

@@ -19,7 +19,7 @@ from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words
 from utils.inference import Predictor
 from utils.json_files import write_json
-from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.intervals import evaluate_statistics, paired_difference
 from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.serving.answering import Question, answer_here
 
@@ -57,7 +57,7 @@ def main(args: SettingsArguments) -> None:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][: args.rows]
     references = [row["reference"] for row in rows]
     predictor = Predictor.from_pretrained(args.model)
-    weights = resampling_weights(len(rows), 42)
+    clusters = range(len(rows))
     results: dict[str, Any] = {
         "rows": len(rows),
         "reference_words": float(np.mean([len(text.split()) for text in references])),
@@ -72,8 +72,8 @@ def main(args: SettingsArguments) -> None:
         statistics |= accuracy_statistics([len(text.split()) for text in texts], "words")
         statistics |= accuracy_statistics([answer["finished"] for answer in answers], "finished")
         first = first or statistics
-        results[name] = evaluate_statistics(statistics, weights)
-        results[name] |= paired_difference(statistics, first, weights, "delta")
+        results[name] = evaluate_statistics(statistics, clusters)
+        results[name] |= paired_difference(statistics, first, clusters, "delta")
         print(name, {key: round(results[name][key], 3) for key in statistics}, flush=True)
     results["command"] = "python -m benchmarks.answer_settings"
     write_json(RESULTS, results)

@@ -36,7 +36,7 @@ from utils.factuality.medical_terms import find_terms, load_terms
 from utils.factuality.quantities import find_quantities
 from utils.factuality.words import split_words
 from utils.json_files import write_json
-from utils.metrics.intervals import INTERVAL, resampling_weights
+from utils.metrics.intervals import cluster_sums, t_interval
 
 PLANTED_DRUGS = ("warfarin", "metformin", "sertraline", "amoxicillin")
 PLANTED_FINDINGS = ("pneumonia", "glaucoma", "gout", "psoriasis")
@@ -47,15 +47,10 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def pearson(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return Pearson's r of two columns for each row of weights, shape [resamples]."""
-    total = weights.sum(axis=1)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return weights @ values / total
-
-    covariance = mean(a * b) - mean(a) * mean(b)
-    return covariance / np.sqrt((mean(a * a) - mean(a) ** 2) * (mean(b * b) - mean(b) ** 2))
+def pearson(sums: np.ndarray) -> np.ndarray:
+    """Return Pearson's r [...] from sums over rows of 1, a, b, a * a, b * b and a * b, [..., 6]."""
+    n, a, b, aa, bb, ab = np.moveaxis(sums, -1, 0)
+    return (n * ab - a * b) / np.sqrt((n * aa - a * a) * (n * bb - b * b))
 
 
 def missing_words(claims: str, known: str) -> float:
@@ -89,8 +84,6 @@ def compare_with_experts(folder: Path) -> dict[str, Any]:
     halves = {"all": dialogues >= 0, "chosen_on": dialogues % 2 == 0, "held_out": dialogues % 2 == 1}
     results: dict[str, Any] = {"summaries": len(rows)}
     for half, chosen in halves.items():
-        weights = resampling_weights(int(chosen.sum()), 0, dialogues[chosen])
-        once = np.ones((1, int(chosen.sum())))
         for expert, names in (
             ("OmissionRate", ("omission", "missing_words", "rouge1")),
             (
@@ -101,9 +94,12 @@ def compare_with_experts(folder: Path) -> dict[str, Any]:
         ):
             for name in names:
                 key = f"r_{name}_{expert.replace(' ', '_')}_{half}"
-                pair = measures[name][chosen], experts[expert][chosen]
-                results[key] = float(pearson(*pair, once)[0])
-                results[f"{key}_ci95"] = np.quantile(pearson(*pair, weights), INTERVAL).tolist()
+                a, b = measures[name][chosen], experts[expert][chosen]
+                products = np.column_stack([np.ones(len(a)), a, b, a * a, b * b, a * b])
+                sums, _, units = cluster_sums(products, dialogues[chosen])
+                results[key] = float(pearson(sums.sum(axis=0)))
+                left_out = pearson(sums.sum(axis=0) - sums)
+                results[f"{key}_ci95"] = t_interval(results[key], left_out, units, (-1.0, 1.0))
     counts = {f"found_{name}": float(values.sum()) for name, values in measures.items() if name in statistics}
     results |= {name: count for name, count in counts.items() if name not in ("found_omission", "found_hallucination")}
     return results | {"seconds_per_100": seconds / len(rows) * 100, "cpu_seconds_per_100": cpu / len(rows) * 100}

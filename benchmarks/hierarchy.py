@@ -29,7 +29,7 @@ from utils.data.files import read_rows
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
 from utils.metrics.hierarchy import hierarchy_statistics
-from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.intervals import evaluate_statistics, paired_difference
 from utils.modeling import get_quantization_config, load_base_model
 
 HIERARCHICAL = ["run_hierarchical.py", "recipes/quickstart/hierarchical.yaml"]
@@ -82,7 +82,7 @@ def compare_systems() -> list[dict[str, Any]]:
     found = {name: run(script, keys, name) for name, (script, keys) in SYSTEMS.items()}
     tree = LabelTree.from_dict(read_json(OUTPUTS / "hierarchical" / "task.json")["tree"])
     ids, predicted, labels = read_paths("hierarchical", tree)
-    weights = resampling_weights(len(labels), 42, [code[:3] for code in ids])  # whole categories, as in the split
+    clusters = [code[:3] for code in ids]  # whole categories, as in the split
     first, rows = hierarchy_statistics(predicted, labels, tree), []
     for name, results in found.items():
         same_ids, predicted, _ = read_paths(name, tree)
@@ -90,10 +90,10 @@ def compare_systems() -> list[dict[str, Any]]:
             raise SystemExit(f"error: {name} was tested on other rows than hierarchical: delete {OUTPUTS} and rerun")
         own = hierarchy_statistics(predicted, labels, tree)
         shown = {key: own[key] for key in SHOWN if key in own}
-        row = {"system": name} | evaluate_statistics(shown, weights, "test")
+        row = {"system": name} | evaluate_statistics(shown, clusters, "test")
         row |= {key: results[key] for key in ("test_parent_ece", "test_child_ece", "test_ece") if key in results}
         if name != "hierarchical":
-            row |= paired_difference(shown, first, weights, "delta_hierarchical_test")
+            row |= paired_difference(shown, first, clusters, "delta_hierarchical_test")
         rows.append(row)
     return rows
 

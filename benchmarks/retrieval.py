@@ -37,7 +37,7 @@ from utils.citations import MIN_OVERLAP, cite, find_support
 from utils.data.files import read_rows
 from utils.inference import Predictor
 from utils.json_files import read_json, write_json
-from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.intervals import evaluate_statistics, paired_difference
 from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.prompts import answer_delimiters
 from utils.retrieval import PASSAGE_WORDS, Passage, Retriever, add_passages
@@ -118,9 +118,8 @@ def false_support(
             supported[name] += [claim.passage is not None for claim in named]
     results = {"min_overlap": MIN_OVERLAP}
     for name, values in supported.items():
-        weights = resampling_weights(len(values), 42)
         results |= {f"{name}_sentences": len(values)}
-        results |= evaluate_statistics(accuracy_statistics(values, f"{name}_supported"), weights)
+        results |= evaluate_statistics(accuracy_statistics(values, f"{name}_supported"), range(len(values)))
     return results
 
 
@@ -150,18 +149,18 @@ def ask_model(retriever: Retriever, rows: list[dict[str, Any]], asked: list[int]
         "with_passages": [answer["prediction"] for answer in predictor(prompts, 4)],
         "best_passage": [passages[0].text if passages else "" for passages in found],
     }
-    weights = resampling_weights(len(asked), 42, [rows[n]["document_id"] for n in asked])
+    clusters = [rows[n]["document_id"] for n in asked]
     scores = {name: text_statistics(texts, references) for name, texts in answers.items()}
     kept = ("rouge1", "rouge2", "rougeL")
     scores = {name: {key: own[key] for key in kept} for name, own in scores.items()}
     results = {"questions": len(asked), "passages_shown": statistics.mean(map(len, found)), "max_new_tokens": 96}
     for name, own in scores.items():
-        results |= evaluate_statistics(own, weights, name)
-    results |= paired_difference(scores["with_passages"], scores["without"], weights, "delta_with_passages")
+        results |= evaluate_statistics(own, clusters, name)
+    results |= paired_difference(scores["with_passages"], scores["without"], clusters, "delta_with_passages")
     for name in ("without", "with_passages"):
         checked = [cite(answer, passages) for answer, passages in zip(answers[name], found, strict=True)]
         shares = [one["supported"] or 0.0 for one in checked]
-        results |= evaluate_statistics(accuracy_statistics(shares, "supported"), weights, name)
+        results |= evaluate_statistics(accuracy_statistics(shares, "supported"), clusters, name)
         results[f"{name}_answers_that_cite"] = sum("[" in answer for answer in answers[name])
         results[f"{name}_wrong_citations"] = sum(one["wrong_citations"] for one in checked)
     return results
@@ -188,16 +187,16 @@ def main() -> None:
 
     settings = []
     sample = sorted(rng.sample(halves[0], 600))
-    weights = resampling_weights(len(sample), 42, [rows[n]["document_id"] for n in sample])
+    clusters = [rows[n]["document_id"] for n in sample]
     for titles, words in ((True, 75), (True, 150), (True, 300), (False, 150)):
         own = retriever if titles and words == PASSAGE_WORDS else index(rows, titles, words)[0]
         found, _ = search_statistics(own, rows, sample)
         kept = {name: found[name] for name in ("document_recall_at_1", "document_mrr", "answer_mrr")}
-        settings.append({"titles": titles, "passage_words": words} | evaluate_statistics(kept, weights))
+        settings.append({"titles": titles, "passage_words": words} | evaluate_statistics(kept, clusters))
 
     test = halves[1]
     found, milliseconds = search_statistics(retriever, rows, test)
-    weights = resampling_weights(len(test), 42, [rows[n]["document_id"] for n in test])
+    clusters = [rows[n]["document_id"] for n in test]
     named = [rows[n]["focus"].lower() in rows[n]["question"].lower() for n in test]
     results = {
         "settings_on_first_half": settings,
@@ -209,7 +208,7 @@ def main() -> None:
             "titles": True,
             "questions_that_name_the_title": statistics.mean(named),
         }
-        | evaluate_statistics(found, weights),
+        | evaluate_statistics(found, clusters),
         "time": {
             "index_cpu_seconds": seconds,
             "search_cpu_ms_median": statistics.median(milliseconds),

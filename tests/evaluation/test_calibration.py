@@ -8,7 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from utils.evaluation import calibration
-from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.statistics import reduce_sums
 
 
@@ -114,7 +114,7 @@ def test_ece_is_not_smaller_than_the_gap_of_all_rows_and_temperature_lowers_it()
 def test_the_bootstrap_takes_the_statistics():
     logits, labels = random_logits(400, 3, 3.0)
     statistics = calibration.calibration_statistics(calibration.softmax(logits), labels)
-    weights = resampling_weights(400, 0)
+    weights = np.arange(400)
     results = evaluate_statistics(statistics, weights, "test")
     assert list(results) == [f"test_{name}{end}" for name in ("loss", "brier", "ece") for end in ("", "_ci95")]
     for name in statistics:

@@ -17,7 +17,6 @@ from utils.evaluation.class_analysis import (
     label_conflicts,
 )
 from utils.hierarchy import LabelTree
-from utils.metrics.intervals import resampling_weights
 from utils.reporting.class_plots import (
     plot_confusion,
     plot_error_by_length,
@@ -40,7 +39,7 @@ def synthetic(n: int, rows: int, classes: list[str] | None = None) -> dict:
     logits[np.arange(rows), references] += 4 - references / n - words / 80
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     predictions, labels = probabilities.argmax(axis=1), classes or [f"class number {i}" for i in range(n)]
-    weights = resampling_weights(rows, seed=0, n_resamples=50)
+    weights = np.arange(rows)
     counts = np.bincount(train, minlength=n)
     analysis = analyse_classes(references, predictions, probabilities, labels, counts, words, weights)
     curve = risk_coverage(probabilities.max(axis=1), predictions == references)
@@ -71,7 +70,7 @@ def small(**changes) -> dict:
     values = {
         "references": np.array([0, 0, 0, 1, 1, 2, 4]), "predictions": np.array([0, 0, 1, 1, 2, 2, 2]),
         "probabilities": np.full((7, 5), 0.2), "labels": list("abcde"), "class_counts": np.array([9, 5, 1, 0, 1]),
-        "words": [3, 4, 5, 6, 7, 8, 9], "weights": resampling_weights(7, seed=1),
+        "words": [3, 4, 5, 6, 7, 8, 9], "weights": np.arange(7),
     }  # fmt: skip
     return analyse_classes(**values | changes)
 
@@ -94,7 +93,7 @@ def test_precision_recall_and_f1_are_those_of_the_arithmetic():
 def test_intervals_are_the_quantiles_of_f1_over_the_resamples_that_hold_the_class():
     rng = np.random.default_rng(3)
     references, predictions = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
-    weights = resampling_weights(60, seed=5, n_resamples=40)
+    weights = np.arange(60)
     probabilities, train = np.full((60, 4), 0.25), np.ones(4, int)
     found = analyse_classes(references, predictions, probabilities, list("abcd"), train, range(60), weights)
     drawn = [np.repeat(np.arange(60), row.astype(int)) for row in weights]
@@ -141,7 +140,7 @@ def test_texts_of_one_length_share_a_bin():
     n = 100
     values = {"references": np.zeros(n, int), "predictions": np.arange(n) % 2, "probabilities": np.full((n, 5), 0.2)}
     words = [7] * 90 + [9] * 10
-    bins = small(**values, words=words, weights=resampling_weights(n, seed=0))["length"]["bins"]
+    bins = small(**values, words=words, weights=np.arange(n))["length"]["bins"]
     assert [(row["low"], row["high"], row["rows"], row["error_rate"]) for row in bins] == [
         (7, 7, 90, 0.5), (9, 9, 10, 0.5)
     ]  # fmt: skip
@@ -253,7 +252,7 @@ def tree_analysis(parents: int, children: int, rows: int = 400) -> dict:
         analyse_classes(
             tree.ancestors[references, level], tree.ancestors[predictions, level], np.full((rows, len(names)), 0.5),
             names, np.bincount(tree.ancestors[references, level]), np.arange(rows) + 5,
-            resampling_weights(rows, 0, None, 20),
+            np.arange(rows),
         )
         for level, names in enumerate(tree.levels)
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from run_qa_sft import ARGUMENTS, main
 from utils.evaluation.confidence import PARTS, answer_confidence, by_confidence, confidence_words, fit_confidence
 from utils.inference import Predictor
 from utils.json_files import json_text
-from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.statistics import accuracy_statistics, text_statistics
 from utils.prompts import build_prompt
 from utils.serving.answering import Question, answer_here, state_confidence
@@ -63,7 +63,7 @@ def test_thirds_take_every_row_once_and_their_metric_is_the_mean_of_their_rows()
     parts = by_confidence({"rougeL": accuracy_statistics(rouge)["accuracy"]}, confidence, TABLE)
     assert list(parts) == [f"rougeL_{name}" for name in PARTS]
     assert sum(parts.values())[:, 1].tolist() == [1.0] * 50
-    found = evaluate_statistics(parts, resampling_weights(50, 1))
+    found = evaluate_statistics(parts, np.arange(50))
     inside = [confidence < 0.4, (confidence >= 0.4) & (confidence < 0.6), confidence >= 0.6]
     assert [found[name] for name in parts] == pytest.approx([rouge[rows].mean() for rows in inside])
 

@@ -12,7 +12,6 @@ from utils.evaluation.class_analysis import analyse_classes, class_files
 from utils.evaluation.error_analysis import ERROR_ADVICE
 from utils.evaluation.outputs import write_results
 from utils.json_files import write_json
-from utils.metrics.intervals import resampling_weights
 from utils.reporting import class_report
 from utils.reporting.metric_names import BASELINES, METRICS, baselines_line
 from utils.reporting.plots import plot_metrics
@@ -196,7 +195,7 @@ def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_pa
     references, predictions = rows % 16, np.where(rows < 20, rows % 16, 1)
     analysis = analyse_classes(
         references, predictions, np.full((40, 16), 0.5), [f"class {i}" for i in range(16)],
-        np.bincount(references), rows + 5, resampling_weights(40, seed=0),
+        np.bincount(references), rows + 5, np.arange(40),
     )  # fmt: skip
     analysis["abstention"] = {"max_risk": 0.05, "threshold": 0.75, "coverage": 0.5, "risk": 0.1}
     write_results(tmp_path, {}, RESULTS | {"errors_other": 8}, class_files(analysis | {"temperature": 1.5}, ""))
@@ -218,7 +217,7 @@ def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_pa
 
 def test_only_a_run_on_a_tree_has_its_section_and_plots(tmp_path):
     write_json(tmp_path / "all_results.json", RESULTS)
-    weights, leaves = resampling_weights(8, seed=0), np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    weights, leaves = np.arange(8), np.array([0, 0, 0, 1, 1, 2, 2, 2])
     predictions = np.array([0, 0, 1, 1, 0, 1, 1, 2])  # 2 is a parent of its own: twice taken for 1
     levels = [
         analyse_classes(r, p, np.full((8, len(names)), 0.5), names, np.bincount(r), np.arange(8) + 5, weights)

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 from scipy.optimize import minimize_scalar
-from scipy.stats import binom, binomtest
+from scipy.stats import binom
+
+from utils.metrics.intervals import Clusters, evaluate_statistics
+from utils.metrics.statistics import accuracy_statistics
 
 TEMPERATURES = (0.05, 20.0)  # limits of the fit
 BINS = 15  # as in Guo et al. 2017
@@ -56,8 +59,7 @@ def calibration_statistics(probabilities: np.ndarray, labels: Sequence[int] | np
         brier: squared distance to the one-hot label, summed over classes, 0 to 2 (Brier 1950); mean over rows.
         ece: expected calibration error, 0 to 1: the gap between accuracy and confidence in 15 bins of equal width,
             weighted by their rows (Guo et al. 2017). Columns: correct - confidence in the bin of the row, 0 in the
-            others; the last is 1. Chance raises the value, by about 0.04 with 400 rows, and raises it again in each
-            resample, so the value may lie below its interval.
+            others; the last is 1. Chance raises the value, by about 0.04 with 400 rows.
     """
     confidence, correct, bin_of_row = _binned(probabilities, labels, BINS)
     rows, ones = np.arange(len(labels)), np.ones(len(labels))
@@ -69,32 +71,32 @@ def calibration_statistics(probabilities: np.ndarray, labels: Sequence[int] | np
 
 
 def reliability_bins(
-    probabilities: np.ndarray, labels: Sequence[int] | np.ndarray, bins: int = BINS
+    probabilities: np.ndarray, labels: Sequence[int] | np.ndarray, clusters: Clusters, bins: int = BINS
 ) -> list[dict[str, Any]]:
     """Return the points of a reliability diagram: bins of equal width over confidence, without empty bins.
 
     Args:
         probabilities: float [rows, classes].
         labels: class index of each row.
+        clusters: id of the cluster of each row.
         bins: number of bins.
 
     Returns:
         one dict per bin: its limits `low` (exclusive) and `high` (inclusive), number of `rows`, mean `confidence`,
-        `accuracy` and its 95% Wilson interval `accuracy_ci95`.
+        `accuracy` and its interval `accuracy_ci95`, None with too few clusters.
     """
     confidence, correct, bin_of_row = _binned(probabilities, labels, bins)
     result = []
     for i in np.unique(bin_of_row).tolist():
         inside = bin_of_row == i
-        hits, rows = int(correct[inside].sum()), int(inside.sum())
+        found = evaluate_statistics(accuracy_statistics(correct[inside]), np.asarray(clusters)[inside])
         result.append(
             {
                 "low": i / bins,
                 "high": (i + 1) / bins,
-                "rows": rows,
+                "rows": int(inside.sum()),
                 "confidence": float(confidence[inside].mean()),
-                "accuracy": hits / rows,
-                "accuracy_ci95": [float(x) for x in binomtest(hits, rows).proportion_ci(method="wilson")],
+                **found,
             }
         )
     return result
@@ -192,7 +194,7 @@ def abstention_statistics(
 
 
 def calibration_curves(
-    probabilities: np.ndarray, uncalibrated: np.ndarray, labels: np.ndarray, temperature: float
+    probabilities: np.ndarray, uncalibrated: np.ndarray, labels: np.ndarray, temperature: float, clusters: Clusters
 ) -> dict[str, Any]:
     """Return the data of the plots of calibration and abstention.
 
@@ -200,14 +202,15 @@ def calibration_curves(
         probabilities, uncalibrated: with and without the temperature, float [rows, classes].
         labels: int [rows].
         temperature: from `fit_temperature`.
+        clusters: id of the cluster of each row.
 
     Returns:
         `temperature`; `reliability` and `reliability_uncalibrated`, from `reliability_bins`; `risk_coverage`.
     """
     return {
         "temperature": temperature,
-        "reliability": reliability_bins(probabilities, labels),
-        "reliability_uncalibrated": reliability_bins(uncalibrated, labels),
+        "reliability": reliability_bins(probabilities, labels, clusters),
+        "reliability_uncalibrated": reliability_bins(uncalibrated, labels, clusters),
         "risk_coverage": risk_coverage(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels),
     }
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.stats import binomtest, pearsonr, spearmanr
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import classification_report
 
 from utils.data.splits import near_duplicate_clusters
 from utils.evaluation.error_analysis import length_bins
 from utils.json_files import json_text
-from utils.metrics.intervals import INTERVAL
+from utils.metrics.intervals import Clusters, evaluate_statistics
+from utils.metrics.statistics import accuracy_statistics
 
 CONFIDENT = 0.9  # probability from which an error counts as confident
 PAIRS = 20  # most frequent confusions to list
@@ -48,7 +48,7 @@ def analyse_classes(
     labels: Sequence[str],
     class_counts: np.ndarray,
     words: Sequence[int],
-    weights: np.ndarray,
+    clusters: Clusters,
 ) -> dict[str, Any]:
     """Return what `analysis.json` holds about the classes on the test rows.
 
@@ -58,28 +58,28 @@ def analyse_classes(
         labels: names of the classes, in the order of the data set.
         class_counts: training rows of each class, int [classes].
         words: number of words of each text.
-        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+        clusters: id of the cluster of each row.
 
     Returns:
         labels: as given.
         classes: one dict per class with its training and test rows (`support`), precision (None if it is never
-            predicted), recall (None without test rows), F1 and its percentile bootstrap interval `f1_ci95` (None if
-            both hold).
+            predicted), recall (None without test rows), F1 (None if both hold) and its interval `f1_ci95` (None with too
+            few clusters).
         confusion: [true, predicted, rows] of each cell that is not empty.
         confused_pairs: the most frequent confusions, with their share of the rows of the true class and the mean
             probability (`confidence`) of the wrong class.
-        length: error rate in up to 8 bins of about the same number of rows, with Wilson intervals; the limits of a bin
-            are inclusive word counts. Spearman correlation of words and errors over rows.
+        length: error rate in up to 8 bins of about the same number of rows, with its interval; the limits of a bin are
+            inclusive word counts. Spearman correlation of words and errors over rows.
         training: Spearman and Pearson correlation between the training rows and the error rate (1 - recall) of the
             classes with test rows.
-        A correlation and its p-value are None if one side is constant.
+        A correlation is None if one side is constant.
     """
     n, wrong = len(labels), references != predictions
     support, predicted = np.bincount(references, minlength=n), np.bincount(predictions, minlength=n)
     hits = np.bincount(references[~wrong], minlength=n)
     with np.errstate(invalid="ignore"):
         precision, recall, f1 = hits / predicted, hits / support, 2 * hits / (predicted + support)
-    intervals = _f1_intervals(references, predictions, n, weights)
+    intervals = _f1_intervals(references, predictions, n, clusters)
     classes = [
         {
             "label": labels[i],
@@ -88,21 +88,20 @@ def analyse_classes(
             "precision": _finite(precision[i]),
             "recall": _finite(recall[i]),
             "f1": _finite(f1[i]),
-            "f1_ci95": None if np.isnan(intervals[i, 0]) else intervals[i].tolist(),
+            "f1_ci95": intervals[i],
         }
         for i in range(n)
     ]
 
     tested = support > 0
-    length, length_p = _correlation(spearmanr, words, wrong)
-    ranks, ranks_p = _correlation(spearmanr, class_counts[tested], 1 - recall[tested])
-    linear, _ = _correlation(pearsonr, class_counts[tested], 1 - recall[tested])
+    ranks, linear = (_correlation(of, class_counts[tested], 1 - recall[tested]) for of in (spearmanr, pearsonr))
+    bins = _error_rates(np.asarray(words), wrong, clusters)
     return {
         "labels": list(labels),
         "classes": classes,
         **_confusions(references, predictions, probabilities, labels),
-        "length": {"bins": _error_rates(np.asarray(words), wrong), "spearman": length, "spearman_p": length_p},
-        "training": {"pearson": linear, "spearman": ranks, "spearman_p": ranks_p},
+        "length": {"bins": bins, "spearman": _correlation(spearmanr, words, wrong)},
+        "training": {"pearson": linear, "spearman": ranks},
     }
 
 
@@ -210,53 +209,38 @@ def _confusions(
     return {"confusion": np.column_stack([true, predicted, counts]).tolist(), "confused_pairs": pairs}
 
 
-def _f1_intervals(references: np.ndarray, predictions: np.ndarray, n: int, weights: np.ndarray) -> np.ndarray:
-    """Return the interval limits of each class's F1 [classes, 2]; NaN for a class without true or predicted rows.
-
-    The interval of a class ignores the resamples in which it does not occur.
-    """
-    rows = np.arange(len(references))
-    right = rows[references == predictions]
-    columns = np.concatenate([references[right], n + references, n + predictions])
-    places = np.concatenate([right, rows, rows])
-    counts = csr_array((np.ones(len(columns), np.float32), (places, columns)), shape=(len(rows), 2 * n))
-    # in blocks, because the product copies the weights
-    sums = np.concatenate([block @ counts for block in np.array_split(weights, 10)])
-    hits, total = sums[:, :n], sums[:, n:]
-    drawn = (total > 0).any(axis=0)
-    with np.errstate(invalid="ignore"):
-        f1 = 2 * hits[:, drawn] / total[:, drawn]
-    intervals = np.full((n, 2), np.nan)
-    intervals[drawn] = np.nanquantile(f1, INTERVAL, axis=0).T
+def _f1_intervals(
+    references: np.ndarray, predictions: np.ndarray, n: int, clusters: Clusters
+) -> list[list[float] | None]:
+    """Return the interval of each class's F1, from the clusters with rows that are or were predicted to be of it."""
+    intervals, ids = [], np.asarray(clusters)
+    for i in range(n):
+        true, predicted = references == i, predictions == i
+        inside = true | predicted
+        counts = np.column_stack([2 * (true & predicted), true.astype(int) + predicted])[inside]
+        found = evaluate_statistics({"f1": counts}, ids[inside]) if inside.any() else {"f1_ci95": None}
+        intervals.append(found["f1_ci95"])
     return intervals
 
 
-def _error_rates(words: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:
-    """Return the error rate in each bin of text length, with its Wilson interval."""
+def _error_rates(words: np.ndarray, wrong: np.ndarray, clusters: Clusters) -> list[dict[str, Any]]:
+    """Return the error rate in each bin of text length, with its interval."""
     result = []
     for inside in length_bins(words):
-        errors, rows = int(wrong[inside].sum()), len(inside)
-        result.append(
-            {
-                "low": int(words[inside].min()),
-                "high": int(words[inside].max()),
-                "rows": rows,
-                "error_rate": errors / rows,
-                "error_rate_ci95": list(binomtest(errors, rows).proportion_ci(method="wilson")),
-            }
-        )
+        found = evaluate_statistics(accuracy_statistics(wrong[inside]), np.asarray(clusters)[inside])
+        span = {"low": int(words[inside].min()), "high": int(words[inside].max()), "rows": len(inside)}
+        result.append(span | {"error_rate": found["accuracy"], "error_rate_ci95": found["accuracy_ci95"]})
     return result
 
 
 def _correlation(
     function: Callable, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
-) -> tuple[float | None, float | None]:
-    """Return a correlation and its p-value; None if it is undefined."""
+) -> float | None:
+    """Return a correlation; None if it is undefined. Its p-value would take the rows of a cluster as independent."""
     pairs = np.column_stack([x, y]).astype(float)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
-        return None, None
-    result = function(*pairs.T)
-    return float(result.statistic), float(result.pvalue)
+        return None
+    return float(function(*pairs.T).statistic)
 
 
 def _finite(value: float) -> float | None:

@@ -23,7 +23,7 @@ from utils.evaluation.class_analysis import (
 )
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
 from utils.evaluation.outputs import prediction_files
-from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.intervals import Clusters, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import identify_languages
 from utils.metrics.statistics import accuracy_statistics, classification_statistics
 from utils.words import count_words
@@ -69,28 +69,28 @@ def evaluate(
         outputs: `validation`, `test`, `base_test` and, if there was one, `first_adapter_test` with `logits`, float
             [rows, classes], and, for an ensemble with a linear model, `linear_scores`; `baseline_<name>_test` with the
             classes as `prediction`, int [rows]. Without `test`, only the validation rows are evaluated.
-        task: the content of `task.json`, including what `calibrate` returned; `evaluation` has `seed` and `top_k`.
+        task: the content of `task.json`, including what `calibrate` returned; `evaluation` has `top_k`.
 
     Returns:
         results: for `all_results.json`.
         files: path -> text of the other files; empty without test rows.
     """
-    names, temperature, seed = task["labels"], task["temperature"], task["evaluation"]["seed"]
+    names, temperature = task["labels"], task["temperature"]
     class_counts, validation = rows["train"]["class_counts"], rows["validation"]
     results: dict[str, Any] = {"data_classes": len(names), "temperature": temperature}
     if task["ensemble"]["method"] != "none":
         results |= {f"ensemble_{part}": task["ensemble"][part] for part in ("prior", "linear")}
-    weights = resampling_weights(len(validation["label"]), seed, validation["cluster"])
     logits = ensemble_logits(outputs["validation"], task)
     statistics = row_statistics(logits, validation["label"], temperature, class_counts, task)
-    results |= evaluate_statistics(statistics, weights, "eval")
+    results |= evaluate_statistics(statistics, validation["cluster"], "eval")
+    results["eval_clusters"] = count_clusters(validation["cluster"])
     if "test" not in outputs:
         return results, {}
 
     test, labels = rows["test"], rows["test"]["label"]
-    weights = resampling_weights(len(labels), seed, test["cluster"])
+    clusters, results["test_clusters"] = test["cluster"], count_clusters(test["cluster"])
     logits = ensemble_logits(outputs["test"], task)
-    results |= compare_systems(logits, outputs, labels, class_counts, weights, task)
+    results |= compare_systems(logits, outputs, labels, class_counts, clusters, task)
 
     predictions, probabilities = logits.argmax(axis=1), softmax(logits, temperature)
     base_predictions = outputs["base_test"]["logits"].argmax(axis=1)
@@ -101,12 +101,13 @@ def evaluate(
     patterns = class_error_patterns(labels, predictions, probabilities, class_counts, test["cut"], conflicts["rows"])
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
     words = [count_words(text) for text in test["text"]]
-    analysis = analyse_classes(labels, predictions, probabilities, names, class_counts, words, weights)
-    analysis |= calibration_curves(probabilities, softmax(logits), labels, temperature)
+    analysis = analyse_classes(labels, predictions, probabilities, names, class_counts, words, clusters)
+    analysis |= calibration_curves(probabilities, softmax(logits), labels, temperature, clusters)
     measured = {"coverage": results["test_coverage"], "risk": results.get("test_selective_risk")}
     analysis["abstention"] = task["abstention"] | measured
     columns = {
         "id": test["id"],
+        "cluster": list(clusters),
         "source": test["text"],
         "prediction": [names[i] for i in predictions],
         "reference": [names[i] for i in labels],
@@ -122,7 +123,7 @@ def compare_systems(
     outputs: dict[str, Any],
     labels: np.ndarray,
     class_counts: np.ndarray,
-    weights: np.ndarray,
+    clusters: Clusters,
     task: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the test metrics of all systems and the paired differences from the fine-tuned model.
@@ -131,7 +132,7 @@ def compare_systems(
         logits: of the fine-tuned model on the test rows, with its ensemble, float [rows, classes].
         outputs, class_counts, task: as for `evaluate`.
         labels: int [rows].
-        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+        clusters: id of the cluster of each row.
     """
     probabilities = softmax(logits, task["temperature"])
     confidence, correct = probabilities.max(axis=1), logits.argmax(axis=1) == labels
@@ -139,7 +140,7 @@ def compare_systems(
     uncalibrated = calibration_statistics(softmax(logits), labels)
     tuned |= {f"uncalibrated_{name}": uncalibrated[name] for name in ("ece", "brier")}
     tuned |= abstention_statistics(confidence, correct, task["abstention"]["threshold"])
-    results = evaluate_statistics(tuned, weights, "test")
+    results = evaluate_statistics(tuned, clusters, "test")
     results["test_aurc"] = area_under_risk_coverage(confidence, correct)
 
     others, predictions = {}, {}
@@ -154,10 +155,10 @@ def compare_systems(
             others[name] = row_statistics(output["logits"], labels, temperature, class_counts, task)
     compared = {name: tuned[name] for name in COMPARED}
     for name, statistics in others.items():
-        results |= evaluate_statistics(statistics, weights, name)
-        results |= paired_difference(compared, statistics, weights, f"delta_{name}")
+        results |= evaluate_statistics(statistics, clusters, name)
+        results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
         key = f"mcnemar_{name.removeprefix('base_')}_accuracy_p"
-        results[key] = mcnemar(correct, predictions[name] == labels)
+        results[key] = mcnemar(correct, predictions[name] == labels, clusters)
     return results
 
 

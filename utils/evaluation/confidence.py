@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.generation import score_answers
-from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.intervals import Clusters, evaluate_statistics
 from utils.prompts import tokenize_pairs, truncate_pairs
 
 MAX_ROWS = 300  # validation answers to generate: 100 in each third give intervals of about 0.08
@@ -49,7 +49,7 @@ def answer_confidence(
 
 
 def fit_confidence(
-    statistics: Mapping[str, np.ndarray], confidence: np.ndarray, metric: str, clusters: Sequence[int], seed: int
+    statistics: Mapping[str, np.ndarray], confidence: np.ndarray, metric: str, clusters: Clusters
 ) -> dict[str, Any] | None:
     """Measure on validation answers the score in each third of confidence.
 
@@ -58,7 +58,6 @@ def fit_confidence(
         confidence: from `answer_confidence`, float [rows].
         metric: `rougeL`, the agreement with the expert's answer, or `generated_accuracy`, whether the letter is right.
         clusters: cluster id of each row, for the intervals.
-        seed: seed of the bootstrap.
 
     Returns:
         for `task.json`: `metric`, `rows`, the mean score of `all` rows, the two `edges` of confidence between the
@@ -69,7 +68,7 @@ def fit_confidence(
     if rows < MIN_ROWS:
         return None
     table = {"metric": metric, "rows": rows, "edges": np.quantile(confidence, (1 / 3, 2 / 3)).tolist()}
-    found = evaluate_statistics(by_confidence(statistics, confidence, table), resampling_weights(rows, seed, clusters))
+    found = evaluate_statistics(by_confidence(statistics, confidence, table), clusters)
     parts = [f"{metric}_{part}" for part in PARTS]
     table["all"] = float(statistics[metric][:, 0].mean())
     table["agreement"] = [found[part] for part in parts]

@@ -27,7 +27,7 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.metrics.hierarchy import hierarchy_statistics
-from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.intervals import Clusters, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import identify_languages
 from utils.words import count_words
 
@@ -85,13 +85,13 @@ def evaluate(
             [rows, nodes], and, for an ensemble with a linear model, `linear_scores`, float [rows, leaves];
             `baseline_<name>_test` with the node on each level as `prediction`, int [rows, depth]. Without `test`, only
             the validation rows are evaluated.
-        task: the content of `task.json`, including what `calibrate` returned; `evaluation` has the `seed`.
+        task: the content of `task.json`, including what `calibrate` returned.
 
     Returns:
         results: for `all_results.json`.
         files: path -> text of the other files; empty without test rows.
     """
-    tree, temperature, seed = LabelTree.from_dict(task["tree"]), task["temperature"], task["evaluation"]["seed"]
+    tree, temperature = LabelTree.from_dict(task["tree"]), task["temperature"]
     class_counts, validation = rows["train"]["class_counts"], rows["validation"]
     results: dict[str, Any] = {
         f"data_{name}_classes": len(nodes) for name, nodes in zip(tree.level_names, tree.levels, strict=True)
@@ -99,19 +99,19 @@ def evaluate(
     results["temperature"] = temperature
     if task["ensemble"]["method"] != "none":
         results |= {f"ensemble_{part}": task["ensemble"][part] for part in ("prior", "linear")}
-    weights = resampling_weights(len(validation["label"]), seed, validation["cluster"])
     logits = ensemble_logits(leaf_outputs(outputs["validation"], tree), task)
     statistics = row_statistics(sum_to_parents(logits / temperature, tree), validation["label"], tree)
-    results |= evaluate_statistics(statistics, weights, "eval")
+    results |= evaluate_statistics(statistics, validation["cluster"], "eval")
+    results["eval_clusters"] = count_clusters(validation["cluster"])
     if "test" not in outputs:
         return results, {}
 
     test, labels = rows["test"], rows["test"]["label"]
-    weights = resampling_weights(len(labels), seed, test["cluster"])
+    clusters, results["test_clusters"] = test["cluster"], count_clusters(test["cluster"])
     logits = ensemble_logits(leaf_outputs(outputs["test"], tree), task)
     log_p = sum_to_parents(logits / temperature, tree)
     base_log_p = sum_to_parents(leaf_log_probabilities(outputs["base_test"]["logits"], tree), tree)
-    results |= compare_systems(log_p, outputs, labels, tree, weights)
+    results |= compare_systems(log_p, outputs, labels, tree, clusters)
 
     predictions = expand_predictions(log_p, tree)
     thresholds = [np.inf if threshold is None else threshold for threshold in task["abstention"]["thresholds"]]
@@ -121,7 +121,7 @@ def evaluate(
     if answered.any():  # an answer is right if the deepest level that it shows is right
         correct = (predictions == tree.ancestors[labels])[np.arange(len(labels)), deepest]
         risk = {"selective_risk": np.column_stack([answered & ~correct, answered]).astype(float)}
-        results |= evaluate_statistics(risk, weights, "test")
+        results |= evaluate_statistics(risk, clusters, "test")
 
     leaves = predictions[:, -1]
     conflicts = label_conflicts(test["text"], labels)
@@ -132,9 +132,10 @@ def evaluate(
     patterns = class_error_patterns(labels, leaves, probabilities, class_counts, test["cut"], conflicts["rows"])
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
     uncalibrated = sum_to_parents(logits, tree)
-    analysis = analyse_levels(log_p, uncalibrated, shown, test, class_counts, tree, weights, task)
+    analysis = analyse_levels(log_p, uncalibrated, shown, test, class_counts, tree, task)
     columns = {
         "id": test["id"],
+        "cluster": list(clusters),
         "source": test["text"],
         "prediction": [tree.path(leaf) for leaf in leaves],
         "reference": [tree.path(leaf) for leaf in labels],
@@ -151,7 +152,7 @@ def compare_systems(
     outputs: dict[str, Any],
     labels: np.ndarray,
     tree: LabelTree,
-    weights: np.ndarray,
+    clusters: Clusters,
 ) -> dict[str, Any]:
     """Return the test metrics of all systems and the paired differences from the fine-tuned model.
 
@@ -160,24 +161,24 @@ def compare_systems(
         outputs: as for `evaluate`.
         labels: leaves, int [rows].
         tree: the tree of classes.
-        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+        clusters: id of the cluster of each row.
     """
     tuned = row_statistics(log_p, labels, tree)
     compared = {name: statistic for name, statistic in tuned.items() if name.endswith(COMPARED)}
-    results = evaluate_statistics(tuned, weights, "test")
+    results = evaluate_statistics(tuned, clusters, "test")
     correct = expand_predictions(log_p, tree)[:, -1] == labels
     for name, output in outputs.items():
         if name.startswith("baseline_"):
             statistics = hierarchy_statistics(output["prediction"], labels, tree)
-            results |= evaluate_statistics(statistics, weights, name)
-            results |= paired_difference(compared, statistics, weights, f"delta_{name}")
+            results |= evaluate_statistics(statistics, clusters, name)
+            results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
             on_path = (output["prediction"] == tree.ancestors[labels]).all(axis=1)
-            results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path)
+            results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path, clusters)
         elif name not in ("validation", "test"):
             scores = leaf_log_probabilities(output["logits"], tree) / output.get("temperature", 1.0)
             statistics = row_statistics(sum_to_parents(scores, tree), labels, tree)
-            results |= evaluate_statistics(statistics, weights, name)
-            results |= paired_difference(compared, statistics, weights, f"delta_{name}")
+            results |= evaluate_statistics(statistics, clusters, name)
+            results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
     return results
 
 
@@ -188,7 +189,6 @@ def analyse_levels(
     test: dict[str, Any],
     class_counts: np.ndarray,
     tree: LabelTree,
-    weights: np.ndarray,
     task: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the content of `analysis.json`: `analyse_classes` and `calibration_curves` of each level.
@@ -198,20 +198,21 @@ def analyse_levels(
         shown: number of levels that the model answers, int [rows].
         test, class_counts, task: as for `evaluate`.
         tree: the tree of classes.
-        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
 
     Returns:
         the analysis of the leaves, with `tree`, `level_names`, and `levels`, the analyses of the levels above.
     """
-    words = [count_words(text) for text in test["text"]]
+    words, clusters = [count_words(text) for text in test["text"]], test["cluster"]
     true, predictions = tree.ancestors[test["label"]], expand_predictions(log_p, tree)
     levels = []
     for i, nodes in enumerate(tree.columns):
         probabilities = np.exp(log_p[:, nodes])
         counts = np.bincount(tree.ancestors[:, i], class_counts).astype(int)
         level = analyse_classes(
-            true[:, i], predictions[:, i], probabilities, tree.levels[i], counts, words, weights
-        ) | calibration_curves(probabilities, np.exp(uncalibrated[:, nodes]), true[:, i], task["temperature"])
+            true[:, i], predictions[:, i], probabilities, tree.levels[i], counts, words, clusters
+        )
+        before = np.exp(uncalibrated[:, nodes])
+        level |= calibration_curves(probabilities, before, true[:, i], task["temperature"], clusters)
         answered, wrong = shown > i, predictions[:, i] != true[:, i]
         level["abstention"] = {
             "max_risk": task["abstention"]["max_risk"],

@@ -8,19 +8,18 @@ from utils.evaluation.confidence import by_confidence, fit_confidence
 from utils.evaluation.error_analysis import error_patterns
 from utils.evaluation.multiple_choice import choice_statistics, letter_statistics
 from utils.evaluation.outputs import prediction_files
-from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.intervals import count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import describe_texts
 from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
 from utils.overlap import Tokenizers, choose_tokenizers
 
 
-def calibrate(outputs: dict[str, Any], rows: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+def calibrate(outputs: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
     """Measure on validation rows how well the confidence of an answer predicts its score.
 
     Args:
         outputs: of `predict_answers` for the validation rows; the first rows may have answers.
         rows: their `reference` and `cluster`; with multiple choice also `options` and `answer_index`.
-        task: the content of `task.json`; `evaluation` has the `seed`.
 
     Returns:
         what to add to `task.json`: `confidence`, from `fit_confidence`, or None with too few answers.
@@ -29,9 +28,7 @@ def calibrate(outputs: dict[str, Any], rows: dict[str, Any], task: dict[str, Any
         return {"confidence": None}
     statistics, metric = answer_statistics(outputs, rows, choose_tokenizers(rows["reference"]))
     clusters = rows["cluster"][: len(outputs["prediction"])]
-    return {
-        "confidence": fit_confidence(statistics, outputs["confidence"], metric, clusters, task["evaluation"]["seed"])
-    }
+    return {"confidence": fit_confidence(statistics, outputs["confidence"], metric, clusters)}
 
 
 def evaluate(
@@ -53,37 +50,39 @@ def evaluate(
     seed, table = task["evaluation"]["seed"], task["confidence"]
     validation, output = rows["validation"], outputs["validation"]
     tokenizers = choose_tokenizers([*validation["reference"], *rows.get("test", {}).get("reference", [])])
-    weights = resampling_weights(len(validation["cluster"]), seed, validation["cluster"])
-    results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), weights, "eval")
+    clusters = validation["cluster"]
+    results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), clusters, "eval")
+    results["eval_clusters"] = count_clusters(clusters)
     if table:
         statistics, _ = answer_statistics(output, validation, tokenizers)
-        weights = resampling_weights(table["rows"], seed, validation["cluster"][: table["rows"]])
-        results |= evaluate_statistics(by_confidence(statistics, output["confidence"], table), weights, "eval")
+        parts = by_confidence(statistics, output["confidence"], table)
+        results |= evaluate_statistics(parts, clusters[: table["rows"]], "eval")
     if "test" not in outputs:
         return results, {}
 
     test, output = rows["test"], outputs["test"]
-    weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
+    clusters, results["test_clusters"] = test["cluster"], count_clusters(test["cluster"])
     results |= describe_texts(test["reference"], tokenizers, task.get("data", {}).get("language"), test["source"])
     tuned = row_statistics(output, test, tokenizers, seed)
-    results |= evaluate_statistics(tuned, weights, "test")
+    results |= evaluate_statistics(tuned, clusters, "test")
     if table:
-        results |= evaluate_statistics(by_confidence(tuned, output["confidence"], table), weights, "test")
+        results |= evaluate_statistics(by_confidence(tuned, output["confidence"], table), clusters, "test")
     for name in [name for name in outputs if name not in ("validation", "test")]:
         if name.startswith("baseline_"):
             statistics = text_statistics(outputs[name]["prediction"], test["reference"], tokenizers=tokenizers)
         else:
             statistics = row_statistics(outputs[name], test, tokenizers, seed)
-        results |= evaluate_statistics(statistics, weights, name)
-        results |= paired_difference({key: tuned[key] for key in statistics}, statistics, weights, f"delta_{name}")
+        results |= evaluate_statistics(statistics, clusters, name)
+        results |= paired_difference({key: tuned[key] for key in statistics}, statistics, clusters, f"delta_{name}")
         if "accuracy" in statistics:
             key = f"mcnemar_{name.removeprefix('base_')}_accuracy_p"
-            results[key] = mcnemar(tuned["accuracy"][:, 0], statistics["accuracy"][:, 0])
+            results[key] = mcnemar(tuned["accuracy"][:, 0], statistics["accuracy"][:, 0], clusters)
 
     patterns = error_patterns(output["prediction"], test["reference"], test["source"], output["finished"], tuned)
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
     columns = {
         "id": test["id"],
+        "cluster": list(clusters),
         "source": test["source"],
         "prediction": output["prediction"],
         "reference": test["reference"],

@@ -9,7 +9,7 @@ from utils.evaluation.outputs import prediction_files
 from utils.evaluation.summary_analysis import analyse_summaries, summary_error_patterns
 from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
 from utils.json_files import json_text
-from utils.metrics.intervals import evaluate_statistics, paired_difference, resampling_weights
+from utils.metrics.intervals import count_clusters, evaluate_statistics, paired_difference
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import accuracy_statistics, loss_statistics
 from utils.metrics.summaries import bert_statistics, summary_statistics
@@ -30,16 +30,16 @@ def evaluate(
             `first_adapter_test` also with the lists `prediction` and `finished`; `baseline_<name>_test` with
             `prediction` only. All but `validation` may have `bert_scores`, float [rows, 3]. Without `test`, only the
             loss on the validation rows is evaluated.
-        task: the content of `task.json`; `evaluation` has `seed`, `use_stemmer` and `bertscore_model`.
+        task: the content of `task.json`; `evaluation` has `use_stemmer` and `bertscore_model`.
 
     Returns:
         results: for `all_results.json`.
         files: path -> text of the other files; empty without test rows.
     """
-    seed, use_stemmer = task["evaluation"]["seed"], task["evaluation"]["use_stemmer"]
+    use_stemmer = task["evaluation"]["use_stemmer"]
     clusters, output = rows["validation"]["cluster"], outputs["validation"]
-    weights = resampling_weights(len(clusters), seed, clusters)
-    results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), weights, "eval")
+    results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), clusters, "eval")
+    results["eval_clusters"] = count_clusters(clusters)
     if "test" not in outputs:
         return results, {}
 
@@ -52,16 +52,16 @@ def evaluate(
         logger.warning("`use_stemmer` is off: Porter stemming is for English, and the summaries are not.")
     if task["evaluation"]["bertscore_model"]:
         results["bertscore_model"] = task["evaluation"]["bertscore_model"]
-    weights = resampling_weights(len(test["cluster"]), seed, test["cluster"])
+    clusters, results["test_clusters"] = test["cluster"], count_clusters(test["cluster"])
     systems = {name: output for name, output in outputs.items() if name != "validation"}
     statistics = {
         name: row_statistics(o, test, results["use_stemmer"], tokenizers, english) for name, o in systems.items()
     }
     for name, of_system in statistics.items():
-        results |= evaluate_statistics(of_system, weights, name)
+        results |= evaluate_statistics(of_system, clusters, name)
     tuned = statistics.pop("test")
     for name, of_system in statistics.items():
-        results |= paired_difference({key: tuned[key] for key in of_system}, of_system, weights, f"delta_{name}")
+        results |= paired_difference({key: tuned[key] for key in of_system}, of_system, clusters, f"delta_{name}")
 
     sources, references, cut = test["text"], test["reference"], test["cut"]
     predictions, finished = outputs["test"]["prediction"], outputs["test"]["finished"]
@@ -73,9 +73,10 @@ def evaluate(
         )
     patterns = summary_error_patterns(predictions, references, sources, finished, cut, *findings, tuned)
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
-    analysis = analyse_summaries(predictions, references, sources, cut, *findings, tuned, weights)
+    analysis = analyse_summaries(predictions, references, sources, cut, *findings, tuned, clusters)
     columns = {
         "id": test["id"],
+        "cluster": list(clusters),
         "source": sources,
         "prediction": predictions,
         "reference": references,

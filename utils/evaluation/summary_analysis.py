@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from utils.evaluation.error_analysis import length_bins
-from utils.metrics.intervals import evaluate_statistics
+from utils.metrics.intervals import Clusters, evaluate_statistics
 from utils.metrics.statistics import four_grams, reduce_sums
 from utils.metrics.summaries import LONGEST_NGRAM, source_statistics
 from utils.words import count_words
@@ -113,14 +113,14 @@ def analyse_summaries(
     hallucinations: Sequence[Findings] | None,
     omissions: Sequence[Findings] | None,
     statistics: dict[str, np.ndarray],
-    weights: np.ndarray,
+    clusters: Clusters,
 ) -> dict[str, Any]:
     """Return what `analysis.json` holds about the summaries of the test rows.
 
     Args:
         predictions, references, sources, cut, hallucinations, omissions: as for `summary_error_patterns`.
         statistics: row statistics of the same rows; `rougeL`, `omission` and `hallucination` are used if present.
-        weights: bootstrap counts [resamples, rows] from `resampling_weights`.
+        clusters: id of the cluster of each row.
 
     Returns:
         source_length: `bins`, up to 8 of about the same number of rows, with inclusive limits in words of the source,
@@ -138,7 +138,7 @@ def analyse_summaries(
         shown = {name: statistics[name][rows] for name in metrics}
         counts = {"rows": len(rows), "cut": int(np.asarray(cut, dtype=bool)[rows].sum())}
         span = {"low": int(words[rows].min()), "high": int(words[rows].max())}
-        bins.append(span | counts | evaluate_statistics(shown, weights[:, rows]))
+        bins.append(span | counts | evaluate_statistics(shown, np.asarray(clusters)[rows]))
     own = source_statistics(references, sources)
     return {
         "source_length": {

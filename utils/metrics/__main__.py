@@ -17,7 +17,7 @@ from utils.arguments import UserError, check_language, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
 from utils.generation import check_bertscore_model
 from utils.json_files import finite
-from utils.metrics.intervals import evaluate_statistics, resampling_weights
+from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import classification_statistics, text_statistics
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_statistics
@@ -38,7 +38,6 @@ class MetricsArguments:
     language: str | None = field(
         default=None, metadata={"help": "Language of the texts, such as en (ISO 639); identified by default."}
     )
-    seed: int = field(default=42, metadata={"help": "Seed of the bootstrap."})
 
     def __post_init__(self) -> None:
         check_language(self.language)
@@ -56,8 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         results: dict[str, Any] = {"rows": len(rows)} | describe_rows(rows, args)
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
-        weights = resampling_weights(len(rows), args.seed)
-        results |= evaluate_statistics(row_statistics(rows, args, results), weights)
+        results |= evaluate_statistics(row_statistics(rows, args, results), range(len(rows)))
     print(json.dumps(finite(results)))
 
 

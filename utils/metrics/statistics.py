@@ -1,12 +1,14 @@
 """Metrics as sums over rows, so that confidence intervals are cheap.
 
-Every metric is a function of column sums over rows (a mean: value and 1; BLEU: n-gram counts and lengths). One matrix
-of bootstrap counts, `weights @ statistic`, therefore gives the 95 % interval of every metric, and the same matrix on
-two systems gives the interval of their difference. A statistic is a float array [rows, columns].
+Every metric is a function of column sums over rows (a mean: value and 1; BLEU: n-gram counts and lengths). So its
+value without the rows of one cluster takes one subtraction, and these values give the 95 % interval of the metric and,
+for two systems, of their difference (`utils.metrics.intervals`). A statistic is a float array [rows, columns].
 
     python -m utils.metrics --task qa --input_file predictions.jsonl
 """
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +25,19 @@ from utils.words import count_words, split_words
 Labels = Sequence[Any] | np.ndarray
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+# smallest and largest value of a metric, by the end of its name
+RANGES = {
+    (0.0, 1.0): re.compile(
+        r"(accuracy|accuracy_norm|f1|precision|recall|rouge(1|2|L|Lsum)|bleu|chrf|ece|coverage|risk|omission|finished"
+        r"|hallucination|repetition|inconsistent|flip_rate|parse_failure|novel_[1-4]gram|_confident)$"
+    ),
+    (-1.0, 1.0): re.compile(r"(matthews|bertscore_(f1|precision|recall))$"),
+    (0.0, 2.0): re.compile(r"brier$"),
+    (0.0, math.inf): re.compile(
+        r"(loss|length_ratio|compression|(hallucinated|omitted)_(drugs|findings|numbers)|negation_flips"
+        r"|wrong_(person|laterality))$"
+    ),
+}
 CLASS_METRICS = ("macro_f1", "weighted_f1", "macro_precision", "macro_recall", "weighted_precision", "matthews")
 
 
@@ -92,8 +107,8 @@ def classification_statistics(
     rows of each class: sparse arrays [rows, 3 x classes], since there can be thousands of classes.
 
     A macro mean covers the `labels` that occur in references or predictions, as scikit-learn's `f1_score(references,
-    predictions, average="macro", labels=<those>)`; in a resample, only those that occur in it, since a class that was
-    not drawn carries no information. A prediction outside `labels` is wrong and not a class of its own. Weighted
+    predictions, average="macro", labels=<those>)`; without some rows, only those that occur in the
+    others. A prediction outside `labels` is wrong and not a class of its own. Weighted
     recall equals accuracy. matthews: R_K of Gorodkin 2004, as scikit-learn's `matthews_corrcoef`.
 
     Args:
@@ -154,6 +169,12 @@ def reduce_sums(name: str, sums: np.ndarray) -> np.ndarray:
             return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
         ratio = np.where(sums[..., 1] == 0, np.nan, sums[..., 0] / sums[..., 1])
         return np.exp(ratio) if name.endswith("perplexity") else ratio
+
+
+def metric_range(name: str) -> tuple[float, float]:
+    """Return the smallest and largest value that a metric can have; infinite for one that is not known."""
+    ranges = [limits for limits, names in reversed(RANGES.items()) if names.search(name)]
+    return ranges[0] if ranges else (-math.inf, math.inf)
 
 
 def four_grams(text: str) -> Counter:

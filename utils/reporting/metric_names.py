@@ -72,7 +72,7 @@ HEADLINES = (
     "loss",
 )  # the summary reports the first one present
 NOT_METRICS = re.compile(
-    r"(_ci95|_p|_confident|_?(runtime|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
+    r"(_ci95|_p|_confident|_?(runtime|clusters|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
 )
 FINDINGS = (
     "hallucinated_drugs", "hallucinated_findings", "hallucinated_numbers", "negation_flips", "wrong_person",

@@ -55,7 +55,7 @@ def plot_metrics(results: dict[str, Any], path: Path) -> bool:
         metrics = [metric for metric in metrics if metric != "rougeLsum"]
     ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
     panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
-    title = "Test metrics with 95% bootstrap intervals" if any("_ci95" in key for key in results) else "Test metrics"
+    title = "Test metrics with 95% intervals" if any("_ci95" in key and value for key, value in results.items()) else "Test metrics"
     return plot_bars(results, panels, title, path)
 
 
@@ -113,9 +113,11 @@ def plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def whiskers(values: Sequence[float | None], intervals: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Return the distances from the values to their interval limits, float [2, values], as `errorbar` expects them."""
-    return np.abs(np.array(intervals, dtype=float).reshape(-1, 2) - np.array(values, dtype=float)[:, None]).T
+def whiskers(values: Sequence[float | None], intervals: Sequence[Sequence[float | None] | None]) -> np.ndarray:
+    """Return the distances from the values to their interval limits, float [2, values], as `errorbar` expects them;
+    0 without an interval."""
+    known = [interval or (value, value) for value, interval in zip(values, intervals, strict=True)]
+    return np.abs(np.array(known, dtype=float).reshape(-1, 2) - np.array(values, dtype=float)[:, None]).T
 
 
 def bin_name(row: dict[str, Any]) -> str:

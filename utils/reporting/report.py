@@ -13,6 +13,7 @@ from utils.reporting.tables import (
     data_tables,
     differences_table,
     errors_table,
+    intervals_line,
     paragraphs,
     results_table,
     summary,
@@ -61,6 +62,7 @@ def write_report(
     sections = {
         "Results": paragraphs(
             results_table(results),
+            intervals_line(results),
             baselines_line(results),
             notes_line(results),
             shown.get("baseline_comparison.png"),

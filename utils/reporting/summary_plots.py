@@ -51,7 +51,7 @@ def plot_source_length(results: dict[str, Any], analysis: dict[str, Any], path: 
     figure = Figure(figsize=(8.5, 1.2 + 2 * len(spearman)), layout="constrained")
     grid = figure.subplots(len(spearman), 1, squeeze=False, sharex=True)[:, 0]
     for axes, metric, color in zip(grid, spearman, (COLORS[0], COLORS[2], RED), strict=False):
-        known = [i for i, row in enumerate(bins) if is_number(row[metric]) and row[f"{metric}_ci95"]]
+        known = [i for i, row in enumerate(bins) if is_number(row[metric])]
         values, intervals = [bins[i][metric] for i in known], [bins[i][f"{metric}_ci95"] for i in known]
         axes.errorbar(known, values, whiskers(values, intervals), color=color, marker="o", ms=5, lw=1.5,
                       elinewidth=1.2, capsize=3)  # fmt: skip

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.metrics.intervals import MIN_CLUSTERS
 from utils.reporting.metric_names import HEADLINES, METRICS, is_number, label, metric_names, system_names
+
+ALPHA = 0.05  # p below which two systems are called different
 
 
 def paragraphs(*texts: str | None) -> str:
@@ -25,16 +28,17 @@ def results_table(results: dict[str, Any]) -> str:
 
 def differences_table(results: dict[str, Any]) -> str:
     """Return the paired differences between the fine-tuned model and each other system, for each metric that has a
-    better direction, with 95% intervals and p-values. McNemar's tests follow."""
+    better direction, with 95% intervals and p-values. Exact tests of accuracies follow."""
     others = {prefix: name for prefix, name in system_names(results).items() if prefix != "test_"}
     rows = []
     for metric in metric_names(results, [f"delta_{prefix}" for prefix in others]):
         if METRICS.get(metric, ("", "higher"))[1] in ("higher", "lower"):
             rows.append([label(metric), *(_difference(results, f"delta_{prefix}{metric}") for prefix in others)])
-    tests = {metric: None for key in results for metric in re.findall(r"^mcnemar_.*?test_(.+)_p$", key)}
+    tests = {m: None for key, p in results.items() for m in re.findall(r"^mcnemar_.*?test_(.+)_p$", key) if p is not None}
+    exact = "McNemar's test" if results.get("test_clusters") == results.get("test_rows") else "exact test by clusters"
     for metric in tests:
         keys = [f"mcnemar_{prefix.removeprefix('base_')}{metric}_p" for prefix in others]
-        rows.append([f"{label(metric)}, McNemar's test", *(_p_value(results.get(key)) or "-" for key in keys)])
+        rows.append([f"{label(metric)}, {exact}", *(_p_value(results.get(key)) or "-" for key in keys)])
     return table(["fine-tuned minus", *others.values()], rows) if rows else ""
 
 
@@ -170,14 +174,11 @@ def summary(results: dict[str, Any]) -> str:
     text += with_interval(results, f"test_{metric}")
     for prefix in [p for p in (*models, best) if p in others]:
         key = f"delta_{prefix}{metric}"
-        other, interval = results[prefix + metric], results.get(f"{key}_ci95")
-        delta = results.get(key, results[f"test_{metric}"] - other)
-        verdict = "better than" if sign * delta > 0 else "worse than" if sign * delta < 0 else "equal to"
-        if interval and interval[0] <= 0 <= interval[1]:
-            verdict = "not clearly different from"
+        other, delta = results[prefix + metric], results.get(key, results[f"test_{metric}"] - results[prefix + metric])
+        verdict = _verdict(results, key, sign * delta)
         name = models.get(prefix) or f"the best baseline, {others[prefix]},"
-        span = _interval(interval, "+") or "no interval"
-        text += f". It is {verdict} {name} at {format_number(other)} (difference {format_number(delta, '+')} {span})"
+        span = " ".join([format_number(delta, "+"), *filter(None, [_interval(results.get(f"{key}_ci95"), "+")])])
+        text += f". {verdict} {name} at {format_number(other)} (difference {span})"
     before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
     if before and after and metric != "perplexity":
         text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
@@ -185,7 +186,25 @@ def summary(results: dict[str, Any]) -> str:
         omission, hallucinated = (with_interval(results, f"test_{name}") for name in ("omission", "any_hallucination"))
         text += f". Its summaries omit a share of {omission} of the reference content"
         text += f"; a share of {hallucinated} of them contains a hallucination"
-    return f"{text}. Brackets show 95% bootstrap intervals."
+    return f"{text}. {intervals_line(results)}"
+
+
+def intervals_line(results: dict[str, Any]) -> str:
+    """Say what the brackets show, or why there are none."""
+    found, needed = results.get("test_clusters"), f"intervals and p-values need {MIN_CLUSTERS} of similar size"
+    if any(key.startswith("test_") and key.endswith("_ci95") and value for key, value in results.items()):
+        return f"Brackets show 95% intervals over {found:,} clusters of rows." if found else "Brackets show 95% intervals."
+    return "" if found is None else f"Too few clusters of test rows ({found:,}) to tell: {needed}."
+
+
+def _verdict(results: dict[str, Any], key: str, gain: float) -> str:
+    p = results.get(f"{key}_p")
+    if p is None:
+        units = results.get("test_clusters")
+        return "It was not tested against" if units is None else f"Too few clusters ({units:,}) to tell it from"
+    if p >= ALPHA:
+        return "It is not clearly different from"
+    return "It is better than" if gain > 0 else "It is worse than"
 
 
 def format_number(value: Any, sign: str = "") -> str:

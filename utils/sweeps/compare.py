@@ -10,7 +10,7 @@ from utils.data.files import read_rows
 from utils.factuality import factuality_statistics
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
-from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference, resampling_weights
+from utils.metrics.intervals import MIN_CLUSTERS, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import accuracy_statistics, classification_statistics, text_statistics
 from utils.metrics.summaries import summary_statistics
@@ -21,21 +21,21 @@ from utils.sweeps.plots import plot_differences
 from utils.sweeps.statistics import holm
 
 PREDICTIONS = Path("_private") / "predictions_test.jsonl"
-SEED = 42  # for the bootstrap
 SHOWN = {
     "classification": ("accuracy", "macro_f1", "weighted_f1"),
     "hierarchical": ("path_accuracy", "parent_macro_f1", "level_1_macro_f1", "level_2_macro_f1", "child_macro_f1"),
     "qa": ("rouge1", "rouge2", "rougeL", "bleu"),
     "summarization": ("rouge1", "rouge2", "rougeL", "chrf", "omission", "hallucination", "any_hallucination"),
 }
-MATCHED = ("accuracy", "path_accuracy")  # right or wrong per row, so McNemar's test applies
+MATCHED = ("accuracy", "path_accuracy")  # right or wrong per row, so an exact test applies
 
 
 def compare_runs(folders: list[str], output_dir: Path) -> str:
     """Compare each run with the first and write `comparison.md`, `comparison.json` and `comparison.png`.
 
-    Accuracies use McNemar's exact test, other metrics the paired bootstrap over rows. Rows count as independent,
-    because runs do not store their patient or document. Holm's correction covers the other runs, per metric.
+    Accuracies use the exact test of `mcnemar`, other metrics the paired difference over clusters of rows. Holm's
+    correction covers the other runs, per metric. Rows of a run of an earlier version, which did not store their
+    clusters, count as independent.
 
     Returns:
         the tables of `comparison.md`.
@@ -54,28 +54,32 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
     rows = _aligned([_read_predictions(Path(folder)) for folder in folders], folders)
     statistics = [row_statistics(own, tasks[0]) for own in rows]
     metrics = [name for name in SHOWN[tasks[0]["task"]] if name in statistics[0]]
-    weights = resampling_weights(len(rows[0]), SEED)
+    clusters = [row.get("cluster", i) for i, row in enumerate(rows[0])]
     results: dict[str, Any] = {"task": tasks[0]["task"], "test_rows": len(rows[0]), "runs": folders}
+    results["test_clusters"] = count_clusters(clusters)
     for name, own in zip(names, statistics, strict=True):
-        results |= evaluate_statistics({m: own[m] for m in metrics}, weights, name)
+        results |= evaluate_statistics({m: own[m] for m in metrics}, clusters, name)
     for name, own in zip(names[1:], statistics[1:], strict=True):
         first = {m: statistics[0][m] for m in metrics}
-        results |= paired_difference({m: own[m] for m in metrics}, first, weights, f"delta_{name}")
+        results |= paired_difference({m: own[m] for m in metrics}, first, clusters, f"delta_{name}")
         for metric in MATCHED:
             if metric in metrics:
                 right = (own[metric][:, 0] > 0, first[metric][:, 0] > 0)
-                results[f"delta_{name}_{metric}_p"] = mcnemar(*right)
+                results[f"delta_{name}_{metric}_p"] = mcnemar(*right, clusters)
     for metric in metrics:
         keys = [f"delta_{name}_{metric}_p" for name in names[1:]]
-        results |= {f"{key}_holm": p for key, p in zip(keys, holm([results[k] for k in keys]), strict=True)}
+        tested = [key for key in keys if results[key] is not None]
+        corrected = dict(zip(tested, holm([results[key] for key in tested]), strict=True))
+        results |= {f"{key}_holm": corrected.get(key) for key in keys}
 
     output_dir.mkdir(parents=True, exist_ok=True)
     plot_differences(results, names, metrics, output_dir / "comparison.png")
     write_json(output_dir / "comparison.json", results)
     shown = _tables(results, names, metrics)
     about = (
-        f"{len(rows[0]):,} test rows, {tasks[0]['task']}. Brackets show 95 % bootstrap intervals over rows. p comes "
-        "from McNemar's test for accuracies and from the bootstrap otherwise, with Holm's correction over the runs."
+        f"{len(rows[0]):,} test rows in {results['test_clusters']:,} clusters, {tasks[0]['task']}. Brackets show 95 % "
+        f"intervals over clusters, from {MIN_CLUSTERS} on; with fewer, differences are too few to tell. p comes from "
+        "an exact test for accuracies and from the interval's otherwise, with Holm's correction over the runs."
     )
     text = paragraphs("# Comparison of runs", about, shown, "![differences](comparison.png)")
     (output_dir / "comparison.md").write_text(text + "\n", encoding="utf-8")
@@ -142,6 +146,10 @@ def _short_names(folders: list[str]) -> list[str]:
     return last if len(set(last)) == len(last) else folders
 
 
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _tables(results: dict[str, Any], names: list[str], metrics: list[str]) -> str:
     values = [[label(m), *(with_interval(results, f"{name}_{m}") for name in names)] for m in metrics]
     differences = [
@@ -149,8 +157,8 @@ def _tables(results: dict[str, Any], names: list[str], metrics: list[str]) -> st
             label(metric),
             METRICS.get(metric, ("", "-"))[1],
             *(
-                f"{with_interval(results, f'delta_{name}_{metric}')} "
-                f"p {format_number(results[f'delta_{name}_{metric}_p_holm'])}"
+                with_interval(results, f"delta_{name}_{metric}")
+                + (" (too few to tell)" if (p := results[f"delta_{name}_{metric}_p_holm"]) is None else f" p {_p(p)}")
                 for name in names[1:]
             ),
         ]

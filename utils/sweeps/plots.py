@@ -123,9 +123,10 @@ def plot_differences(results: dict[str, Any], names: list[str], metrics: list[st
         color = COLORS[i % len(COLORS)]
         for row, metric in enumerate(metrics):
             y = row + (i + 0.5) * 0.7 / len(others) - 0.35
-            low, high = results[f"delta_{name}_{metric}_ci95"]
+            value = results[f"delta_{name}_{metric}"]
+            low, high = results[f"delta_{name}_{metric}_ci95"] or (value, value)
             axes.plot([low, high], [y, y], color=color, lw=1.5, marker="|", ms=6)
-            axes.plot(results[f"delta_{name}_{metric}"], y, "o", color=color, ms=6, label="" if row else name)
+            axes.plot(value, y, "o", color=color, ms=6, label="" if row else name)
     axes.axvline(0, color="#444444", ls="--", lw=1)
     directions = {m: METRICS.get(m, ("", ""))[1] for m in metrics}
     marks = {m: f"\n({directions[m]} is better)" if directions[m] in ("higher", "lower") else "" for m in metrics}
