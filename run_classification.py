@@ -202,25 +202,30 @@ def main(
     trainer.save_state()
 
     # ----- 6. Evaluate
-    # The base model answers with the adapter disabled, so no second copy needs memory; its head is random and guesses
-    outputs, latency = predict_encoders(trainer, load_model, datasets, task, data_args.evaluate_test, first_adapter)
-    results |= latency
+    # The base model is frozen, with the adapter disabled, and read by a linear probe: a new head would guess
+    outputs, measured = predict_encoders(
+        trainer, load_model, datasets, len(names), task, data_args.evaluate_test, first_adapter
+    )
+    results |= measured
     if encoder_args.ensemble == "linear":  # it errs on other rows than the encoder, so their sum can beat both
         folder = output_dir if trainer.is_world_process_zero() else None
         add_linear_scores(outputs, rows, len(names), training_args.seed, folder)
-    if data_args.evaluate_test:
-        train, test = rows["train"], rows["test"]
-        baselines = classification_baselines(train["text"], train["label"], test["text"], training_args.seed)
-        if encoder_args.ensemble != "none":
-            baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
-        outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
-    # Temperature and abstention threshold come from validation rows: fitted on the test rows they would look too good
-    task |= calibrate(outputs["validation"], rows["validation"]["label"], class_counts, task)
+    # Temperature and abstention threshold come from validation rows: on test rows they would look too good
+    task["abstention"]["best_checkpoint"] = training_args.load_best_model_at_end  # chosen on these rows, too
+    validation = rows["validation"]
+    task |= calibrate(outputs["validation"], validation["label"], validation["cluster"], class_counts, task)
     task |= calibrate_head(trainer, task)  # so that plain transformers gives the same probabilities, where it can
-    rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
-    measured = results | peak_memory()
-    found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
-    results = measured | found
+    if trainer.is_world_process_zero():  # once, since baselines of many classes need memory
+        if data_args.evaluate_test:
+            train, test = rows["train"], rows["test"]
+            baselines = classification_baselines(train["text"], train["label"], test["text"], training_args.seed)
+            if encoder_args.ensemble != "none":
+                baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
+            outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
+        rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
+        measured = results | peak_memory()
+        found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
+        results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():

@@ -29,7 +29,7 @@ from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
 from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers
-from utils.evaluation.confidence import MAX_ROWS
+from utils.evaluation.confidence import MAX_ROWS, in_turns
 from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
@@ -255,7 +255,8 @@ def main(
     size = training_args.per_device_eval_batch_size
     rows = {split: to_rows(splits[split], task) for split in ("validation", "test")}
     # Validation answers calibrate confidence: fitted on test answers it would look too good. Generation is slow, so
-    # only the first 300 rows are answered, 100 per third of confidence; the loss covers all rows.
+    # only 300 rows from all clusters are answered, 100 per third of confidence; the loss covers all rows.
+    rows["validation"] = in_turns(rows["validation"], seed)
     limit = MAX_ROWS if data_args.evaluate_test else 0
     outputs = {"validation": predict_answers(model, tokenizer, rows["validation"], task, size, "validation", limit)}
     task |= calibrate(outputs["validation"], rows["validation"])

@@ -28,7 +28,7 @@ from utils.data.files import read_rows
 from utils.data.splits import near_duplicate_clusters
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
-from utils.metrics.baselines import class_vectorizer
+from utils.metrics.baselines import class_features, tfidf
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import evaluate_statistics, mcnemar, paired_difference
 from utils.quickstart.ontologies import write_rows
@@ -99,10 +99,9 @@ def main() -> None:
         print(fold, folds[-1], flush=True)
         for _, row in read_rows(OUTPUTS / str(fold) / "run" / "_private" / "predictions_test.jsonl"):
             tuned[int(row["id"])] = place[row["prediction"][-1]]
-        vectorizer = class_vectorizer(labels[train])
-        model = LinearSVC(class_weight="balanced", random_state=SEED)
-        model.fit(vectorizer.fit_transform([texts[i] for i in train]), labels[train])
-        svm[test] = model.predict(vectorizer.transform([texts[i] for i in test]))
+        model, features = LinearSVC(class_weight="balanced", random_state=SEED), class_features(len(set(labels)))
+        known, new = tfidf([texts[i] for i in train], [texts[i] for i in test], features)
+        svm[test] = model.fit(known, labels[train]).predict(new)
 
     kept = tuned >= 0  # the script drops duplicate rows of a test set
     kept_clusters = np.array(clusters)[kept]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.reporting.metric_names import BASELINES, baselines_line, label, system_names
+from utils.reporting.metric_names import BASELINES, PROBE, baselines_line, label, system_names
 from utils.reporting.tables import table, with_interval
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def results() -> str:
     for name, (script, learns, model, (metric, *_), base_can) in TASKS.items():
         found = read(f"quickstart_{name}")
         trained, total = (f"{found[f'{part}_parameters'] / 1e6:.0f}M" for part in ("trainable", "total"))
-        base = with_interval(found, f"base_test_{metric}") if base_can else "untrained head"
+        base = with_interval(found, f"base_test_{metric}") if base_can or PROBE in found else "untrained head"
         best = max(BASELINES.keys() - {"encoder_alone"}, key=lambda b: found.get(f"baseline_{b}_test_{metric}", -1))
         compared = f"{with_interval(found, f'baseline_{best}_test_{metric}')}, {best.replace('_', ' ')}"
         score = f"{label(metric)} **{with_interval(found, f'test_{metric}')}**"
@@ -52,7 +52,7 @@ def quickstart(name: str) -> str:
     found, (*_, metrics, base_can) = read(f"quickstart_{name}"), TASKS[name]
     rows = []
     for prefix, system in system_names(found).items():
-        if base_can or prefix != "base_test_":
+        if base_can or PROBE in found or prefix != "base_test_":
             delta = "" if prefix == "test_" else with_interval(found, f"delta_{prefix}{metrics[0]}")
             rows.append([system, *(with_interval(found, prefix + metric) for metric in metrics), delta])
     head = ["", *map(label, metrics), f"{label(metrics[0])}, fine-tuned minus this"]

@@ -159,7 +159,8 @@ class Predictor:
             one dict per row, in order. No row changes what another gets.
 
             - Questions: `prediction`, `finished` (the answer was not cut off), `cut` (the model read only the end of
-              the question) and `confidence`, the geometric mean of the probabilities of the answer's tokens;
+              the question) and `confidence`, the geometric mean of the probabilities of the answer's tokens, lowered
+              where it repeats itself;
               `confidence` in `task.json` tells how well it predicts the score. With options: the most likely one as
               `prediction`, its place in the row as `option` (from 0, blank ones count), `cut`, and `probabilities`.
             - Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (the confidence is below

@@ -1,6 +1,7 @@
 """Calibration and abstention of a classifier.
 
-`fit_temperature` and `abstention_threshold` are fitted on validation rows; the other functions measure on test rows.
+`fit_temperature` and `abstention_threshold` are fitted on different validation rows; the other functions measure on
+test rows.
 Confidence is the probability of the predicted class. A row is correct if the predicted class is its label.
 """
 
@@ -44,6 +45,27 @@ def fit_temperature(logits: np.ndarray, labels: Sequence[int] | np.ndarray) -> f
 
     found = minimize_scalar(nll, bounds=np.log(TEMPERATURES), method="bounded")
     return math.exp(found.x) if found.fun < nll(0.0) else 1.0
+
+
+def calibration_rows(clusters: Clusters, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the validation rows, so that those of the abstention threshold fitted nothing else.
+
+    Args:
+        clusters: id of the cluster of each row.
+        seed: seed of the division.
+
+    Returns:
+        indices of the rows of one half of the clusters, for ensemble and temperature; and of one row from each other
+        cluster, for the threshold: its bound is that of independent rows. A single
+        cluster fits, and gives a row.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(clusters))
+    _, first, index = np.unique(np.asarray(clusters)[order], return_index=True, return_inverse=True)
+    if len(first) == 1:
+        return np.sort(order), order[first]
+    fits = np.isin(np.arange(len(first)), rng.permutation(len(first))[: len(first) // 2])
+    return np.sort(order[fits[index]]), np.sort(order[first[~fits]])
 
 
 def calibration_statistics(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
@@ -146,8 +168,8 @@ def abstention_threshold(
     Networks, algorithm 1): a binary search over the confidences of the rows, each tested with the exact binomial bound
     at delta / number of trials. With probability 1 - delta, the share of wrong answers among new rows from the same
     source, answered where `confidence >= threshold`, is at most `max_risk`. The guarantee assumes that this share does
-    not rise with the threshold, and that the rows neither trained nor selected the model: rows that selected the best
-    checkpoint look better than new ones.
+    not rise with the threshold, that the rows are independent, and that they neither trained nor selected the model:
+    rows that selected the best checkpoint look better than new ones.
 
     Args:
         confidence, correct: of validation rows; those with equal confidence are answered together.

@@ -9,6 +9,7 @@ from utils.evaluation.calibration import (
     abstention_threshold,
     area_under_risk_coverage,
     calibration_curves,
+    calibration_rows,
     calibration_statistics,
     fit_temperature,
     softmax,
@@ -32,29 +33,33 @@ COMPARED = ("accuracy", "macro_f1", "weighted_f1")  # paired with the base model
 
 
 def calibrate(
-    outputs: dict[str, Any], labels: np.ndarray, class_counts: np.ndarray, task: dict[str, Any]
+    outputs: dict[str, Any], labels: np.ndarray, clusters: Clusters, class_counts: np.ndarray, task: dict[str, Any]
 ) -> dict[str, Any]:
     """Fit on validation rows what serving applies to logits.
 
     Args:
         outputs: of the validation rows: `logits`, float [rows, classes], and with `method: linear` `linear_scores`.
         labels: their classes, int [rows].
+        clusters: their clusters.
         class_counts: training rows of each class, int [classes].
         task: the content of `task.json`: `ensemble` has the `method`, `abstention` the `max_risk`, the highest share
-            of wrong answers to allow.
+            of wrong answers to allow; `evaluation` has the `seed`.
 
     Returns:
         what to add to `task.json`: `log_prior`, `ensemble`, `temperature` and `abstention`.
     """
     max_risk = task["abstention"]["max_risk"]
     log_prior = np.log(np.maximum(class_counts, 1) / class_counts.sum())
-    ensemble = fit_ensemble(task["ensemble"]["method"], outputs, log_prior, labels)
+    fits, held = calibration_rows(clusters, task["evaluation"]["seed"])
+    own = {name: values[fits] for name, values in outputs.items()}
+    ensemble = fit_ensemble(task["ensemble"]["method"], own, log_prior, labels[fits])
     fitted: dict[str, Any] = {"log_prior": log_prior.tolist(), "ensemble": ensemble}
     logits = ensemble_logits(outputs, fitted)
-    temperature = fit_temperature(logits, labels)
-    confidence = softmax(logits, temperature).max(axis=1)
-    threshold = abstention_threshold(confidence, logits.argmax(axis=1) == labels, max_risk)
-    return fitted | {"temperature": temperature, "abstention": {"max_risk": max_risk, "threshold": threshold}}
+    temperature = fit_temperature(logits[fits], labels[fits])
+    confidence, correct = softmax(logits, temperature).max(axis=1), logits.argmax(axis=1) == labels
+    threshold = abstention_threshold(confidence[held], correct[held], max_risk)
+    abstention = task["abstention"] | {"threshold": threshold, "rows": len(held)}
+    return fitted | {"temperature": temperature, "abstention": abstention}
 
 
 def evaluate(

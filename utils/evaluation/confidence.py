@@ -1,17 +1,21 @@
 """The confidence of a generated answer and how well it predicts the score, measured on validation and test answers.
 
-Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer. It is about the
-wording. How well it predicts agreement with the experts differs from run to run, so every run measures it.
+Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer, times the share
+of the answer that is no repetition: each turn of a loop is more probable than the last. It is about the wording. How
+well it predicts agreement with the experts differs from run to run, so every run measures it.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.generation import score_answers
-from utils.metrics.intervals import Clusters, evaluate_statistics
+from utils.metrics.intervals import MIN_CLUSTERS, Clusters, evaluate_statistics, jackknife, t_interval
+from utils.metrics.statistics import repetition
 from utils.prompts import tokenize_pairs, truncate_pairs
 
 MAX_ROWS = 300  # validation answers to generate: 100 in each third give intervals of about 0.08
@@ -29,7 +33,8 @@ def answer_confidence(
     batch_size: int,
     name: str | None,
 ) -> np.ndarray:
-    """Return the geometric mean of the probabilities that a model gives to the tokens of its answers, float [rows].
+    """Return the geometric mean of the probabilities that a model gives to the tokens of its answers, times 1 - the
+    `repetition` of each answer, float [rows].
 
     Args:
         model: on its device.
@@ -45,11 +50,33 @@ def answer_confidence(
     ids, _, _ = truncate_pairs(ids, None, task["max_length"])
     tokens = [t if end or len(t) == 1 else t[:-1] for t, end in zip(tokens, finished, strict=True)]
     nll, counts = score_answers(model, ids, tokens, tokenizer.pad_token_id, batch_size, name)
-    return np.exp(-nll / counts)
+    return np.array([lower_repeated(p, answer) for p, answer in zip(np.exp(-nll / counts), answers, strict=True)])
+
+
+def lower_repeated(probability: float, answer: str) -> float:
+    """Return a mean probability of tokens times the share of the answer's 4-grams that did not occur before in it."""
+    return float(probability * (1 - repetition(answer)))
+
+
+def in_turns(rows: Mapping[str, Sequence[Any]], seed: int) -> dict[str, list[Any]]:
+    """Return columns of rows in a random order that takes a row of each cluster in turn, so that its first rows are a
+    sample of all clusters, whatever the order of the file."""
+    turns: Counter[Any] = Counter()
+    places = []
+    for row in np.random.default_rng(seed).permutation(len(rows["cluster"])).tolist():
+        cluster = rows["cluster"][row]
+        places.append((turns[cluster], row))
+        turns[cluster] += 1
+    order = [row for _, row in sorted(places, key=lambda place: place[0])]
+    return {name: [values[row] for row in order] for name, values in rows.items()}
 
 
 def fit_confidence(
-    statistics: Mapping[str, np.ndarray], confidence: np.ndarray, metric: str, clusters: Clusters
+    statistics: Mapping[str, np.ndarray],
+    confidence: np.ndarray,
+    metric: str,
+    clusters: Clusters,
+    words: Sequence[int],
 ) -> dict[str, Any] | None:
     """Measure on validation answers the score in each third of confidence.
 
@@ -58,9 +85,11 @@ def fit_confidence(
         confidence: from `answer_confidence`, float [rows].
         metric: `rougeL`, the agreement with the expert's answer, or `generated_accuracy`, whether the letter is right.
         clusters: cluster id of each row, for the intervals.
+        words: words of each answer.
 
     Returns:
-        for `task.json`: `metric`, `rows`, the mean score of `all` rows, the two `edges` of confidence between the
+        for `task.json`: `metric`, `rows`, the mean score of `all` rows, whether longer answers score higher
+        (`longer_is_better`), the two `edges` of confidence between the
         thirds, and for each third its mean score as `agreement` and its interval as `ci95`; both are NaN and None for
         a third without rows. None with fewer than `MIN_ROWS` rows.
     """
@@ -71,6 +100,8 @@ def fit_confidence(
     found = evaluate_statistics(by_confidence(statistics, confidence, table), clusters)
     parts = [f"{metric}_{part}" for part in PARTS]
     table["all"] = float(statistics[metric][:, 0].mean())
+    by_length = auroc(np.asarray(words), statistics[metric][:, 0] >= table["all"])
+    table["longer_is_better"] = bool(by_length > 0.5)
     table["agreement"] = [found[part] for part in parts]
     table["ci95"] = [found[f"{part}_ci95"] for part in parts]
     return table
@@ -85,6 +116,56 @@ def by_confidence(
     return {f"{table['metric']}_{name}": statistic * (part == i)[:, None] for i, name in enumerate(PARTS)}
 
 
+def confidence_quality(
+    statistics: Mapping[str, np.ndarray],
+    confidence: np.ndarray,
+    words: Sequence[int],
+    table: Mapping[str, Any],
+    clusters: Clusters,
+) -> dict[str, Any]:
+    """Return how well confidence tells right answers from wrong ones, and how much better than their length.
+
+    An answer is right if its letter is, or if its ROUGE-L is at least the mean of the validation answers.
+
+    Args:
+        statistics: row statistics of the answers, including `table["metric"]`.
+        confidence: from `answer_confidence`, float [rows].
+        words: words of each answer.
+        table: from `fit_confidence`.
+        clusters: cluster id of each row.
+
+    Returns:
+        `confidence_auroc`, the area under the ROC curve: the share of pairs of a right and a wrong answer in which the
+        right one has the higher confidence; `length_auroc`, the same with the number of words; `confidence_gain`,
+        their difference. Each with its interval as `..._ci95`. Empty if all answers are right or all wrong.
+    """
+    right = statistics[table["metric"]][:, 0] >= table["all"]
+    if right.all() or not right.any():
+        return {}
+    length = np.asarray(words) * (1 if table["longer_is_better"] else -1)
+
+    def gain(rows: np.ndarray) -> float:
+        return auroc(confidence[rows], right[rows]) - auroc(length[rows], right[rows])
+
+    results: dict[str, Any] = {}
+    for name, function, limits in (
+        ("confidence_auroc", lambda rows: auroc(confidence[rows], right[rows]), (0.0, 1.0)),
+        ("length_auroc", lambda rows: auroc(length[rows], right[rows]), (0.0, 1.0)),
+        ("confidence_gain", gain, (-1.0, 1.0)),
+    ):
+        value, left_out, units = jackknife(function, clusters)
+        results[name] = value
+        results[f"{name}_ci95"] = t_interval(value, left_out, units, limits) if units >= MIN_CLUSTERS else None
+    return results
+
+
+def auroc(scores: np.ndarray, right: np.ndarray) -> float:
+    """Return the area under the ROC curve, as scikit-learn's `roc_auc_score`; NaN with right or wrong rows alone."""
+    n_right = int(right.sum())
+    pairs = n_right * (len(right) - n_right)
+    return float((rankdata(scores)[right].sum() - n_right * (n_right + 1) / 2) / pairs) if pairs else float("nan")
+
+
 def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
     """Describe a confidence without promising more than was measured.
 
@@ -92,7 +173,7 @@ def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
         confidence: of an answer, from `answer_confidence`.
         table: from `fit_confidence`; None if nothing was measured, or if the answer was generated in another way.
     """
-    probability = f"The model gave its words a mean probability of {confidence:.2f}."
+    probability = f"Confidence {confidence:.2f}: the mean probability of its words, lowered where it repeats itself."
     part = int(np.searchsorted(table["edges"], confidence, side="right")) if table else 0
     if table is None or table["ci95"][part] is None:  # no validation answer was in this third
         return f"{probability} This is about the wording: a confident answer can be factually wrong."

@@ -1,5 +1,5 @@
-"""The outputs of a classifier: logits of the fine-tuned and the base encoder, scores of a linear model; and its
-calibration in the weights."""
+"""The outputs of a classifier: its logits, those of a linear probe on its base model, scores of a linear model; and
+its calibration in the weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from utils.adapters import earlier_models
 from utils.encoding import measure_latency, predict_logits
 from utils.evaluation.ensemble import fit_linear, linear_scores
+from utils.evaluation.probe import fit_probe, probe_features
 from utils.modeling import pools_by_config
 from utils.task import load_task
 from utils.training import trained_model
@@ -25,24 +26,29 @@ def predict_encoders(
     trainer: Trainer,
     load_model: Callable[[], PreTrainedModel],
     datasets: dict[str, Dataset],
+    n_classes: int,
     task: dict[str, Any],
     evaluate_test: bool,
     first_adapter: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Predict the validation rows with the fine-tuned model, and the test rows with it and the base model.
+    """Predict the validation rows with the fine-tuned model, and the test rows with it and a linear probe on the base
+    model, which reads training rows.
 
     Args:
         trainer: after training.
         load_model: loads the base model as training did.
-        datasets: split -> rows with `input_ids`.
-        task: the content of `task.json`; `max_length` and `autocast` are used.
+        datasets: split -> rows with `input_ids` and `labels`.
+        n_classes: number of values of `labels`.
+        task: the content of `task.json`; `max_length`, `pooling` and `autocast` are used.
         evaluate_test: whether to predict the test rows.
         first_adapter: the adapter that training went on from, which then predicts the test rows, too.
 
     Returns:
         outputs: `validation`, `test`, `base_test` and with a first adapter `first_adapter_test`, each with `logits`,
-            float32 [rows, classes], and the first adapter's `temperature`.
-        latency: from `measure_latency`; empty without test rows.
+            float [rows, outputs], and the first adapter's `temperature`. `base_test` is on the main process alone; its
+            logits are log-probabilities, float64 [rows, n_classes].
+        measured: `measure_latency`, and `base_test_probe_rows`, the training rows of the probe; empty without test
+            rows.
     """
     model = trained_model(trainer)  # the near ties of `predict_logits` are seen in float32, so without autocast
     predict: Callable[..., np.ndarray] = partial(
@@ -50,21 +56,27 @@ def predict_encoders(
         pad_token_id=cast(PreTrainedTokenizerBase, trainer.processing_class).pad_token_id,
         max_length=task["max_length"],
         batch_size=trainer.args.per_device_eval_batch_size,
-        autocast=task["autocast"],
     )
+    classify = partial(predict, autocast=task["autocast"])
     outputs: dict[str, Any] = {}
-    outputs["validation"] = {"logits": predict(model, datasets["validation"]["input_ids"], name="validation")}
+    outputs["validation"] = {"logits": classify(model, datasets["validation"]["input_ids"], name="validation")}
     if not evaluate_test:
         return outputs, {}
     ids = datasets["test"]["input_ids"]
-    outputs["test"] = {"logits": predict(model, ids, name="test: tuned model")}
+    outputs["test"] = {"logits": classify(model, ids, name="test: tuned model")}
+    train, labels = datasets["train"]["input_ids"], np.array(datasets["train"]["labels"])
     for name, earlier in earlier_models(model, load_model, first_adapter):
-        outputs[name] = {"logits": predict(earlier, ids, name=name)}
+        if name != "base_test":
+            outputs[name] = {"logits": classify(earlier, ids, name=name)}
+            continue
+        known, classes, new = probe_features(earlier, predict, train, labels, ids, n_classes, trainer.args.seed)
+        if trainer.is_world_process_zero():
+            outputs[name] = {"logits": fit_probe(known, classes, new, n_classes)}
     if first_adapter:  # with its own calibration, unless that was of an ensemble
         first = load_task(first_adapter) if (first_adapter / "task.json").is_file() else {}
         alone = first.get("ensemble", {}).get("method") == "none"
         outputs["first_adapter_test"]["temperature"] = first["temperature"] if alone else 1.0
-    return outputs, measure_latency(partial(predict, model), ids)
+    return outputs, measure_latency(partial(classify, model), ids) | {"base_test_probe_rows": len(known)}
 
 
 def add_linear_scores(

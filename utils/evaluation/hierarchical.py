@@ -7,6 +7,7 @@ import numpy as np
 from utils.evaluation.calibration import (
     abstention_threshold,
     calibration_curves,
+    calibration_rows,
     calibration_statistics,
     fit_temperature,
 )
@@ -37,6 +38,7 @@ COMPARED = ("macro_f1", "path_accuracy", "hierarchical_f1")  # ends of metrics, 
 def calibrate(
     outputs: dict[str, Any],
     labels: np.ndarray,
+    clusters: Clusters,
     class_counts: np.ndarray,
     tree: LabelTree,
     task: dict[str, Any],
@@ -47,10 +49,11 @@ def calibrate(
         outputs: of the validation rows: `logits`, float [rows, nodes], and with `method: linear` `linear_scores` of
             the leaves, float [rows, leaves].
         labels: their leaves, int [rows].
+        clusters: their clusters.
         class_counts: training rows of each leaf, int [leaves].
         tree: the tree of classes.
         task: the content of `task.json`: `ensemble` has the `method`, `abstention` the `max_risk`, the highest share
-            of wrong answers to allow.
+            of wrong answers to allow; `evaluation` has the `seed`.
 
     Returns:
         what to add to `task.json`: `log_prior`, `ensemble`, `temperature` and `abstention`, whose `thresholds` are one
@@ -59,17 +62,20 @@ def calibrate(
     max_risk = task["abstention"]["max_risk"]
     log_prior = np.log(np.maximum(class_counts, 1) / class_counts.sum())
     leaves = leaf_outputs(outputs, tree)
-    ensemble = fit_ensemble(task["ensemble"]["method"], leaves, log_prior, labels)
+    fits, held = calibration_rows(clusters, task["evaluation"]["seed"])
+    own = {name: values[fits] for name, values in leaves.items()}
+    ensemble = fit_ensemble(task["ensemble"]["method"], own, log_prior, labels[fits])
     fitted: dict[str, Any] = {"log_prior": log_prior.tolist(), "ensemble": ensemble}
     logits = ensemble_logits(leaves, fitted)
-    temperature = fit_temperature(logits, labels)
-    log_p = sum_to_parents(logits / temperature, tree)
-    correct = expand_predictions(log_p, tree) == tree.ancestors[labels]
+    temperature = fit_temperature(logits[fits], labels[fits])
+    log_p = sum_to_parents(logits[held] / temperature, tree)
+    correct = expand_predictions(log_p, tree) == tree.ancestors[labels[held]]
     thresholds = [
         abstention_threshold(np.exp(log_p[:, nodes]).max(axis=1), correct[:, level], max_risk)
         for level, nodes in enumerate(tree.columns)
     ]
-    return fitted | {"temperature": temperature, "abstention": {"max_risk": max_risk, "thresholds": thresholds}}
+    abstention = task["abstention"] | {"thresholds": thresholds, "rows": len(held)}
+    return fitted | {"temperature": temperature, "abstention": abstention}
 
 
 def evaluate(
@@ -82,7 +88,8 @@ def evaluate(
             also has `id`, `text` and `cut` (the model read only part of the text); `train` has only `class_counts` of
             the leaves, int [leaves].
         outputs: `validation`, `test`, `base_test` and, if there was one, `first_adapter_test` with `logits`, float
-            [rows, nodes], and, for an ensemble with a linear model, `linear_scores`, float [rows, leaves];
+            [rows, nodes] or, of the linear probe `base_test`, [rows, leaves], and, for an ensemble with a linear model,
+            `linear_scores`, float [rows, leaves];
             `baseline_<name>_test` with the node on each level as `prediction`, int [rows, depth]. Without `test`, only
             the validation rows are evaluated.
         task: the content of `task.json`, including what `calibrate` returned.
@@ -110,7 +117,7 @@ def evaluate(
     clusters, results["test_clusters"] = test["cluster"], count_clusters(test["cluster"])
     logits = ensemble_logits(leaf_outputs(outputs["test"], tree), task)
     log_p = sum_to_parents(logits / temperature, tree)
-    base_log_p = sum_to_parents(leaf_log_probabilities(outputs["base_test"]["logits"], tree), tree)
+    base_log_p = sum_to_parents(leaf_outputs(outputs["base_test"], tree)["logits"], tree)
     results |= compare_systems(log_p, outputs, labels, tree, clusters)
 
     predictions = expand_predictions(log_p, tree)
@@ -175,7 +182,7 @@ def compare_systems(
             on_path = (output["prediction"] == tree.ancestors[labels]).all(axis=1)
             results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path, clusters)
         elif name not in ("validation", "test"):
-            scores = leaf_log_probabilities(output["logits"], tree) / output.get("temperature", 1.0)
+            scores = leaf_outputs(output, tree)["logits"] / output.get("temperature", 1.0)
             statistics = row_statistics(sum_to_parents(scores, tree), labels, tree)
             results |= evaluate_statistics(statistics, clusters, name)
             results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
@@ -215,7 +222,7 @@ def analyse_levels(
         level |= calibration_curves(probabilities, before, true[:, i], task["temperature"], clusters)
         answered, wrong = shown > i, predictions[:, i] != true[:, i]
         level["abstention"] = {
-            "max_risk": task["abstention"]["max_risk"],
+            **{key: value for key, value in task["abstention"].items() if key != "thresholds"},
             "threshold": task["abstention"]["thresholds"][i],
             "coverage": float(answered.mean()),
             "risk": float(wrong[answered].mean()) if answered.any() else None,
@@ -226,7 +233,9 @@ def analyse_levels(
 
 def leaf_outputs(outputs: dict[str, Any], tree: LabelTree) -> dict[str, Any]:
     """Return the outputs with the log-probabilities of the leaves as `logits`, which the ensemble and the temperature
-    apply to."""
+    apply to; those of a linear probe are such."""
+    if outputs["logits"].shape[1] == len(tree.leaves):
+        return outputs
     return outputs | {"logits": leaf_log_probabilities(outputs["logits"], tree)}
 
 

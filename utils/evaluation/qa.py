@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.evaluation.confidence import by_confidence, fit_confidence
+from utils.evaluation.confidence import by_confidence, confidence_quality, fit_confidence
 from utils.evaluation.error_analysis import error_patterns
 from utils.evaluation.multiple_choice import choice_statistics, letter_statistics
 from utils.evaluation.outputs import prediction_files
@@ -12,6 +12,7 @@ from utils.metrics.intervals import count_clusters, evaluate_statistics, mcnemar
 from utils.metrics.languages import describe_texts
 from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
 from utils.overlap import Tokenizers, choose_tokenizers
+from utils.words import count_words
 
 
 def calibrate(outputs: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def calibrate(outputs: dict[str, Any], rows: dict[str, Any]) -> dict[str, Any]:
         return {"confidence": None}
     statistics, metric = answer_statistics(outputs, rows, choose_tokenizers(rows["reference"]))
     clusters = rows["cluster"][: len(outputs["prediction"])]
-    return {"confidence": fit_confidence(statistics, outputs["confidence"], metric, clusters)}
+    words = [count_words(text) for text in outputs["prediction"]]
+    return {"confidence": fit_confidence(statistics, outputs["confidence"], metric, clusters, words)}
 
 
 def evaluate(
@@ -67,6 +69,9 @@ def evaluate(
     results |= evaluate_statistics(tuned, clusters, "test")
     if table:
         results |= evaluate_statistics(by_confidence(tuned, output["confidence"], table), clusters, "test")
+        words = [count_words(text) for text in output["prediction"]]
+        quality = confidence_quality(tuned, output["confidence"], words, table, clusters)
+        results |= {f"test_{name}": value for name, value in quality.items()}
     for name in [name for name in outputs if name not in ("validation", "test")]:
         if name.startswith("baseline_"):
             statistics = text_statistics(outputs[name]["prediction"], test["reference"], tokenizers=tokenizers)

@@ -3,39 +3,51 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestNeighbors
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.svm import LinearSVC
 
 from utils.data.leaks import one_word_predictions
 from utils.words import tfidf_words
 
-# Maximum coefficients of a linear model (classes x features), 1.6 GB in float64; reached with thousands of classes
-MAX_COEFFICIENTS = 200_000_000
+MOST_FEATURES, MOST_COEFFICIENTS = 2**20, 2**26  # features x classes: 0.5 GB of float64, and as much while it is fitted
+MOST_SIMILARITIES = 2**22  # questions x known questions that are compared at once, at most 50 MB
+
+
+def tfidf(known: Sequence[str], new: Sequence[str], features: int = MOST_FEATURES) -> tuple[csr_matrix, csr_matrix]:
+    """Return TF-IDF of words and word pairs, each row of length 1: [known, features] and [new, features].
+
+    Words are hashed, because a vocabulary of word pairs grows with the texts.
+
+    Args:
+        known: texts that give the weights.
+        new: further texts.
+        features: a power of 2.
+    """
+    options = {"tokenizer": tfidf_words, "token_pattern": None, "ngram_range": (1, 2)}
+    hashed = HashingVectorizer(n_features=features, alternate_sign=False, norm=None, **options)
+    weigh = TfidfTransformer(sublinear_tf=True)
+    return weigh.fit_transform(hashed.transform(known)), weigh.transform(hashed.transform(new))
 
 
 def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> list[str]:
-    """Answer each question like the most similar known question (cosine of TF-IDF over words and word pairs).
+    """Answer each question like the most similar known question (cosine of `tfidf`), the first of equal ones.
 
     Args:
         known: questions of the training split.
         answers: their answers.
         questions: questions to answer.
     """
-    vectorizer = TfidfVectorizer(tokenizer=tfidf_words, token_pattern=None, sublinear_tf=True, ngram_range=(1, 2))
-    index = NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectorizer.fit_transform(known))
-    nearest = index.kneighbors(vectorizer.transform(questions), return_distance=False)[:, 0]
-    return [answers[i] for i in nearest]
+    of_known, of_questions = tfidf(known, questions)
+    by_word, step = of_known.T.tocsr(), max(1, MOST_SIMILARITIES // len(known))
+    nearest = [(of_questions[i : i + step] @ by_word).argmax(axis=1) for i in range(0, len(questions), step)]
+    return [answers[i] for i in np.concatenate(nearest, axis=None).tolist()]
 
 
-def class_vectorizer(labels: np.ndarray) -> TfidfVectorizer:
-    """Return a TF-IDF vectorizer of words and word pairs for linear models, with fewer features for many classes."""
-    max_features = MAX_COEFFICIENTS // len(np.unique(labels))
-    return TfidfVectorizer(
-        tokenizer=tfidf_words, token_pattern=None, sublinear_tf=True, ngram_range=(1, 2), max_features=max_features
-    )
+def class_features(n_classes: int) -> int:
+    """Return the number of hashed features of a linear model: fewer for many classes, so that its size is bounded."""
+    return min(MOST_FEATURES, 2 ** int(np.log2(MOST_COEFFICIENTS / n_classes)))
 
 
 def classification_baselines(
@@ -46,22 +58,20 @@ def classification_baselines(
     Args:
         texts, labels: training rows; labels are int [rows].
         new_texts: texts to classify.
-        seed: seed of the random guesses and the solvers.
+        seed: seed of the random guesses and the solver.
 
     Returns:
         labels, int [new rows], of `majority`, the most frequent class; `stratified_random`, random guesses in
-        proportion to the class frequencies; `one_word`, see `one_word_predictions`; `tfidf_svm` and `tfidf_logistic`,
-        linear models on TF-IDF of words and word pairs. The linear models weight classes by inverse frequency, since
-        they are compared by macro F1, which rare classes decide.
+        proportion to the class frequencies; `one_word`, see `one_word_predictions`; `tfidf_svm`, a linear model on
+        `tfidf`, which weights classes by inverse frequency, since it is compared by macro F1, which rare classes
+        decide.
     """
-    vectorizer = class_vectorizer(labels)
     models = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "stratified_random": DummyClassifier(strategy="stratified", random_state=seed),
         "tfidf_svm": LinearSVC(class_weight="balanced", random_state=seed),
-        "tfidf_logistic": LogisticRegression(C=10, class_weight="balanced", max_iter=1000),
     }
     one_word = one_word_predictions(texts, np.asarray(labels), new_texts, int(np.max(labels)) + 1)
-    known, new = vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
+    known, new = tfidf(texts, new_texts, class_features(len(np.unique(labels))))
     found = {name: model.fit(known, labels).predict(new) for name, model in models.items()}
     return found | {"one_word": one_word}

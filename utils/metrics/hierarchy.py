@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.svm import LinearSVC
 
 from utils.hierarchy import LabelTree
-from utils.metrics.baselines import class_vectorizer
+from utils.metrics.baselines import class_features, tfidf
 from utils.metrics.statistics import accuracy_statistics, classification_statistics
 
 
@@ -78,12 +78,11 @@ def hierarchical_baselines(
         seed: seed of the solvers.
 
     Returns:
-        node on each level, int [new rows, depth], of `tfidf_svm`, which predicts the leaf and derives its ancestors,
+        node on each level, int [new rows, depth], of `majority`, the most frequent leaf; `tfidf_svm`, which predicts the leaf and derives its ancestors,
         and `tfidf_svm_per_node`, with one model for the first level and one for the children of each node, applied
         from the root down (local classifier per parent node, Silla and Freitas 2011).
     """
-    vectorizer = class_vectorizer(labels)
-    known, new = vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
+    known, new = tfidf(texts, new_texts, class_features(len(np.unique(labels))))
     model = LinearSVC(class_weight="balanced", random_state=seed)
     flat = tree.ancestors[model.fit(known, labels).predict(new)]
 
@@ -97,4 +96,5 @@ def hierarchical_baselines(
                 per_node[rows, level] = children[0]
             else:
                 per_node[rows, level] = model.fit(known[train], children).predict(new[rows])
-    return {"tfidf_svm": flat, "tfidf_svm_per_node": per_node}
+    majority = tree.ancestors[np.full(len(new_texts), np.bincount(labels).argmax())]
+    return {"majority": majority, "tfidf_svm": flat, "tfidf_svm_per_node": per_node}

@@ -8,7 +8,7 @@ every row is right. `python -m benchmarks.intervals` shows by simulation that th
 intervals do not, and from how many clusters on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,22 @@ def cluster_sums(statistic: Any, clusters: Clusters) -> tuple[Any, np.ndarray, f
     places = (np.ones(len(index)), (index, np.arange(len(index))))
     sums = csr_array(places, shape=(min(len(sizes), MOST_GROUPS), len(index))) @ statistic
     return sums, _any(sums), units
+
+
+def jackknife(function: Callable[[np.ndarray], float], clusters: Clusters) -> tuple[float, np.ndarray, float]:
+    """Return what a metric that is no function of sums, such as an area under a curve, is for all rows, without each
+    cluster, and the effective number of clusters: the arguments of `t_interval`.
+
+    Args:
+        function: from the indices of rows to a value.
+        clusters: id of the cluster of each row.
+    """
+    index = np.unique(clusters, return_inverse=True)[1]
+    _, _, units = cluster_sums(np.ones((len(index), 1)), clusters)
+    if index.max() + 1 > MOST_GROUPS:
+        index = (np.random.default_rng(0).permutation(index.max() + 1) % MOST_GROUPS)[index]
+    left_out = [function(np.flatnonzero(index != group)) for group in range(index.max() + 1)]
+    return function(np.arange(len(index))), np.array(left_out), units
 
 
 def count_clusters(clusters: Clusters) -> int:

@@ -82,7 +82,7 @@ def text_statistics(
         **{name: _mean(rouge[:, i]) for i, name in enumerate(ROUGE_TYPES)},
         "bleu": np.array(bleu_rows, dtype=float),
         "length_ratio": np.array(lengths, dtype=float),
-        "repetition": _mean([_repetition(prediction) for prediction in predictions]),
+        "repetition": _mean([repetition(prediction) for prediction in predictions]),
     }
 
 
@@ -183,6 +183,12 @@ def four_grams(text: str) -> Counter:
     return Counter(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))
 
 
+def repetition(text: str) -> float:
+    """Return the share of a text's `four_grams` that occurred before in it."""
+    grams = four_grams(text)
+    return 1 - len(grams) / grams.total() if grams else 0.0
+
+
 def _mean(values: ArrayLike) -> np.ndarray:
     column = np.asarray(values, dtype=float)
     return np.column_stack([column, np.ones(len(column))])
@@ -205,8 +211,3 @@ def _reduce_classes(name: str, hits: np.ndarray, predicted: np.ndarray, true: np
     scores = np.where(hits > 0, hits / of, 0.0)
     importance = true if "weighted" in name else predicted + true > 0
     return (scores * importance).sum(axis=-1) / importance.sum(axis=-1)
-
-
-def _repetition(text: str) -> float:
-    grams = four_grams(text)
-    return 1 - len(grams) / grams.total() if grams else 0.0

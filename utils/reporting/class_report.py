@@ -104,7 +104,23 @@ def abstention_sentence(analysis: dict[str, Any], is_root_level: bool) -> str:
     return (
         f"With `max_risk: {chosen['max_risk']}` the model answers when its confidence is "
         f"{format_number(chosen['threshold'])} or more. On the test rows its coverage is {chosen['coverage']:.1%} and "
-        f"its selective risk {wrong}. The other rows {others}."
+        f"its selective risk {wrong}. The other rows {others}. {guarantee(chosen)}"
+    ).strip()
+
+
+def guarantee(chosen: dict[str, Any]) -> str:
+    """Say what `max_risk` promises about new rows; empty for a run of an earlier version."""
+    if "rows" not in chosen:
+        return ""
+    rows = f"The threshold comes from {chosen['rows']:,} validation rows, one from each of their clusters,"
+    if chosen["best_checkpoint"]:
+        return (
+            f"{rows} which also chose the checkpoint (`load_best_model_at_end`) and so look better than new rows: this "
+            f"is no guarantee that at most {chosen['max_risk']:.1%} of the answers will be wrong."
+        )
+    return (
+        f"{rows} which fitted nothing else: with a probability of 95%, at most {chosen['max_risk']:.1%} of the answers "
+        "to new texts from the same source are wrong."
     )
 
 

@@ -61,6 +61,8 @@ METRICS = {
     "length_ratio": ("length ratio", "closer to 1"), "compression": ("compression", "like references"),
     "novel_1gram": ("novel words", "like references"), "novel_2gram": ("novel 2-grams", "like references"),
     "novel_3gram": ("novel 3-grams", "like references"), "novel_4gram": ("novel 4-grams", "like references"),
+    "confidence_auroc": ("AUROC of confidence", "higher"), "length_auroc": ("AUROC of length alone", "higher"),
+    "confidence_gain": ("AUROC of confidence minus that of length", "higher"),
     "finished": ("finished (not cut off)", "higher"),
 }  # fmt: skip
 HEADLINES = (
@@ -81,7 +83,7 @@ FINDINGS = (
 NOVEL = ("novel_1gram", "novel_2gram", "novel_3gram", "novel_4gram")
 TABLE_ONLY = (
     "loss", "parent_loss", "child_loss", "length_ratio", "finished", "coverage", "shown_to_parent", "shown_to_child",
-    "compression", *NOVEL, *FINDINGS,
+    "compression", "confidence_auroc", "length_auroc", "confidence_gain", *NOVEL, *FINDINGS,
 )  # fmt: skip
 NOTES = {
     "omission": "Omission is the share of the reference's content that the summary lacks or contradicts. "
@@ -91,16 +93,16 @@ NOTES = {
     "any_hallucination": "A summary with a hallucination states a number, drug, finding, negation, person or side "
     "that its source does not support. ROUGE does not notice an invented dose, so read this metric first.",
 }
+PROBE = "base_test_probe_rows"  # of a classifier, whose base model has no head
 BASELINES = {
     "nearest_question": "the answer to the most similar training question (TF-IDF)",
     "nearest_source": "the summary of the most similar training source (TF-IDF)",
     "lead": "the first words of the source, as many as the average training summary has",
     "copy": "the whole source",
-    "majority": "always the most frequent training class",
+    "majority": "always the most frequent training class, which is chance",
     "stratified_random": "random guesses with the training class frequencies",
     "one_word": "one word per class, the one that tells it best",
     "tfidf_svm": "linear SVM on TF-IDF of words and word pairs, classes weighted by inverse frequency",
-    "tfidf_logistic": "logistic regression on the same features, with the same weights",
     "tfidf_svm_per_node": "one such SVM at each node of the tree, from the root down",
     "encoder_alone": "the fine-tuned encoder without the `ensemble`",
 }
@@ -108,7 +110,8 @@ BASELINES = {
 
 def system_names(results: dict[str, Any]) -> dict[str, str]:
     """Map each key prefix in the results to a system name: fine-tuned model, base model, then baselines."""
-    names = {"test_": "fine-tuned", "base_test_": "base model", "first_adapter_test_": "first adapter"}
+    base = "linear probe" if PROBE in results else "base model"
+    names = {"test_": "fine-tuned", "base_test_": base, "first_adapter_test_": "first adapter"}
     for key in results:
         if match := re.match(r"baseline_(.+?)_test_", key):
             names[match.group()] = match.group(1).replace("_", " ")
@@ -140,6 +143,11 @@ def leaks_line(results: dict[str, Any]) -> str:
 def baselines_line(results: dict[str, Any]) -> str:
     """Explain each known baseline in the results, in one line."""
     known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
+    if PROBE in results:
+        known["base_test_"] = (
+            f"logistic regression on the mean hidden states of the frozen base model, from {results[PROBE]:,} training "
+            "rows"
+        )
     return " ".join(f"{name}: {known[p]}." for p, name in system_names(results).items() if p in known)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.metrics.intervals import MIN_CLUSTERS
-from utils.reporting.metric_names import HEADLINES, METRICS, is_number, label, metric_names, system_names
+from utils.reporting.metric_names import HEADLINES, METRICS, PROBE, is_number, label, metric_names, system_names
 
 ALPHA = 0.05  # p below which two systems are called different
 
@@ -87,9 +87,23 @@ def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
     ]
     return paragraphs(
         table(["confidence", f"{label(metric)}, validation", f"{label(metric)}, test"], rows),
-        "Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer. The "
-        f"limits divide {measured['rows']:,} validation answers into thirds. With each answer, `app.py` shows the "
-        "score of its third.",
+        "Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer, "
+        f"lowered where it repeats itself. The limits divide {measured['rows']:,} validation answers, sampled from all "
+        "clusters, into thirds. With each answer, `app.py` shows the score of its third.",
+        confidence_sentence(results, measured),
+    )
+
+
+def confidence_sentence(results: dict[str, Any], measured: dict[str, Any]) -> str:
+    """Say how well confidence tells right test answers from wrong ones; empty if it was not measured."""
+    if "test_confidence_auroc" not in results:
+        return ""
+    right = "its letter is right" if "accuracy" in measured["metric"] else f"ROUGE-L is {measured['all']:.3f} or more"
+    return (
+        f"Call an answer right if {right}. Of a right and a wrong test answer, the right one has the higher confidence "
+        f"in a share of {with_interval(results, 'test_confidence_auroc')} (AUROC); the length of the answers alone "
+        f"gives {with_interval(results, 'test_length_auroc')}, which confidence exceeds by "
+        f"{with_interval(results, 'test_confidence_gain')}."
     )
 
 
@@ -167,7 +181,8 @@ def summary(results: dict[str, Any]) -> str:
     sign = 1 if METRICS[metric][1] == "higher" else -1
     others = {p: n for p, n in system_names(results).items() if p != "test_" and is_number(results.get(p + metric))}
     # the encoder alone is part of the fine-tuned model
-    models = {"base_test_": "the base model", "first_adapter_test_": "the first adapter"}
+    base = "a linear probe on the base model" if PROBE in results else "the base model"
+    models = {"base_test_": base, "first_adapter_test_": "the first adapter"}
     baselines = others.keys() - {*models, "baseline_encoder_alone_test_"}
     best = max(sorted(baselines), key=lambda p: sign * results[p + metric], default=None)
     text = f"On the test split, the fine-tuned model reaches {label(metric)} "

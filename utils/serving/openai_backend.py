@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.control_tokens import BREAK, as_text, keep_control_tokens
+from utils.evaluation.confidence import lower_repeated
 from utils.serving.answering import Question, as_row, generation_settings, state_confidence
 from utils.task import load_task
 from utils.templates import fill_template
@@ -126,7 +127,7 @@ def answer_there(
         raise Unavailable("the server at `base_url` does not answer") from error
     if finish is None:
         raise Unavailable("the server at `base_url` closed the connection during its answer")
-    confidence = float(np.exp(np.mean(log_p))) if log_p else None
+    confidence = lower_repeated(float(np.exp(np.mean(log_p))), text) if log_p else None
     sure = state_confidence(confidence, task, question)
     return {"response": text.strip(), "finished": finish == "stop", "cut": False, **sure}
 

@@ -16,7 +16,7 @@ from utils.metrics.statistics import accuracy_statistics, classification_statist
 from utils.metrics.summaries import summary_statistics
 from utils.overlap import choose_tokenizers
 from utils.reporting.metric_names import METRICS, label
-from utils.reporting.tables import format_number, paragraphs, table, with_interval
+from utils.reporting.tables import paragraphs, table, with_interval
 from utils.sweeps.plots import plot_differences
 from utils.sweeps.statistics import holm
 
