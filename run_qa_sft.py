@@ -252,31 +252,30 @@ def main(
 
     # ----- 6. Evaluate
     model = trained_model(trainer)  # without the trainer's autocast: in the precision of its weights, as it is served
-    size = training_args.per_device_eval_batch_size
     rows = {split: to_rows(splits[split], task) for split in ("validation", "test")}
-    # Validation answers calibrate confidence: fitted on test answers it would look too good. Generation is slow, so
-    # only 300 rows from all clusters are answered, 100 per third of confidence; the loss covers all rows.
-    rows["validation"] = in_turns(rows["validation"], seed)
+    test, size = rows["test"], training_args.per_device_eval_batch_size
+    # Validation answers calibrate confidence. Generation is slow: 300 rows from all clusters, 100 per third of it
+    rows["validation"] = in_turns(rows["validation"], training_args.seed)
     limit = MAX_ROWS if data_args.evaluate_test else 0
     outputs = {"validation": predict_answers(model, tokenizer, rows["validation"], task, size, "validation", limit)}
     task |= calibrate(outputs["validation"], rows["validation"])
     if data_args.evaluate_test:
-        test, known = rows["test"], to_rows(splits["train"], task)
         outputs["test"] = predict_answers(model, tokenizer, test, task, size, "tuned model")
-        # The adapter is switched off: the same weights in the same precision, and no second copy in memory
         for name, earlier in earlier_models(model, load_model, first_adapter):
             outputs[name] = predict_answers(earlier, tokenizer, test, task, size, name, with_confidence=False)
-        # Copying the answer to the most similar training question beats many small models, so it is the baseline
-        nearest = nearest_answers(known["question"], known["reference"], test["question"])
-        outputs["baseline_nearest_question_test"] = {"prediction": nearest}
         _, prompts, answers, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
         texts = [turn["content"] for turns in test["turns"] for turn in turns] + test["reference"]
-        counts = cut | unread(tokenizer, texts, prompts + answers)
-        results |= {f"data_test_{key}": value for key, value in counts.items()}
+        cut |= unread(tokenizer, texts, prompts + answers)
+        results |= {f"data_test_{key}": value for key, value in cut.items()}
         results |= measure_latency(model, tokenizer, prompts[:20], task)  # one by one, as in the app
-    measured = results | peak_memory()
-    found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
-    results = measured | found
+    if trainer.is_world_process_zero():
+        if data_args.evaluate_test:  # copying the answer to the most similar training question beats many small models
+            known = to_rows(splits["train"], task)
+            texts = nearest_answers(known["question"], known["reference"], test["question"])
+            outputs["baseline_nearest_question_test"] = {"prediction": texts}
+        measured = results | peak_memory()
+        found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
+        results = measured | found
 
     # ----- 7. Report
     if trainer.is_world_process_zero():

@@ -4,7 +4,7 @@
 
 - experts: 400 summaries of MTS-Dialog (four systems, 100 validation dialogues; CC BY 4.0), for which experts counted
   omitted, hallucinated and correct facts. Pearson's r of the rates with `omission`, `hallucination` and simpler
-  measures, with bootstrap intervals over dialogues. All parameters were chosen on the dialogues with even numbers. The
+  measures, with intervals over dialogues. All parameters were chosen on the dialogues with even numbers. The
   word tables, however, were corrected after reading findings in all dialogues, so `held_out` holds out the parameters
   and not the tables. "wrong facts" is 1 - FactualPrecision: experts count a wrong age as an error, not as a
   hallucination.

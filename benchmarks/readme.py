@@ -67,6 +67,23 @@ def answers() -> str:
     return table(["", "question", "expert", "fine-tuned model"], rows)
 
 
+def intervals() -> str:
+    """How often 95 % intervals hold the true value and tests reject a true null, by the number of clusters."""
+    found, rows = read("intervals"), []
+    ways = ("percentile", "BCa", "studentized", "t", "t, Wilson, effective")
+    tests = ("McNemar, rows", "exact, clusters", "t")
+    for n in sorted({cell["clusters"] for cell in found["cells"]}):
+        cells = [cell for cell in found["cells"] if cell["clusters"] == n]
+        shares = [[cell["value"][way] for cell in cells if way in cell["value"]] for way in ways]
+        sizes = [[cell["rejected"][test] for cell in cells if test in cell["rejected"]] for test in tests]
+        lowest = (f"{sum(own) / len(own):.2f} ({min(own):.2f})" for own in shares)
+        highest = (f"{sum(own) / len(own):.2f} ({max(own):.2f})" for own in sizes)
+        rows.append([n, *lowest, *highest])
+    named = ("percentile", "BCa", "studentized", "t", "**t, Wilson's form**")
+    header = ["clusters", *named, "McNemar of rows rejects", "**exact test of clusters**", "**t-test**"]
+    return table(header, rows)
+
+
 def confidence() -> str:
     found, parts = read("quickstart_qa"), ("least", "middle", "most")
     rows = [[f"{part} confident", with_interval(found, f"test_rougeL_{part}_confident")] for part in parts]
@@ -127,7 +144,7 @@ def safety() -> str:
     return table(["texts in everyday words, and MedQuAD", "count"], rows)
 
 
-BLOCKS = {f.__name__: f for f in (results, answers, confidence, sweep, speed, gpu, factuality, safety)}
+BLOCKS = {f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 

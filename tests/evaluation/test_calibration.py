@@ -111,24 +111,23 @@ def test_ece_is_not_smaller_than_the_gap_of_all_rows_and_temperature_lowers_it()
     assert ece[1] < 0.03
 
 
-def test_the_bootstrap_takes_the_statistics():
+def test_the_intervals_take_the_statistics():
     logits, labels = random_logits(400, 3, 3.0)
     statistics = calibration.calibration_statistics(calibration.softmax(logits), labels)
-    weights = np.arange(400)
-    results = evaluate_statistics(statistics, weights, "test")
+    results = evaluate_statistics(statistics, range(400), "test")
     assert list(results) == [f"test_{name}{end}" for name in ("loss", "brier", "ece") for end in ("", "_ci95")]
     for name in statistics:
         low, high = results[f"test_{name}_ci95"]
         assert 0 < low < results[f"test_{name}"] < high
-    drawn = np.repeat(np.arange(400), weights[0].astype(int))
+    drawn = np.random.default_rng(0).integers(400, size=400)
     repeated = calibration.calibration_statistics(calibration.softmax(logits)[drawn], labels[drawn])
-    assert reduce_sums("ece", weights[0] @ statistics["ece"]) == pytest.approx(value(repeated, "ece"))
+    assert reduce_sums("ece", statistics["ece"][drawn].sum(axis=0)) == pytest.approx(value(repeated, "ece"))
 
 
 def test_reliability_bins_hold_every_row_and_give_the_ece():
     logits, labels = random_logits(500, 4, 2.0)
     probabilities = calibration.softmax(logits)
-    bins = calibration.reliability_bins(probabilities, labels)
+    bins = calibration.reliability_bins(probabilities, labels, range(500))
     assert sum(b["rows"] for b in bins) == 500
     assert all(b["low"] < b["confidence"] <= b["high"] for b in bins)
     ece = sum(b["rows"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / 500
@@ -140,18 +139,21 @@ def test_reliability_bins_equal_scikit_learn_where_the_prediction_is_always_one_
     rng = np.random.default_rng(1)
     positive = np.concatenate([rng.uniform(0.5, 1, 300), [0.6, 0.8, 1.0]])  # the last three are edges of bins
     labels = (rng.random(303) < positive).astype(int)
-    bins = calibration.reliability_bins(np.column_stack([1 - positive, positive]), labels, bins=10)
+    bins = calibration.reliability_bins(np.column_stack([1 - positive, positive]), labels, range(303), bins=10)
     accuracy, confidence = calibration_curve(labels, positive, n_bins=10)
     assert [b["accuracy"] for b in bins] == pytest.approx(accuracy)
     assert [b["confidence"] for b in bins] == pytest.approx(confidence)
 
 
-def test_reliability_intervals_are_wilson_scores():
-    found = calibration.reliability_bins(np.array([[0.9, 0.1]] * 4), [0, 0, 0, 1])
-    centre, half = (3 + 1.96**2 / 2) / (4 + 1.96**2), 1.96 * math.sqrt(3 * 1 / 4 + 1.96**2 / 4) / (4 + 1.96**2)
-    assert len(found) == 1 and found[0]["rows"] == 4 and found[0]["accuracy"] == 0.75
-    assert [found[0]["low"], found[0]["high"]] == pytest.approx([13 / 15, 14 / 15])
-    assert found[0]["accuracy_ci95"] == pytest.approx([centre - half, centre + half], abs=1e-4)
+def test_reliability_intervals_are_of_clusters():
+    probabilities, labels = np.array([[0.9, 0.1]] * 80), [0, 0, 0, 1] * 20
+    (found,) = calibration.reliability_bins(probabilities, labels, range(80))
+    assert found["rows"] == 80 and found["accuracy"] == 0.75
+    assert [found["low"], found["high"]] == pytest.approx([13 / 15, 14 / 15])
+    wilson = binomtest(60, 80).proportion_ci(method="wilson")
+    assert found["accuracy_ci95"] == pytest.approx([wilson.low, wilson.high], abs=0.005)
+    (few,) = calibration.reliability_bins(probabilities, labels, np.arange(80) % 4)
+    assert few["accuracy"] == 0.75 and few["accuracy_ci95"] is None
 
 
 def test_risk_and_coverage_by_hand_with_ties_together():
@@ -275,13 +277,45 @@ def test_a_model_that_never_answers_has_no_selective_risk(threshold):
 def test_curves_are_those_of_the_tempered_probabilities_beside_the_plain_ones():
     logits, labels = random_logits(300, 4, 2.0)
     after, before = calibration.softmax(logits, 2.0), calibration.softmax(logits)
-    found = calibration.calibration_curves(after, before, labels, 2.0)
+    found = calibration.calibration_curves(after, before, labels, 2.0, range(300))
     right = after.argmax(axis=1) == labels
     assert found == {
         "temperature": 2.0,
-        "reliability": calibration.reliability_bins(after, labels),
-        "reliability_uncalibrated": calibration.reliability_bins(before, labels),
+        "reliability": calibration.reliability_bins(after, labels, range(300)),
+        "reliability_uncalibrated": calibration.reliability_bins(before, labels, range(300)),
         "risk_coverage": calibration.risk_coverage(after.max(axis=1), right),
     }
     assert found["reliability"] != found["reliability_uncalibrated"]
     assert json.loads(json.dumps(found)) == found
+
+
+# ----- Rows for the calibration
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_rows_of_the_threshold_fitted_nothing_and_are_one_of_each_cluster(seed):
+    clusters = np.array([0] * 50 + [1] * 7 + list(range(2, 30)))
+    fits, held = calibration.calibration_rows(clusters, seed)
+    assert not set(clusters[fits]) & set(clusters[held]) and set(clusters[fits]) | set(clusters[held]) == set(
+        range(30)
+    )
+    assert len(set(clusters[held])) == len(held) == 15 and len(set(clusters[fits])) == 15
+    assert all(np.isin(np.flatnonzero(clusters == own), fits).all() for own in clusters[fits])
+    again = calibration.calibration_rows(clusters, seed)
+    np.testing.assert_array_equal(fits, again[0])
+    np.testing.assert_array_equal(held, again[1])
+
+
+def test_one_cluster_fits_and_gives_the_threshold_a_single_row():
+    fits, held = calibration.calibration_rows([7] * 5, 0)
+    assert fits.tolist() == [0, 1, 2, 3, 4] and len(held) == 1
+
+
+def test_a_risk_that_is_promised_is_kept_where_rows_of_a_cluster_move_together():
+    rng, broken = np.random.default_rng(0), 0
+    for _ in range(200):
+        right = np.repeat(rng.random(80) < 0.8, 10)  # whole clusters are right or wrong
+        clusters = np.repeat(np.arange(80), 10)
+        _, held = calibration.calibration_rows(clusters, 0)
+        broken += calibration.abstention_threshold(np.ones(len(held)), right[held], 0.15) is not None
+    assert broken / 200 <= 0.1  # a risk of 0.2 passes as at most 0.15

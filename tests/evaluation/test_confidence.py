@@ -7,10 +7,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import qa_flags, run_here
+from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from run_qa_sft import ARGUMENTS, main
-from utils.evaluation.confidence import PARTS, answer_confidence, by_confidence, confidence_words, fit_confidence
+from utils.evaluation.confidence import (
+    PARTS,
+    answer_confidence,
+    auroc,
+    by_confidence,
+    confidence_quality,
+    confidence_words,
+    fit_confidence,
+    in_turns,
+    lower_repeated,
+)
 from utils.inference import Predictor
 from utils.json_files import json_text
 from utils.metrics.intervals import evaluate_statistics
@@ -76,8 +87,9 @@ def test_a_run_learns_the_thirds_on_validation_and_measures_them_on_test(run):
     part = np.digitize([row["confidence"] for row in rows], table["edges"])
     for i, name in enumerate(PARTS):
         assert run.results[f"eval_rougeL_{name}"] == table["agreement"][i]
-        low, high = table["ci95"][i]
-        assert low <= table["agreement"][i] <= high
+        if table["ci95"][i]:  # None where a third has fewer than ten clusters
+            low, high = table["ci95"][i]
+            assert low <= table["agreement"][i] <= high
         value = run.results[f"test_rougeL_{name}"]
         assert value == pytest.approx(rouge[part == i].mean()) if (part == i).any() else math.isnan(value or math.nan)
     text = (run.folder / "report.md").read_text()
@@ -115,13 +127,13 @@ def test_few_rows_teach_nothing(qa_run):
     assert qa_run.results["validation_rows"] < 30 and qa_run.task["confidence"] is None
     assert not any("confident" in key for key in qa_run.results)
     statistics = accuracy_statistics(np.zeros(29), "rougeL")
-    assert fit_confidence(statistics, np.linspace(0, 1, 29), "rougeL", list(range(29)), 1) is None
+    assert fit_confidence(statistics, np.linspace(0, 1, 29), "rougeL", list(range(29)), range(29)) is None
 
 
 def test_the_table_holds_the_mean_of_each_third_between_its_edges():
     confidence = np.random.default_rng(2).permutation(np.linspace(0, 1, 30))
     statistics = accuracy_statistics(confidence**2, "rougeL")
-    table = fit_confidence(statistics, confidence, "rougeL", list(range(30)), 1)
+    table = fit_confidence(statistics, confidence, "rougeL", list(range(30)), range(30))
     assert (table["metric"], table["rows"]) == ("rougeL", 30)
     assert table["all"] == pytest.approx((confidence**2).mean())
     thirds = np.sort(confidence).reshape(3, 10)
@@ -129,10 +141,47 @@ def test_the_table_holds_the_mean_of_each_third_between_its_edges():
     assert table["agreement"] == pytest.approx((thirds**2).mean(axis=1))
     assert all(low < mean < high for (low, high), mean in zip(table["ci95"], table["agreement"], strict=True))
     assert json.loads(json.dumps(table)) == table
-    assert fit_confidence(statistics, confidence, "rougeL", list(range(30)), 1) == table
-    wider = fit_confidence(statistics, confidence, "rougeL", np.argsort(np.argsort(confidence)) // 5, 1)
-    assert wider["agreement"] == table["agreement"]  # clusters are about the intervals alone
+    assert fit_confidence(statistics, confidence, "rougeL", list(range(30)), range(30)) == table
+    wider = fit_confidence(statistics, confidence, "rougeL", np.argsort(np.argsort(confidence)) // 5, range(30))
+    assert wider["agreement"] == pytest.approx(table["agreement"])  # clusters are about the intervals alone
     assert wider["ci95"] != table["ci95"]
+
+
+def test_the_first_rows_are_a_sample_of_all_clusters_whatever_their_order():
+    rows = {"cluster": [0] * 500 + [1] * 20 + list(range(2, 60)), "id": list(range(578))}
+    first = in_turns(rows, 1)
+    assert sorted(first["id"]) == rows["id"] and set(first["cluster"][:60]) == set(range(60))
+    assert first["cluster"] == [rows["cluster"][i] for i in first["id"]]
+    assert [first["cluster"][60:98].count(i) for i in (0, 1)] == [19, 19]
+    assert in_turns(rows, 1) == first != in_turns(rows, 2)
+
+
+def test_a_loop_lowers_the_confidence_and_an_answer_without_one_keeps_it():
+    loop, plain = "It is a pain in the knee. " * 9, "It is a pain in the knee, with a swelling."
+    assert lower_repeated(0.9, plain) == 0.9 and lower_repeated(0.9, "Yes.") == 0.9
+    assert lower_repeated(0.83, loop) < 0.15 and lower_repeated(0.83, "!" * 60) < 0.05
+
+
+def test_auroc_is_scikit_learns_with_ties():
+    rng = np.random.default_rng(0)
+    scores, right = rng.integers(6, size=80), rng.random(80) < 0.4
+    assert auroc(scores, right) == pytest.approx(roc_auc_score(right, scores))
+    assert math.isnan(auroc(scores, np.ones(80, bool)))
+
+
+def test_the_quality_of_confidence_is_what_it_adds_to_length():
+    rng = np.random.default_rng(1)
+    score = rng.random(200)
+    words = np.round(40 - 20 * score + rng.normal(0, 10, 200))  # longer answers are worse
+    table = fit_confidence(accuracy_statistics(score, "rougeL"), score, "rougeL", range(200), words)
+    assert table["longer_is_better"] is False
+    good = confidence_quality(accuracy_statistics(score, "rougeL"), score, words, table, range(200))
+    assert good["confidence_auroc"] == 1 > good["length_auroc"] > 0.5 and good["confidence_gain_ci95"][0] > 0
+    none = confidence_quality(accuracy_statistics(score, "rougeL"), -words, words, table, range(200))
+    assert none["confidence_gain"] == 0 and none["confidence_auroc"] == none["length_auroc"]
+    few = confidence_quality(accuracy_statistics(score, "rougeL"), score, words, table, np.arange(200) % 9)
+    assert few["confidence_auroc"] == 1 and few["confidence_auroc_ci95"] is None
+    assert confidence_quality(accuracy_statistics(np.ones(9), "rougeL"), score[:9], words[:9], table, range(9)) == {}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +210,7 @@ def test_words_without_a_measurement_are_the_number_and_promise_nothing():
 
 def test_a_third_without_validation_answers_promises_nothing():
     statistics = accuracy_statistics(np.ones(40), "rougeL")
-    table = json.loads(json_text(fit_confidence(statistics, np.ones(40), "rougeL", list(range(40)), 1)))
+    table = json.loads(json_text(fit_confidence(statistics, np.ones(40), "rougeL", list(range(40)), range(40))))
     assert "highest third" in confidence_words(1.0, table)
     assert confidence_words(0.5, table) == confidence_words(0.5, None)
 

@@ -36,7 +36,7 @@ def answers() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     outputs = {name: written(half) for name in ("validation", "test")}
     outputs |= {"base_test": written(["是"] * N), "baseline_nearest_question_test": {"prediction": ANSWERS[::-1]}}
     task = copy.deepcopy(TASK) | {"task": "qa"}
-    return {"validation": columns, "test": columns}, outputs, task | qa.calibrate(outputs["test"], columns, task)
+    return {"validation": columns, "test": columns}, outputs, task | qa.calibrate(outputs["test"], columns)
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,7 @@ def test_omission_is_the_share_of_content_that_is_missing():
     assert statistics["hallucination"][0, 0] == pytest.approx(2 / 7)
 
 
-def test_statistics_go_through_the_bootstrap():
+def test_statistics_go_through_the_intervals():
     statistics = factuality_statistics(RIGHT * 3, RIGHT * 3, [DIALOGUE] * 24)
     results = evaluate_statistics(statistics, np.arange(24), "test")
     assert results["test_any_hallucination"] == 0 and results["test_omission"] == 0

@@ -1,4 +1,4 @@
-"""Intervals and tests: they hold what they promise, stay in the range of the metric, and say nothing on few clusters."""
+"""Intervals and tests hold what they promise, stay in the range of the metric, and are silent on few clusters."""
 
 import json
 import math

@@ -34,7 +34,7 @@ def test_the_command_prints_one_json_object(tmp_path):
     assert list(result) == expected
     assert result["rows"] == 2
     assert result["rouge1"] == pytest.approx(1 / 3)
-    assert result["rouge1_ci95"] == pytest.approx([0, 2 / 3])
+    assert result["rouge1_ci95"] is None and "Too few rows (2)" in done.stderr
 
 
 def test_the_stemmer_is_an_option(tmp_path, capsys):
@@ -42,7 +42,7 @@ def test_the_stemmer_is_an_option(tmp_path, capsys):
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     main(["--task", "summarization", "--input_file", str(path)])
     plain = json.loads(capsys.readouterr().out)
-    main(["--task", "summarization", "--input_file", str(path), "--use_stemmer", "--seed", "1"])
+    main(["--task", "summarization", "--input_file", str(path), "--use_stemmer"])
     assert plain["rouge1"] == 0 and json.loads(capsys.readouterr().out)["rouge1"] == 1
 
 

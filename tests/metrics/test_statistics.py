@@ -1,5 +1,4 @@
 import json
-import math
 import random
 from pathlib import Path
 
@@ -8,14 +7,12 @@ import pandas as pd
 import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
-from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
 from utils.arguments import UserError
 from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.statistics import (
     ROUGE_TYPES,
-    accuracy_statistics,
     classification_statistics,
     loss_statistics,
     reduce_sums,

@@ -36,7 +36,7 @@ def value(statistics: dict[str, np.ndarray], name: str) -> float:
 def test_chrf_of_resampled_sums_equals_sacrebleu_on_the_repeated_rows(n_rows):
     predictions, references = random_texts(n_rows, 3), random_texts(n_rows, 4)
     statistic = summary_statistics(predictions, references)["chrf"]
-    weights = np.arange(n_rows)
+    weights = np.random.default_rng(0).multinomial(n_rows, np.full(n_rows, 1 / n_rows), 20)
     scores = reduce_sums("test_chrf", weights @ statistic)
     for counts, score in zip(weights.astype(int), scores, strict=True):
         rows = np.repeat(np.arange(n_rows), counts)

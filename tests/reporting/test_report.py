@@ -138,7 +138,11 @@ def test_summary_claims_a_difference_only_where_the_interval_excludes_zero():
     assert "better than the base model at 0.112 (difference +0.229 [+0.217, +0.240])" in text
     assert "not clearly different from the best baseline, nearest question, at 0.335" in text
     assert "from 30.3 to 12.9 (-57.3%)" in text
-    assert "worse than the base model" in summary({"test_loss": 3.0, "base_test_loss": 2.0})
+    worse = {"test_loss": 3.0, "base_test_loss": 2.0, "delta_base_test_loss": 1.0, "delta_base_test_loss_p": 0.01}
+    assert "worse than the base model" in summary(worse)
+    few = summary(worse | {"delta_base_test_loss_p": None, "test_clusters": 3})
+    assert "oo few clusters" in few and "(3)" in few and "worse" not in few and "better" not in few and "[" not in few
+    assert "not tested" in summary({"test_loss": 3.0, "base_test_loss": 2.0})
 
 
 def test_report_shows_data_errors_with_shares_and_advice(tmp_path):
@@ -205,7 +209,7 @@ def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_pa
     assert not any(f"## {name}" in before for name in sections)
     assert f"| other | 8 | 1.0% | {CLASS_ADVICE['other']} |" in text
     # of the rows of class 4 one is right, two are taken for class 1: F1 is 2 * 1 / (1 + 3)
-    assert "| class 4 | 3 | 3 | 1.000 | 0.333 | 0.500 [" in text
+    assert "| class 4 | 3 | 3 | 1.000 | 0.333 | 0.500 |" in text
     assert "| class 4 | class 1 | 2 | 66.7% | 0.500 |" in text
     assert "temperature 1.500" in text
     assert "confidence is 0.750 or more. On the test rows its coverage is 50.0% and its selective risk 10.0%" in text
@@ -236,8 +240,8 @@ def test_only_a_run_on_a_tree_has_its_section_and_plots(tmp_path):
     rows = [line for line in text.split("## Tree\n")[1].split("## Classes\n")[0].splitlines() if line[:1] == "|"]
     assert rows[0] == "| parent | test rows | recall | F1 | child with the most errors |" and len(rows) == 4
     # B: 1 of 3 found, F1 2 * 1 / (1 + 3); A: 5 of 5 and 2 more, F1 2 * 5 / (7 + 5); one of 3 a and one of 2 b is wrong
-    assert rows[2].startswith("| B | 3 | 0.333 | 0.500 [") and rows[2].endswith("| - |")
-    assert rows[3].startswith("| A | 5 | 1.000 | 0.833 [") and rows[3].endswith("| a (1 of 3) |")
+    assert rows[2].startswith("| B | 3 | 0.333 | 0.500 |") and rows[2].endswith("| - |")
+    assert rows[3].startswith("| A | 5 | 1.000 | 0.833 |") and rows[3].endswith("| a (1 of 3) |")
     for name in ("tree", "confusion_matrix_parent", "confusion_matrix"):
         assert f"![{name}](plots/{name}.png)" in text and imread(tmp_path / "plots" / f"{name}.png").std() > 0.01
 

@@ -236,7 +236,7 @@ def write_run(folder: Path, predictions: list, references: list, **task) -> Path
     return folder
 
 
-def test_two_classifiers_are_compared_by_mcnemar_and_the_bootstrap(tmp_path):
+def test_two_classifiers_are_compared_by_mcnemar_and_the_paired_difference(tmp_path):
     references = ["heart", "lung"] * 50
     worse = [r if i % 3 else "heart" for i, r in enumerate(references)]
     task = {"task": "classification", "labels": ["heart", "lung"]}
@@ -248,7 +248,9 @@ def test_two_classifiers_are_compared_by_mcnemar_and_the_bootstrap(tmp_path):
     assert results["a_accuracy"] == pytest.approx(1 - wrong / 100) and results["b_accuracy"] == 1
     assert results["delta_b_accuracy"] == pytest.approx(wrong / 100)
     right = [p == r for p, r in zip(worse, references, strict=True)]
-    assert results["delta_b_accuracy_p"] == results["delta_b_accuracy_p_holm"] == mcnemar([True] * 100, right)
+    assert (
+        results["delta_b_accuracy_p"] == results["delta_b_accuracy_p_holm"] == mcnemar([True] * 100, right, range(100))
+    )
     assert results["delta_b_macro_f1_ci95"][0] > 0 and "| accuracy | higher |" in text
     assert text in (tmp_path / "out" / "comparison.md").read_text()
     assert matplotlib.image.imread(tmp_path / "out" / "comparison.png").shape[0] > 200

@@ -63,8 +63,8 @@ def analyse_classes(
     Returns:
         labels: as given.
         classes: one dict per class with its training and test rows (`support`), precision (None if it is never
-            predicted), recall (None without test rows), F1 (None if both hold) and its interval `f1_ci95` (None with too
-            few clusters).
+            predicted), recall (None without test rows), F1 (None if both hold) and its interval `f1_ci95` (None with
+            too few clusters).
         confusion: [true, predicted, rows] of each cell that is not empty.
         confused_pairs: the most frequent confusions, with their share of the rows of the true class and the mean
             probability (`confidence`) of the wrong class.
@@ -233,9 +233,7 @@ def _error_rates(words: np.ndarray, wrong: np.ndarray, clusters: Clusters) -> li
     return result
 
 
-def _correlation(
-    function: Callable, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
-) -> float | None:
+def _correlation(function: Callable, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float | None:
     """Return a correlation; None if it is undefined. Its p-value would take the rows of a cluster as independent."""
     pairs = np.column_stack([x, y]).astype(float)
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():

@@ -88,7 +88,7 @@ def evaluate(
     logits = ensemble_logits(outputs["validation"], task)
     statistics = row_statistics(logits, validation["label"], temperature, class_counts, task)
     results |= evaluate_statistics(statistics, validation["cluster"], "eval")
-    results["eval_clusters"] = count_clusters(validation["cluster"])
+    results["validation_clusters"] = count_clusters(validation["cluster"])
     if "test" not in outputs:
         return results, {}
 

@@ -88,10 +88,9 @@ def evaluate(
             also has `id`, `text` and `cut` (the model read only part of the text); `train` has only `class_counts` of
             the leaves, int [leaves].
         outputs: `validation`, `test`, `base_test` and, if there was one, `first_adapter_test` with `logits`, float
-            [rows, nodes] or, of the linear probe `base_test`, [rows, leaves], and, for an ensemble with a linear model,
-            `linear_scores`, float [rows, leaves];
-            `baseline_<name>_test` with the node on each level as `prediction`, int [rows, depth]. Without `test`, only
-            the validation rows are evaluated.
+            [rows, nodes] or, of the linear probe `base_test`, [rows, leaves]; for an ensemble with a linear model also
+            `linear_scores`, float [rows, leaves]; `baseline_<name>_test` with the node on each level as `prediction`,
+            int [rows, depth]. Without `test`, only the validation rows are evaluated.
         task: the content of `task.json`, including what `calibrate` returned.
 
     Returns:
@@ -109,7 +108,7 @@ def evaluate(
     logits = ensemble_logits(leaf_outputs(outputs["validation"], tree), task)
     statistics = row_statistics(sum_to_parents(logits / temperature, tree), validation["label"], tree)
     results |= evaluate_statistics(statistics, validation["cluster"], "eval")
-    results["eval_clusters"] = count_clusters(validation["cluster"])
+    results["validation_clusters"] = count_clusters(validation["cluster"])
     if "test" not in outputs:
         return results, {}
 
@@ -215,9 +214,7 @@ def analyse_levels(
     for i, nodes in enumerate(tree.columns):
         probabilities = np.exp(log_p[:, nodes])
         counts = np.bincount(tree.ancestors[:, i], class_counts).astype(int)
-        level = analyse_classes(
-            true[:, i], predictions[:, i], probabilities, tree.levels[i], counts, words, clusters
-        )
+        level = analyse_classes(true[:, i], predictions[:, i], probabilities, tree.levels[i], counts, words, clusters)
         before = np.exp(uncalibrated[:, nodes])
         level |= calibration_curves(probabilities, before, true[:, i], task["temperature"], clusters)
         answered, wrong = shown > i, predictions[:, i] != true[:, i]

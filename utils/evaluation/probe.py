@@ -26,8 +26,8 @@ class MeanPooled(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        classifier = model.get_base_model() if isinstance(model, PeftModel) else model
-        self.encoder = classifier.get_encoder() if classifier.config.is_encoder_decoder else classifier.base_model
+        classifier: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.encoder: Any = classifier.get_encoder() if classifier.config.is_encoder_decoder else classifier.base_model
 
     @property
     def device(self) -> torch.device:

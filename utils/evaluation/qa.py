@@ -54,7 +54,7 @@ def evaluate(
     tokenizers = choose_tokenizers([*validation["reference"], *rows.get("test", {}).get("reference", [])])
     clusters = validation["cluster"]
     results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), clusters, "eval")
-    results["eval_clusters"] = count_clusters(clusters)
+    results["validation_clusters"] = count_clusters(clusters)
     if table:
         statistics, _ = answer_statistics(output, validation, tokenizers)
         parts = by_confidence(statistics, output["confidence"], table)

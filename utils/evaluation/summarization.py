@@ -39,7 +39,7 @@ def evaluate(
     use_stemmer = task["evaluation"]["use_stemmer"]
     clusters, output = rows["validation"]["cluster"], outputs["validation"]
     results = evaluate_statistics(loss_statistics(output["nll"], output["tokens"]), clusters, "eval")
-    results["eval_clusters"] = count_clusters(clusters)
+    results["validation_clusters"] = count_clusters(clusters)
     if "test" not in outputs:
         return results, {}
 

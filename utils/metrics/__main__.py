@@ -17,8 +17,9 @@ from utils.arguments import UserError, check_language, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
 from utils.generation import check_bertscore_model
 from utils.json_files import finite
-from utils.metrics.intervals import evaluate_statistics
+from utils.metrics.intervals import MIN_CLUSTERS, evaluate_statistics
 from utils.metrics.languages import describe_texts, is_english
+from utils.metrics.libraries import scikit_learn_values, text_values
 from utils.metrics.statistics import classification_statistics, text_statistics
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_statistics
 from utils.overlap import choose_tokenizers
@@ -35,6 +36,9 @@ class MetricsArguments:
     use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
     bertscore_model: str | None = field(default=None, metadata={"help": "Encoder for BERTScore; omitted by default."})
     bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; defaults to the recommended one."})
+    compare_libraries: bool = field(
+        default=False, metadata={"help": "Also print scikit-learn's values, or rouge-score's and sacrebleu's."}
+    )
     language: str | None = field(
         default=None, metadata={"help": "Language of the texts, such as en (ISO 639); identified by default."}
     )
@@ -55,7 +59,11 @@ def main(argv: list[str] | None = None) -> None:
         results: dict[str, Any] = {"rows": len(rows)} | describe_rows(rows, args)
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
+        if len(rows) < MIN_CLUSTERS:
+            logger.warning("Too few rows (%d) to tell: intervals need %d.", len(rows), MIN_CLUSTERS)
         results |= evaluate_statistics(row_statistics(rows, args, results), range(len(rows)))
+        if args.compare_libraries:
+            results |= library_values(rows, args, results)
     print(json.dumps(finite(results)))
 
 
@@ -98,6 +106,14 @@ def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments, about: di
         scores = bert_scores(predictions, references, args.bertscore_model, args.bertscore_layer, device, 32)
         statistics |= bert_statistics(scores)
     return statistics
+
+
+def library_values(rows: list[dict[str, Any]], args: MetricsArguments, about: dict[str, Any]) -> dict[str, float]:
+    """Return what other libraries give for the same rows."""
+    predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
+    if args.task == "classification":
+        return scikit_learn_values(predictions, references)
+    return text_values(predictions, references, about["use_stemmer"])
 
 
 def read_rows(path: str, task: str) -> list[dict[str, Any]]:

@@ -11,7 +11,10 @@ from sklearn.svm import LinearSVC
 from utils.data.leaks import one_word_predictions
 from utils.words import tfidf_words
 
-MOST_FEATURES, MOST_COEFFICIENTS = 2**20, 2**26  # features x classes: 0.5 GB of float64, and as much while it is fitted
+MOST_FEATURES, MOST_COEFFICIENTS = (
+    2**20,
+    2**26,
+)  # features x classes: 0.5 GB of float64, and as much while it is fitted
 MOST_SIMILARITIES = 2**22  # questions x known questions that are compared at once, at most 50 MB
 
 
@@ -27,8 +30,11 @@ def tfidf(known: Sequence[str], new: Sequence[str], features: int = MOST_FEATURE
     """
     options = {"tokenizer": tfidf_words, "token_pattern": None, "ngram_range": (1, 2)}
     hashed = HashingVectorizer(n_features=features, alternate_sign=False, norm=None, **options)
-    weigh = TfidfTransformer(sublinear_tf=True)
-    return weigh.fit_transform(hashed.transform(known)), weigh.transform(hashed.transform(new))
+    counts, weigh = hashed.transform(known), TfidfTransformer(sublinear_tf=True)
+    weigh.fit(counts)
+    # a word that no known text has gets no weight; otherwise the length of 1 would shrink the rest of its row
+    weigh.idf_ = np.where(counts.getnnz(axis=0) > 0, weigh.idf_, 0.0)
+    return weigh.transform(counts), weigh.transform(hashed.transform(new))
 
 
 def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Sequence[str]) -> list[str]:
@@ -41,8 +47,11 @@ def nearest_answers(known: Sequence[str], answers: Sequence[str], questions: Seq
     """
     of_known, of_questions = tfidf(known, questions)
     by_word, step = of_known.T.tocsr(), max(1, MOST_SIMILARITIES // len(known))
-    nearest = [(of_questions[i : i + step] @ by_word).argmax(axis=1) for i in range(0, len(questions), step)]
-    return [answers[i] for i in np.concatenate(nearest, axis=None).tolist()]
+    nearest: list[int] = []
+    for start in range(0, len(questions), step):
+        similarity = of_questions[start : start + step] @ by_word
+        nearest += np.asarray(similarity.argmax(axis=1)).ravel().tolist()
+    return [answers[i] for i in nearest]
 
 
 def class_features(n_classes: int) -> int:

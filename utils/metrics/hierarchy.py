@@ -78,9 +78,10 @@ def hierarchical_baselines(
         seed: seed of the solvers.
 
     Returns:
-        node on each level, int [new rows, depth], of `majority`, the most frequent leaf; `tfidf_svm`, which predicts the leaf and derives its ancestors,
-        and `tfidf_svm_per_node`, with one model for the first level and one for the children of each node, applied
-        from the root down (local classifier per parent node, Silla and Freitas 2011).
+        node on each level, int [new rows, depth], of `majority`, the most frequent leaf; `tfidf_svm`, which predicts
+        the leaf and derives its ancestors; and `tfidf_svm_per_node`, with one model for the first level and one for
+        the children of each node, applied from the root down (local classifier per parent node, Silla and Freitas
+        2011).
     """
     known, new = tfidf(texts, new_texts, class_features(len(np.unique(labels))))
     model = LinearSVC(class_weight="balanced", random_state=seed)

@@ -34,8 +34,8 @@ def evaluate_statistics(statistics: dict[str, Any], clusters: Clusters, prefix: 
         prefix: start of the keys.
 
     Returns:
-        values and intervals. An interval holds its value; it is None with fewer than `MIN_CLUSTERS` clusters of rows that
-        count, and where `t_interval` gives none.
+        values and intervals. An interval holds its value; it is None with fewer than `MIN_CLUSTERS` clusters of rows
+        that count, and where `t_interval` gives none.
     """
     results: dict[str, Any] = {}
     for name, statistic in statistics.items():

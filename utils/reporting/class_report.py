@@ -115,12 +115,12 @@ def guarantee(chosen: dict[str, Any]) -> str:
     rows = f"The threshold comes from {chosen['rows']:,} validation rows, one from each of their clusters,"
     if chosen["best_checkpoint"]:
         return (
-            f"{rows} which also chose the checkpoint (`load_best_model_at_end`) and so look better than new rows: this "
+            f"{rows} which also chose the checkpoint (`load_best_model_at_end`), and look better than new rows: it "
             f"is no guarantee that at most {chosen['max_risk']:.1%} of the answers will be wrong."
         )
     return (
-        f"{rows} which fitted nothing else: with a probability of 95%, at most {chosen['max_risk']:.1%} of the answers "
-        "to new texts from the same source are wrong."
+        f"{rows} which fitted nothing else: with a probability of 95%, at most {chosen['max_risk']:.1%} of the "
+        "answers to new texts from the same source are wrong."
     )
 
 

@@ -85,7 +85,14 @@ TABLE_ONLY = (
     "loss", "parent_loss", "child_loss", "length_ratio", "finished", "coverage", "shown_to_parent", "shown_to_child",
     "compression", "confidence_auroc", "length_auroc", "confidence_gain", *NOVEL, *FINDINGS,
 )  # fmt: skip
+MACRO_F1 = (
+    "Macro F1 is the mean over the classes that occur in the references or predictions of the test rows, as "
+    "scikit-learn's `f1_score` without `labels`; with all classes as `labels`, it would count absent ones as 0."
+)
 NOTES = {
+    "macro_f1": MACRO_F1,
+    "child_macro_f1": MACRO_F1,
+    "bleu": "BLEU goes from 0 to 1: sacrebleu's score, which lm-evaluation-harness prints, divided by 100.",
     "omission": "Omission is the share of the reference's content that the summary lacks or contradicts. "
     "Hallucination is the share of the summary's content that the source does not support. Content is every word that "
     "is not a stop word; numbers, medical terms and sides of the body count once more. Rules and word lists find "
@@ -145,8 +152,8 @@ def baselines_line(results: dict[str, Any]) -> str:
     known = {f"baseline_{name}_test_": about for name, about in BASELINES.items()}
     if PROBE in results:
         known["base_test_"] = (
-            f"logistic regression on the mean hidden states of the frozen base model, from {results[PROBE]:,} training "
-            "rows"
+            "logistic regression on the mean hidden states of the frozen base model, from "
+            f"{results[PROBE]:,} training rows"
         )
     return " ".join(f"{name}: {known[p]}." for p, name in system_names(results).items() if p in known)
 

@@ -55,7 +55,11 @@ def plot_metrics(results: dict[str, Any], path: Path) -> bool:
         metrics = [metric for metric in metrics if metric != "rougeLsum"]
     ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
     panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
-    title = "Test metrics with 95% intervals" if any("_ci95" in key and value for key, value in results.items()) else "Test metrics"
+    title = (
+        "Test metrics with 95% intervals"
+        if any("_ci95" in key and value for key, value in results.items())
+        else "Test metrics"
+    )
     return plot_bars(results, panels, title, path)
 
 

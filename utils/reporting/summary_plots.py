@@ -21,7 +21,7 @@ def plot_findings(results: dict[str, Any], analysis: dict[str, Any], path: Path)
     omissions = [metric for metric in FINDINGS if metric.startswith("omitted")]
     measured = metric_names(results, list(system_names(results)))
     panels = [[m for m in group if m in measured] for group in (shares, hallucinations, omissions)]
-    title = "Omissions and hallucinations, with 95% bootstrap intervals"
+    title = "Omissions and hallucinations, with 95% intervals"
     return plot_bars(results, [panel for panel in panels if panel], title, path, bar=0.16)
 
 
@@ -45,7 +45,7 @@ def plot_errors(results: dict[str, Any], analysis: dict[str, Any], path: Path) -
 
 
 def plot_source_length(results: dict[str, Any], analysis: dict[str, Any], path: Path) -> bool:
-    """Plot ROUGE-L, omission and hallucination against the length of the source, with bootstrap intervals."""
+    """Plot ROUGE-L, omission and hallucination against the length of the source, with intervals."""
     bins = analysis["source_length"]["bins"]
     spearman = analysis["source_length"]["spearman"]
     figure = Figure(figsize=(8.5, 1.2 + 2 * len(spearman)), layout="constrained")
@@ -58,12 +58,14 @@ def plot_source_length(results: dict[str, Any], analysis: dict[str, Any], path: 
         axes.set_ylabel(label(metric))
         better = f"{METRICS[metric][1]} is better"
         axes.set_title(f"{label(metric)} ({better}); Spearman {format_number(spearman[metric], '+')}", fontsize=10)
-        axes.set_ylim(0, max([high * 1.1 for _, high in intervals] + [0.05]))
+        axes.set_ylim(
+            0, max([(own or (0, value))[1] * 1.1 for value, own in zip(values, intervals, strict=True)] + [0.05])
+        )
         plain(axes)
     names = [bin_name(row) + (f"\n{row['cut']:,} truncated" if row["cut"] else "") for row in bins]
     grid[-1].set_xticks(range(len(bins)), names, fontsize=8.5)
     grid[-1].set(xlabel="words in the source", xlim=(-0.5, len(bins) - 0.5))
-    figure.suptitle("Quality by source length, with 95% bootstrap intervals")
+    figure.suptitle("Quality by source length, with 95% intervals")
     return save(figure, path)
 
 

@@ -34,8 +34,11 @@ def differences_table(results: dict[str, Any]) -> str:
     for metric in metric_names(results, [f"delta_{prefix}" for prefix in others]):
         if METRICS.get(metric, ("", "higher"))[1] in ("higher", "lower"):
             rows.append([label(metric), *(_difference(results, f"delta_{prefix}{metric}") for prefix in others)])
-    tests = {m: None for key, p in results.items() for m in re.findall(r"^mcnemar_.*?test_(.+)_p$", key) if p is not None}
-    exact = "McNemar's test" if results.get("test_clusters") == results.get("test_rows") else "exact test by clusters"
+    tests = {
+        m: None for key, p in results.items() for m in re.findall(r"^mcnemar_.*?test_(.+)_p$", key) if p is not None
+    }
+    single = results.get("test_clusters", results.get("test_rows")) == results.get("test_rows")
+    exact = "McNemar's test" if single else "exact test by clusters"
     for metric in tests:
         keys = [f"mcnemar_{prefix.removeprefix('base_')}{metric}_p" for prefix in others]
         rows.append([f"{label(metric)}, {exact}", *(_p_value(results.get(key)) or "-" for key in keys)])
@@ -88,8 +91,8 @@ def confidence_table(results: dict[str, Any], task: dict[str, Any]) -> str:
     return paragraphs(
         table(["confidence", f"{label(metric)}, validation", f"{label(metric)}, test"], rows),
         "Confidence is the geometric mean of the probabilities that the model gave to the tokens of its answer, "
-        f"lowered where it repeats itself. The limits divide {measured['rows']:,} validation answers, sampled from all "
-        "clusters, into thirds. With each answer, `app.py` shows the score of its third.",
+        f"lowered where it repeats itself. The limits divide {measured['rows']:,} validation answers, sampled from "
+        "all clusters, into thirds. With each answer, `app.py` shows the score of its third.",
         confidence_sentence(results, measured),
     )
 
@@ -99,11 +102,13 @@ def confidence_sentence(results: dict[str, Any], measured: dict[str, Any]) -> st
     if "test_confidence_auroc" not in results:
         return ""
     right = "its letter is right" if "accuracy" in measured["metric"] else f"ROUGE-L is {measured['all']:.3f} or more"
+    auroc, by_length, gain = (
+        with_interval(results, f"test_{name}") for name in ("confidence_auroc", "length_auroc", "confidence_gain")
+    )
     return (
-        f"Call an answer right if {right}. Of a right and a wrong test answer, the right one has the higher confidence "
-        f"in a share of {with_interval(results, 'test_confidence_auroc')} (AUROC); the length of the answers alone "
-        f"gives {with_interval(results, 'test_length_auroc')}, which confidence exceeds by "
-        f"{with_interval(results, 'test_confidence_gain')}."
+        f"Call an answer right if {right}. Of a right and a wrong test answer, the right one has the higher "
+        f"confidence in a share of {auroc} (AUROC). The length of the answers alone gives {by_length}; confidence "
+        f"minus that is {gain}."
     )
 
 
@@ -208,16 +213,20 @@ def intervals_line(results: dict[str, Any]) -> str:
     """Say what the brackets show, or why there are none."""
     found, needed = results.get("test_clusters"), f"intervals and p-values need {MIN_CLUSTERS} of similar size"
     if any(key.startswith("test_") and key.endswith("_ci95") and value for key, value in results.items()):
-        return f"Brackets show 95% intervals over {found:,} clusters of rows." if found else "Brackets show 95% intervals."
+        return (
+            f"Brackets show 95% intervals over {found:,} clusters of rows."
+            if found
+            else "Brackets show 95% intervals."
+        )
     return "" if found is None else f"Too few clusters of test rows ({found:,}) to tell: {needed}."
 
 
 def _verdict(results: dict[str, Any], key: str, gain: float) -> str:
-    p = results.get(f"{key}_p")
-    if p is None:
+    p, interval = results.get(f"{key}_p"), results.get(f"{key}_ci95")
+    if p is None and not interval:
         units = results.get("test_clusters")
         return "It was not tested against" if units is None else f"Too few clusters ({units:,}) to tell it from"
-    if p >= ALPHA:
+    if (p is not None and p >= ALPHA) or (interval and interval[0] <= 0 <= interval[1]):
         return "It is not clearly different from"
     return "It is better than" if gain > 0 else "It is worse than"
 

@@ -87,7 +87,9 @@ class GenerateAnswer(BaseModel):
     inference_time_ms: float
     finished: bool = Field(description="whether the answer ended by itself, not at the length or time limit")
     cut: bool = Field(description="whether the model saw only a part of the question")
-    confidence: float | None = Field(description="mean probability of the tokens of the answer, lowered where it repeats itself")
+    confidence: float | None = Field(
+        description="mean probability of the tokens of the answer, lowered where it repeats itself"
+    )
     confidence_note: str | None = Field(description="what this confidence meant in the evaluation, in words")
     passages: list[CitedPassage] | None = Field(
         None, description="passages in the prompt; null without a corpus, or if no model was asked"

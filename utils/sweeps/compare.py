@@ -146,8 +146,10 @@ def _short_names(folders: list[str]) -> list[str]:
     return last if len(set(last)) == len(last) else folders
 
 
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _p(p: float | None, clusters: int) -> str:
+    if p is None:
+        return " (too few to tell)" if clusters < MIN_CLUSTERS else ""
+    return " p < 0.001" if p < 0.001 else f" p {p:.3f}"
 
 
 def _tables(results: dict[str, Any], names: list[str], metrics: list[str]) -> str:
@@ -158,7 +160,7 @@ def _tables(results: dict[str, Any], names: list[str], metrics: list[str]) -> st
             METRICS.get(metric, ("", "-"))[1],
             *(
                 with_interval(results, f"delta_{name}_{metric}")
-                + (" (too few to tell)" if (p := results[f"delta_{name}_{metric}_p_holm"]) is None else f" p {_p(p)}")
+                + _p(results[f"delta_{name}_{metric}_p_holm"], results["test_clusters"])
                 for name in names[1:]
             ),
         ]
