@@ -261,7 +261,7 @@ def main(
     task |= calibrate(outputs["validation"], rows["validation"])
     if data_args.evaluate_test:
         outputs["test"] = predict_answers(model, tokenizer, test, task, size, "tuned model")
-        for name, earlier in earlier_models(model, load_model, first_adapter):
+        for name, earlier in earlier_models(model, load_model, first_adapter):  # with the adapter switched off
             outputs[name] = predict_answers(earlier, tokenizer, test, task, size, name, with_confidence=False)
         _, prompts, answers, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
         texts = [turn["content"] for turns in test["turns"] for turn in turns] + test["reference"]

@@ -20,6 +20,7 @@ from utils.metrics.statistics import metric_range, reduce_sums
 
 MIN_CLUSTERS = 10  # of equal size: with fewer there is no interval, no p-value and no verdict
 MOST_GROUPS = 1000  # clusters beyond this many are joined at random: more would only take time
+ROUNDING = 1e-12
 BLOCK = 2**22  # values per block of sums without one cluster, 32 MB
 
 Clusters = Sequence[Any] | np.ndarray
@@ -166,7 +167,7 @@ def t_interval(
     if np.isfinite(limits).all() and low <= value <= high:
         share, error = (value - low) / (high - low), _standard_error(left_out) / (high - low)
         variance = share * (1 - share)
-        if variance == 0:  # as if each cluster were one row
+        if variance < ROUNDING:  # all right or all wrong: as if each cluster were one row
             k = reach**2 / units
         else:
             k = (reach * error) ** 2 / variance
@@ -176,7 +177,7 @@ def t_interval(
         found = value * np.exp(np.array([-1, 1]) * reach * _standard_error(np.log(left_out)))
     else:
         found = np.clip(value + np.array([-1, 1]) * reach * _standard_error(left_out), low, high)
-    if found[0] == found[1] and value != 0:
+    if found[1] - found[0] < ROUNDING and value != 0:
         return None
     return [float(min(found[0], value)), float(max(found[1], value))]  # rounding
 
@@ -190,7 +191,7 @@ def t_test(difference: float, left_out: np.ndarray, units: float, width: float) 
         return 1.0
     error = _standard_error(left_out)
     flips = 2.0 ** (1 - len(left_out))  # no test of clusters can give less
-    if error == 0:
+    if error < ROUNDING:
         return flips
     shape = np.sqrt(1 - (difference / width) ** 2) if np.isfinite(width) and abs(difference) < width else 1.0
     return float(max(flips, 2 * special.stdtr(units - 1, -abs(difference) * shape / error)))
