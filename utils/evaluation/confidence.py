@@ -140,7 +140,7 @@ def confidence_quality(
         their difference. Each with its interval as `..._ci95`. Empty if all answers are right or all wrong.
     """
     right = statistics[table["metric"]][:, 0] >= table["all"]
-    if right.all() or not right.any():
+    if right.all() or not right.any() or "longer_is_better" not in table:  # which earlier versions did not write
         return {}
     length = np.asarray(words) * (1 if table["longer_is_better"] else -1)
 

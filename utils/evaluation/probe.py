@@ -27,6 +27,7 @@ class MeanPooled(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         classifier: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.config = classifier.config
         self.encoder: Any = classifier.get_encoder() if classifier.config.is_encoder_decoder else classifier.base_model
 
     @property
