@@ -75,12 +75,15 @@ def train(task: str, folder: Path) -> Path:
 def run(argv: list[str], output: Path, kill_at: int | None) -> tuple[int, float]:
     """Run a command, kill it once its output has `kill_at` bytes, and return its exit code and peak memory in MB."""
     process = subprocess.Popen(argv)
-    while kill_at is not None and process.poll() is None:
-        if output.exists() and output.stat().st_size >= kill_at:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.001)
-    _, status, usage = os.wait4(process.pid, 0)
+    ended, status, usage = os.wait4(process.pid, 0 if kill_at is None else os.WNOHANG)  # `poll` would lose the memory
+    while not ended:
+        if output.exists() and output.stat().st_size >= (kill_at or 0):
+            os.kill(process.pid, signal.SIGKILL)
+            ended, status, usage = os.wait4(process.pid, 0)
+        else:
+            time.sleep(0.001)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    process.returncode = os.waitstatus_to_exitcode(status)
     return os.waitstatus_to_exitcode(status), usage.ru_maxrss / 1024
 
 
