@@ -249,6 +249,8 @@ def main(
     results |= train_or_resume(trainer, checkpoint)
     trainer.save_model()  # with LoRA only the adapter, a few MB
     trainer.save_state()
+    if examples and trainer.is_world_process_zero():
+        examples.save(output_dir)  # to `_private/`: training rows are never pushed
 
     # ----- 6. Evaluate
     model = trained_model(trainer)  # without the trainer's autocast: in the precision of its weights, as it is served
@@ -280,8 +282,6 @@ def main(
     # ----- 7. Report
     if trainer.is_world_process_zero():
         save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
-        if examples:
-            examples.save(output_dir)
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
             card, report = write_card(output_dir, repo_id), write_report(output_dir)

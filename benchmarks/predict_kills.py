@@ -65,7 +65,7 @@ def train(task: str, folder: Path) -> Path:
     data = write_jsonl(folder / f"{task}_train.jsonl", make_rows(task, 200))
     script, model, own = {
         "classification": ("run_classification.py", "distilbert", {"use_peft": False}),
-        "qa": ("run_qa_sft.py", "phi3", {"lora_target_modules": "qkv_proj", "max_new_tokens": 8}),
+        "qa": ("run_qa_sft.py", "phi3", {"use_peft": True, "lora_target_modules": "qkv_proj", "max_new_tokens": 8}),
     }[task]
     values = TRAINING | own | {"model_name_or_path": model_folder(model, folder, tiny=True), "train_file": data}
     subprocess.run(command(script, **values, output_dir=folder / task), check=True, stdout=subprocess.DEVNULL)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import save_encoder, word_tokenizer
 from datasets import Dataset
+from transformers import PreTrainedConfig
 
 from utils.control_tokens import special_tokens
 from utils.encoding import (
@@ -118,6 +119,7 @@ class SumOfTokens(torch.nn.Module):
     """Logits that tell which tokens were seen, so that order and padding can be checked."""
 
     device = torch.device("cpu")
+    config = PreTrainedConfig()
 
     def forward(self, input_ids, attention_mask):
         total = (input_ids * attention_mask).sum(dim=1).float()

@@ -86,20 +86,18 @@ def test_results_hold_each_metric_of_the_three_systems_with_its_interval(qa_run)
         for m in METRICS
         if not (s == system_names[2] and m in METRICS[:2] + ("finished",))
     ]:
-        low, high = results[f"{name}_ci95"]
-        assert low <= results[name] <= high, name
-    assert results["eval_loss_ci95"][0] <= results["eval_loss"] <= results["eval_loss_ci95"][1]
+        assert results[f"{name}_ci95"] is None and math.isfinite(results[name]), name  # of four documents: too few
     for name in METRICS:
         difference = results[f"test_{name}"] - results[f"base_test_{name}"]
         assert results[f"delta_base_test_{name}"] == pytest.approx(difference, abs=1e-6)
-        assert 0 <= results[f"delta_base_test_{name}_p"] <= 1
+        assert results[f"delta_base_test_{name}_p"] is None
 
 
 def test_perplexity_is_the_exponential_of_the_loss_and_training_lowered_it(qa_run):
     results = qa_run.results
     for prefix in ("eval", "test", "base_test"):
         assert results[f"{prefix}_perplexity"] == pytest.approx(math.exp(results[f"{prefix}_loss"]))
-    assert results["test_loss"] < results["base_test_loss"] and results["delta_base_test_loss_ci95"][1] < 0
+    assert results["test_loss"] < results["base_test_loss"]
 
 
 def test_results_are_flat_and_name_rows_fingerprints_and_counts_of_every_split(qa_run):
