@@ -72,7 +72,7 @@ from utils.serving.schemas import (
     SummarizeAnswer,
     SummarizeRequest,
 )
-from utils.task import find_run, read_input
+from utils.task import read_input
 
 logger = logging.getLogger("app")
 ROUTES = (
@@ -215,7 +215,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
 
         if retriever:
             ask = partial(answer_from_passages, ask, retriever, tokenizer, task)
-        examples = find_examples(find_run(model, args.revision), args.examples_file, task)
+        examples = find_examples(Path(model), args.examples_file, task)  # a repository has none
         ask = partial(answer_as_read, ask, task, tokenizer, examples)
         # the server does its own batching, so each question is sent immediately
         batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import partial
 
 import pytest
 from conftest import flags, qa_flags, run_here, toy_exam, toy_rows, write_rows
@@ -7,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+import app
 import predict
 from run_qa_sft import ARGUMENTS, main
 from utils.arguments import UserError
 from utils.examples import FILE, Examples, example_texts
 from utils.hub import PUBLISHED
 from utils.inference import Predictor
-from utils.serving.answering import Question, answer_as_read, answer_here
+from utils.retrieval import Passage, Retriever
+from utils.serving.answering import Question, answer_as_read, answer_from_passages, answer_here
+from utils.serving.batching import make_metrics
 
 QUESTIONS = ["What is ataxia?", "What is gouty arthritis?", "What causes ataxia?", "How is arthritis treated?"]
 ANSWERS = ["Loss of control.", "Crystals in a joint.", "A stroke.", "By rest."]
@@ -85,6 +89,33 @@ def test_predict_and_the_app_ask_with_the_same_examples_as_the_evaluation(run, t
     tokenizer, task = predictor.tokenizer, predictor.task
     answer_as_read(answer, task, tokenizer, predictor.examples, questions, results.__setitem__)
     assert [results[n]["response"] for n in range(4)] == [row["prediction"] for row in rows[:4]]
+
+
+def test_passages_take_the_place_of_examples_and_without_any_the_app_asks_as_predict_does(run):
+    predictor = Predictor.from_pretrained(str(run.folder))
+    tokenizer, task = predictor.tokenizer, predictor.task
+    source, (known, *_) = run.predictions[0]["source"], predictor.examples.answers
+    asked = {}
+    for name, text in (("none", "Nothing of the kind."), ("some", f"{source} {known}")):
+        retriever = Retriever([Passage("p", "", "", text)])
+        answer = partial(
+            answer_from_passages,
+            lambda own, deliver, name=name: asked.update({name: own[0]}),
+            retriever,
+            tokenizer,
+            task,
+        )
+        answer_as_read(answer, task, tokenizer, predictor.examples, [Question(source)], print)
+    assert asked["none"].text == source and asked["none"].examples
+    assert text in asked["some"].text and not asked["some"].examples
+
+
+def test_an_app_whose_model_a_server_hosts_downloads_no_weights(run, tiny_llama, monkeypatch):
+    monkeypatch.setattr(app, "read_task", lambda *_: run.task)
+    monkeypatch.setattr(app, "read_tokenizer", lambda *_: AutoTokenizer.from_pretrained(tiny_llama))
+    monkeypatch.setattr("utils.task.snapshot_download", lambda *_, **__: pytest.fail("downloads the repository"))
+    args = app.AppArguments(model=["lab/run"], backend="openai", base_url="http://127.0.0.1:9/v1")
+    app.load("lab/run", args, make_metrics()).batcher.close()
 
 
 def test_a_pushed_model_has_no_training_rows_and_takes_examples_of_ones_own(run, tmp_path, caplog):

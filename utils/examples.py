@@ -34,7 +34,7 @@ def check_examples(number: int, prompt_template: str | None, options_column: lis
         raise UserError(f"`retrieve_examples` is {number}: give 0 or more.")
     if number and options_column:
         raise UserError("`retrieve_examples` shows written answers: drop it, or `options_column`.")
-    if bool(number) != ("{examples}" in (prompt_template or "")) and prompt_template:
+    if prompt_template and bool(number) != ("{examples}" in prompt_template):
         raise UserError("`retrieve_examples` and {examples} in `prompt_template` go together: give both or neither.")
 
 
@@ -159,12 +159,11 @@ def add_examples(
     """
     if not task["retrieve_examples"]:
         return splits, None, {}
-    train, columns = splits["train"], task["columns"]
-    examples = Examples(train[columns["question"]][:], train[columns["answer"]][:], train["_cluster"][:])
+    train, question = splits["train"], task["columns"]["question"]
+    examples = Examples(train[question][:], train[task["columns"]["answer"]][:], train["_cluster"][:])
     added, counts = {}, dict[str, int]()
     for split, rows in splits.items():
-        questions = rows[task["columns"]["question"]][:]
-        texts, found = example_texts(questions, examples, task, tokenizer, rows["_cluster"][:])
+        texts, found = example_texts(rows[question][:], examples, task, tokenizer, rows["_cluster"][:])
         added[split] = rows.add_column(COLUMN, texts)
         counts |= {f"data_{split}_{name}": count for name, count in found.items()}
     return DatasetDict(added), examples, counts

@@ -181,7 +181,7 @@ def add_passages(
 
 
 def _fits(text: str, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]) -> bool:
-    prompt = build_prompt(tokenizer, task, {**row, task["columns"]["question"]: text})
+    prompt = build_prompt(tokenizer, task, {**row, task["columns"]["question"]: text, COLUMN: ""})
     return len(tokenize_pairs(tokenizer, [prompt], None, task["chat"])[0][0]) < task["max_length"]
 
 

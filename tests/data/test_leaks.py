@@ -9,7 +9,8 @@ from datasets import Dataset
 
 import run_classification
 from utils.data.columns import Columns
-from utils.data.leaks import best_words, describe_leaks, one_word_predictions
+from utils.data.leaks import best_words, describe_leaks
+from utils.metrics.baselines import one_word_predictions
 
 WARDS = ["cardiology", "hand surgery", "ear, nose and throat"]
 LABELLED = Columns("note", target="ward", label="ward")

@@ -203,13 +203,19 @@ def test_any_text_is_read_back_from_the_written_files_and_each_row_has_its_patte
     }
 
 
-def test_files_are_written_under_their_paths_to_the_byte_and_weights_can_be_read_by_all_who_read_them(tmp_path):
+def test_files_are_written_under_their_paths_to_the_byte_and_weights_can_be_read_by_all_who_read_them(
+    tmp_path, monkeypatch
+):
     (tmp_path / "adapter_model.safetensors").touch(mode=0o600)
     write_results(tmp_path, {"task": "qa"}, {"b": math.nan, "a": 1 / 3}, {"x.csv": "1\r\n", "_private/y.txt": "2\n"})
     assert json.loads((tmp_path / "task.json").read_text()) == {
         "task": "qa", "licenses": {"base_model": None, "data": None},
     }  # fmt: skip
     assert json.loads((tmp_path / "all_results.json").read_text()) == {"b": None, "a": 1 / 3}
+    monkeypatch.setattr("utils.evaluation.outputs.stated_licenses", lambda _: pytest.fail("asks the Hub again"))
+    known = {"task": "qa", "licenses": {"base_model": "mit", "data": None}}
+    write_results(tmp_path, known, {"b": math.nan, "a": 1 / 3}, {})
+    assert json.loads((tmp_path / "task.json").read_text()) == known
     assert (tmp_path / "x.csv").read_bytes() == b"1\r\n" and (tmp_path / "_private" / "y.txt").read_bytes() == b"2\n"
     mask = os.umask(0)
     os.umask(mask)

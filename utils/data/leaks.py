@@ -59,27 +59,6 @@ def best_words(texts: Sequence[str], labels: np.ndarray, n_classes: int) -> list
     return words
 
 
-def one_word_predictions(
-    texts: Sequence[str], labels: np.ndarray, new_texts: Sequence[str], n_classes: int
-) -> np.ndarray:
-    """Classify by one word per class, as a baseline: the class whose word stands in the text, of several the one with
-    the most precise word, of none the most frequent class (after 1R, Holte 1993).
-
-    Args:
-        texts, labels: training rows; labels are int [rows].
-        new_texts: texts to classify.
-        n_classes: number of classes.
-
-    Returns:
-        int [new rows].
-    """
-    words = {label: word for label, word in enumerate(best_words(texts, labels, n_classes)) if word}
-    ranked = sorted(words, key=lambda label: (-words[label].precision, -words[label].recall))
-    frequent = int(np.bincount(labels, minlength=n_classes).argmax())
-    seen = [set(tfidf_words(text.lower())) for text in new_texts]
-    return np.array([next((label for label in ranked if words[label].text in own), frequent) for own in seen])
-
-
 def describe_leaks(train: Dataset, columns: Columns, parents: Sequence[str] = ()) -> dict[str, Any]:
     """Look for the target of each row in its input, and warn about what is found.
 
@@ -101,55 +80,65 @@ def describe_leaks(train: Dataset, columns: Columns, parents: Sequence[str] = ()
     else:
         pairs = zip(rows[str(columns.options)], rows[str(columns.index)], strict=True)
         targets = {str(columns.index): [options[right] for options, right in pairs]}
+    read = [column for column in (columns.input, *columns.kept) if column not in targets]
+    texts = {column: [str(text) for text in rows[column]] for column in read}
+    inputs = {column: [plain_words(text) for text in own] for column, own in texts.items()}
+    wanted = {name: [plain_words(value) for value in values] for name, values in targets.items()}
     main, leaks = next(iter(targets)), list[str]()
-    report: dict[str, Any] = {"data_input_has_target": share_with(rows[columns.input], targets[main])}
+    report: dict[str, Any] = {"data_input_has_target": _share(inputs[columns.input], wanted[main])}
     if columns.optional:
-        report["data_context_has_target"] = share_with(rows[columns.optional[0]], targets[main])
+        contexts = [plain_words(text) for text in rows[columns.optional[0]]]
+        report["data_context_has_target"] = _share(contexts, wanted[main])
     for name, values in targets.items():
-        for column in (columns.input, *columns.kept):
-            if column not in targets:
-                parts = columns.parts if column == columns.input else ()
-                shown = " and ".join(f"`{part}`" for part in parts or (column,))
-                leaks += find_leaks([str(text) for text in rows[column]], values, shown, name, bool(columns.label))
+        for column in read:
+            parts = columns.parts if column == columns.input else ()
+            shown, what = " and ".join(f"`{part}`" for part in parts or (column,)), f"`{name}`"
+            named = f"the name of the class ({what})" if columns.label else what
+            leaks += find_targets(inputs[column], wanted[name], shown, named)
+            if columns.label:
+                leaks += find_telling_words(texts[column], inputs[column], values, shown, what)
     for leak in leaks:
         logger.warning("%s: a model that reads this need not read the rest; see `strip_pattern`", leak)
     return report | ({"data_leaks": leaks} if leaks else {})
 
 
-def find_leaks(texts: Sequence[str], targets: Sequence[str], column: str, target: str, has_classes: bool) -> list[str]:
-    """Return a sentence for each way in which the texts of a column give the targets away.
+def find_targets(inputs: Sequence[str], wanted: Sequence[str], column: str, target: str) -> list[str]:
+    """Return a sentence if many inputs contain their target, and not as often that of another row.
+
+    Args:
+        inputs, wanted: input and target of each row, from `plain_words`.
+        column, target: names for the sentence.
+    """
+    others = [_another(wanted, row) for row in range(len(wanted))]
+    share, chance = _share(inputs, wanted), _share(inputs, others)
+    if share < MANY or share < TIMES * chance:
+        return []
+    return [f"{target} stands in {column} in {share:.0%} of the training rows{_place(inputs, wanted)}"]
+
+
+def find_telling_words(
+    texts: Sequence[str], inputs: Sequence[str], targets: Sequence[str], column: str, target: str
+) -> list[str]:
+    """Return a sentence if single words tell classes almost alone.
 
     Args:
         texts: one per row.
-        targets: one text or class name per row.
-        column, target: names for the sentences.
-        has_classes: whether the targets are class names.
+        inputs: the same from `plain_words`.
+        targets: the class of each row.
+        column, target: names for the sentence.
     """
-    inputs, own = [plain_words(text) for text in texts], [plain_words(value) for value in targets]
-    others = [_another(own, row) for row in range(len(own))]
-    share, chance = _share(inputs, own), _share(inputs, others)
-    leaks = []
-    if share >= MANY and share >= TIMES * chance:
-        what = f"the name of the class (`{target}`)" if has_classes else f"`{target}`"
-        leaks.append(f"{what} stands in {column} in {share:.0%} of the training rows{_place(inputs, own)}")
-    if has_classes:
-        classes, labels = np.unique(targets, return_inverse=True)
-        sizes, words = np.bincount(labels), enumerate(best_words(texts, labels, len(classes)))
-        telling = {i: word for i, word in words if word and word.f1 >= NEARLY_ALWAYS and sizes[i] >= FEW_ROWS}
-        if len(classes) > 1 and sum(sizes[i] for i in telling) >= MANY_ROWS * len(labels):
-            at = _place(inputs, [f" {telling[label].text} " if label in telling else "" for label in labels.tolist()])
-            shown = ", ".join(f'"{word.text}" for {classes[i]}' for i, word in list(telling.items())[:3])
-            more = f" and {len(telling) - 3} more" if len(telling) > 3 else ""
-            leaks.append(
-                f"in {column} one word tells {len(telling)} of the {len(classes)} classes of `{target}` almost "
-                f"alone{at}: {shown}{more}"
-            )
-    return leaks
-
-
-def share_with(texts: Sequence[str], targets: Sequence[str]) -> float:
-    """Return the share of texts that contain their target, by words."""
-    return _share([plain_words(text) for text in texts], [plain_words(target) for target in targets])
+    classes, labels = np.unique(targets, return_inverse=True)
+    sizes, words = np.bincount(labels), enumerate(best_words(texts, labels, len(classes)))
+    telling = {i: word for i, word in words if word and word.f1 >= NEARLY_ALWAYS and sizes[i] >= FEW_ROWS}
+    if len(classes) < 2 or sum(sizes[i] for i in telling) < MANY_ROWS * len(labels):
+        return []
+    at = _place(inputs, [f" {telling[label].text} " if label in telling else "" for label in labels.tolist()])
+    shown = ", ".join(f'"{word.text}" for {classes[i]}' for i, word in list(telling.items())[:3])
+    more = f" and {len(telling) - 3} more" if len(telling) > 3 else ""
+    return [
+        f"in {column} one word tells {len(telling)} of the {len(classes)} classes of {target} almost alone{at}: "
+        f"{shown}{more}"
+    ]
 
 
 def plain_words(text: str) -> str:

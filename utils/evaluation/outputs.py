@@ -84,7 +84,8 @@ def write_results(
     for name, text in files.items():
         (output_dir / name).parent.mkdir(exist_ok=True)
         write_text(output_dir / name, text)
-    write_json(output_dir / "task.json", {"licenses": stated_licenses(task)} | dict(task))
+    licenses = {} if "licenses" in task else {"licenses": stated_licenses(task)}  # asks the Hub, so once
+    write_json(output_dir / "task.json", licenses | dict(task))
     write_json(output_dir / "all_results.json", results)
     make_readable(output_dir)
 

@@ -134,9 +134,9 @@ def answer_from_passages(
             `response`, and its `supported`, `wrong_citations` and `passages`.
     """
     column = task["columns"]["question"]
-    rows = [{column: question.text} for question in questions]  # passages take the place of examples
-    rows, shown = add_passages(rows, retriever, MAX_PASSAGES, tokenizer, task)
-    asked = [question._replace(text=row[column], examples="") for question, row in zip(questions, rows, strict=True)]
+    rows, shown = add_passages([as_row(own, task) for own in questions], retriever, MAX_PASSAGES, tokenizer, task)
+    pairs = zip(questions, rows, strict=True)
+    asked = [question._replace(text=row[column], examples=row[COLUMN]) for question, row in pairs]
 
     def with_citations(n: int, found: dict[str, Any]) -> None:
         cited = cite(found["response"], shown[n])
