@@ -1,8 +1,9 @@
 """Look up generic names, classes and interactions of drugs in `utils/safety/tables`.
 
 A brand maps to its generic names (Percocet: oxycodone and acetaminophen). A class name in a text (`NSAIDs`) counts as
-a member of the class. An interaction between two classes applies to every pair of their drugs. Names with certainty
-`read` were found in public dictionaries of drug names, the others are known from labels.
+a member of the class. An interaction between two classes applies to every pair of their drugs. A name without a
+generic name is no drug, though it contains one (`alcohol withdrawal`). Names with certainty `read` were found in
+public dictionaries of drug names, the others are known from labels.
 """
 
 import functools
@@ -13,8 +14,12 @@ from utils.safety.phrases import Phrases, compile_phrases, find_phrases, read_ta
 
 @functools.cache
 def drug_phrases() -> list[tuple[str, str, str]]:
-    """Return (name, "drug", generic names joined by `|`) for `utils.safety.phrases.compile_phrases`."""
-    return [(row["name"], "drug", row["generic"]) for row in read_table("drugs")]
+    """Return (name, kind, generic names joined by `|`) for `utils.safety.phrases.compile_phrases`.
+
+    The kind is `drug`, or `no_drug` for a name that contains a drug and is none; the longest match counts.
+    """
+    kinds = {True: "drug", False: "drug:no_drug"}
+    return [(row["name"], kinds[bool(row["generic"])], row["generic"]) for row in read_table("drugs")]
 
 
 @functools.cache
@@ -28,7 +33,7 @@ def class_members() -> dict[str, frozenset[str]]:
     """Return the generic names of each class. A generic name is also a class with itself as the only member."""
     members: dict[str, set[str]] = {}
     for row in read_table("drugs"):
-        for generic in row["generic"].split("|"):
+        for generic in filter(None, row["generic"].split("|")):
             members.setdefault(generic, set()).add(generic)
     for row in read_table("classes"):
         members.setdefault(row["class"], set()).add(row["generic"])
@@ -70,4 +75,4 @@ def _names() -> Phrases:
 
 def drugs_in(text: str) -> list[str]:
     """Return the drugs that a text names, each as generic names joined by `|`."""
-    return [mark.value for mark in find_phrases(_names(), tokenize(text))]
+    return [mark.value for mark in find_phrases(_names(), tokenize(text)) if mark.kind == "drug"]

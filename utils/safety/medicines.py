@@ -216,8 +216,8 @@ def _applies(row: dict[str, str], patient: Patient, allergens: set[str]) -> bool
             return patient.age is not None and patient.age < float(row["value"])
         case "condition":
             return any(re.search(row["value"], condition) for condition in patient.conditions)
-        case "age above":
-            return patient.age is not None and patient.age > float(row["value"])
+        case "age from":
+            return patient.age is not None and patient.age >= float(row["value"])
         case "allergy":
             named = any(re.search(rf"\b(?:{row['value']})", allergy) for allergy in patient.allergies)
             return named or not class_members()[row["drug"]].isdisjoint(allergens)
