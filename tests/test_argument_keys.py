@@ -154,7 +154,10 @@ def test_a_refused_key_is_refused_in_a_recipe_and_as_a_flag_and_its_value_is_not
             for argv in ([str(recipe)], ["--seed", "1", f"--{key}", "hf_secret"], [f"--{key}=hf_secret"]):
                 with pytest.raises(UserError) as caught:
                     parse_recipe(SCRIPTS[script], argv)
-                assert f"`{key}`" in str(caught.value) and {**REPLACED, **REFUSED}[key] in str(caught.value)
+                advice, known = {**REPLACED, **REFUSED}[key], keys_of(*SCRIPTS[script])
+                named = {*re.findall(r"`(\w+)[:`]", advice)}
+                assert f"`{key}`" in str(caught.value)
+                assert (advice in str(caught.value)) is (key in REFUSED or named <= known)  # no key of another script
                 assert "hf_secret" not in str(caught.value)
 
 
@@ -290,6 +293,24 @@ EXAMPLES = {
         "val_max_target_length": "16", "num_beams": "2", "ignore_pad_token_for_loss": "true",
         "source_prefix": "summarize: ", "forced_bos_token": "en_XX",
     },
+    ("run_translation.py", "run_summarization.py"): {
+        **_MODEL, **_FILES, **_TESTED, "source_lang": "en", "target_lang": "de", "max_source_length": "64",
+        "max_target_length": "16", "val_max_target_length": "16", "num_beams": "2", "source_prefix": "translate: ",
+        "ignore_pad_token_for_loss": "true", "forced_bos_token": "de_DE", "preprocessing_num_workers": "4",
+    },
+    ("run_qa.py", "run_qa_sft.py"): {
+        **_MODEL, **_FILES, "test_file": "c.csv", "max_predict_samples": "9", "pad_to_max_length": "false",
+        "max_seq_length": "64", "version_2_with_negative": "true", "null_score_diff_threshold": "0.0",
+        "doc_stride": "32", "n_best_size": "9", "max_answer_length": "30", "preprocessing_num_workers": "4",
+    },
+    ("run_glue_no_trainer.py", "run_classification.py"): {
+        **_MODEL, "train_file": "a.csv", "validation_file": "b.csv", "use_slow_tokenizer": "true", "max_length": "64",
+        "per_device_train_batch_size": "8", "per_device_eval_batch_size": "8", "learning_rate": "1e-4",
+        "weight_decay": "0.1", "num_train_epochs": "2", "max_train_steps": "9", "gradient_accumulation_steps": "2",
+        "lr_scheduler_type": "linear", "num_warmup_steps": "3", "output_dir": "out", "seed": "1",
+        "push_to_hub": "true", "hub_model_id": "a/b", "checkpointing_steps": "epoch", "with_tracking": "true",
+        "report_to": "none", "ignore_mismatched_sizes": "true", "pad_to_max_length": "false", "task_name": "mrpc",
+    },
     ("run_clm.py", "run_qa_sft.py"): {
         **_MODEL, **_FILES, "model_type": "gpt2", "config_overrides": "n_embd=10", "torch_dtype": "float32",
         "dtype": "float32", "low_cpu_mem_usage": "true", "streaming": "true", "block_size": "64",
@@ -300,7 +321,9 @@ EXAMPLES = {
 ANSWERED = {
     "config_name", "tokenizer_name", "cache_dir", "token", "use_auth_token", "remove_splits", "remove_columns",
     "shuffle_seed", "task_name", "lang", "val_max_target_length", "forced_bos_token", "model_type",
-    "config_overrides", "torch_dtype", "block_size",
+    "config_overrides", "torch_dtype", "block_size", "source_lang", "target_lang", "version_2_with_negative",
+    "null_score_diff_threshold", "doc_stride", "n_best_size", "max_answer_length", "use_slow_tokenizer",
+    "max_train_steps", "num_warmup_steps", "checkpointing_steps", "with_tracking",
 }  # fmt: skip
 
 
@@ -317,9 +340,12 @@ def test_every_flag_of_an_example_script_is_taken_or_answered(example, script):
         if flag in ANSWERED:
             found = message(script, f"--{flag}", value)
             assert f"`{flag}`" in found and "did you mean" not in found and "hf_secret" not in found
+            assert "--help" not in found
             assert set(re.findall(r"`(\w+)[:`]", found)) - {flag} <= known
         else:
-            parse(script, f"--{flag}", value, *source.get(flag, ()))
+            own = [f"--{flag}", value, *source.get(flag, ())]
+            argv = [word for i, word in enumerate(ON_CPU) if f"--{flag}" not in ON_CPU[max(0, i - 1) : i + 1]]
+            parse_recipe(SCRIPTS[script], [*argv, *own])
 
 
 @pytest.mark.parametrize(
@@ -360,6 +386,18 @@ def test_every_flag_of_trl_sft_is_taken_or_answered(key):
 
 
 # ----- Suggestions
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        ("run_qa_sft.py", "threshold"), ("run_summarization.py", "question_column"), ("run_classification.py", "past"),
+        ("run_classification.py", "jit_mode_eval"), ("run_classification.py", "fp16_opt_level"),
+        ("run_hierarchical.py", "n_best"), ("run_summarization.py", "source"), ("run_qa_sft.py", "add_dataset"),
+    ],
+)  # fmt: skip
+def test_a_word_that_only_looks_a_little_like_a_key_gets_no_suggestion(script, word):
+    assert re.findall(r"`(\w+)[:`]", message(script, f"--{word}", "1")) == [word]
 
 
 @st.composite

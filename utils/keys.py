@@ -5,6 +5,7 @@ The names are those of earlier versions, of transformers, TRL and its `trl sft`,
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -64,37 +65,40 @@ _SIZES = (
     "set `per_device_train_batch_size` and `gradient_accumulation_steps`, so that the recipe says what was trained"
 )
 
+# Names that no script has -> keys that mean the same, in other words or by another value
+RENAMED = {
+    "evaluation_strategy": "eval_strategy", "torch_dtype": "dtype", "no_cuda": "use_cpu", "blend": "ensemble",
+    "bnb_4bit_compute_dtype": "dtype", "bnb_4bit_use_double_quant": "use_bnb_nested_quant",
+    "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save",
+    "base_model": "model_name_or_path", "micro_batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size", "batch_size": "per_device_train_batch_size",
+    "num_epochs": "num_train_epochs", "max_windows": "max_chunks", "lr_scheduler": "lr_scheduler_type",
+    "lr": "learning_rate", "push_to_hub_model_id": "hub_model_id", "max_train_steps": "max_steps",
+    "num_warmup_steps": "warmup_steps", "checkpointing_steps": "save_steps", "with_tracking": "report_to",
+}  # fmt: skip
+_LANGUAGES = "delete it; multilingual models that need a language are not supported"
+_SPANS = "delete it; answers are generated, not marked in a text: write `max_length` and `max_new_tokens`"
+
 # Names that no script has -> what to do. Checked before the closest known key is suggested.
 REPLACED = {
+    **{name: f"write `{key}`" for name, key in RENAMED.items()},
     # earlier versions and other tools
     "config": "give the recipe as the first argument, without a flag",
     "warmup_ratio": "write `warmup_steps`, where a value below 1 is a ratio",
     "group_by_length": "write `train_sampling_strategy: group_by_length`",
     "overwrite_output_dir": "delete it; a run resumes by itself, and a new `output_dir` starts from scratch",
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
-    "evaluation_strategy": "write `eval_strategy`",
-    "torch_dtype": "write `dtype`",
-    "no_cuda": "write `use_cpu`",
     "save_safetensors": "delete it, it is always on",
     "half_precision_backend": "write `bf16` or `fp16`",
-    "bnb_4bit_compute_dtype": "write `dtype`",
-    "bnb_4bit_use_double_quant": "write `use_bnb_nested_quant`",
-    "target_modules": "write `lora_target_modules`",
-    "modules_to_save": "write `lora_modules_to_save`",
-    "base_model": "write `model_name_or_path`",
-    "micro_batch_size": "write `per_device_train_batch_size`",
-    "num_epochs": "write `num_train_epochs`",
-    "blend": "write `ensemble`",
-    "max_windows": "write `max_chunks`",
-    "lr_scheduler": "write `lr_scheduler_type`",
-    "push_to_hub_model_id": "write `hub_model_id`",
     "push_to_hub_token": _TOKEN,
     # transformers' example scripts
     "token": _TOKEN,
     "use_auth_token": _TOKEN,
     "cache_dir": "set the environment variable HF_HOME",
-    "config_name": _ONE_MODEL,
-    "tokenizer_name": _ONE_MODEL,
+    **dict.fromkeys(("config_name", "tokenizer_name", "use_slow_tokenizer"), _ONE_MODEL),
+    **dict.fromkeys(("lang", "source_lang", "target_lang", "forced_bos_token"), _LANGUAGES),
+    **dict.fromkeys(("doc_stride", "max_answer_length", "n_best_size", "null_score_diff_threshold"), _SPANS),
+    "version_2_with_negative": _SPANS,
     "model_type": "set `model_name_or_path`; models are fine-tuned here, not trained from scratch",
     "config_overrides": "delete it; models are fine-tuned here, not trained from scratch",
     "task_name": "write `dataset_name: nyu-mll/glue`, and the task as `dataset_config_name`",
@@ -102,8 +106,6 @@ REPLACED = {
     "remove_splits": "delete it; only `train_split_name`, `validation_split_name` and `test_split_name` are read",
     "remove_columns": "delete it; only the columns that the recipe names are read",
     "val_max_target_length": "write `max_target_length` for references, `max_new_tokens` for generated summaries",
-    "lang": "delete it; multilingual models that need a language are not supported",
-    "forced_bos_token": "delete it; multilingual models that need a language are not supported",
     "block_size": "write `max_length`, and `packing: true` to fill it with several rows",
     # trl sft
     "dataset_test_split": "write `validation_split_name` for evaluations during training, or `test_split_name`",
@@ -176,6 +178,8 @@ _LORA = ("use_peft", (True,))
 _4BIT = ("load_in_4bit", (True,))
 _HUB = ("push_to_hub", (True,))
 _TRACKIO = ("report_to", ("trackio", "all"))
+_GALORE = ("galore_adamw", "galore_adamw_8bit", "galore_adafactor")
+_PROJECTED = tuple(name + end for name in (*_GALORE, "apollo_adamw") for end in ("", "_layerwise"))
 
 # Fields of the libraries' dataclasses -> the key, and its values, without which they have no effect. For our own
 # fields it is `needs` in their metadata.
@@ -189,6 +193,7 @@ NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
         ("eval_delay", "metric_for_best_model", "greater_is_better"), ("eval_strategy", ("steps", "epoch"))
     ),
     "eval_steps": ("eval_strategy", ("steps",)),
+    "optim_target_modules": ("optim", _PROJECTED),
     "save_steps": ("save_strategy", ("steps",)),
     "save_total_limit": ("save_strategy", ("steps", "epoch", "best")),
     "logging_steps": ("logging_strategy", ("steps",)),
@@ -211,15 +216,17 @@ def why_refused(key: str, known: Iterable[str]) -> str | None:
         return f"is not supported: {REFUSED[key]}."
     if key in known or resolve_alias(key, None, known)[0] != key or key in FIXED:
         return None
-    if key in REPLACED:
-        return f"is not supported: {REPLACED[key]}."
-    names = {*known, *ALIASES, *REPLACED, *REFUSED, *FIXED}
-    near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.6)
+    # Advice that names a key of another script is none
+    replaced = {name: text for name, text in REPLACED.items() if {*re.findall(r"`(\w+)[:`]", text)} <= {*known}}
+    if key in replaced:
+        return f"is not supported: {replaced[key]}."
+    names = {*known, *ALIASES, *replaced, *REFUSED, *FIXED} - {key}
+    near = difflib.get_close_matches(key, sorted(names), n=1, cutoff=0.75)
     meant = resolve_alias(near[0], None, known)[0] if near else ""
     if meant in known and meant not in {*REFUSED, *FIXED}:
         return f"is not a known key: did you mean `{meant}`?"
-    if meant in known or meant in REPLACED:
-        advice = FIXED[meant][1] if meant in FIXED else {**REPLACED, **REFUSED}[meant]
+    if meant in known or meant in replaced:
+        advice = FIXED[meant][1] if meant in FIXED else {**replaced, **REFUSED}[meant]
         return f"is not a known key, and `{meant}` is not supported: {advice}."
     return "is not a known key: run with --help for the list of keys."
 
