@@ -50,9 +50,10 @@ from utils.hierarchy import (
     leaf_log_probabilities,
     sum_to_parents,
 )
-from utils.hub import check_push_access, push
+from utils.hub import check_push_access
 from utils.metrics.hierarchy import hierarchical_baselines
 from utils.modeling import autocast_dtype, get_optimizer, head_names, load_tokenizer
+from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
 from utils.reporting.tables import results_table

@@ -35,11 +35,12 @@ from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
 from utils.examples import COLUMN, add_examples, check_examples
 from utils.generation import measure_latency
-from utils.hub import check_push_access, push
+from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.modeling import check_float16, get_quantization_config, load_base_model, load_config
 from utils.positions import check_positions
 from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
+from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 from utils.reporting.tables import results_table
@@ -79,9 +80,7 @@ class QAArguments:
     augmentation_factor: int = field(default=1, metadata={"help": "Rows per training row, with paraphrases."})
     curriculum: bool = field(default=False, metadata={"help": "Train on short rows first."})
     max_new_tokens: int = field(default=256, metadata={"help": "Maximum tokens of a generated answer."})
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
-    )
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
     repetition_penalty: float = field(default=1.0, metadata={"help": "Above 1 discourages repetition."})
 
     def __post_init__(self) -> None:

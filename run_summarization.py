@@ -35,10 +35,11 @@ from utils.data.load import load_splits
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summarization import evaluate
 from utils.generation import check_bertscore_model, measure_latency
-from utils.hub import check_push_access, push
+from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.metrics.summaries import add_bert_scores, summary_baselines
 from utils.modeling import autocast_dtype, get_quantization_config, load_tokenizer
+from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.summary_report import write_report
 from utils.reporting.tables import results_table

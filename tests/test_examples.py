@@ -13,8 +13,8 @@ import predict
 from run_qa_sft import ARGUMENTS, main
 from utils.arguments import UserError
 from utils.examples import FILE, Examples, example_texts
-from utils.hub import PUBLISHED
 from utils.inference import Predictor
+from utils.push import PUBLISHED
 from utils.retrieval import Passage, Retriever
 from utils.serving.answering import Question, answer_as_read, answer_from_passages, answer_here
 from utils.serving.batching import make_metrics

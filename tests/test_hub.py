@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 
 from tests.hub_server import Hub, serve_hub
 from utils.arguments import UserError
-from utils.hub import _no_right, push
+from utils.hub import _no_right
 from utils.json_files import without_paths, write_json
+from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 
@@ -78,7 +79,7 @@ def python(code: str, hub: Hub, home: Path, token: str | None = "write-token") -
 
 
 def push_code(run_dir: Path, private: bool | None = None, repo_id: str = "qa") -> str:
-    return f"from utils.hub import push; print(push({str(run_dir)!r}, {repo_id!r}, {private}))"
+    return f"from utils.push import push; print(push({str(run_dir)!r}, {repo_id!r}, {private}))"
 
 
 def test_push_is_private_one_commit_of_the_allow_list_and_comes_back_equal(hub, run_dir, tmp_path):

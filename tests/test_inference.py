@@ -14,8 +14,8 @@ from run_qa_sft import ARGUMENTS, main
 from tests.hub_server import serve_hub
 from utils.arguments import UserError
 from utils.citations import cite
-from utils.hub import PUBLISHED
 from utils.inference import Predictor
+from utils.push import PUBLISHED
 from utils.retrieval import NO_SUPPORT, Retriever, add_passages
 from utils.task import upgrade_task
 

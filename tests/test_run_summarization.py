@@ -20,8 +20,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 import predict
 from run_summarization import ARGUMENTS, main
 from utils.factuality import find_hallucinations
-from utils.hub import published_files
 from utils.inference import Predictor
+from utils.push import published_files
 
 SYSTEMS = ("test", "base_test", "baseline_lead_test", "baseline_copy_test", "baseline_nearest_source_test")
 MTS_DIALOG = ROOT.parent / "shared/data/mts_dialog"

@@ -26,6 +26,7 @@ ROOMS = {
     "safety": set(),
     "evaluation": {"metrics", "factuality"},
     "reporting": {"metrics", "evaluation"},
+    "push": set(),
     "inputs": set(),
     "ordered_lines": set(),
     "inference": {"metrics", "evaluation", "factuality"},
@@ -131,8 +132,8 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    more = {"run_hierarchical.py": (31, 6190), "run_summarization.py": (31, 5870)}  # a tree; ROUGE while it trains
-    most = more.get(script, (32, 5850))
+    more = {"run_hierarchical.py": (31, 6165), "run_summarization.py": (31, 5845)}  # a tree; ROUGE while it trains
+    most = more.get(script, (32, 5830))
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 
