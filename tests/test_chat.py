@@ -48,6 +48,31 @@ def test_a_template_that_drops_the_question_is_refused():
         settings_of("{{ messages[5]['content'] }}")
 
 
+LATER = "{% if messages | length > 1 %}FAULT{% endif %}" + CHATML  # not for a question alone
+
+
+@pytest.mark.parametrize("where", ["FAULT", LATER])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ range(10 ** 9) | list }}", "{% if %}",
+        "{{ (messages | last).content | int + '' }}", "{{ messages.x.y }}", "{{ raise_exception('no') }}",
+    ],
+)  # fmt: skip
+def test_a_template_that_fails_in_any_way_is_refused_in_one_line(fault, where):
+    with pytest.raises(UserError, match="chat template of the model refuses turns"):
+        settings_of(where.replace("FAULT", fault))
+
+
+def test_an_error_of_python_in_a_template_does_not_quote_a_row():
+    tokenizer = make_tokenizer(
+        ["<|im_start|>", "<|im_end|>"], "<|im_end|>", "{{ messages[0].content.encode('ascii') }}"
+    )
+    with pytest.raises(UserError) as caught:
+        chat_prompt(tokenizer, [{"role": "user", "content": "Müller, Hans"}])
+    assert "ü" not in str(caught.value) and "xfc" not in str(caught.value)
+
+
 def test_a_model_without_a_chat_template_needs_a_prompt_template_and_takes_no_system_prompt():
     assert settings_of(None, None, "Q: {question}\nA:")["prompt_template"] == "Q: {question}\nA:"
     for given, key in ((("Be brief.", "{question}"), "`system_prompt`"), ((None, None), "`prompt_template`")):

@@ -1,5 +1,7 @@
 """The chat template and the end token of a recipe hold for rows, evaluation, the saved tokenizer and serving."""
 
+from importlib.resources import files
+
 import pytest
 from conftest import qa_flags, run_here
 from transformers import AutoTokenizer
@@ -7,7 +9,7 @@ from trl import ModelConfig, SFTConfig
 
 from run_qa_sft import ARGUMENTS, main
 from utils.arguments import UserError
-from utils.chat_tokenizer import load_chat_tokenizer
+from utils.chat_tokenizer import load_chat_tokenizer, with_fixed_date
 from utils.inference import Predictor
 from utils.prompts import build_prompt
 
@@ -50,6 +52,27 @@ def test_a_template_whose_tokens_the_model_lacks_is_refused(tiny_phi, tiny_llama
     assert "`chat_template_path`" in found and "`<|im_end|>`" in found
     assert "`chat_template_path`" in refused(tiny_phi, chat_template_path=str(tmp_path / "nowhere.jinja"))
     assert "`chat_template_path`" in refused(tiny_llama, chat_template_path=str(tiny_phi))  # it has no template
+
+
+def test_a_template_that_writes_the_date_of_the_day_writes_the_same_date_every_day(tiny_llama, tmp_path, caplog):
+    path = tmp_path / "dated.jinja"
+    formats = ('strftime_now("%d %b %Y")', "strftime_now( '%Y-%m-%d' )")
+    path.write_text("".join(f"{{{{ {written} }}}} " for written in formats) + TEMPLATE)
+    found, _ = load(tiny_llama, chat_template_path=str(path))
+    prompt = found.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    assert prompt.startswith("26 Jul 2024 2024-07-26 ") and "date" in caplog.text
+    found.save_pretrained(tmp_path / "saved")  # what serving and a run that goes on from it load
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template == found.chat_template
+    path.write_text("{% set f = '%Y' %}{{ strftime_now(f) }}" + TEMPLATE)
+    assert "`chat_template_path`" in refused(tiny_llama, chat_template_path=str(path))
+
+
+def test_no_template_that_trl_knows_depends_on_the_day():
+    for path in files("trl").joinpath("chat_templates").iterdir():
+        if path.name.endswith(".jinja"):
+            template = path.read_text(encoding="utf-8")
+            fixed = with_fixed_date(template)
+            assert "strftime_now(" not in fixed and (fixed == template) is ("strftime_now(" not in template)
 
 
 def test_an_end_token_has_to_be_a_token_with_which_answers_end(tiny_llama, tiny_phi, template):

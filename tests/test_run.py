@@ -19,7 +19,15 @@ from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, main
 from run_summarization import ARGUMENTS as SUMMARIZATION
 from utils.arguments import UserError
-from utils.run import FREE_KEYS, check_same_run, check_trackers, newest_checkpoint, peak_memory, start_run
+from utils.run import (
+    FREE_KEYS,
+    check_launcher,
+    check_same_run,
+    check_trackers,
+    newest_checkpoint,
+    peak_memory,
+    start_run,
+)
 
 # ----- The newest complete checkpoint
 
@@ -131,6 +139,19 @@ def test_several_gpus_for_one_process_are_refused(tmp_path):
     args._n_gpu = 4
     with pytest.raises(UserError, match="4 GPUs .*`accelerate launch --num_processes 4`"):
         start_run(args, {}, ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "own"),
+    [("MIXED_PRECISION", "bf16", {"bf16": True}), ("DYNAMO_BACKEND", "INDUCTOR", {"torch_compile": True})],
+)
+def test_a_launcher_may_only_set_what_the_recipe_says(name, value, own, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(UserError, match=f"`{name.lower()}`.*`{next(iter(own))}: true`"):
+        check_launcher(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+    check_launcher(TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **own))
+    monkeypatch.setenv(f"ACCELERATE_{name}", "no")
+    check_launcher(TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **own))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])

@@ -136,16 +136,70 @@ def test_a_base_model_or_adapter_with_such_weights_is_refused(tiny_bert, data, t
 
 def guard_with(scale, skipped):
     scaler = SimpleNamespace(get_scale=lambda: scale)
-    accelerator = SimpleNamespace(scaler=scaler, optimizer_step_was_skipped=skipped, gather=lambda found: found)
-    return Guard(SimpleNamespace(accelerator=accelerator, model=torch.nn.Linear(1, 1), training_step=None))
+    accelerator = SimpleNamespace(
+        scaler=scaler, optimizer_step_was_skipped=skipped, gather=lambda found: found, clip_grad_norm_=None
+    )
+    args, state = TrainingArguments(output_dir="out", use_cpu=True), TrainerState(global_step=7)
+    trainer = {"accelerator": accelerator, "model": torch.nn.Linear(1, 1), "args": args, "state": state}
+    return Guard(SimpleNamespace(**trainer, training_step=None))
 
 
-def test_a_scaler_may_skip_steps_until_its_scale_is_used_up(tmp_path):
-    args, state = TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState(global_step=7)
+def end_step(guard):
+    guard.on_step_end(guard.trainer.args, guard.trainer.state, TrainerControl())
+
+
+def test_a_scaler_may_skip_steps_until_its_scale_is_used_up():
     for scale, skipped in ((32768.0, True), (1e-6, False)):
-        guard_with(scale, skipped).on_step_end(args, state, TrainerControl())
+        end_step(guard_with(scale, skipped))
     with pytest.raises(UserError, match="gradient.* at step 7"):
-        guard_with(1e-6, True).on_step_end(args, state, TrainerControl())
+        end_step(guard_with(1e-6, True))
+
+
+def test_a_gradient_that_is_not_finite_is_normal_only_where_its_step_is_skipped():
+    for skipped in (True, False):
+        guard = guard_with(32768.0, skipped)
+        guard.finite_norm = False
+        if skipped:
+            end_step(guard)
+        else:
+            with pytest.raises(UserError, match="gradient.* at step 7"):
+                end_step(guard)
+
+
+def test_a_gradient_of_infinite_norm_ends_the_run_though_each_of_its_numbers_is_finite(
+    tiny_bert, data, tmp_path, monkeypatch
+):
+    # Clipping makes it 0: the losses stay finite, and nothing is learned
+    loss = run_classification.Trainer.compute_loss
+    monkeypatch.setattr(
+        run_classification.Trainer, "compute_loss", lambda *args, **kwargs: loss(*args, **kwargs) * 1e21
+    )
+    run = classify(tiny_bert, tmp_path / "run", train_file=data.notes, max_steps=3)
+    assert run.code == 2 and "gradient is not finite at step 1" in run.stderr, run.stderr
+    assert not any((run.folder / name).exists() for name in FINISHED)
+
+
+def test_an_evaluation_whose_loss_is_not_finite_ends_the_run_before_its_checkpoint(
+    tiny_bert, data, tmp_path, monkeypatch
+):
+    step = run_classification.Trainer.prediction_step
+
+    def evaluated(self, *args, **kwargs):
+        loss, *rest = step(self, *args, **kwargs)
+        return (loss * (math.nan if self.state.global_step == 2 else 1), *rest)
+
+    monkeypatch.setattr(run_classification.Trainer, "prediction_step", evaluated)
+    run = classify(
+        tiny_bert,
+        tmp_path / "run",
+        train_file=data.notes,
+        max_steps=3,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_steps=1,
+    )
+    assert run.code == 2 and "evaluation is not finite at step 2" in run.stderr, run.stderr
+    assert newest_checkpoint(run.folder) == str(run.folder / "checkpoint-1")
 
 
 # ----- SIGTERM
@@ -174,22 +228,23 @@ def uninterrupted(epochs, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("step", "saved", "values"),
+    ("number", "step", "saved", "values"),
     [
-        (11, 11, {}),
-        (8, 8, {}),  # the last of an epoch: after its evaluation
-        (24, 24, {}),
-        (11, 11, {"enable_jit_checkpoint": True}),
+        (signal.SIGTERM, 11, 11, {}),
+        (signal.SIGTERM, 8, 8, {}),  # the last of an epoch: after its evaluation
+        (signal.SIGTERM, 24, 24, {}),
+        (signal.SIGTERM, 11, 11, {"enable_jit_checkpoint": True}),
+        (signal.SIGINT, 11, 11, {}),  # Ctrl-C
     ],
 )
-def test_a_run_stopped_by_sigterm_goes_on_to_the_same_weights(
-    step, saved, values, epochs, uninterrupted, tmp_path, monkeypatch
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_weights(
+    number, step, saved, values, epochs, uninterrupted, tmp_path, monkeypatch
 ):
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        at_step(patch, run_classification.Trainer, step, lambda loss: os.kill(os.getpid(), signal.SIGTERM))
+        at_step(patch, run_classification.Trainer, step, lambda loss: os.kill(os.getpid(), number))
         stopped = classify(**epochs(tmp_path / "run", **values))
-    assert stopped.code == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert stopped.code == 128 + number and signal.getsignal(number) == before
     assert newest_checkpoint(stopped.folder) == str(stopped.folder / f"checkpoint-{saved}")
     assert not any((stopped.folder / name).exists() for name in FINISHED)
     again = classify(**epochs(tmp_path / "run", **values))
@@ -210,24 +265,22 @@ def test_a_checkpoint_that_is_only_saved_when_best_is_saved_at_sigterm_in_any_ca
     assert stopped.code == 143 and int(newest_checkpoint(stopped.folder).rsplit("-")[-1]) in (3, 4)
 
 
-def test_the_first_sigterm_waits_for_the_step_and_a_later_one_does_not(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_waits_for_the_step_and_a_later_one_does_not(number, monkeypatch):
     raised, now = [], [100.0]
     monkeypatch.setattr(signal, "raise_signal", raised.append)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    before = signal.getsignal(signal.SIGTERM)
-    guard = Guard(SimpleNamespace(training_step=None))
-    with guard.on_sigterm():
-        handle = signal.getsignal(signal.SIGTERM)
-        for seconds, ended in (
-            (0, []),
-            (0.5, []),
-            (2, [signal.SIGTERM]),
-        ):  # both launcher and scheduler send it
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    guard = guard_with(1.0, False)
+    with guard.on_signals():
+        handle = signal.getsignal(number)
+        # Launcher and scheduler send one each, or the launcher ends, soon after Ctrl-C
+        for seconds, sent, ended in ((0, number, []), (0.5, signal.SIGTERM, []), (3, number, [number])):
             now[0] = 100 + seconds
-            handle(signal.SIGTERM, None)
-            assert raised == ended and guard.sigterm_at == 100.0
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) == before
+            handle(sent, None)
+            assert raised == ended and (guard.signal, guard.signal_at) == (number, 100.0)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def start(command, folder, data, model, **values):

@@ -75,9 +75,11 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> st
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[Turn], add_generation_prompt: bool) -> str:
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template is a program of the model's repository, and may fail in any way
         roles, without = ", ".join(turn["role"] for turn in turns[:3]), WITHOUT.get(turns[0]["role"], WITHOUT["user"])
-        raise UserError(f"the chat template of the model refuses turns of {roles} ({error}): {without}.") from error
+        # Errors of Python may quote a row
+        reason = error if isinstance(error, TemplateError) else type(error).__name__
+        raise UserError(f"the chat template of the model refuses turns of {roles} ({reason}): {without}.") from error
 
 
 def turns_as_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[Turn]:

@@ -1,5 +1,8 @@
 """The tokenizer of a language model with the chat template and the end token that a recipe names."""
 
+import datetime
+import logging
+import re
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -8,6 +11,10 @@ from trl import ModelConfig, SFTConfig
 from utils.arguments import UserError
 from utils.modeling import load_tokenizer
 from utils.prompts import answer_delimiters
+
+logger = logging.getLogger(__name__)
+TODAY = re.compile(r"""strftime_now\(\s*("[^"{}\\]*"|'[^'{}\\]*')\s*\)""")  # in a chat template, with its format
+DATE = datetime.datetime(2024, 7, 26)  # Llama 3's own where a library knows no date
 
 
 def load_chat_tokenizer(
@@ -32,6 +39,8 @@ def load_chat_tokenizer(
                 "the template of a model of its family, or a .jinja file."
             )
         tokenizer.chat_template, training_args.chat_template_path = template, None
+    if tokenizer.chat_template is not None:
+        tokenizer.chat_template = with_fixed_date(str(tokenizer.chat_template))
     if eos_token is not None:
         if eos_token not in vocabulary:
             raise UserError(
@@ -44,6 +53,25 @@ def load_chat_tokenizer(
                 "give another template as `chat_template_path`."
             )
     return tokenizer
+
+
+def with_fixed_date(template: str) -> str:
+    """Return a chat template that writes a fixed date where it would write that of the day (Llama 3, gpt-oss).
+
+    Else each day would have another prompt: serving would differ from training, and a run could not go on tomorrow.
+
+    Raises:
+        UserError: the format of the date is computed.
+    """
+    fixed = TODAY.sub(lambda match: repr(DATE.strftime(match[1][1:-1])), template)
+    if "strftime_now(" in fixed:
+        raise UserError(
+            "the chat template of the model writes the date of the day: give one with a fixed date as "
+            "`chat_template_path`."
+        )
+    if fixed != template:
+        logger.warning("the chat template writes the date of the day: fixed to %s, also for serving", DATE.date())
+    return fixed
 
 
 def read_chat_template(path: str, trust_remote_code: bool) -> tuple[str, set[str]]:

@@ -139,13 +139,13 @@ class Predictor:
                 loaded = PeftModel.from_pretrained(loaded, folder)
             except (RuntimeError, ValueError) as error:  # other layers or sizes
                 raise UserError(f"the adapter of `model` {model} does not fit `{source}`: {OTHER_BASE}.") from error
-        if not all_finite(loaded):
+        linear = folder / "linear.safetensors"
+        scores = load_file(linear) if linear.exists() else None
+        if not (all_finite(loaded) and all(np.isfinite(weights).all() for weights in (scores or {}).values())):
             raise UserError(f"`model` {model} has weights that are not finite: its training diverged; train it again.")
         if is_adapter and task["task"] != "qa" and not quantization and not half:
             # merged is faster, but rounding quantized or half-precision weights would change answers
             loaded = loaded.merge_and_unload()
-        linear = folder / "linear.safetensors"
-        scores = load_file(linear) if linear.exists() else None
         return cls(loaded.eval(), tokenizer, task, scores, find_examples(folder, examples_file, task))
 
     def __call__(self, inputs: Sequence[str | Mapping[str, Any]], batch_size: int = 8) -> list[dict[str, Any]]:

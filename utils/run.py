@@ -47,7 +47,7 @@ TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wro
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
     "hub_model_id", "hub_private_repo", "hub_revision", "max_predict_samples", "max_new_tokens",
-    "per_device_eval_batch_size",
+    "per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
     "ensemble", "max_risk", "top_k", "num_beams", "length_penalty", "no_repeat_ngram_size", "use_stemmer",
     "bertscore_model", "bertscore_layer", "evaluate_test", "language", "license",
 }  # fmt: skip
@@ -66,8 +66,8 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
 
     Raises:
         UserError: the folder is not writable or holds checkpoints of a different recipe, one process sees several
-            GPUs, a push is requested without a test evaluation, early stopping without evaluations, or a tracker is
-            not installed.
+            GPUs, a push is requested without a test evaluation, early stopping without evaluations, the launcher sets
+            what the recipe does not, or a tracker is not installed.
     """
     if not 0 <= args.learning_rate < math.inf:
         raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
@@ -87,9 +87,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         raise UserError("`early_stopping_patience` needs `eval_strategy` (such as epoch) and `metric_for_best_model`.")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("`fp16` is true, which needs a GPU: set `bf16: true`, or `fp16: false` alone.")
-    for name in ("FSDP", "DEEPSPEED"):  # processes evaluate different numbers of batches: they would wait forever
-        if str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false")):
-            raise UserError(f"`accelerate launch` uses {name}, which is not supported: launch without it.")
+    check_launcher(args)
     check_trackers(args)
     output_dir = Path(str(args.output_dir))
     try:
@@ -129,6 +127,24 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     return checkpoint
+
+
+def check_launcher(args: TrainingArguments) -> None:
+    """Raise a UserError for settings of `accelerate launch` that are not supported, or that the recipe does not have:
+    it says what was trained, also to the run that goes on and to serving."""
+    for name in ("FSDP", "DEEPSPEED"):  # processes evaluate different numbers of batches: they would wait forever
+        if str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false")):
+            raise UserError(f"`accelerate launch` uses {name}, which is not supported: launch without it.")
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+    for flag, own, key in (
+        ("mixed_precision", precision, "bf16"), ("dynamo_backend", args.torch_compile_backend, "torch_compile")
+    ):  # fmt: skip
+        found = os.environ.get(f"ACCELERATE_{flag.upper()}", "no").lower()
+        if found not in ("no", own):
+            raise UserError(
+                f"`accelerate launch` sets `{flag}` {found}, and the recipe {own or 'no'}: launch with `--{flag} no`, "
+                f"and write it into the recipe, such as `{key}: true`."
+            )
 
 
 def has_bfloat16(device: torch.device) -> bool:

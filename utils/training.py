@@ -1,5 +1,5 @@
-"""Train from the newest complete checkpoint or from the start, and stop where going on would do harm: at a loss or
-weight that is not finite, and after SIGTERM, once a checkpoint is saved."""
+"""Train from the newest complete checkpoint or from the start, and stop where going on would do harm: at a number that
+is not finite, and after SIGTERM or Ctrl-C, once a checkpoint is saved."""
 
 import contextlib
 import ctypes
@@ -36,8 +36,8 @@ from utils.modeling import all_finite, unpacked
 from utils.run import check_same_run, peak_memory
 
 logger = logging.getLogger(__name__)
-SIGTERM_CODE = 128 + signal.SIGTERM  # the exit code that a shell shows for a process that SIGTERM ended
-SAME_SIGNAL = 1.0  # seconds within which a second SIGTERM is the first again: SLURM and torchrun both send it
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SIGINT is Ctrl-C
+SAME_SIGNAL = 2.0  # seconds within which a second signal is the first again: SLURM and launchers both send one
 MIN_LOSS_SCALE = 1e-4  # as in fairseq: below it, the float16 gradients are not finite at any scale
 
 
@@ -49,9 +49,9 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     loaded instead.
 
     Raises:
-        UserError: the checkpoint is of other data, another base model or another number of processes; a loss or weight
-            is not finite; or the evaluation does not compute `metric_for_best_model`.
-        SystemExit: with `SIGTERM_CODE`, after SIGTERM.
+        UserError: the checkpoint is of other data, another base model or another number of processes; a number is not
+            finite; or the evaluation does not compute `metric_for_best_model`.
+        SystemExit: after SIGTERM or Ctrl-C, with the exit code that a shell shows for it.
     """
     output_dir = Path(str(trainer.args.output_dir))
     check_same_run(trainer, checkpoint)
@@ -66,10 +66,10 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     guard = Guard(trainer)
     trainer.add_callback(guard)
     try:
-        with guard.on_sigterm(), differentiable(cast(nn.Module, trainer.model)):
+        with guard.on_signals(), differentiable(cast(nn.Module, trainer.model)):
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        if guard.sigterm_at is not None:  # after the last step
-            signal.raise_signal(signal.SIGTERM)
+        if guard.signal:  # after the last step
+            raise SystemExit(128 + guard.signal)
     except KeyError as error:  # raised after the first evaluation
         if "metric_for_best_model" not in str(error):
             raise
@@ -146,67 +146,83 @@ def differentiable(model: nn.Module) -> Iterator[None]:
 
 
 class Guard(TrainerCallback):
-    """Ends the training, on all processes at the same step, with `UserError` at a loss or weight that is not finite,
-    and with `SystemExit` after SIGTERM, once a checkpoint is saved.
+    """Ends the training, on all processes at the same step, with `UserError` at a number that is not finite, and with
+    `SystemExit` after SIGTERM or Ctrl-C, once a checkpoint is saved.
 
-    It looks at the losses themselves: `Trainer` logs 0 for one that is not finite.
+    It looks at the losses and gradients themselves: `Trainer` logs 0 for a loss that is not finite, and clips a
+    gradient of infinite norm to 0, so that nothing is learned any more.
     """
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.finite_loss = True
-        self.sigterm_at: float | None = None
+        self.finite_loss = self.finite_norm = True
+        self.signal, self.signal_at = 0, 0.0
         self.stopping = False
-        step = trainer.training_step
+        step, clip = trainer.training_step, trainer.accelerator.clip_grad_norm_
 
         def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
             loss = step(*args, **kwargs)
             self.finite_loss &= bool(loss.isfinite().all())
             return loss
 
+        def clipped(*args: Any, **kwargs: Any) -> torch.Tensor:
+            norm = cast(torch.Tensor, clip(*args, **kwargs))
+            self.finite_norm = bool(norm.isfinite())
+            return norm
+
         trainer.training_step = watched  # type: ignore[method-assign]
+        trainer.accelerator.clip_grad_norm_ = clipped
 
     @contextlib.contextmanager
-    def on_sigterm(self) -> Iterator[None]:
-        """Take SIGTERM as a request to stop at the end of the step; a second one ends the process at once."""
+    def on_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as a request to stop at the end of the step; a second one ends the process at
+        once."""
         if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
             yield
             return
 
         def handle(number: int, frame: Any) -> None:
-            if self.sigterm_at is None:
-                self.sigterm_at = time.monotonic()
-            elif time.monotonic() - self.sigterm_at > SAME_SIGNAL:
+            if not self.signal:
+                self.signal, self.signal_at = number, time.monotonic()
+                logger.warning("stopping after this step, at signal %d; a second one ends the run at once", number)
+            elif time.monotonic() - self.signal_at > SAME_SIGNAL:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
 
-        before = signal.signal(signal.SIGTERM, handle)
+        before = {number: signal.signal(number, handle) for number in SIGNALS}
         if "ACCELERATE_MIXED_PRECISION" in os.environ and sys.platform == "linux":
             # `accelerate launch` dies of SIGTERM without passing it on to a single process: be sent it then
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not math.isfinite(kwargs["metrics"].get("eval_loss", 0.0)):
+            raise self.diverged("the loss of the evaluation")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         accelerator, scaler = self.trainer.accelerator, self.trainer.accelerator.scaler
+        skipped = accelerator.optimizer_step_was_skipped
         # Of float16 gradients that overflow a step is skipped, and the scale halved: normal, unless it goes on
-        scaled = not accelerator.optimizer_step_was_skipped or scaler is None or scaler.get_scale() >= MIN_LOSS_SCALE
-        weights = all_finite(cast(nn.Module, self.trainer.model), only_trainable=True)
-        found = torch.tensor([self.finite_loss, weights, scaled, self.sigterm_at is None], device=args.device)
-        loss, weights, scaled, undisturbed = accelerator.gather(found.int()).view(-1, 4).amin(dim=0).tolist()
-        if not (loss and weights and scaled):
-            what = "the loss" if not loss else "a weight" if not weights else "each gradient in float16"
-            rather = ", or use `bf16` instead of `fp16`" if args.fp16 else ""
-            raise UserError(
-                f"{what} is not finite at step {state.global_step}, with `learning_rate` {args.learning_rate:g} and "
-                f"`max_grad_norm` {args.max_grad_norm:g}: the training has diverged. Lower `learning_rate`, raise "
-                f"`warmup_steps`, keep `max_grad_norm` at 1{rather}, with another `output_dir`; checkpoints of "
-                "earlier steps are kept."
-            )
+        scaled = not skipped or scaler is None or scaler.get_scale() >= MIN_LOSS_SCALE
+        checks = {
+            "the loss": self.finite_loss,
+            "a weight": all_finite(cast(nn.Module, self.trainer.model), only_trainable=True),
+            "each gradient in float16": scaled,
+            "the norm of the gradient": self.finite_norm or skipped,
+        }
+        found = torch.tensor([*checks.values(), not self.signal], device=args.device)
+        *passed, undisturbed = accelerator.gather(found.int()).view(-1, len(found)).amin(dim=0).tolist()
+        for what, passes in zip(checks, passed, strict=True):
+            if not passes:
+                raise self.diverged(what)
         if not undisturbed:
             if self.stopping:  # `save_strategy: best` did not save after the evaluation
                 control.should_evaluate = False
@@ -223,6 +239,17 @@ class Guard(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.stopping:
             self.trainer.accelerator.wait_for_everyone()  # a launcher ends the others when the first process exits
-            logger.warning("SIGTERM: saved checkpoint-%d; the same command goes on from it", state.global_step)
+            logger.warning("stopped: saved checkpoint-%d; the same command goes on from it", state.global_step)
             self.trainer.end()
-            raise SystemExit(SIGTERM_CODE)
+            raise SystemExit(128 + (self.signal or signal.SIGTERM))
+
+    def diverged(self, what: str) -> UserError:
+        """Return the error for a number that is not finite."""
+        args = self.trainer.args
+        rather = ", or use `bf16` instead of `fp16`" if args.fp16 else ""
+        return UserError(
+            f"{what} is not finite at step {self.trainer.state.global_step}, with `learning_rate` "
+            f"{args.learning_rate:g} and `max_grad_norm` {args.max_grad_norm:g}: the training has diverged. Lower "
+            f"`learning_rate`, raise `warmup_steps`, keep `max_grad_norm` at 1{rather}, with another `output_dir`; "
+            "checkpoints of earlier steps are kept."
+        )
