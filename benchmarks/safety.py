@@ -41,7 +41,7 @@ def table_pairs() -> list[tuple[str, str, str]]:
     pairs = {}
     for row in read_table("interactions"):
         for a, b in itertools.product(sorted(class_members()[row["a"]]), sorted(class_members()[row["b"]])):
-            if a != b:
+            if a != b and interaction(a, b):
                 pairs.setdefault((row["rule"], *sorted((a, b))), (row["rule"], a, b))
     return list(pairs.values())
 

@@ -29,6 +29,10 @@ _RENEWING = {  # words that start a new statement after a comma or `and`, where 
     "started", "says", "it's", "this", "that", "hardly", "barely",
 }  # fmt: skip
 _JOINS = {",", "and", "but", "so"}
+_EXPLAINS = {  # between a product and its ingredient
+    "(", "/", "=", ":", "contain", "contains", "containing", "include", "includes", "including", "is", "are", "has",
+    "have", "made", "called", "means", "which", "not",
+}  # fmt: skip
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
 
 Finding = dict[str, Any]
@@ -145,8 +149,14 @@ def _is_directive(verb: Mark, sentence: Sentence) -> bool:
 
 
 def are_alternatives(first: Mark, second: Mark, sentence: Sentence) -> bool:
-    """Return whether two drugs of a sentence are alternatives: `A or B`, `A instead of B`, `such as A and B`."""
+    """Return whether two drugs of a sentence are not taken together: `A or B`, `A instead of B`, `such as A and B`.
+
+    So are a product and an ingredient that it is said to contain: `Percocet (oxycodone and acetaminophen)`.
+    """
     between = range(first.last + 1, second.first)
+    shared = not set(first.value.split("|")).isdisjoint(second.value.split("|"))
+    if shared and any(sentence.tokens[i].word in _EXPLAINS for i in between):
+        return True
     swaps = [mark for mark in sentence.marks if mark.kind == "switch"]
     if any(mark.first in between for mark in swaps):
         return True

@@ -42,13 +42,21 @@ def class_members() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def interactions() -> dict[frozenset[str], dict[str, str]]:
-    """Map each pair of generic names to its row of interactions.csv: the most severe one, then the first."""
+    """Map each pair of generic names to its row of interactions.csv: the most severe one, then the first.
+
+    A row of a drug with itself, which two products contain, has a set of one name. In a row of a class with itself the
+    name of the class (`NSAIDs`) makes no pair with its members.
+    """
     pairs: dict[frozenset[str], dict[str, str]] = {}
     for row in read_table("interactions"):
-        for pair in itertools.product(class_members()[row["a"]], class_members()[row["b"]]):
-            known = pairs.get(frozenset(pair))
-            if len(set(pair)) == 2 and (known is None or known["severity"] < row["severity"]):
-                pairs[frozenset(pair)] = row
+        ours, theirs = class_members()[row["a"]], class_members()[row["b"]]
+        same = row["a"] == row["b"]
+        if same and len(ours) > 1:
+            ours = theirs = frozenset(name for name in ours if row["a"] not in names_of(name))
+        for a, b in itertools.product(ours, theirs):
+            known = pairs.get(frozenset((a, b)))
+            if (a != b or (same and len(ours) == 1)) and (known is None or known["severity"] < row["severity"]):
+                pairs[frozenset((a, b))] = row
     return pairs
 
 
@@ -57,13 +65,15 @@ def interaction(ours: str, theirs: str) -> tuple[dict[str, str], str, str] | Non
 
     Returns:
         (row of interactions.csv, generic name of `ours`, generic name of `theirs`), or None if there is none.
-        Ingredients that both products contain are skipped.
+        An ingredient that both products contain counts only where the table has a row for two such products.
     """
+    if ours == theirs:
+        return None
+    first, second = ours.split("|"), theirs.split("|")
     found = [
-        (interactions()[frozenset((a, b))], a, b)
-        for a in ours.split("|")
-        for b in theirs.split("|")
-        if frozenset((a, b)) in interactions() and a not in theirs.split("|") and b not in ours.split("|")
+        (interactions()[pair], a, b)
+        for a, b in itertools.product(first, second)
+        if (pair := frozenset((a, b))) in interactions() and (a == b or (a not in second and b not in first))
     ]
     return max(found, key=lambda item: item[0]["severity"], default=None)
 

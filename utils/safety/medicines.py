@@ -146,7 +146,11 @@ def _false_assurance(
         for (first, i), (second, j) in itertools.combinations(ours, 2)
         if i != j or not are_alternatives(first, second, asked[i])
     ]
-    pairs += [(first.value, second) for (first, _), second in itertools.product(ours, sorted(theirs))]
+    pairs += [  # an answer may say what a product of the question contains
+        (first.value, second)
+        for (first, _), second in itertools.product(ours, sorted(theirs))
+        if set(first.value.split("|")).isdisjoint(second.split("|"))
+    ]
     found: Pairs = {}
     for pair in dict.fromkeys(pairs):
         hit = interaction(*pair)
