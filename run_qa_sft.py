@@ -34,6 +34,7 @@ from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
 from utils.examples import COLUMN, add_examples, check_examples
+from utils.extra_metrics import load_extra_metrics
 from utils.generation import measure_latency
 from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
@@ -67,7 +68,7 @@ class QAArguments:
         default=None, metadata={"help": "Multiple choice: one column of options, or one column per option."}
     )
     answer_index_column: str | None = field(
-        default=None, metadata={"help": "Right option: its letter, its text, or its place."}
+        default=None, metadata={"help": "Right option: its letter, text or place."}
     )
     answer_index_base: int | None = field(default=None, metadata={"help": "Number of the first place, 0 or 1."})
     prompt_template: str | None = field(
@@ -201,7 +202,9 @@ def main(
     # ----- 2. Data
     tokenizer = load_chat_tokenizer(model_args, training_args, first_adapter)  # first, since the data may take minutes
     lengths = {"max_length": training_args.max_length, "max_new_tokens": qa_args.max_new_tokens}
-    check_positions(load_config(model_args, training_args.trust_remote_code), training_args.trust_remote_code, lengths)
+    device, remote_code = training_args.device, training_args.trust_remote_code
+    check_positions(load_config(model_args, remote_code), remote_code, lengths)
+    load_extra_metrics(data_args.extra_metrics, remote_code, ["text"])  # one that fails does so now
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
     columns = question_columns(
         data_args, qa_args.dataset_format, qa_args.question_column, qa_args.answer_column, qa_args.context_column,
@@ -215,15 +218,13 @@ def main(
     train = augment(splits["train"], columns, qa_args.augmentation_factor, training_args.seed)
     train_dataset, train_counts = to_training_rows(train, tokenizer, task)
     eval_dataset, eval_counts = to_training_rows(splits["validation"], tokenizer, task)
-    results |= example_counts | {f"data_train_{key}": value for key, value in train_counts.items()}
-    results |= {f"data_validation_{key}": value for key, value in eval_counts.items()}
-    if qa_args.curriculum:
-        train_dataset = shortest_first(train_dataset, training_args)
+    counts = {"train": train_counts, "validation": eval_counts}
+    results |= example_counts | {f"data_{split}_{key}": n for split, own in counts.items() for key, n in own.items()}
+    train_dataset = shortest_first(train_dataset, training_args) if qa_args.curriculum else train_dataset
 
     # ----- 3. Model
-    device, trust_remote_code = training_args.device, training_args.trust_remote_code
     quantization = get_quantization_config(model_args, device)
-    load_model = partial(load_base_model, model_args, AutoModelForCausalLM, quantization, device, trust_remote_code)
+    load_model = partial(load_base_model, model_args, AutoModelForCausalLM, quantization, device, remote_code)
     base = load_model()
     check_float16(base, model_args, training_args)
     task |= describe_run(model_args, data_args, given, base, device)
@@ -267,7 +268,7 @@ def main(
         _, prompts, answers, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
         texts = [turn["content"] for turns in test["turns"] for turn in turns] + test["reference"]
         cut |= unread(tokenizer, texts, prompts + answers)
-        results |= {f"data_test_{key}": value for key, value in cut.items()}
+        results |= {f"data_test_{key}": n for key, n in cut.items()}
         results |= measure_latency(model, tokenizer, prompts[:20], task)  # one by one, as in the app
     if trainer.is_world_process_zero():
         if data_args.evaluate_test:  # copying the answer to the most similar training question beats many small models

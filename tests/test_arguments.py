@@ -237,7 +237,7 @@ def test_keys_of_the_data_arguments_are_frozen():
         "test_split_name", "train_file", "validation_file", "test_file", "validation_fraction", "test_fraction",
         "split_seed", "evaluate_test", "group_column", "keep_columns", "language", "license", "max_train_samples",
         "max_eval_samples", "max_predict_samples", "min_input_words", "min_target_words", "drop_ambiguous",
-        "lowercase", "strip_pattern", "near_duplicate_threshold", "streaming",
+        "lowercase", "strip_pattern", "near_duplicate_threshold", "extra_metrics", "streaming",
     ]  # fmt: skip
 
 

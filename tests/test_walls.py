@@ -15,8 +15,9 @@ from conftest import ROOT
 SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run_summarization.py")
 CORE = {
     "adapters", "arguments", "chat", "chat_tokenizer", "chunking", "conflicts", "control_tokens", "data", "encoding",
-    "examples", "generation", "hierarchy", "hub", "json_files", "keys", "losses", "modeling", "overlap", "positions",
-    "prompts", "run", "sampling", "seq2seq", "task", "templates", "tokenizers", "training", "words",
+    "examples", "extra_metrics", "generation", "hierarchy", "hub", "json_files", "keys", "losses", "modeling",
+    "overlap", "positions", "prompts", "run", "sampling", "seq2seq", "task", "templates", "tokenizers", "training",
+    "words",
 }  # fmt: skip
 # room -> what it may import beside itself and the core; nothing reads a later stage
 ROOMS = {
@@ -132,8 +133,8 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    more = {"run_hierarchical.py": (31, 6165), "run_summarization.py": (31, 5845)}  # a tree; ROUGE while it trains
-    most = more.get(script, (32, 5830))
+    more = {"run_hierarchical.py": (32, 6235), "run_summarization.py": (32, 5915)}  # a tree; ROUGE while it trains
+    most = more.get(script, (33, 5900))
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

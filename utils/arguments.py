@@ -108,6 +108,9 @@ class DataArguments:
     near_duplicate_threshold: float = field(
         default=0.8, metadata={"help": "Keep rows at this Jaccard similarity or above in one split; 1 disables it."}
     )
+    extra_metrics: list[str] | None = field(
+        default=None, metadata={"help": "Metrics of `evaluate` for the report: folders, or names on the Hub (code!)."}
+    )
     streaming: bool = field(default=False, metadata={"help": "Read only the first `max_*_samples` rows of a Hub set."})
 
     def __post_init__(self) -> None:

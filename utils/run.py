@@ -298,6 +298,7 @@ def describe_run(
         "dtype": model_args.dtype,
         "quantization": quantization.to_diff_dict() if quantization else None,
         "data": {key: getattr(data_args, key) for key in DATA_FACTS if getattr(data_args, key)},
+        "extra_metrics": data_args.extra_metrics,
         "command": " ".join(["accelerate launch", *sys.argv]),
         "versions": {name: version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",

@@ -24,6 +24,7 @@ from utils.evaluation.class_analysis import (
 )
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
 from utils.evaluation.outputs import prediction_files
+from utils.metrics.extra import compare_extra
 from utils.metrics.intervals import Clusters, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import identify_languages
 from utils.metrics.statistics import accuracy_statistics, classification_statistics
@@ -164,7 +165,8 @@ def compare_systems(
         results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
         key = f"mcnemar_{name.removeprefix('base_')}_accuracy_p"
         results[key] = mcnemar(correct, predictions[name] == labels, clusters)
-    return results
+    predictions = {"test": logits.argmax(axis=1)} | predictions
+    return results | compare_extra(task.get("extra_metrics"), predictions, labels, clusters)
 
 
 def row_statistics(

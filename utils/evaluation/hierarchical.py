@@ -27,6 +27,7 @@ from utils.hierarchy import (
     leaf_log_probabilities,
     sum_to_parents,
 )
+from utils.metrics.extra import compare_extra
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import Clusters, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import identify_languages
@@ -117,7 +118,7 @@ def evaluate(
     logits = ensemble_logits(leaf_outputs(outputs["test"], tree), task)
     log_p = sum_to_parents(logits / temperature, tree)
     base_log_p = sum_to_parents(leaf_outputs(outputs["base_test"], tree)["logits"], tree)
-    results |= compare_systems(log_p, outputs, labels, tree, clusters)
+    results |= compare_systems(log_p, outputs, labels, tree, clusters, task)
 
     predictions = expand_predictions(log_p, tree)
     thresholds = [np.inf if threshold is None else threshold for threshold in task["abstention"]["thresholds"]]
@@ -159,12 +160,13 @@ def compare_systems(
     labels: np.ndarray,
     tree: LabelTree,
     clusters: Clusters,
+    task: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the test metrics of all systems and the paired differences from the fine-tuned model.
 
     Args:
         log_p: log-probabilities of the fine-tuned model, float [rows, nodes].
-        outputs: as for `evaluate`.
+        outputs, task: as for `evaluate`.
         labels: leaves, int [rows].
         tree: the tree of classes.
         clusters: id of the cluster of each row.
@@ -172,9 +174,11 @@ def compare_systems(
     tuned = row_statistics(log_p, labels, tree)
     compared = {name: statistic for name, statistic in tuned.items() if name.endswith(COMPARED)}
     results = evaluate_statistics(tuned, clusters, "test")
-    correct = expand_predictions(log_p, tree)[:, -1] == labels
+    predictions = {"test": expand_predictions(log_p, tree)[:, -1]}
+    correct = predictions["test"] == labels
     for name, output in outputs.items():
         if name.startswith("baseline_"):
+            predictions[name] = output["prediction"][:, -1]
             statistics = hierarchy_statistics(output["prediction"], labels, tree)
             results |= evaluate_statistics(statistics, clusters, name)
             results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
@@ -182,10 +186,11 @@ def compare_systems(
             results[f"mcnemar_{name}_path_accuracy_p"] = mcnemar(correct, on_path, clusters)
         elif name not in ("validation", "test"):
             scores = leaf_outputs(output, tree)["logits"] / output.get("temperature", 1.0)
+            predictions[name] = expand_predictions(sum_to_parents(scores, tree), tree)[:, -1]
             statistics = row_statistics(sum_to_parents(scores, tree), labels, tree)
             results |= evaluate_statistics(statistics, clusters, name)
             results |= paired_difference(compared, statistics, clusters, f"delta_{name}")
-    return results
+    return results | compare_extra(task.get("extra_metrics"), predictions, labels, clusters)
 
 
 def analyse_levels(

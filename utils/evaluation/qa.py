@@ -8,6 +8,7 @@ from utils.evaluation.confidence import by_confidence, confidence_quality, fit_c
 from utils.evaluation.error_analysis import error_patterns
 from utils.evaluation.multiple_choice import choice_statistics, letter_statistics
 from utils.evaluation.outputs import prediction_files
+from utils.metrics.extra import compare_extra
 from utils.metrics.intervals import count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import describe_texts
 from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
@@ -82,6 +83,9 @@ def evaluate(
         if "accuracy" in statistics:
             key = f"mcnemar_{name.removeprefix('base_')}_accuracy_p"
             results[key] = mcnemar(tuned["accuracy"][:, 0], statistics["accuracy"][:, 0], clusters)
+
+    systems = {name: o["prediction"] for name, o in outputs.items() if name != "validation" and "prediction" in o}
+    results |= compare_extra(task.get("extra_metrics"), systems, test["reference"], clusters)
 
     patterns = error_patterns(output["prediction"], test["reference"], test["source"], output["finished"], tuned)
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}

@@ -9,6 +9,7 @@ from utils.evaluation.outputs import prediction_files
 from utils.evaluation.summary_analysis import analyse_summaries, summary_error_patterns
 from utils.factuality import factuality_statistics, find_hallucinations, find_omissions
 from utils.json_files import json_text
+from utils.metrics.extra import compare_extra
 from utils.metrics.intervals import count_clusters, evaluate_statistics, paired_difference
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.statistics import accuracy_statistics, loss_statistics
@@ -62,6 +63,9 @@ def evaluate(
     tuned = statistics.pop("test")
     for name, of_system in statistics.items():
         results |= paired_difference({key: tuned[key] for key in of_system}, of_system, clusters, f"delta_{name}")
+
+    texts = {name: output["prediction"] for name, output in systems.items()}
+    results |= compare_extra(task.get("extra_metrics"), texts, test["reference"], clusters)
 
     sources, references, cut = test["text"], test["reference"], test["cut"]
     predictions, finished = outputs["test"]["prediction"], outputs["test"]["finished"]
