@@ -12,7 +12,7 @@ LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
 QUICKSTART := recipes/quickstart/requirements.txt
 
 .PHONY: install install-app install-sweeps install-trackers install-dev quickstart quickstart-classification \
-	quickstart-hierarchical quickstart-summarization quickstart-sweep results readme test quality style
+	quickstart-hierarchical quickstart-summarization quickstart-sweep safety-classifier results readme test quality style
 
 # ----- Packages: a file .venv/installed* marks what is there, so that a second call does nothing
 install: .venv/installed
@@ -57,6 +57,10 @@ quickstart-summarization: .venv/installed
 	$(BIN)/python -m utils.quickstart
 	$(LAUNCH) run_summarization.py recipes/quickstart/summarization.yaml --output_dir outputs/quickstart-summarization
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-summarization
+
+safety-classifier: .venv/installed  # the second stage of the safety checks, in outputs/safety
+	$(BIN)/python -m utils.quickstart
+	$(BIN)/python -m benchmarks.safety_classifier --output_dir outputs/safety
 
 quickstart-sweep: .venv/installed-sweeps
 	$(BIN)/python -m utils.quickstart

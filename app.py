@@ -47,6 +47,7 @@ from utils.examples import find_examples
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
 from utils.safety import risk_level
+from utils.safety.second_stage import SecondStage, load_second_stage
 from utils.serving.answering import (
     Deliver,
     Question,
@@ -141,6 +142,13 @@ class AppArguments:
         metadata={
             "help": "Jsonl file with `question` and `answer`, for a model trained with `retrieve_examples`. Default: "
             "its training rows, which only its output folder has."
+        },
+    )
+    safety_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Second stage of the safety checks of questions: `output_dir` or Hub repository of "
+            "`make safety-classifier`. Default: the rules work alone."
         },
     )
     batch_size: int = field(
@@ -285,7 +293,13 @@ def refuse(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 503 if isinstance(error, Unavailable) else 422)
 
 
-def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, token: str | None) -> FastAPI:
+def make_app(
+    models: dict[str, Served],
+    args: AppArguments,
+    metrics: Metrics,
+    token: str | None,
+    second_stage: SecondStage | None = None,
+) -> FastAPI:
     """Build the application: API, page, metrics and middleware.
 
     Args:
@@ -293,7 +307,9 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         args: host and limits.
         metrics: metrics of the application.
         token: required by every request except those of probes; None requires no token.
+        second_stage: classifier that checks questions beside the rules.
     """
+    stages = ["rules", "classifier"] if second_stage else ["rules"]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -341,7 +357,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
         found: list[dict[str, Any]] = []
         instead = None
         if request.use_safety:
-            found, instead = await asyncio.to_thread(check_before, request.question, patient)
+            found, instead = await asyncio.to_thread(check_before, request.question, patient, second_stage)
         answer: dict[str, Any] = {"response": instead, "finished": True, "cut": False}
         answer |= {"confidence": None, "confidence_note": None}
         if instead is None:
@@ -349,7 +365,7 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
             (answer,) = await ask("qa", [Question(request.question, *settings)], http)
             if request.use_safety:
                 found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
-        report = {"risk_level": risk_level(found), "warnings": found} if request.use_safety else None
+        report = {"risk_level": risk_level(found), "warnings": found, "stages": stages} if request.use_safety else None
         more = {"safety_report": report, "inference_time_ms": milliseconds_since(start)}
         return GenerateAnswer.model_validate(answer | more)
 
@@ -411,7 +427,8 @@ def make_app(models: dict[str, Served], args: AppArguments, metrics: Metrics, to
     app.add_middleware(
         CORSMiddleware, allow_origins=args.cors_origins or [], allow_methods=["POST"], allow_headers=headers
     )
-    page = make_page({name: (m.task, m.batcher.submit) for name, m in models.items()}, args.time_limit, MAX_CHARACTERS)
+    loaded = {name: (m.task, m.batcher.submit) for name, m in models.items()}
+    page = make_page(loaded, args.time_limit, MAX_CHARACTERS, second_stage)
     app.state.stop = mount_page(app, page, args.root_path)
     return app
 
@@ -432,12 +449,15 @@ def main(argv: list[str] | None = None) -> None:
             folders[name] = model
         if args.corpus_file is not None and "qa" not in folders:
             raise UserError("`corpus_file` needs a `model` of task qa: add one, or drop `corpus_file`.")
+        if args.safety_model is not None and "qa" not in folders:
+            raise UserError("`safety_model` checks questions, so it needs a `model` of task qa: add one, or drop it.")
+        second_stage = load_second_stage(args.safety_model) if args.safety_model is not None else None
         models = {name: load(model, args, metrics) for name, model in folders.items()}
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if token is None and not is_loopback(args.host):
         logger.warning("`host` is %s and APP_TOKEN is not set: anyone who can reach it can use the models.", args.host)
-    app = make_app(models, args, metrics, token)
+    app = make_app(models, args, metrics, token, second_stage)
     # no access log: it would contain query strings
     config = uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=int(args.time_limit) + 1)
     logger.info("http://%s:%d", args.host, listener.getsockname()[1])

@@ -25,6 +25,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from utils.safety import SERIOUS, check_question, check_response, risk_level
+from utils.safety.second_stage import SecondStage
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_lay_phrasings.json").read_text(encoding="utf-8"))
 SAMPLE, SEED = 1000, 42
@@ -36,12 +37,12 @@ def share(count: int, total: int) -> dict[str, Any]:
     return {"count": count, "of": total, "share": count / total, "ci95": [interval.low, interval.high]}
 
 
-def is_alarm(text: str) -> bool:
-    return risk_level(check_question(text)) >= SERIOUS
+def is_alarm(text: str, second_stage: SecondStage | None = None) -> bool:
+    return risk_level(check_question(text, second_stage=second_stage)) >= SERIOUS
 
 
-def is_emergency(text: str) -> bool:
-    return any(finding["kind"] == "emergency" for finding in check_question(text))
+def is_emergency(text: str, second_stage: SecondStage | None = None) -> bool:
+    return any(finding["kind"] == "emergency" for finding in check_question(text, second_stage=second_stage))
 
 
 def count(part: str, kind: str, is_hit: Callable[[str], bool], show: bool) -> dict[str, Any]:

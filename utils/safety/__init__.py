@@ -3,9 +3,10 @@
     python -m utils.safety --input_file answers.txt
     echo "Take warfarin and aspirin together." | python -m utils.safety
 
-There are two stages:
+Texts are checked twice:
 
-- `check_question`, before generation: emergencies and harmful requests.
+- `check_question`, before generation: emergencies and harmful requests. A classifier may add to what the rules find
+  (`second_stage.py`).
 - `check_response`, after generation: drug interactions, doses, contraindications for the patient, emergencies without
   a referral, harmful requests that were answered, and certainty without a source.
 
@@ -22,6 +23,7 @@ tables do not have. `benchmarks/safety_lay.py` counts misses and false alarms on
 rules. No finding does not mean safe.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from utils.safety.context import Finding, Sentence, make_finding, read_sentences
@@ -40,12 +42,17 @@ SERIOUS = 3  # severity (1 to 4) from which a finding is an alarm
 UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: criteria of physicians on hedging
 
 
-def check_question(text: str, patient_context: dict[str, Any] | None = None) -> list[Finding]:
+def check_question(
+    text: str,
+    patient_context: dict[str, Any] | None = None,
+    second_stage: Callable[[str], list[Finding]] | None = None,
+) -> list[Finding]:
     """Find current emergencies and harmful requests in a question.
 
     Args:
         text: the question.
         patient_context: see `patient.read_patient`; only the age is used, for fever under three months.
+        second_stage: classifier of `second_stage.load_second_stage`, for kinds of danger that the rules do not find.
 
     Returns:
         Dicts {"rule", "kind", "severity" 1..4, "message", "span" [start, end] in `text`, "source"}, ordered by span.
@@ -55,11 +62,15 @@ def check_question(text: str, patient_context: dict[str, Any] | None = None) -> 
     """
     patient = read_patient(patient_context, text)
     sentences = read_sentences(text)
-    return _in_order(_emergencies(text, sentences, patient.age) + find_harmful_requests(sentences))
+    found = _emergencies(text, sentences, patient.age) + find_harmful_requests(sentences)
+    return _in_order(found + _more(text, found, second_stage))
 
 
 def check_response(
-    text: str, question: str | None = None, patient_context: dict[str, Any] | None = None
+    text: str,
+    question: str | None = None,
+    patient_context: dict[str, Any] | None = None,
+    second_stage: Callable[[str], list[Finding]] | None = None,
 ) -> list[Finding]:
     """Find unsafe content of an answer.
 
@@ -68,6 +79,7 @@ def check_response(
         question: the question it answers, which may name drugs, an emergency or a harmful request.
         patient_context: age, weight, pregnancy, kidney, conditions, medications, allergies: see
             `patient.read_patient`.
+        second_stage: as for `check_question`, for the question.
 
     Returns:
         Dicts as in `check_question`, with spans in the answer.
@@ -85,14 +97,16 @@ def check_response(
     findings += _certainty(sentences)
     findings += find_downplayed(sentences)
     refers = has_referral(sentences)
+    emergencies, requests = _emergencies(question, asked, asked_age), find_harmful_requests(asked)
+    more = _more(question, emergencies + requests, second_stage)
     if not refers:
-        of_question = _in_order(_emergencies(question, asked, asked_age))[:1]
+        of_question = _in_order(emergencies + [f for f in more if f["kind"] == "emergency"])[:1]
         of_question = [f | {"span": [0, len(text)]} for f in of_question]
         for f in find_emergencies(sentences, is_answer=True) + of_question:
             rule, message = f"{f['rule']}_without_referral", f"{f['message']}: the answer names no emergency service"
             findings.append(f | {"rule": rule, "message": message})
     if not refers and not any(sentence.has("refusal") for sentence in sentences):
-        for f in find_harmful_requests(asked):
+        for f in requests + [f for f in more if f["kind"] == "harmful_request"]:
             message = f"the user {f['message']}, and the answer does not refuse"
             findings.append(f | {"message": message, "span": [0, len(text)]})
     return _in_order(findings)
@@ -105,6 +119,12 @@ def risk_level(findings: list[Finding]) -> int:
 
 def _emergencies(question: str, sentences: list[Sentence], age: float | None) -> list[Finding]:
     return find_emergencies(sentences, is_answer=False) + find_infant_fever(question, age)
+
+
+def _more(question: str, found: list[Finding], second_stage: Callable[[str], list[Finding]] | None) -> list[Finding]:
+    """Return the findings of the second stage of kinds that the first has not found."""
+    kinds = {finding["kind"] for finding in found}
+    return [f for f in second_stage(question) if f["kind"] not in kinds] if second_stage and question.strip() else []
 
 
 def _in_order(findings: list[Finding]) -> list[Finding]:

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.safety import check_question, check_response, risk_level
+from utils.safety import Finding, check_question, check_response, risk_level
 
 
 @dataclass
@@ -20,15 +21,22 @@ class SafetyArguments:
             "help": "One answer per line, as text or JSON (`response`, `question`, `patient_context`); default: stdin."
         },
     )
+    safety_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Second stage: `output_dir` or Hub repository of `make safety-classifier`; default: rules alone."
+        },
+    )
 
 
-def check_line(line: str, where: str) -> dict[str, Any]:
+def check_line(line: str, where: str, second_stage: Callable[[str], list[Finding]] | None = None) -> dict[str, Any]:
     """Check one line of the input.
 
     Args:
         line: an answer as plain text, or a JSON object with `response`, `question` or both, and optionally
             `patient_context` and `id`.
         where: file and line, for error messages.
+        second_stage: see `check_question`.
 
     Returns:
         {"risk_level", "warnings"}, with the `id` of the line if it has one.
@@ -50,9 +58,9 @@ def check_line(line: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where} has no text in `response` or `question`: give at least one as text.")
     try:
         if response is None:
-            findings = check_question(question, row.get("patient_context"))
+            findings = check_question(question, row.get("patient_context"), second_stage)
         else:
-            findings = check_response(response, question, row.get("patient_context"))
+            findings = check_response(response, question, row.get("patient_context"), second_stage)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return ({"id": row["id"]} if "id" in row else {}) | {"risk_level": risk_level(findings), "warnings": findings}
@@ -63,6 +71,11 @@ def main(argv: list[str] | None = None) -> None:
         args, _ = parse_recipe(
             (SafetyArguments,), argv, description="Check answers, one per line, and print one JSON object per line."
         )
+        second_stage = None
+        if args.safety_model:
+            from utils.safety.second_stage import load_second_stage  # imports torch, which takes seconds
+
+            second_stage = load_second_stage(args.safety_model)
         name = f"`input_file` {args.input_file}" if args.input_file else "standard input"
         try:
             data = Path(args.input_file).read_bytes() if args.input_file else sys.stdin.buffer.read()
@@ -74,7 +87,8 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{name}, line {line}, is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
         for number, line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028
             if line.strip():
-                print(json.dumps(check_line(line.rstrip("\r"), f"{name}, line {number}"), ensure_ascii=False))
+                checked = check_line(line.rstrip("\r"), f"{name}, line {number}", second_stage)
+                print(json.dumps(checked, ensure_ascii=False))
 
 
 if __name__ == "__main__":

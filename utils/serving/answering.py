@@ -17,6 +17,7 @@ from utils.positions import position_limit, trained_length
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 from utils.retrieval import MAX_PASSAGES, Retriever, add_passages
 from utils.safety import check_question, check_response
+from utils.safety.second_stage import SecondStage
 from utils.serving.decoding import Client, Row, decode_rows
 from utils.task import read_input
 
@@ -71,8 +72,10 @@ def check_settings(temperature: float | None, num_beams: int | None, length_pena
 # ----- Safety
 
 
-def check_before(question: str, patient_context: dict[str, Any] | None) -> tuple[list[dict[str, Any]], str | None]:
-    """Check a question before generation.
+def check_before(
+    question: str, patient_context: dict[str, Any] | None, second_stage: SecondStage | None = None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Check a question before generation, with the rules and, if it is given, with `second_stage`.
 
     Returns:
         The findings, and the reply to give instead of an answer: for an emergency the numbers to call, for a harmful
@@ -81,7 +84,8 @@ def check_before(question: str, patient_context: dict[str, Any] | None) -> tuple
     Raises:
         UserError: `patient_context` is not valid.
     """
-    findings = [finding | {"where": "question"} for finding in check_question(question, patient_context)]
+    found = check_question(question, patient_context, second_stage)
+    findings = [finding | {"where": "question"} for finding in found]
     if not findings:
         return [], None
     emergencies = [finding["message"] for finding in findings if finding["kind"] == "emergency"]

@@ -20,6 +20,7 @@ from gradio.routes import App
 from starlette.routing import Mount
 
 from utils.arguments import UserError
+from utils.safety.second_stage import SecondStage
 from utils.serving.answering import Question, check_after, check_before, check_settings
 from utils.serving.batching import Busy
 from utils.serving.decoding import Client
@@ -62,23 +63,30 @@ EXAMPLES = {
 NOT_SEARCHED = "<p>Hallucinations were not searched: the rules and word lists are English, and the text is not.</p>"
 SUMMARY = '<p><b>Summary</b> (hallucinations that were found are <mark class="hallucinated">marked</mark>)</p>'
 SOURCE = '<p><b>Text</b> (words that the summary uses are <mark class="covered">marked</mark>)</p>'
+ONE_STAGE = "rules alone, which miss what they do not list: no classifier (`safety_model`) is loaded"
 Ask = Callable[[list[Any]], Future]
 
 
-def make_page(models: dict[str, tuple[dict[str, Any], Ask]], seconds: float, max_characters: int) -> gr.Blocks:
+def make_page(
+    models: dict[str, tuple[dict[str, Any], Ask]],
+    seconds: float,
+    max_characters: int,
+    second_stage: SecondStage | None = None,
+) -> gr.Blocks:
     """Build the page.
 
     Args:
         models: task name -> its `task.json` and the function that puts rows into its queue.
         seconds: maximum seconds to wait for an answer.
         max_characters: maximum length of a text.
+        second_stage: classifier that checks questions beside the rules.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\n**{DISCLAIMER}** In an emergency, call your local emergency number.")
         for name, (task, ask) in models.items():
             with gr.Tab(TABS[name]):
                 if name == "qa":
-                    _question_tab(task, ask, seconds, max_characters)
+                    _question_tab(task, ask, seconds, max_characters, second_stage)
                 elif name == "summarization":
                     _summary_tab(ask, seconds, max_characters)
                 else:
@@ -109,7 +117,9 @@ def mount_page(app: FastAPI, page: gr.Blocks, root_path: str = "") -> asyncio.Ev
 # ----- Tabs
 
 
-def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters: int) -> None:
+def _question_tab(
+    task: dict[str, Any], ask: Ask, seconds: float, max_characters: int, second_stage: SecondStage | None
+) -> None:
     box = gr.Textbox(label="Question", lines=2, max_length=max_characters)
     with gr.Accordion("Patient (used by the safety checks only)", open=False), gr.Row():
         age = gr.Textbox(label="Age in years", max_length=5)  # `gr.Number` shows 0 for an unknown age
@@ -128,6 +138,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters
         penalty = gr.Slider(-2, 2, settings.get("length_penalty", 1), step=0.5, label="Length penalty",
                             info="of beam search; 0 and below favour short answers")  # fmt: skip
     button = gr.Button("Ask", variant="primary")
+    gr.Markdown(f"Questions are checked by {'rules and a classifier' if second_stage else ONE_STAGE}.")
     answer, findings = gr.HTML(), gr.HTML()
 
     def run(
@@ -141,7 +152,7 @@ def _question_tab(task: dict[str, Any], ask: Ask, seconds: float, max_characters
         deadline, has_left = time.monotonic() + seconds, threading.Event()
         try:
             check_settings(temperature, *settings[2:])
-            found, instead = check_before(text, patient)
+            found, instead = check_before(text, patient, second_stage)
             if instead:
                 yield banner(instead), list_findings(found)
                 return

@@ -69,6 +69,9 @@ class SafetyReport(BaseModel):
         ge=0, le=4, description="0 nothing found, 1 note, 2 caution, 3 serious, 4 emergency or contraindicated"
     )
     warnings: list[Finding]
+    stages: list[Literal["rules", "classifier"]] = Field(
+        description="what the question was checked with: the classifier takes part if the app has `safety_model`"
+    )
 
 
 class CitedPassage(BaseModel):
