@@ -22,14 +22,14 @@ from benchmarks.safety import PHRASINGS
 from benchmarks.safety_lay import PHRASINGS as LAY
 from utils.inference import Predictor
 from utils.json_files import read_json, write_json
-from utils.safety.second_stage import OTHER, read_danger
+from utils.safety.second_stage import KINDS, OTHER, read_danger
 
 RECIPE = "recipes/quickstart/safety.yaml"
 DATA = Path("quickstart/data")
 NAMES = {"emergency": "emergency", "harmful": "harmful_request", "benign": OTHER}
-MOST_NEAR = 0.03  # share of held-out texts with an alarm that look like danger and are none
-MOST_EASY = 0.005  # of medical texts that do not
-THRESHOLDS = [t / 100 for t in range(10, 101)]
+THRESHOLDS = [t / 100 for t in range(1, 102)]  # the last alarms at nothing
+# Most alarms of a kind: share of held-out texts that look like danger and are none, and of other medical texts
+MOST = (0.015, 0.0025)
 QUICKSTART_ROWS = {  # file and column -> rows: without them, the classifier takes medical words for danger
     ("hpo_definitions.jsonl", "question"): 400,
     ("hpo_definitions.jsonl", "answer"): 400,
@@ -71,9 +71,17 @@ def quickstart_texts(rng: random.Random) -> list[str]:
     ]
 
 
-def dangers(texts: list[str], predictor: Predictor) -> np.ndarray:
-    """Return the probability of danger of each text, float [texts]."""
-    return np.array([max(danger for danger, _ in read_danger(text, predictor).values()) for text in texts])
+def choose_thresholds(near: list[str], easy: list[str], predictor: Predictor) -> dict[str, Any]:
+    """Return for each kind the lowest threshold that keeps `MOST`, and the alarms at it."""
+    found: dict[str, Any] = {"thresholds": {}, "alarms": {}, "near_misses": len(near), "quickstart_texts": len(easy)}
+    dangers = [[read_danger(text, predictor) for text in texts] for texts in (near, easy)]
+    for kind in KINDS:
+        own = [np.array([danger[kind][0] for danger in part]) for part in dangers]
+        most = list(zip(own, MOST, strict=True))
+        at = next(t for t in THRESHOLDS if all((p >= t).mean() <= share for p, share in most))
+        found["thresholds"][kind] = at
+        found["alarms"][kind] = [int((p >= at).sum()) for p in own]
+    return found
 
 
 def main() -> None:
@@ -87,14 +95,8 @@ def main() -> None:
     script = [sys.executable, "run_classification.py", RECIPE, "--output_dir", str(args.output_dir)]
     subprocess.run(script, check=True)
     predictor = Predictor.from_pretrained(str(args.output_dir))
-    near = dangers([row["text"] for row in splits["validation"] if row["label"] == OTHER], predictor)
-    easy = dangers(quickstart_texts(random.Random(1)), predictor)
-    threshold = next(t for t in THRESHOLDS if (near >= t).mean() <= MOST_NEAR and (easy >= t).mean() <= MOST_EASY)
-    found = {
-        "threshold": threshold,
-        "near_misses": {"texts": len(near), "alarms": int((near >= threshold).sum())},
-        "quickstart_texts": {"texts": len(easy), "alarms": int((easy >= threshold).sum())},
-    }
+    near = [row["text"] for row in splits["validation"] if row["label"] == OTHER]
+    found = choose_thresholds(near, quickstart_texts(random.Random(1)), predictor)
     write_json(args.output_dir / "task.json", read_json(args.output_dir / "task.json") | {"safety": found})
     print(json.dumps(found, indent=2))
 

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.safety_lay import SAMPLE, SEED, count, is_alarm, is_emergency, share
 from utils.json_files import write_json
 from utils.safety import check_question
@@ -56,20 +58,15 @@ def measure(second_stage: SecondStage | None, texts: dict[str, list[str]]) -> di
     for name, own in texts.items():
         found[f"false_alarms_{name}"] = share(sum(is_alarm(text, second_stage) for text in own), len(own))
     consumers = [found[f"false_alarms_{name}"] for name in ("medquad_questions", "patients_in_dialogues")]
-    found["false_alarms_consumers"] = share(
-        sum(own["count"] for own in consumers), sum(own["of"] for own in consumers)
-    )
+    alarms, of = (sum(own[key] for own in consumers) for key in ("count", "of"))
+    found["false_alarms_consumers"] = share(alarms, of)
     words = " ".join(texts["patients_in_dialogues"]).split()
     milliseconds = []
     for start in range(0, WORDS * 200, WORDS):
         text, begin = " ".join(words[start : start + WORDS]), time.perf_counter()
         check_question(text, second_stage=second_stage)
         milliseconds.append(1000 * (time.perf_counter() - begin))
-    milliseconds.sort()
-    return found | {
-        "p50_ms": milliseconds[len(milliseconds) // 2],
-        "p95_ms": milliseconds[len(milliseconds) * 95 // 100],
-    }
+    return found | dict(zip(("p50_ms", "p95_ms"), np.percentile(milliseconds, [50, 95]).tolist(), strict=True))
 
 
 def main() -> None:

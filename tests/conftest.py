@@ -492,3 +492,22 @@ def qa_run(tiny_llama: Path, data: Data, tmp_path_factory: pytest.TempPathFactor
     done = run_script("run_qa_sft.py", argv, env)
     assert done.code == 0, done.stderr[-3000:]
     return done
+
+
+@pytest.fixture(scope="session")
+def danger_reader(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The output folder of a classifier of dangers with tiny random weights, which alarms at any text."""
+    from test_run_classification import class_flags
+
+    import run_classification
+
+    folder = tmp_path_factory.mktemp("danger")
+    labels = ["emergency", "harmful_request", "other"]
+    rows = [{"note": row["note"], "ward": labels[i % 3]} for i, row in enumerate(toy_notes())]
+    argv = class_flags(tiny_bert, folder / "run", train_file=write_rows(folder / "rows.csv", rows))
+    done = run_here(run_classification.main, run_classification.ARGUMENTS, argv)
+    assert done.code == 0, done.stderr
+    task = json.loads((done.folder / "task.json").read_text(encoding="utf-8"))
+    thresholds = {"emergency": 0.0, "harmful_request": 1.01}
+    (done.folder / "task.json").write_text(json.dumps(task | {"safety": {"thresholds": thresholds}}), encoding="utf-8")
+    return str(done.folder)

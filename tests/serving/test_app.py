@@ -36,6 +36,7 @@ from utils.arguments import parse_recipe
 from utils.citations import cite
 from utils.inference import Predictor
 from utils.retrieval import NO_SUPPORT, add_passages, read_corpus
+from utils.safety.second_stage import load_second_stage
 from utils.serving import decoding
 from utils.serving.answering import check_after
 from utils.serving.batching import make_metrics
@@ -78,7 +79,9 @@ def make_client(folders: list[str], token: str | None = None, **limits) -> TestC
     for folder in folders:
         served = served_app.load(folder, args, metrics)
         models[served.task["task"]] = served
-    client = TestClient(served_app.make_app(models, args, metrics, token), base_url="http://127.0.0.1")
+    second_stage = load_second_stage(args.safety_model) if args.safety_model else None
+    served = served_app.make_app(models, args, metrics, token, second_stage)
+    client = TestClient(served, base_url="http://127.0.0.1")
     client.models = models
     return client
 
@@ -108,7 +111,7 @@ def test_generate_answers_as_the_predictor_does(client, runs):
         assert body["passages"] is body["supported"] is body["wrong_citations"] is None  # there is no corpus
         assert body["response"] == answer["prediction"] and body["finished"] == answer["finished"] and not body["cut"]
         assert body["inference_time_ms"] > 0 and 0 < body["confidence"] < 1
-        assert set(body["safety_report"]) == {"risk_level", "warnings"}
+        assert set(body["safety_report"]) == {"risk_level", "warnings", "stages"}
 
 
 def test_classify_answers_as_the_predictor_does(client, runs):
@@ -292,6 +295,24 @@ def rows_asked(client) -> float:
 def test_without_the_checks_the_report_is_null_and_not_a_clean_one(client):
     body = post(client, "/generate", question=ATTACK, use_safety=False).json()
     assert body["safety_report"] is None and "112" not in body["response"]
+
+
+def test_a_second_stage_alarms_where_the_rules_are_silent_and_the_report_says_who_checked(runs, danger_reader):
+    with make_client([runs["qa"]]) as client:
+        body = post(client, "/generate", question="What is ataxia?").json()
+    assert body["safety_report"] == {"risk_level": 0, "warnings": [], "stages": ["rules"]}
+    with make_client([runs["qa"]], safety_model=danger_reader) as client:
+        body = post(client, "/generate", question="What is ataxia?").json()
+        unchecked = post(client, "/generate", question="What is ataxia?", use_safety=False).json()
+    (warning,) = body["safety_report"]["warnings"]
+    assert warning["rule"] == "second_stage" and body["safety_report"]["stages"] == ["rules", "classifier"]
+    assert body["confidence"] is None and unchecked["safety_report"] is None and unchecked["confidence"] is not None
+
+
+def test_a_second_stage_without_questions_is_refused(runs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        served_app.main(["--model", runs["classification"], "--safety_model", runs["classification"], "--port", "0"])
+    assert stop.value.code == 2 and "`safety_model`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ The word lists of the first stage miss what they do not list. This stage adds to
 weights are not part of the project: `make safety-classifier` trains them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from utils.arguments import UserError
 from utils.inference import Predictor
@@ -41,36 +41,30 @@ def load_second_stage(model: str, revision: str | None = None) -> SecondStage:
         raise UserError(
             f"`safety_model` {model} is no classifier of safety checks: train one by `make safety-classifier`."
         )
-    return lambda text: find_danger(text, predictor, found["threshold"])
+    return lambda text: find_danger(text, predictor, found["thresholds"])
 
 
-def find_danger(text: str, predictor: Predictor, threshold: float) -> list[Finding]:
+def find_danger(text: str, predictor: Predictor, thresholds: Mapping[str, float]) -> list[Finding]:
     """Return a finding for each kind of danger that the classifier reads in any part of a question.
 
     Args:
         text: the question.
         predictor: classifier with the classes of `KINDS` and `OTHER`.
-        threshold: probability of danger from which there is a finding.
+        thresholds: kind -> probability from which there is a finding.
     """
     return [
-        make_finding("second_stage", kind, KINDS[kind][0], f"{KINDS[kind][1]} ({danger:.0%} sure)", span, SOURCE)
-        for kind, (danger, span) in read_danger(text, predictor).items()
-        if danger >= threshold
+        make_finding("second_stage", kind, KINDS[kind][0], f"{KINDS[kind][1]} (probability {p:.2f})", span, SOURCE)
+        for kind, (p, span) in read_danger(text, predictor).items()
+        if p >= thresholds[kind]
     ]
 
 
 def read_danger(text: str, predictor: Predictor) -> dict[str, tuple[float, tuple[int, int]]]:
-    """Return the most dangerous part of a text for each kind: its probability of danger of any kind, and its span.
-
-    Only the kind that is most likely in a part counts there.
-    """
+    """Return for each kind of danger its highest probability in a part of a text, and the span of that part."""
     spans = list(windows(text))
-    worst: dict[str, tuple[float, tuple[int, int]]] = {}
-    for span, result in zip(spans, predictor([text[start:end] for start, end in spans]), strict=True):
-        p = result["probabilities"]
-        kind = max(KINDS, key=lambda kind: p[kind])
-        worst[kind] = max(worst.get(kind, (0.0, span)), (1 - p[OTHER], span))
-    return worst
+    found = predictor([text[start:end] for start, end in spans])
+    parts = [(result["probabilities"], span) for result, span in zip(found, spans, strict=True)]
+    return {kind: max((p[kind], span) for p, span in parts) for kind in KINDS} if parts else {}
 
 
 def windows(text: str) -> Iterator[tuple[int, int]]:
