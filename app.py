@@ -427,8 +427,8 @@ def make_app(
     app.add_middleware(
         CORSMiddleware, allow_origins=args.cors_origins or [], allow_methods=["POST"], allow_headers=headers
     )
-    loaded = {name: (m.task, m.batcher.submit) for name, m in models.items()}
-    page = make_page(loaded, args.time_limit, MAX_CHARACTERS, second_stage)
+    page = make_page({name: (m.task, m.batcher.submit) for name, m in models.items()}, args.time_limit, MAX_CHARACTERS,
+                     second_stage)  # fmt: skip
     app.state.stop = mount_page(app, page, args.root_path)
     return app
 

@@ -24,7 +24,7 @@ ROOMS = {
     **dict.fromkeys(CORE, set()),
     "metrics": {"factuality"},  # its command scores facts, too
     "factuality": set(),
-    "safety": set(),
+    "safety": {"inference"},  # its second stage is a classifier
     "evaluation": {"metrics", "factuality"},
     "reporting": {"metrics", "evaluation"},
     "push": set(),
