@@ -35,6 +35,7 @@ from utils.safety.emergencies import (
     has_referral,
 )
 from utils.safety.medicines import check_medicines
+from utils.safety.normalization import normalize, normalize_context
 from utils.safety.patient import read_patient
 from utils.safety.self_report import age_in_answer
 
@@ -60,10 +61,11 @@ def check_question(
     Raises:
         UserError: `patient_context` is not valid.
     """
-    patient = read_patient(patient_context, text)
-    sentences = read_sentences(text)
-    found = _emergencies(text, sentences, patient.age) + find_harmful_requests(sentences)
-    return _in_order(found + _more(text, found, second_stage))
+    plain = normalize(text)
+    patient = read_patient(normalize_context(patient_context), plain.text)
+    sentences = read_sentences(plain.text)
+    found = _emergencies(plain.text, sentences, patient.age) + find_harmful_requests(sentences)
+    return plain.in_original(_in_order(found + _more(plain.text, found, second_stage)))
 
 
 def check_response(
@@ -87,7 +89,16 @@ def check_response(
     Raises:
         UserError: `patient_context` is not valid.
     """
-    question = question or ""
+    plain, asked = normalize(text), normalize(question or "")
+    return plain.in_original(_check_plain(plain.text, asked.text, normalize_context(patient_context), second_stage))
+
+
+def _check_plain(
+    text: str,
+    question: str,
+    patient_context: dict[str, Any] | None,
+    second_stage: Callable[[str], list[Finding]] | None,
+) -> list[Finding]:
     patient = read_patient(patient_context, question)
     asked_age = patient.age
     if patient.age is None:  # `your mother, who is 72, can take ...`
