@@ -47,6 +47,7 @@ from utils.examples import find_examples
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
 from utils.safety import risk_level
+from utils.safety.language import unread_language
 from utils.safety.second_stage import SecondStage, load_second_stage
 from utils.serving.answering import (
     Deliver,
@@ -365,7 +366,10 @@ def make_app(
             (answer,) = await ask("qa", [Question(request.question, *settings)], http)
             if request.use_safety:
                 found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
-        report = {"risk_level": risk_level(found), "warnings": found, "stages": stages} if request.use_safety else None
+        report: dict[str, Any] | None = None
+        if request.use_safety:
+            unread = unread_language(answer["response"]) or unread_language(request.question)
+            report = {"risk_level": risk_level(found), "warnings": found, "stages": stages, "unread_language": unread}
         more = {"safety_report": report, "inference_time_ms": milliseconds_since(start)}
         return GenerateAnswer.model_validate(answer | more)
 

@@ -111,7 +111,7 @@ def test_generate_answers_as_the_predictor_does(client, runs):
         assert body["passages"] is body["supported"] is body["wrong_citations"] is None  # there is no corpus
         assert body["response"] == answer["prediction"] and body["finished"] == answer["finished"] and not body["cut"]
         assert body["inference_time_ms"] > 0 and 0 < body["confidence"] < 1
-        assert set(body["safety_report"]) == {"risk_level", "warnings", "stages"}
+        assert set(body["safety_report"]) == {"risk_level", "warnings", "stages", "unread_language"}
 
 
 def test_classify_answers_as_the_predictor_does(client, runs):

@@ -89,6 +89,12 @@ def test_findings_are_listed_gravest_first_with_their_source():
     assert "does not mean" in list_findings([])
 
 
+def test_a_text_in_a_language_that_no_check_reads_is_not_called_clean():
+    assert "does not mean" not in list_findings([], "de") and "(de)" in list_findings([], "de")
+    both = list_findings([finding(0, 1, severity=4, message="four")], "de")
+    assert "(de)" in both and "four" in both
+
+
 @pytest.mark.parametrize(("severities", "warns"), [([], False), ([1, 2], False), ([2, 3], True), ([4], True)])
 def test_a_serious_finding_stands_above_the_answer(severities, warns):
     html = warn_of([finding(0, 1, severity=severity) for severity in severities])

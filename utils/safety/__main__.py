@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.safety import Finding, check_question, check_response, risk_level
+from utils.safety.language import unread_language
 
 
 @dataclass
@@ -39,7 +40,8 @@ def check_line(line: str, where: str, second_stage: Callable[[str], list[Finding
         second_stage: see `check_question`.
 
     Returns:
-        {"risk_level", "warnings"}, with the `id` of the line if it has one.
+        {"risk_level", "warnings"}, with the `id` of the line if it has one. `unread_language` names the language of a
+        text that the tables cannot read: there, nothing found says nothing.
 
     Raises:
         UserError: the object is not valid. The message names the line and keys, never their values.
@@ -63,7 +65,10 @@ def check_line(line: str, where: str, second_stage: Callable[[str], list[Finding
             findings = check_response(response, question, row.get("patient_context"), second_stage)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return ({"id": row["id"]} if "id" in row else {}) | {"risk_level": risk_level(findings), "warnings": findings}
+    report: dict[str, Any] = {"risk_level": risk_level(findings), "warnings": findings}
+    if unread := unread_language(response or "") or unread_language(question or ""):
+        report["unread_language"] = unread
+    return ({"id": row["id"]} if "id" in row else {}) | report
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -58,8 +58,20 @@ def mark_covered(source: str, summary: str) -> str:
     return f'<div class="text">{mark_spans(source, spans, lambda _: "covered")}</div>'
 
 
-def list_findings(findings: list[dict[str, Any]]) -> str:
-    """Return safety findings as an HTML list, most severe first, each with a link to its source."""
+def unread_note(language: str | None) -> str:
+    """Return a warning as HTML that the checks cannot read the language of a text; empty for English."""
+    if language is None:
+        return ""
+    return banner(f"The safety checks read English alone, and this text is not ({language}): it was not checked.")
+
+
+def list_findings(findings: list[dict[str, Any]], language: str | None = None) -> str:
+    """Return safety findings as an HTML list, most severe first, each with a link to its source.
+
+    `language`: of a text that the checks cannot read, see `utils.safety.language`; said in place of nothing found.
+    """
+    if language is not None:
+        return unread_note(language) + (list_findings(findings) if findings else "")
     if not findings:
         return "<p>The safety checks found nothing. That does not mean that the answer is safe.</p>"
     rows = []

@@ -69,6 +69,10 @@ class SafetyReport(BaseModel):
         ge=0, le=4, description="0 nothing found, 1 note, 2 caution, 3 serious, 4 emergency or contraindicated"
     )
     warnings: list[Finding]
+    unread_language: str | None = Field(
+        None,
+        description="ISO 639 code of a text that the English tables cannot read, which was not checked; else null",
+    )
     stages: list[Literal["rules", "classifier"]] = Field(
         description="what the question was checked with: the classifier takes part if the app has `safety_model`"
     )
