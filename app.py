@@ -46,7 +46,7 @@ from utils.arguments import UserError, parse_recipe, user_errors
 from utils.examples import find_examples
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
-from utils.safety import risk_level
+from utils.safety import risk_level, unrecognised
 from utils.safety.language import unread_language
 from utils.safety.second_stage import SecondStage, load_second_stage
 from utils.serving.answering import (
@@ -370,6 +370,7 @@ def make_app(
         if request.use_safety:
             unread = unread_language(answer["response"]) or unread_language(request.question)
             report = {"risk_level": risk_level(found), "warnings": found, "stages": stages, "unread_language": unread}
+            report["unrecognised"] = unrecognised(patient)
         more = {"safety_report": report, "inference_time_ms": milliseconds_since(start)}
         return GenerateAnswer.model_validate(answer | more)
 

@@ -94,9 +94,9 @@ def doses(part: str, failures: list[str]) -> dict[str, Any]:
     over, under, alarms = [], [], []
     for row in read_table("doses"):
         adult = float(row["min_age"]) <= 40 < float(row["max_age"] or "inf")
-        if not adult or row["per_kg"] or row["severity"] != "3" or row["form"] == "er":
+        if not adult or row["per_kg"] or row["severity"] != "3" or row["form"] == "er" or not row["max_daily"]:
             continue
-        limit = float(row["max_daily"])
+        limit = float(row["max_daily"]) / (1000 if row["unit"] == "mcg" else 1)
         for phrasing in PHRASINGS[part]["dose"]:
             for factor, results in ((2.0, over), (0.99, under)):
                 single = limit * factor / 4  # four times a day

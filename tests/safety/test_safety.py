@@ -73,7 +73,11 @@ def test_a_name_means_one_drug():
 
 def test_doses_are_positive_and_ages_in_order():
     for row in table("doses"):
-        assert float(row["max_daily"]) > 0 and row["unit"] == "mg"
+        assert all(float(row[key]) > 0 for key in ("max_daily", "max_single") if row[key])
+        assert row["max_daily"] or row["max_single"]
+        assert row["unit"] in ("mg", "mcg") and row["per_kg"] in ("", "kg")
+        assert row["form"] in ("any", "oral", "otc", "er", "ir", "every route")
+        assert row["when"] in ("", "under 50 kg", "weight unknown")
         assert float(row["min_age"]) < float(row["max_age"] or "inf")
 
 

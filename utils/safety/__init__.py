@@ -128,6 +128,18 @@ def risk_level(findings: list[Finding]) -> int:
     return max((finding["severity"] for finding in findings), default=0)
 
 
+def unrecognised(patient_context: dict[str, Any] | None) -> list[dict[str, str]]:
+    """Return what no check knows of a `patient_context`, so that nothing of it vanishes in silence.
+
+    Returns:
+        Dicts {"key": `kidney`, `medications`, `allergies` or `conditions`, "value": the words as given}.
+
+    Raises:
+        UserError: `patient_context` is not valid.
+    """
+    return [{"key": key, "value": words} for key, words in read_patient(patient_context).unrecognised]
+
+
 def _emergencies(question: str, sentences: list[Sentence], age: float | None) -> list[Finding]:
     return find_emergencies(sentences, is_answer=False) + find_infant_fever(question, age)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.safety import Finding, check_question, check_response, risk_level
+from utils.safety import Finding, check_question, check_response, risk_level, unrecognised
 from utils.safety.language import unread_language
 
 
@@ -41,7 +41,8 @@ def check_line(line: str, where: str, second_stage: Callable[[str], list[Finding
 
     Returns:
         {"risk_level", "warnings"}, with the `id` of the line if it has one. `unread_language` names the language of a
-        text that the tables cannot read: there, nothing found says nothing.
+        text that the tables cannot read: there, nothing found says nothing. With a `patient_context` also
+        `unrecognised`: what no check knows of it.
 
     Raises:
         UserError: the object is not valid. The message names the line and keys, never their values.
@@ -63,9 +64,11 @@ def check_line(line: str, where: str, second_stage: Callable[[str], list[Finding
             findings = check_question(question, row.get("patient_context"), second_stage)
         else:
             findings = check_response(response, question, row.get("patient_context"), second_stage)
+        report: dict[str, Any] = {"risk_level": risk_level(findings), "warnings": findings}
+        if row.get("patient_context") is not None:
+            report["unrecognised"] = unrecognised(row["patient_context"])
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    report: dict[str, Any] = {"risk_level": risk_level(findings), "warnings": findings}
     if unread := unread_language(response or "") or unread_language(question or ""):
         report["unread_language"] = unread
     return ({"id": row["id"]} if "id" in row else {}) | report

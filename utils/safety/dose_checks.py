@@ -1,63 +1,81 @@
-"""Compare the doses of an answer with the maximum daily doses in `utils/safety/tables/doses.csv`."""
+"""Compare the doses of an answer with the ceilings of `utils/safety/tables/doses.csv`."""
 
 import functools
 import re
 
+from utils.safety.ceilings import describe, find_excess, oldest_age
 from utils.safety.context import Finding, Sentence, Statuses, make_finding
 from utils.safety.doses import Dose, find_doses, find_frequency, find_piece_doses
 from utils.safety.drugs import names_of
+from utils.safety.forms import form_of
 from utils.safety.patient import Patient
 from utils.safety.phrases import Mark, read_table
 from utils.safety.schedules import find_plan
+from utils.safety.self_report import age_at, weight_in
 
-ADULT = 40.0  # default age in years
 # ISMP: harm and deaths after low-dose methotrexate was taken daily
 METHOTREXATE = (
     "https://consumermedsafety.org/medication-safety-articles/item/"
     "793-even-low-dose-methotrexate-can-cause-harm-or-death-if-taken-daily-or-with-certain-other-medicines"
 )
-_NOT_ORAL = re.compile(
-    r"\b(?:iv|im|(?:intravenous|inject|infus|intramuscular|topical|rectal|intrathecal)\w*|cream|gel|ointment|patch|"
-    r"eye drops)\b",
-    re.IGNORECASE,
-)
-_EXTENDED = re.compile(r"\b(?:er|xr|xl|sr|cr|extended|sustained|modified|slow)\b", re.IGNORECASE)
 _WEEKLY = re.compile(r"\b(?:weekly|(?<!days )(?:a|per|each|every|once|one) week)\b", re.IGNORECASE)
 _CANCER = re.compile(r"cancer|leuk|lymphoma|chemotherapy|tumou?r|oncolog|choriocarcinoma|sarcoma", re.IGNORECASE)
 _RATIO = re.compile(r"\s*\(?((?<!\d)\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\b(?:\s*mg)?\)?(?!\s*m[lL])")
 _PIECES_OR_MG = re.compile(r"\bmg\b|\b(?:tablet|pill|capsule|injection)s?\b", re.IGNORECASE)
+STAGES_END = 4.0  # years; a stage of childhood in a sentence is less exact than a known age
 _LIMIT_NEXT = re.compile(r"more than|exceed|maximum|at most|limit|up to", re.IGNORECASE)
 
 
 def check_doses(
     text: str, sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence], patient: Patient
 ) -> list[Finding]:
-    """Find doses above the maximum daily dose for the age.
+    """Find doses above the ceilings for age and weight.
 
     A dose without a drug in its sentence belongs to the last drug named before, or to the only drug of the question.
+    Age and weight of a dose are those of its sentence (`a 3-year-old can have ...`), otherwise those of the patient.
     """
     findings = []
-    last_drug = _only_drug(asked)
+    last_drug, last_form = _only_drug(asked), "oral"
     for i, sentence in enumerate(sentences):
         drugs = [mark for mark, _ in statuses[i]]
         begin, end = sentence.span
-        if sentence.is_question:
-            last_drug = drugs[-1].value if drugs else last_drug
-            continue
-        until = end
-        if i + 1 < len(sentences) and not statuses[i + 1]:  # `... Do not take more than 8 tablets a day.`
-            start, stop = sentences[i + 1].span
-            until = stop if _LIMIT_NEXT.search(text[start:stop]) else end
-        for dose in find_doses(text[begin:until]):
-            drug = _drug_of(dose, begin, drugs, last_drug)
+        found: list[tuple[str | None, Dose]] = []
+        if not sentence.is_question:
+            until = end
+            if i + 1 < len(sentences) and not statuses[i + 1]:  # `... Do not take more than 8 tablets a day.`
+                start, stop = sentences[i + 1].span
+                until = stop if _LIMIT_NEXT.search(text[start:stop]) else end
+            found += [(_drug_of(dose, begin, drugs, last_drug), dose) for dose in find_doses(text[begin:until])]
+            found += _piece_doses(text[begin:end], begin, drugs)
+        for drug, dose in found:
             if drug and "|" not in drug and begin + dose.start < end and _is_advice(dose, begin, sentence):
-                findings += _check_maximum(drug, dose, begin, text[begin:end], patient)
-        for drug, dose in _piece_doses(text[begin:end], begin, drugs):
-            if _is_advice(dose, begin, sentence):
-                findings += _check_maximum(drug, dose, begin, text[begin:end], patient)
-        last_drug = drugs[-1].value if drugs else last_drug
+                span = (begin + dose.start, begin + dose.end)
+                form = form_of(text, sentence, span, drug, drugs)
+                form = last_form if form == "oral" and not drugs else form
+                findings += _check(drug, dose, span, form, _person(text[begin:end], dose.start, patient))
+        if drugs:
+            last_drug, last = drugs[-1].value, (drugs[-1].start, drugs[-1].end)
+            last_form = form_of(text, sentence, last, last_drug, drugs)
     known = {finding["message"] for finding in findings}
     return findings + [f for f in _check_plans(text, sentences, asked, patient) if f["message"] not in known]
+
+
+def _check(
+    drug: str, dose: Dose, span: tuple[int, int], form: str, person: tuple[float | None, float | None]
+) -> list[Finding]:
+    excess = find_excess(drug, dose, *person, form)
+    return [describe(drug, excess, dose, span)] if excess else []
+
+
+def _person(sentence: str, at: int, patient: Patient) -> tuple[float | None, float | None]:
+    """Return age and weight of the person that a dose at `at` of a sentence is for. A weight alone tells a child."""
+    age, weight = age_at(sentence, at), weight_in(sentence)
+    if age is not None and patient.age is not None and patient.age < age < STAGES_END:
+        age = patient.age  # `give your toddler ...` of a child whose age is known
+    if weight is None:  # the patient's weight is not that of another person in the sentence
+        weight = patient.weight if age is None or patient.age is None or abs(age - patient.age) < 1 else None
+    age = patient.age if age is None else age
+    return (oldest_age(weight) if age is None and weight else age), weight
 
 
 def _only_drug(sentences: list[Sentence]) -> str | None:
@@ -77,8 +95,13 @@ def _check_plans(text: str, sentences: list[Sentence], asked: list[Sentence], pa
     not_advice = ("hypothetical", "history", "study", "somebody", "warn", "prohibit_both")
     if plan is None or any(s.is_question or s.has(*not_advice) for s in involved):
         return []
-    dose = Dose(plan.mg, plan.mg, False, 1.0, False, plan.start, plan.end)
-    return _check_maximum(drug, dose, 0, text, patient)
+    dose, span = Dose(plan.mg, plan.mg, False, 1.0, False, plan.start, plan.end), (plan.start, plan.end)
+    forms = {form_of(text, involved[0], span, drug, [])}
+    for sentence in sentences:
+        marks = [mark for mark in sentence.marks if mark.kind == "drug"]
+        forms |= {form_of(text, sentence, (mark.start, mark.end), drug, marks) for mark in marks}
+    form = next((form for form in ("other", "er") if form in forms), "oral")
+    return _check(drug, dose, span, form, _person(text, plan.start, patient))
 
 
 @functools.cache
@@ -137,34 +160,6 @@ def _is_advice(dose: Dose, begin: int, sentence: Sentence) -> bool:
     clause = [mark for mark in sentence.marks if sentence.clauses[mark.first] == sentence.clauses[first]]
     forbidden = any(m.kind == "prohibit_both" or (m.kind == "prohibit_forward" and m.last < first) for m in clause)
     return not forbidden and not sentence.has("warn") and not any(m.kind == "if" and m.last < first for m in clause)
-
-
-def _check_maximum(drug: str, dose: Dose, begin: int, sentence: str, patient: Patient) -> list[Finding]:
-    if _NOT_ORAL.search(sentence):
-        return []
-    age = ADULT if patient.age is None else patient.age
-    worst = None
-    for row in read_table("doses"):
-        fits = float(row["min_age"]) <= age < float(row["max_age"] or "inf")
-        if row["drug"] != drug or not fits or (row["form"] == "er" and not _EXTENDED.search(sentence)):
-            continue
-        limit, amount = float(row["max_daily"]), dose.high
-        if row["per_kg"] == "kg under 50" and (patient.weight or 50) >= 50:
-            continue
-        if bool(row["per_kg"]) != dose.per_kg:
-            if not patient.weight:
-                continue
-            amount = dose.high / patient.weight if row["per_kg"] else dose.high * patient.weight
-        if amount > limit * 1.001 and (worst is None or row["severity"] > worst[0]["severity"]):
-            worst = row, amount, limit
-    if worst is None:
-        return []
-    row, amount, limit = worst
-    unit = "mg/kg" if row["per_kg"] else "mg"
-    note = f" ({row['note']})" if row["note"] else ""
-    message = f"{drug}: up to {amount:,.6g} {unit} a day; the maximum is {limit:,.6g} {unit} a day{note}"
-    span = (begin + dose.start, begin + dose.end)
-    return [make_finding("daily_dose", "dose", int(row["severity"]), message, span, row["source"])]
 
 
 def check_methotrexate(

@@ -7,76 +7,28 @@ Numbers that are not amounts of a drug are ignored: volumes (5 mL), concentratio
 import re
 from typing import NamedTuple
 
-WORDS = {
-    "half": 0.5, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-    "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "twenty": 20, "\u00bd": 0.5, "once": 1, "twice": 2, "thrice": 3,
-    "fifteen": 15, "sixteen": 16, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
-    "ninety": 90,
-}  # fmt: skip
-MG = {"mg": 1.0, "milligram": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3}
-# Patterns take linear time, whatever the text: a number is tried at its first digit only, and repeated parts cannot
-# match the empty string (tests/safety/test_patterns.py)
-_NUMBER = r"(?:(?<!\d)(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)|\.\d+|\u00bd)"
-_COUNT = rf"(?:{_NUMBER}|(?:{'|'.join(word for word in WORDS if len(word) > 2)})\b)"
+from utils.safety.amounts import AMOUNT, COUNT, KG_PER_POUND, PER_WEIGHT, PIECE, RANGE, in_mg, parse_number
+from utils.safety.frequencies import DAY, find_frequency
+
 MAX_PIECES = 10  # `500 mg, 30 tablets` is a pack, not a dose
-_TO = r"\s*(?:-|\u2013|to|or)\s*"
-_UNIT = r"(?:milligrams?|micrograms?|grams?|mcg|\u00b5g|\u03bcg|ug|mg|gm|g)\b"
-PIECES = frozenset(
-    f"{piece}{s}" for s in ("", "s")
-    for piece in ("tablet", "tab", "pill", "capsule", "cap", "caplet", "gelcap", "softgel", "lozenge", "sachet")
-)  # fmt: skip
-_PIECE = rf"(?:{'|'.join(sorted(PIECES, reverse=True))})\b"
-_RANGE = rf"(?P<low>{_COUNT})(?:{_TO}(?P<high>{_COUNT}))?"
-_DAY = r"(?:day\b|24[\s-]*(?:hours?|hrs?|h)\b)"
-
-# numbers in words, only before a spelled-out unit: `a gram`, `half a gram`, `two hundred milligrams`
-_SPELT = rf"(?:half an?|an?|{'|'.join(WORDS)})(?:\s+(?:hundred|thousand))?(?=[\s-]+(?:milli|micro)?grams?\b)"
-
-# matches amounts per kg, but not per mL or dL; "/day" is a frequency
-_AMOUNT = re.compile(
-    rf"(?P<low>{_NUMBER}|\b{_SPELT})\s*(?:{_UNIT})?(?:{_TO}(?P<high>{_NUMBER}))?[\s-]*(?P<unit>{_UNIT})"
-    r"(?P<kg>\s*(?:/|per)\s*kg)?(?!\s*(?:/|per)\s*(?:\d|m?l\b|dl\b|l\b|litre|liter|millil|squ|m2))",
-    re.IGNORECASE,
-)
 # Counts before an amount (`2 tablets of ibuprofen `, `2 x `, `two `) and after it (`, two tablets`)
 _COUNT_BEFORE = [
     re.compile(
-        rf"\b{_RANGE}\s+(?:[\w-]+\s+){{0,2}}?(?:{_PIECE}|doses?\b)(?:[\s(]+[\w'-]+){{0,5}}?[\s(]*$", re.IGNORECASE
+        rf"\b{RANGE}\s+(?:[\w-]+\s+){{0,2}}?(?:{PIECE}|doses?\b)(?:[\s(]+[\w'-]+){{0,5}}?[\s(]*$", re.IGNORECASE
     ),
-    re.compile(rf"\b{_RANGE}\s*[x\u00d7]\s*$", re.IGNORECASE),
+    re.compile(rf"\b{RANGE}\s*[x\u00d7]\s*$", re.IGNORECASE),
 ]
-_COUNT_BARE = re.compile(
-    rf"\b{_RANGE}\s+(?:(?:a|an|of|the|those|these|your|extra|regular|maximum|strength|[\s-])*)\(?$", re.IGNORECASE
+_COUNT_BARE = re.compile(  # `two `, `two of your `, `two paracetamol `
+    rf"\b{RANGE}\s+(?:(?!(?:days?|weeks?|months?|years?|hours?|minutes?|times|doses?|more)\b)[a-z-]+ )?"
+    r"(?:(?:a|an|of|the|those|these|your|extra|regular|maximum|strength|[\s-])*)\(?$",
+    re.IGNORECASE,
 )
-_COUNT_AFTER = re.compile(rf"\b{_RANGE}\s+(?:\w+\s+)?{_PIECE}", re.IGNORECASE)
+_COUNT_AFTER = re.compile(rf"\b{RANGE}\s+(?:\w+\s+)?{PIECE}", re.IGNORECASE)
 _COUNT_OF_NAME = re.compile(
-    rf"\b{_RANGE}\s+(?:{_PIECE}\s+of\s+)?(?:(?:of|the|your|those|extra|regular|strength)\s+)*$", re.IGNORECASE
+    rf"\b{RANGE}\s+(?:{PIECE}\s+of\s+)?(?:(?:of|the|your|those|extra|regular|strength)\s+)*$", re.IGNORECASE
 )
-_PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{_PIECE}", re.IGNORECASE)
+_PIECE_NEXT = re.compile(rf"^[\s)-]*(?:[\w'-]+\s+){{0,2}}?{PIECE}", re.IGNORECASE)
 
-# Pattern with a number n -> times a day: `hours` 24 / n, `day` n, `week` n / 7, `days` 1 / n, or a constant
-_HOURS, _WEEK = r"(?:hours?|hrs?|h)\b", r"(?:week|weekly|wk)\b"
-_TIMES = r"\s*(?:x|times?|doses?)?\s*"
-_A = rf"{_TIMES}(?:a|per|each|every|/|in a|in|over)\s*"  # required, or `5 days` would be five times a day
-_FREQUENCIES: list[tuple[str, str | float]] = [
-    (rf"(?:every|\bq\.?)\s*{_RANGE}\s*-?\s*{_HOURS}", "hours"),
-    (r"\b(?:every|each|per|an) hour\b|\bhourly\b", 24),
-    (rf"{_RANGE}(?:{_A}{_WEEK}|{_TIMES}weekly\b)", "week"),
-    (rf"{_RANGE}(?:{_A}{_DAY}|{_TIMES}daily\b)", "day"),
-    (rf"every\s+{_RANGE}\s+days\b", "days"),
-    (r"\bevery single day\b|\b(?:seven|7) days (?:a|per) week\b", 1),
-    (r"\bon weekdays\b|\bmonday (?:to|through) (?:friday|saturday|sunday)\b", 1),
-    (r"every other day|on alternate days|every second day", 0.5),
-    (rf"\bweekly\b|(?:\b(?:a|per|each|every) |/\s*){_WEEK}", 1 / 7),
-    (r"\b(?:a|per|each|every) month\b|\bmonthly\b", 1 / 30),
-    (r"\bb\.?i\.?d\b|morning and (?:one )?(?:at )?(?:night|bedtime|evening)", 2),
-    (r"\bt\.?i\.?d\b|(?:with|at|before|after) (?:each|every) meal|(?:with|before|after) meals", 3),
-    (r"\bq\.?i\.?d\b", 4),
-    (r"\bdaily\b|\b(?:a|per|each|every|in a|in one|any|that) day\b|/\s*(?:day|d)\b|\b[qo]\.?d\b|\bq\.?h\.?s\b", 1),
-    (rf"\b(?:in|per|every|within|over)\s+(?:any\s+)?24[\s-]*{_HOURS}", 1),
-    (r"\bnightly\b|\bevery (?:night|morning|evening)\b|\bat (?:night|bedtime)\b", 1),
-]
-_COMPILED = [(re.compile(pattern, re.IGNORECASE), times) for pattern, times in _FREQUENCIES]
 _LIMIT = re.compile(
     r"(?:no more than|not? (?:\w+ )?more than|not(?: to)? exceed(?:ing)?|never exceed|"
     r"maximum(?: (?:\w+ ){0,3}(?:is|of|:))?|max\.?(?: of|:| is)?|at most|"
@@ -85,11 +37,34 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 _PIECE_LIMIT = re.compile(
-    rf"(?:more than|exceed|maximum of|at most|limit of|up to)\s+(?P<low>{_COUNT})\s+(?:\w+\s+)?{_PIECE}[^.;]{{0,20}}?"
-    rf"(?:{_DAY}|daily)",
+    rf"(?:more than|exceed|maximum of|at most|limit of|up to)\s+(?P<low>{COUNT})\s+(?:\w+\s+)?{PIECE}[^.;]{{0,20}}?"
+    rf"(?:{DAY}|daily)",
+    re.IGNORECASE,
+)
+# `every 4 hours, no more than 5 doses a day`
+_TIMES_LIMIT = re.compile(
+    r"(?:more than|exceed(?:ing)?|maximum(?: of)?|max\.?|at most|limit of|up to)\s+"
+    rf"(?P<low>{COUNT})\s+(?:times|doses)\b",
     re.IGNORECASE,
 )
 _ABOVE = re.compile(r"(?:more than|over|above|exceeding|exceeds?|greater than|>)\s*$", re.IGNORECASE)
+# the amount is the total of a day: `60 mg/kg divided every 6 hours`, `1,200 mg in three doses`
+_DIVIDED = re.compile(r"\b(?:divided|split|spread)\b|\bin (?:[\w-]+ ){1,2}doses\b", re.IGNORECASE)
+# the amount is taken at one time
+_AT_ONCE = re.compile(
+    r"\bat (?:once|one time|a time)\b|\bin one go\b|\b(?:all|both) together\b|"
+    r"\b(?:single|one|per|each|a) dose\b|/\s*dose\b|\b(?:each|every) time\b|\bright (?:now|away)\b|"
+    r"\bstraight away\b|\bimmediately\b",
+    re.IGNORECASE,
+)
+_TAKE = re.compile(r"\b(?:take|swallow|give|have|gulp|down)\b[^.;:,]{0,40}$", re.IGNORECASE)
+_ONCE = re.compile(r"\bonce\b|\bone time\b|night|morning|evening|bedtime", re.IGNORECASE)
+_PACK = re.compile(
+    r"\b(?<!whole )(?<!entire )(?<!full )(?:packs?|packets?|packages?|box(?:es)?|bottles?|blisters?|strips?|cartons?|"
+    r"suppl(?:y|ies))\s+(?:of|with|contain\w*|holds?)\s+(?:up to\s+)?$",
+    re.IGNORECASE,
+)
+_A_MINUTE = re.compile(r"\s*(?:/|per|a)\s*min", re.IGNORECASE)
 
 
 class Dose(NamedTuple):
@@ -100,6 +75,8 @@ class Dose(NamedTuple):
     times: maximum times per day; None without a frequency, which counts as once a day.
     is_limit: whether the text states it as a maximum.
     start, end: span in the sentence.
+    single: most mg at one time, per kg if `per_kg`; None where the text says the amount of a day only.
+    is_mg: whether the text counts in mg or g, not in micrograms.
     """
 
     low: float
@@ -109,72 +86,83 @@ class Dose(NamedTuple):
     is_limit: bool
     start: int
     end: int
-
-
-def find_frequency(text: str) -> tuple[float, float, int, int] | None:
-    """Return (minimum times a day, maximum times a day, start, end) of the first frequency in a text, or None.
-
-    Of frequencies with the same start the longest is used: `twice a week` is not `twice a day`.
-    """
-    found = []
-    for pattern, times in _COMPILED:
-        if match := pattern.search(text):
-            number = match.groupdict().get("low") and _number(match["low"])
-            most = match.groupdict().get("high") and _number(match["high"])
-            if number != 0 and most != 0:
-                ends = [_times(times, n) for n in (number or 1.0, most or number or 1.0)]
-                found.append((match.start(), -match.end(), min(ends), max(ends)))
-    if not found:
-        return None
-    start, end, fewest, most = min(found)
-    return fewest, most, start, -end
-
-
-def _times(times: str | float, n: float) -> float:
-    by_word = {"hours": 24 / n, "day": n, "week": n / 7, "days": 1 / n}
-    return by_word[times] if isinstance(times, str) else float(times)
+    single: float | None = None
+    is_mg: bool = True
 
 
 def find_doses(sentence: str) -> list[Dose]:
     """Find the doses of a sentence in mg per day, in order.
 
     A range sets `low` and `high`. `as needed` is ignored, since the maximum that the advice allows is what counts. A
-    daily limit (`not more than 4 g a day`) caps the preceding dose. `more than 4 g` is not a dose.
+    daily limit (`not more than 4 g a day`) caps the preceding dose. `more than 4 g` and the content of a pack are no
+    doses.
     """
-    amounts = list(_AMOUNT.finditer(sentence))
+    amounts = list(AMOUNT.finditer(sentence))
     doses: list[Dose] = []
     singles: list[float] = []
     for i, amount in enumerate(amounts):
         begin = amounts[i - 1].end() if i else 0
         end = amounts[i + 1].start() if i + 1 < len(amounts) else len(sentence)
         before, after = sentence[max(begin, amount.start() - 80) : amount.start()], sentence[amount.end() : end]
+        weight = PER_WEIGHT.match(after[:60])
         count_low, count_high, start = _count(before, after, amount.start())
         is_limit = bool(_LIMIT.search(sentence[max(0, start - 40) : start]))
-        if not is_limit and _ABOVE.search(sentence[max(0, start - 20) : start]):
+        is_above = not is_limit and _ABOVE.search(sentence[max(0, start - 20) : start])
+        if is_above or _PACK.search(before) or _PACK.search(sentence[max(0, start - 40) : start]):
+            continue
+        if _A_MINUTE.match(after, weight.end() if weight else 0):  # the rate of an infusion
             continue
         frequency = find_frequency(after[:120])
-        last = amount.end() + frequency[3] if frequency else amount.end()
+        last = amount.end() + frequency[3] if frequency else amount.end() + (weight.end() if weight else 0)
         if frequency is None and i == 0 and (frequency := find_frequency(before)):
             start = min(start, amount.start() - len(before) + frequency[2])
         fewest, most = frequency[:2] if frequency else (1.0, 1.0)
-        unit = MG[amount["unit"].lower().rstrip("s").replace("\u00b5", "u").replace("\u03bc", "u")]
-        low = _number(amount["low"]) * unit
-        high = max(low, _number(amount["high"]) * unit) if amount["high"] else low
+        is_divided = bool(_DIVIDED.search(after[:120]))
+        if is_divided:
+            fewest = most = min(most, 1.0)
+        elif frequency and (limit := _TIMES_LIMIT.search(after)):
+            most = max(1.0, min(most, parse_number(limit["low"])))
+            fewest = min(fewest, most)
+        low, high = _in_mg(amount)
+        if weight and (weight["unit"] or "")[:1] in ("l", "L", "p", "P"):
+            low, high = low / KG_PER_POUND, high / KG_PER_POUND
         if any(abs(single * count_high - high) < 1e-6 for single in singles):  # `6 capsules (12 mg)` of 2 mg
             count_low = count_high = 1.0
         singles.append(high)
         dose = Dose(
-            low * count_low * fewest, high * count_high * most, bool(amount["kg"]),
-            most if frequency else None, is_limit, start, last,
+            low * count_low * fewest, high * count_high * most, bool(weight), most if frequency else None, is_limit,
+            start, last, None, in_mg(1.0, amount["unit"]) >= 1,
         )  # fmt: skip
+        said = after[:60] if frequency is None else after[: max(60, frequency[3])]
+        if _is_single(before, said, frequency, is_limit, start < amount.start() or count_high > 1, is_divided):
+            dose = dose._replace(single=high * count_high)
         if is_limit and doses and doses[-1].times and not doses[-1].is_limit and dose.per_kg == doses[-1].per_kg:
             doses[-1] = doses[-1]._replace(high=min(doses[-1].high, dose.high), low=min(doses[-1].low, dose.high))
         doses.append(dose)
         cap = _PIECE_LIMIT.search(after) if frequency and not is_limit else None
         if cap:  # `not more than 8 tablets in 24 hours`
             strength = doses[-1].high / (count_high * most)
-            doses[-1] = doses[-1]._replace(high=min(doses[-1].high, strength * _number(cap["low"])))
+            doses[-1] = doses[-1]._replace(high=min(doses[-1].high, strength * parse_number(cap["low"])))
     return doses
+
+
+def _in_mg(amount: re.Match) -> tuple[float, float]:
+    """Return the lowest and highest mg of an amount. In `500 mg to 1 g` each number has its own unit."""
+    low = in_mg(parse_number(amount["low"]), amount["low_unit"] or amount["unit"])
+    return low, max(low, in_mg(parse_number(amount["high"]), amount["unit"])) if amount["high"] else low
+
+
+def _is_single(
+    before: str, after: str, frequency: tuple | None, is_limit: bool, is_counted: bool, is_divided: bool
+) -> bool:
+    """Return whether an amount is taken at one time: `4 g a day` may be the sum, `4 g every 6 hours` is not."""
+    if is_divided:
+        return False
+    if _AT_ONCE.search(after) or re.search(r"\b(?:single dose|at once)\b[^.;]{0,20}$", before, re.IGNORECASE):
+        return True
+    if frequency is None:
+        return not is_limit and (is_counted or bool(_TAKE.search(before)))
+    return frequency[1] > 1 or bool(_ONCE.search(after[frequency[2] : frequency[3]]))
 
 
 def _count(before: str, after: str, at: int) -> tuple[float, float, int]:
@@ -188,11 +176,11 @@ def _count(before: str, after: str, at: int) -> tuple[float, float, int]:
     start = at - len(before) + match.start() if match else at
     if not match:
         match = _COUNT_AFTER.search(after[:40])
-        match = match if match and _number(match["low"]) <= MAX_PIECES else None
+        match = match if match and parse_number(match["low"]) <= MAX_PIECES else None
     if not match:
         return 1.0, 1.0, at
-    low = _number(match["low"])
-    return low, max(low, _number(match["high"])) if match["high"] else low, start
+    low = parse_number(match["low"])
+    return low, max(low, parse_number(match["high"])) if match["high"] else low, start
 
 
 def find_piece_doses(sentence: str, products: list[tuple[int, int, float]]) -> list[tuple[Dose, int]]:
@@ -212,19 +200,10 @@ def find_piece_doses(sentence: str, products: list[tuple[int, int, float]]) -> l
         begin = start if count is None else max(0, start - 40) + count.start()
         count = count or _COUNT_AFTER.search(after[:30])
         frequency = find_frequency(after)
-        if count is None or frequency is None or _AMOUNT.search(sentence[max(0, start - 15) : end + 25]):
+        if count is None or frequency is None or AMOUNT.search(sentence[max(0, start - 15) : end + 25]):
             continue
-        low = _number(count["low"])
-        high = max(low, _number(count["high"])) if count["high"] else low
+        low = parse_number(count["low"])
+        high = max(low, parse_number(count["high"])) if count["high"] else low
         fewest, most = frequency[:2]
         doses.append((Dose(low * mg * fewest, high * mg * most, False, most, False, begin, end + frequency[3]), i))
     return doses
-
-
-def _number(text: str) -> float:
-    """Parse a number in digits or words: `1,000`, `eighty`, `half a`, `a hundred`."""
-    words = text.lower().split()
-    if words[0] not in WORDS and words[0] not in ("a", "an"):
-        return float(words[0].replace(",", ""))
-    scale = {"hundred": 100, "thousand": 1000}.get(words[-1], 1)
-    return float(WORDS.get(words[0], 1)) * scale

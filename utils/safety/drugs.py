@@ -9,7 +9,7 @@ public dictionaries of drug names, the others are known from labels.
 import functools
 import itertools
 
-from utils.safety.phrases import Phrases, compile_phrases, find_phrases, read_table, tokenize
+from utils.safety.phrases import Mark, Phrases, compile_phrases, find_phrases, read_table, tokenize
 
 
 @functools.cache
@@ -83,6 +83,11 @@ def _names() -> Phrases:
     return compile_phrases(drug_phrases())
 
 
+def marks_of_drugs(text: str) -> list[Mark]:
+    """Return the marks of the drugs that a text names, in order."""
+    return [mark for mark in find_phrases(_names(), tokenize(text)) if mark.kind == "drug"]
+
+
 def drugs_in(text: str) -> list[str]:
     """Return the drugs that a text names, each as generic names joined by `|`."""
-    return [mark.value for mark in find_phrases(_names(), tokenize(text)) if mark.kind == "drug"]
+    return [mark.value for mark in marks_of_drugs(text)]

@@ -8,7 +8,8 @@ holds 650 mg`) applies to later counts.
 import re
 from typing import NamedTuple
 
-from utils.safety.doses import MG, PIECES, WORDS, find_frequency
+from utils.safety.amounts import MG, PIECES, WORDS, parse_number
+from utils.safety.doses import find_frequency
 from utils.safety.phrases import Token, tokenize
 
 MAX_PIECES = 16  # larger counts are packs, ages or numbers of days
@@ -31,6 +32,7 @@ _NO_PLAN = re.compile(
     re.IGNORECASE,
 )
 _AFTER_COUNT = frozenset("in at with before after every each more now again around when on to".split())
+_PEOPLE = frozenset("age child children boy boys girl girls kid kids baby toddler".split())
 _NO_COUNT = frozenset("hour hr h time day week month minute year night meal dose percent % ml am pm /".split())
 
 
@@ -120,7 +122,12 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
                 found.append(_Amount(mg, tokens[i].start, tokens[after].end, False))
                 strength = mg if strength is None or nearby & {"each", *PIECES} else strength
             counted = None
-        elif value <= MAX_PIECES and unit not in _NO_COUNT and _counts_pieces(tokens, after, names):
+        elif (
+            value <= MAX_PIECES
+            and unit not in _NO_COUNT
+            and not _is_age(tokens, i)
+            and _counts_pieces(tokens, after, names)
+        ):
             ahead = [token.word for token in tokens[after : after + 6]]
             if strength and not (set(ahead) & set(MG)):
                 found.append(_Amount(value * strength, tokens[i].start, tokens[after - 1].end, True))
@@ -128,6 +135,12 @@ def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount
                 counted = (value, tokens[i], after)
         i = max(after, i + 1)
     return found
+
+
+def _is_age(tokens: list[Token], i: int) -> bool:
+    """Return whether the number at token i is an age: `aged 10`, `a child of 10`."""
+    before = [token.word for token in tokens[max(0, i - 2) : i]]
+    return before[-1:] in (["age"], ["aged"]) or (before[-1:] == ["of"] and before[0] in _PEOPLE)
 
 
 def _counts_pieces(tokens: list[Token], at: int, names: set[str]) -> bool:
@@ -174,6 +187,6 @@ def _value(word: str) -> float | None:
     if word in WORDS:
         return float(WORDS[word])
     try:
-        return float(word.replace(",", "")) if word[0].isdigit() else None
+        return parse_number(word) if word[0].isdigit() else None
     except ValueError:
         return None

@@ -6,6 +6,8 @@ relatives (`asthma runs in the family`) and general questions (`does aspirin cau
 
 import re
 
+from utils.safety.amounts import KG_PER_POUND
+
 _FLAGS = re.IGNORECASE
 
 
@@ -40,12 +42,49 @@ _CHILD_MONTHS = re.compile(
 _DECADE = re.compile(r"\bin (?:my|his|her|their) (?:early |mid[ -]|late )?([2-9]0)'?s\b", _FLAGS)
 _STAGES = {"newborn": 0.05, "baby": 0.5, "infant": 0.5, "toddler": 2.0, "teenager": 15.0, "teen": 15.0}
 _STAGE = re.compile(rf"\b(?:my|our|the|a|this) (?:\w+ )?({'|'.join(_STAGES)})\b(?!'s)", _FLAGS)
+_MASS = r"(\d{1,3}(?:[.,]\d{1,2})?)[\s-]*(kgs?|kilos?|kilograms?|lbs?|pounds?|stones?)\b"
 _WEIGHT = re.compile(
-    r"\b(?:weighs?|weighing|weight(?: is| of)?)\s+(?:about |around |only |just )?(\d{1,3}(?:\.\d+)?)\s*"
-    r"(kgs?|kilos?|kilograms?|lbs?|pounds?)\b",
+    rf"\b(?:weighs?|weighing|weight(?: is| of|:)?)\s+(?:about |around |only |just )?{_MASS}|"
+    rf"\b(?:is|was|who's|he's|she's|i'm|i am|at|a|an|the|my|our|your|of)\s+(?:only |just |about )?{_MASS}"
+    rf"(?=[\s-]+(?:in weight|{_CHILDREN}|patient|person|adult|man|woman|toddler)\b|\s*(?:[.,;?!)]|and\b|but\b|$))",
     _FLAGS,
 )
-KG_PER_POUND = 0.4536
+_KG = {"k": 1.0, "l": KG_PER_POUND, "p": KG_PER_POUND, "s": 14 * KG_PER_POUND}
+# Ages in general: `children aged 6 to 11 years`, `under 12`, `over 12`, `adults`
+_UNIT_OF_AGE = r"(years?|yrs?|y/?o|months?|mths?)"
+_BETWEEN = re.compile(
+    rf"\b{_NUMBER}(?:[\s-]*{_UNIT_OF_AGE})?[\s-]*(?:-|\u2013|to|and|or)[\s-]*{_NUMBER}[\s-]*{_UNIT_OF_AGE}\b", _FLAGS
+)
+_LASTS = re.compile(r"\b(?:for|over|after|every|within|in|next|last|about) $", _FLAGS)  # `for 3 to 6 months`
+_BARE = (
+    r"\b(?![\s-]*(?:[a-z]*grams?|m?c?g\b|kg|lbs?\b|pounds?|times|doses?|tablets?|pills?|cap|ml\b|"
+    r"hours?|days?|weeks?|%|[.,]?\d))"
+)
+_UNDER = re.compile(
+    rf"\b(?:under|below|younger than)(?: the)?(?: ages?)?(?: of)? {_NUMBER}(?:[\s-]+{_UNIT_OF_AGE}\b|{_BARE})|"
+    rf"\b(?:less than|up to)(?: the)?(?: ages?)?(?: of)? {_NUMBER}[\s-]+{_UNIT_OF_AGE}\b",
+    _FLAGS,
+)
+_ADULTS = re.compile(
+    r"\badults?\b(?!['\u2019]?s?[\s-]+(?:doses?|strength|size|tablets?|formula\w*|version|paracetamol|tylenol|aspirin))|"
+    rf"\b(?:over|above|older than|from) (?:the age of )?{_NUMBER} years|"
+    rf"\b{_NUMBER} (?:years? )?(?:of age )?(?:and|or) (?:over|older|above|up)\b",
+    _FLAGS,
+)
+_CHILD = r"(?:child(?:ren)?|kids?|boys?|girls?|baby|babies|infants?|toddlers?)"
+_AT_AGE = re.compile(
+    rf"\b(?:aged?|at the age of|{_CHILD} (?:of|aged)) {_NUMBER}(?:[\s-]+{_UNIT_OF_AGE}\b|{_BARE})|"
+    rf"\b(?:at|{_CHILD}) \(?{_NUMBER}[\s-]+{_UNIT_OF_AGE}\b",
+    _FLAGS,
+)
+# `give your toddler`, `infants may have`: below the highest age of the stage
+_STAGE_LIMITS = {"newborn": 1 / 12, "neonate": 1 / 12, "baby": 1.0, "babies": 1.0, "infant": 1.0, "toddler": 4.0}
+_STAGE_OF_DOSE = re.compile(
+    rf"\b(?:giv(?:e|ing)|doses? for|dose of) (?:your |the |a |an |my |our |this )?({'|'.join(_STAGE_LIMITS)})s?\b|"
+    rf"\b({'|'.join(_STAGE_LIMITS)})s? (?:can|may|should|get|need|are given|is given)\b",
+    _FLAGS,
+)
+GROWN_UP = 40.0  # the age in years that `adults` stands for
 
 
 def age_in_answer(text: str) -> float | None:
@@ -75,15 +114,47 @@ def _years(number: str, unit: str) -> float:
     return n / {"m": 12, "w": 52, "d": 365}.get(unit[0].lower(), 1)
 
 
+def age_at(sentence: str, at: int) -> float | None:
+    """Return the age in years that a dose at `at` of a sentence is for, or None.
+
+    It is the age or stage (`give your toddler`) named last before the dose, otherwise the first one behind it. Of a
+    range it is the highest, and without an upper end `GROWN_UP`, so that a dose counts as too much only if it is for
+    everyone meant.
+    """
+    between = [match for match in _BETWEEN.finditer(sentence) if not _LASTS.search(sentence[: match.start()][-12:])]
+    found = [(match.start(), _years(match[3], match[4])) for match in between]
+    found += [(match.start(), _years(*_first_two(match)) - 0.01) for match in _UNDER.finditer(sentence)]
+    found += [(match.start(), GROWN_UP) for match in _ADULTS.finditer(sentence)]
+    for match in _STAGE_OF_DOSE.finditer(sentence):
+        found.append((match.start(), _STAGE_LIMITS[(match[1] or match[2]).lower()] - 0.01))
+    general = [m.span() for pattern in (_BETWEEN, _UNDER, _ADULTS) for m in pattern.finditer(sentence)]
+    for match in (*_ANY_OLD.finditer(sentence), *_AT_AGE.finditer(sentence)):
+        if all(match.end() <= start or match.start() >= end for start, end in general):
+            found.append((match.start(), _years(*_first_two(match))))
+    before = [age for place, age in sorted(found) if place < at]
+    behind = [age for place, age in sorted(found) if place >= at]
+    return before[-1] if before else behind[0] if behind else None
+
+
+def _first_two(match: re.Match) -> tuple[str, str]:
+    """Return number and unit of an age, from the alternative that matched."""
+    groups = match.groups()
+    first = next(i for i, group in enumerate(groups) if group)
+    return groups[first], (groups[first + 1] if first + 1 < len(groups) else None) or "years"
+
+
 def weight_in(text: str) -> float | None:
-    """Return the body weight in kg, or None."""
+    """Return the body weight in kg, or None: `weighs 44 lb`, `a 12 kg child`, `he is 12.5 kg`."""
     match = _WEIGHT.search(text)
-    return float(match[1]) * (KG_PER_POUND if match[2][0] in "lpLP" else 1.0) if match else None
+    if not match:
+        return None
+    number, unit = (match[1], match[2]) if match[1] else (match[3], match[4])
+    return float(number.replace(",", ".")) * _KG[unit[0].lower()]
 
 
 # ----- Conditions, pregnancy, kidney function, allergies
 
-_PART = re.compile(r"[.?!;\n]+|\bbut\b", _FLAGS)
+_PART = re.compile(r"(?:[?!;\n]|\.(?!\d)|(?<!\d)\.)+|\bbut\b", _FLAGS)  # not at 1.73
 _DENIALS = _one_of("no", "not", "never", "without", "don't", "doesn't", "didn't", "isn't", "haven't", "hasn't",
                    "free of", "no history of", "ruled out")  # fmt: skip
 _DENIED = re.compile(rf"\b{_DENIALS}(?:[ -][\w']+){{1,5}}", _FLAGS)
@@ -121,32 +192,6 @@ _NOT_NOW = re.compile(r"when i was pregnant|(?:last|previous|first|after (?:the|
 def is_pregnant(said: tuple[str, ...]) -> bool:
     """Return whether the patient is or wants to become pregnant."""
     return any(_PREGNANT.search(piece) and not _NOT_NOW.search(piece) for piece in said)
-
-
-# Kidney function in words -> upper bound of the eGFR (KDIGO 2012 stages; dialysis: below 15)
-_KIDNEY_WORDS = {
-    r"dialysis|kidney failure|renal failure|kidneys (?:have |had )?fail|end[\s-]stage|stage (?:5|v|five)\b": 14.0,
-    r"severe|advanced|stage (?:4|iv|four)\b": 29.0,
-}
-_KIDNEY = re.compile(r"kidney|renal|\bckd\b|dialysis|e?gfr|creatinine clearance")
-_EGFR = re.compile(
-    r"(?:e?gfr|clearance)\D{0,20}?(\d{1,3}(?:\.\d+)?)|"
-    r"(?:kidneys?|renal)[^.?!]{0,30}?\b(\d{1,2})\s?(?:%|percent|per cent)"
-)
-
-
-def egfr_in_words(text: str) -> float | None:
-    """Return the eGFR in mL/min/1.73 m2 implied by words such as `dialysis` or `stage 4`, or None."""
-    words = [egfr for pattern, egfr in _KIDNEY_WORDS.items() if re.search(pattern, text, _FLAGS)]
-    return min(words, default=None)
-
-
-def egfr_in(said: tuple[str, ...]) -> float | None:
-    """Return the eGFR of a question, in numbers (also `my kidneys work at 20 %`) or words, or None."""
-    for piece in said:
-        if number := _EGFR.search(piece):
-            return float(number[1] or number[2])
-    return egfr_in_words(" ".join(piece for piece in said if _KIDNEY.search(piece)))
 
 
 _REACTION = _one_of(

@@ -65,6 +65,13 @@ def unread_note(language: str | None) -> str:
     return banner(f"The safety checks read English alone, and this text is not ({language}): it was not checked.")
 
 
+def unrecognised_note(facts: list[dict[str, str]]) -> str:
+    """Return a warning as HTML of facts about the patient that the checks do not know, from
+    `utils.safety.unrecognised`; empty without any."""
+    named = "; ".join(f"{fact['key']}: {fact['value']}" for fact in facts)
+    return banner(f"Not checked, because the safety checks do not know it: {named}") if facts else ""
+
+
 def list_findings(findings: list[dict[str, Any]], language: str | None = None) -> str:
     """Return safety findings as an HTML list, most severe first, each with a link to its source.
 

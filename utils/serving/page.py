@@ -20,6 +20,7 @@ from gradio.routes import App
 from starlette.routing import Mount
 
 from utils.arguments import UserError
+from utils.safety import unrecognised
 from utils.safety.language import unread_language
 from utils.safety.second_stage import SecondStage
 from utils.serving.answering import Question, check_after, check_before, check_settings
@@ -36,6 +37,7 @@ from utils.serving.marking import (
     mark_spans,
     notes_on,
     plot_classes,
+    unrecognised_note,
     warn_of,
 )
 from utils.serving.openai_backend import Unavailable
@@ -153,9 +155,10 @@ def _question_tab(
         deadline, has_left = time.monotonic() + seconds, threading.Event()
         try:
             check_settings(temperature, *settings[2:])
+            unknown = unrecognised_note(unrecognised(patient))
             found, instead = check_before(text, patient, second_stage)
             if instead:
-                yield banner(instead), list_findings(found, unread_language(text))
+                yield banner(instead), unknown + list_findings(found, unread_language(text))
                 return
             texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
             future = ask([Question(text, *settings, texts.put, Client(deadline, has_left.is_set))])
@@ -170,7 +173,7 @@ def _question_tab(
             has_left.set()  # Gradio closes this generator when the browser is gone: the model stops, too
         marked = mark_spans(done["response"], found, lambda f: f"level{f['severity']}")
         language = unread_language(done["response"]) or unread_language(text)
-        notes = list_findings(found, language) + notes_on(done) + list_passages(done)
+        notes = unknown + list_findings(found, language) + notes_on(done) + list_passages(done)
         yield warn_of(found) + f'<div class="text">{marked}</div>', notes
 
     inputs = [box, age, pregnant, *listed, temperature, longest, beams, penalty]

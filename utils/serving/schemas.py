@@ -27,7 +27,9 @@ class PatientContext(Body):
     age: float | None = Field(None, ge=0, le=130, description="years")
     weight: float | None = Field(None, gt=0, le=700, description="kg")
     pregnancy: bool | Name | None = None
-    kidney: float | Name | None = Field(None, description="eGFR in mL/min/1.73 m2, or words such as dialysis, stage 4")
+    kidney: float | Name | None = Field(
+        None, description="eGFR in mL/min/1.73 m2, or words such as dialysis, G4, eGFR 52"
+    )
     conditions: Names | None = None
     medications: Names | None = None
     allergies: Names | None = None
@@ -64,6 +66,11 @@ class Finding(BaseModel):
     where: Literal["question", "response"]
 
 
+class Unrecognised(BaseModel):
+    key: Literal["kidney", "medications", "allergies", "conditions"]
+    value: str = Field(description="the words as given")
+
+
 class SafetyReport(BaseModel):
     risk_level: int = Field(
         ge=0, le=4, description="0 nothing found, 1 note, 2 caution, 3 serious, 4 emergency or contraindicated"
@@ -75,6 +82,9 @@ class SafetyReport(BaseModel):
     )
     stages: list[Literal["rules", "classifier"]] = Field(
         description="what the question was checked with: the classifier takes part if the app has `safety_model`"
+    )
+    unrecognised: list[Unrecognised] = Field(
+        description="what the checks do not know of `patient_context`, so that nothing was checked for it"
     )
 
 
