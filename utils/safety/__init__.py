@@ -17,10 +17,10 @@ review them before anyone relies on them. Each row has a source and a certainty.
 source, which may be a copy or a secondary page. `label`: it is known from the regulator's label or the named service
 and was not read again.
 
-Not covered: drugs, pairs and doses outside the tables; foods; injected doses; dose adjustments for kidney or liver
-function; durations; cross-allergies between classes; most misspelt names; wrong diagnoses; and lay wording that the
-tables do not have. `benchmarks/safety_lay.py` counts misses and false alarms on texts written without knowledge of the
-rules. No finding does not mean safe.
+Not covered: drugs, pairs and doses outside the tables; foods; injected doses; volumes (15 ml of a syrup); dose
+adjustments for kidney or liver function; durations; cross-allergies between classes; most misspelt names; wrong
+diagnoses; and lay wording that the tables do not have. `benchmarks/safety_lay.py` counts misses and false alarms on
+texts written without knowledge of the rules. No finding does not mean safe.
 """
 
 from collections.abc import Callable
