@@ -111,7 +111,7 @@ def test_generate_answers_as_the_predictor_does(client, runs):
         assert body["passages"] is body["supported"] is body["wrong_citations"] is None  # there is no corpus
         assert body["response"] == answer["prediction"] and body["finished"] == answer["finished"] and not body["cut"]
         assert body["inference_time_ms"] > 0 and 0 < body["confidence"] < 1
-        assert set(body["safety_report"]) == {"risk_level", "warnings", "stages", "unread_language"}
+        assert set(body["safety_report"]) == {"risk_level", "warnings", "stages", "unrecognised", "unread_language"}
 
 
 def test_classify_answers_as_the_predictor_does(client, runs):
@@ -300,7 +300,8 @@ def test_without_the_checks_the_report_is_null_and_not_a_clean_one(client):
 def test_a_second_stage_alarms_where_the_rules_are_silent_and_the_report_says_who_checked(runs, danger_reader):
     with make_client([runs["qa"]]) as client:
         body = post(client, "/generate", question="What is ataxia?").json()
-    assert body["safety_report"] == {"risk_level": 0, "warnings": [], "stages": ["rules"]}
+    silent = {"risk_level": 0, "warnings": [], "stages": ["rules"], "unread_language": None, "unrecognised": []}
+    assert body["safety_report"] == silent
     with make_client([runs["qa"]], safety_model=danger_reader) as client:
         body = post(client, "/generate", question="What is ataxia?").json()
         unchecked = post(client, "/generate", question="What is ataxia?", use_safety=False).json()
@@ -325,6 +326,13 @@ def test_a_second_stage_without_questions_is_refused(runs, capsys):
 )
 def test_a_patient_takes_part(client, patient):
     assert post(client, "/generate", question="What is cardiitis?", patient_context=patient).status_code == 200
+
+
+def test_what_no_check_knows_of_a_patient_is_in_the_report(client):
+    patient = {"medications": ["warfarin", "zorblax"], "conditions": "frobnitis"}
+    report = post(client, "/generate", question="What is it?", patient_context=patient).json()["safety_report"]
+    unknown = [("medications", "zorblax"), ("conditions", "frobnitis")]
+    assert report["unrecognised"] == [{"key": key, "value": value} for key, value in unknown]
 
 
 def test_an_infants_age_from_the_context_makes_a_fever_an_emergency(client):

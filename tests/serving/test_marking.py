@@ -13,6 +13,7 @@ from utils.serving.marking import (
     mark_spans,
     notes_on,
     plot_classes,
+    unrecognised_note,
     warn_of,
 )
 
@@ -73,6 +74,7 @@ def test_what_a_model_or_a_user_wrote_is_escaped_everywhere():
         mark_covered(EVIL, EVIL),
         list_findings([finding(0, 1, message=EVIL, kind=EVIL, source='" onclick="x')]),
         describe_classes(FLAT, FLAT_TASK),
+        unrecognised_note([{"key": "medications", "value": EVIL}]),
     ]
     for text in html:
         assert "<script" not in text and "<img" not in text and 'onclick="x' not in text
@@ -87,6 +89,11 @@ def test_findings_are_listed_gravest_first_with_their_source():
     html = list_findings([finding(0, 1, severity=2, message="two"), finding(0, 1, severity=4, message="four")])
     assert html.index("four") < html.index("two") and html.count('href="https://a.example"') == 2
     assert "does not mean" in list_findings([])
+
+
+def test_what_no_check_knows_of_a_patient_is_named():
+    html = unrecognised_note([{"key": "medications", "value": "zorblax"}])
+    assert "medications: zorblax" in html and unrecognised_note([]) == ""
 
 
 def test_a_text_in_a_language_that_no_check_reads_is_not_called_clean():
