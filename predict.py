@@ -40,6 +40,7 @@ from utils.ordered_lines import (
     digest,
     finish,
     partial_folder,
+    remove_partial,
     take_rank,
     wait_for_begin,
 )
@@ -192,6 +193,8 @@ def open_output(
     else:
         state = check_output(output, settings, args.resume, args.overwrite, rows)
     if state == "complete":
+        if rank == 0:
+            remove_partial(output)  # of a run that was killed as it ended
         return None
     start = partial(begin, output, settings, launch, state == "resume", processes > 1)
     folder = partial_folder(output)

@@ -12,7 +12,7 @@ import predict
 from utils.arguments import UserError
 from utils.inputs import WINDOW, own_rows
 from utils.json_files import write_json
-from utils.ordered_lines import OrderedLines, check_output, count_lines, partial_folder
+from utils.ordered_lines import OrderedLines, begin, check_output, count_lines, finish, partial_folder, wait_for_begin
 
 TASK = {
     "task": "classification",
@@ -189,6 +189,47 @@ def test_several_processes_write_one_file_in_order(tmp_path, model, monkeypatch,
         thread.join(timeout=60)
     assert read_jsonl(tmp_path / "out.jsonl") == wanted and not partial_folder(tmp_path / "out.jsonl").exists()
     assert sum(own_rows(number, 3, own, 3) for own in range(3)) == number
+
+
+def kill_while_deleting(monkeypatch, deleted: int) -> None:
+    """Stop a process that deletes a folder after this number of its files."""
+
+    def rmtree(folder: Path, **_: Any) -> None:
+        if folder.exists():
+            for file in sorted(folder.iterdir(), reverse=True)[:deleted]:
+                file.unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("utils.ordered_lines.shutil.rmtree", rmtree)
+
+
+@pytest.mark.parametrize("deleted", range(3))
+def test_a_run_that_is_killed_as_it_ends_is_complete_and_leaves_nothing(tmp_path, model, monkeypatch, deleted):
+    path, wanted = notes(tmp_path, 20)
+    output = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        kill_while_deleting(patch, deleted)
+        ask(tmp_path, input_file=path)
+    assert partial_folder(output).exists()
+    done = ask(tmp_path, input_file=path, resume=True)
+    assert done.code == 0 and "nothing to do" in done.stderr and not partial_folder(output).exists()
+    assert read_jsonl(output) == wanted
+
+
+@pytest.mark.parametrize("deleted", range(4))
+def test_several_processes_that_are_killed_as_they_end_have_a_complete_output(tmp_path, monkeypatch, deleted):
+    output = tmp_path / "out.jsonl"
+    folder = partial_folder(output)
+    begin(output, {"top_k": 3}, "launch", goes_on=False, keep_output=True)
+    for rank, lines in enumerate(("0\n1\n4\n", "2\n3\n")):
+        (folder / f"rank-{rank}.jsonl").write_text(lines)
+    finish(output, 1, 2, window=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        kill_while_deleting(patch, deleted)
+        finish(output, 0, 2, window=2)
+    assert output.read_text() == "0\n1\n2\n3\n4\n" and folder.exists()
+    assert check_output(output, {"top_k": 3}, True, False, rows=5) == "complete"
+    assert wait_for_begin(output, "another launch", resume=True) == "complete"
 
 
 def test_an_output_that_cannot_be_a_file_is_refused_before_the_model_is_loaded(tmp_path):

@@ -104,6 +104,11 @@ def partial_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
+def remove_partial(output: Path) -> None:
+    """Delete what stands beside an output until its run is finished, if it is there."""
+    shutil.rmtree(partial_folder(output), ignore_errors=True)
+
+
 def check_output(output: Path, settings: Mapping[str, Any], resume: bool, overwrite: bool, rows: int) -> str:
     """Return whether to `start`, to `resume`, or that the output is `complete`. Nothing is changed.
 
@@ -140,7 +145,7 @@ def begin(output: Path, settings: Mapping[str, Any], launch: str, goes_on: bool,
     """Note what a run depends on, and delete what an earlier one has left unless this one goes on with it."""
     folder = partial_folder(output)
     if not goes_on:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_partial(output)
         if not keep_output:
             output.unlink(missing_ok=True)
     folder.mkdir(exist_ok=True)
@@ -192,7 +197,8 @@ def finish(output: Path, rank: int, processes: int, window: int) -> None:
     if rank == 0:
         if processes > 1:
             _join(output, processes, window)
-        shutil.rmtree(folder)
+        (folder / "run.json").unlink()  # first: what a kill then leaves of the folder is of a run that is finished
+        remove_partial(output)
 
 
 def _join(output: Path, processes: int, window: int) -> None:
