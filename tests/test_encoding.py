@@ -12,17 +12,15 @@ from transformers import PreTrainedConfig
 
 from utils.control_tokens import special_tokens
 from utils.encoding import (
-    NEAR_TIE,
     ChunkCollator,
     encode_rows,
     encode_texts,
     mean_of_chunks,
-    measure_latency,
     pad,
     pool_chunks,
-    predict_logits,
     split_chunks,
 )
+from utils.logits import NEAR_TIE, measure_latency, predict_logits
 
 WORDS = [f"w{i}" for i in range(100)]
 ROOM = 8  # words beside [CLS] and [SEP] in 10 tokens
@@ -163,7 +161,7 @@ def test_latency_is_in_milliseconds_and_counts_all_rows():
 
 def test_latency_is_that_of_rows_alone_without_the_first_call_and_speed_that_of_all_together(monkeypatch):
     clock, asked = [0.0], []
-    monkeypatch.setattr("utils.encoding.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("utils.logits.time.perf_counter", lambda: clock[0])
 
     def predict(rows: list[list[int]]) -> np.ndarray:
         clock[0] += 9.0 if not asked else 2.0 if len(rows) > 1 else 0.001 * rows[0][0]

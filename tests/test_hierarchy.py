@@ -17,7 +17,7 @@ from trl import ModelConfig
 
 from utils.adapters import get_lora_config
 from utils.arguments import UserError
-from utils.encoding import ChunkCollator, encode_texts, predict_logits
+from utils.encoding import ChunkCollator, encode_texts
 from utils.evaluation.calibration import fit_temperature
 from utils.hierarchy import (
     LabelTree,
@@ -29,6 +29,7 @@ from utils.hierarchy import (
     sum_to_parents,
     tree_log_softmax,
 )
+from utils.logits import predict_logits
 from utils.losses import class_weights, focal_loss
 from utils.modeling import get_quantization_config, head_names, load_base_model, prepare_classifier
 

@@ -30,7 +30,7 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import UserError
-from utils.encoding import predict_logits
+from utils.logits import predict_logits
 from utils.modeling import PACKS, check_packing, unpacked
 from utils.run import newest_checkpoint
 from utils.training import Guard, differentiable, stopped_early, trained_model
@@ -447,9 +447,9 @@ def test_full_fine_tuning_scores_both_models_in_the_same_precision(tiny_llama, d
 
 
 def test_near_ties_of_a_classifier_are_looked_at_in_float32(tiny_bert, data, tmp_path, monkeypatch):
-    from utils import encoding
+    from utils import logits
 
-    monkeypatch.setattr(encoding, "NEAR_TIE", 1e9)  # all of them
+    monkeypatch.setattr(logits, "NEAR_TIE", 1e9)  # all of them
     kept = {}
 
     def watched(model, rows, pad_token_id, max_length, batch_size, autocast=None, name=None):

@@ -25,12 +25,13 @@ ROOMS = {
     "metrics": {"factuality"},  # its command scores facts, too
     "factuality": set(),
     "safety": {"inference"},  # its second stage is a classifier
-    "evaluation": {"metrics", "factuality"},
+    "evaluation": {"metrics", "factuality", "logits"},
     "reporting": {"metrics", "evaluation"},
     "push": set(),
+    "logits": set(),
     "inputs": set(),
     "ordered_lines": set(),
-    "inference": {"metrics", "evaluation", "factuality"},
+    "inference": {"metrics", "evaluation", "factuality", "logits"},
     "retrieval": {"metrics", "evaluation", "factuality"},
     "citations": {"metrics", "evaluation", "factuality", "retrieval"},
     "serving": {"evaluation", "factuality", "inference", "retrieval", "citations", "safety"},

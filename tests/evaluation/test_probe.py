@@ -6,8 +6,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from utils.encoding import encode_texts, predict_logits
+from utils.encoding import encode_texts
 from utils.evaluation.probe import UNSEEN, fit_probe, probe_features
+from utils.logits import predict_logits
 from utils.modeling import prepare_classifier
 
 TEXTS = ["Patient has a cough.", "Patient has pain in the chest and a fever.", "Fever."] * 6
