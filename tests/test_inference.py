@@ -99,7 +99,11 @@ def test_rows_with_options_get_the_likeliest_with_probabilities(tiny_llama, data
     assert done.code == 0, done.stderr
     exam = {row["id"]: row for row in read_jsonl(data.exam)}
     rows = [exam[row["id"]] for row in done.predictions]
-    answers = Predictor.from_pretrained(str(done.folder))(rows, batch_size=3)
+    predictor = Predictor.from_pretrained(str(done.folder))
+    answers = predictor(rows, batch_size=3)
+    (blank,) = predictor([rows[0] | {"options": [None, *rows[0]["options"][1:]]}])
+    assert blank["probabilities"][0] == 0 and sum(blank["probabilities"]) == pytest.approx(1)
+    assert blank["option"] == max(range(4), key=blank["probabilities"].__getitem__)
     for row, answer in zip(rows, answers, strict=True):
         assert sum(answer["probabilities"]) == pytest.approx(1) and len(answer["probabilities"]) == 4
         assert answer["option"] == max(range(4), key=answer["probabilities"].__getitem__)

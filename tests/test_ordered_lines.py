@@ -1,10 +1,14 @@
 """Lines in the order of their rows, whatever ends a run: nothing twice, nothing lost but the batch in work."""
 
+import datetime
 import random
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Run, flags, read_jsonl, run_here, word_tokenizer, write_rows
 
@@ -189,6 +193,28 @@ def test_several_processes_write_one_file_in_order(tmp_path, model, monkeypatch,
         thread.join(timeout=60)
     assert read_jsonl(tmp_path / "out.jsonl") == wanted and not partial_folder(tmp_path / "out.jsonl").exists()
     assert sum(own_rows(number, 3, own, 3) for own in range(3)) == number
+
+
+def test_an_id_of_any_type_comes_back_or_is_refused_before_anything_is_computed(tmp_path, model):
+    ids = [7, "7", 1.5, None, True, "2020-01-01 08:00:00", "2020-01-01", "1.50", "[1, 2]"]
+    rows = [
+        7,
+        "7",
+        1.5,
+        None,
+        True,
+        datetime.datetime(2020, 1, 1, 8),
+        datetime.date(2020, 1, 1),
+        Decimal("1.50"),
+        [1, 2],
+    ]
+    for value, wanted in zip(rows, ids, strict=True):
+        pq.write_table(pa.table({"note": ["a cough"], "id": pa.array([value])}), tmp_path / "in.parquet")
+        assert ask(tmp_path, input_file=tmp_path / "in.parquet", overwrite=True).code == 0
+        assert read_jsonl(tmp_path / "out.jsonl") == [{"id": wanted, "prediction": "A COUGH"}]
+    pq.write_table(pa.table({"note": ["a cough"], "id": pa.array([b"x"])}), tmp_path / "in.parquet")
+    done, before = ask(tmp_path, input_file=tmp_path / "in.parquet", overwrite=True), model.batches
+    assert done.code == 2 and "row 0: `id`" in done.stderr and model.batches == before
 
 
 def kill_while_deleting(monkeypatch, deleted: int) -> None:

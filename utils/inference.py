@@ -20,7 +20,7 @@ from transformers import (
 from utils.arguments import UserError
 from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens, plain_text
-from utils.encoding import encode_texts, predict_logits
+from utils.encoding import encode_texts
 from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import answer_confidence
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
@@ -36,6 +36,7 @@ from utils.hierarchy import (
     sum_to_parents,
 )
 from utils.hub import why_not_loaded
+from utils.logits import predict_logits
 from utils.metrics.languages import reads_english
 from utils.modeling import all_finite, check_packing, class_config, prepare_classifier
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
@@ -162,7 +163,8 @@ class Predictor:
               the question) and `confidence`, the geometric mean of the probabilities of the answer's tokens, lowered
               where it repeats itself;
               `confidence` in `task.json` tells how well it predicts the score. With options: the most likely one as
-              `prediction`, its place in the row as `option` (from 0, blank ones count), `cut`, and `probabilities`.
+              `prediction`, its place in the row as `option` (from 0, blank ones count), `cut`, and `probabilities`
+              by place.
             - Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (the confidence is below
               the threshold for the recipe's `max_risk`), `cut` (the model read only part of the text) and
               `probabilities` by class, in descending order.
@@ -302,7 +304,8 @@ class Predictor:
             best = int(probabilities.argmax())
             prediction = option_answers(texts)[best]
             found = {"prediction": prediction, "option": row["_places"][best], "cut": was_cut}
-            results.append(found | {"probabilities": probabilities.tolist()})
+            by_place = dict(zip(row["_places"], probabilities.tolist(), strict=True))
+            results.append(found | {"probabilities": [by_place.get(i, 0.0) for i in range(max(by_place) + 1)]})
         return results
 
 

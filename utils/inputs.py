@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from utils.arguments import UserError
+from utils.data.cleaning import read_kept
 from utils.data.columns import Columns
 from utils.data.files import read_table
 from utils.data.shapes import FORMATS, OPTIONAL
@@ -60,6 +61,7 @@ def check_inputs(path: str, task: dict[str, Any]) -> int:
         rows += 1
         absent -= {*row, *(columns.lists if columns.options in row else ())}
         try:
+            repeat_id(row, where)
             read_input(row, task, where)
         except UserError as error:
             fault, faults = fault or str(error), faults + 1
@@ -71,6 +73,14 @@ def check_inputs(path: str, task: dict[str, Any]) -> int:
     return rows
 
 
+def repeat_id(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the id of a row, if it has one, as JSON has it: dates and decimals of parquet files as text."""
+    if "id" not in row:
+        return {}
+    value = row["id"]
+    return {"id": value if value is None or isinstance(value, str | int | float) else read_kept(value, "id", where)}
+
+
 def make_batches(
     path: str, task: dict[str, Any], batch_size: int, rank: int, processes: int
 ) -> Iterator[dict[int, Input]]:
@@ -80,7 +90,7 @@ def make_batches(
     """
     size = batch_size * WINDOW
     inputs = (
-        Input(where, {"id": row["id"]} if "id" in row else {}, read_input(row, task, where))
+        Input(where, repeat_id(row, where), read_input(row, task, where))
         for place, (where, row) in enumerate(read_raw(path, task))
         if place // size % processes == rank
     )

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import subprocess
 import sys
@@ -43,6 +44,12 @@ def test_a_field_longer_than_the_csv_limit_is_read(tmp_path):
     assert len(next(read_rows(path))[1]["q"]) == 200_000
 
 
+def parquet_with(*names: str) -> bytes:
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table([pa.array(["x"])] * len(names), names=names), stream)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -75,6 +82,7 @@ def test_a_field_longer_than_the_csv_limit_is_read(tmp_path):
         ("a.csv.gz", b"not gzip", ["a.csv.gz", "damaged"]),
         ("a.csv.gz", gzip.compress(b"q,a\n" + bytes(range(97, 122)) * 99, mtime=0)[:-12], ["a.csv.gz", "damaged"]),
         ("a.parquet", b"PAR1 not parquet PAR1", ["a.parquet", "damaged"]),
+        ("a.parquet", parquet_with("q", "q"), ["a.parquet", "`q` twice"]),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_row(tmp_path, name, content, says):

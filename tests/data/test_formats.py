@@ -131,6 +131,30 @@ def test_blank_columns_leave_a_question_the_options_that_it_has(name, base, expe
     assert report["data_rows_with_blank_options"] == 30 and report["data_dropped_missing"] == 0
 
 
+def test_the_letter_of_a_column_is_that_of_its_name_wherever_the_recipe_names_it(expected, tmp_path):
+    rows = [
+        {"id": row["id"], "question": row["question"], "right": LETTERS[row["right"]]}
+        | dict(zip(LETTERS, [*row["options"], *[""] * 5], strict=False))
+        for row in exam()
+    ]
+    for letters in (LETTERS, LETTERS[::-1], "CADBE"):
+        columns = Columns("question", lists=tuple(letters), index="right")
+        found = table(load(write_rows(tmp_path / "exam.csv", rows), columns)[0])
+        for name, row in found.items():
+            assert row["options"][row["right"]] == expected[name]["options"][expected[name]["right"]]
+
+
+def test_options_that_repeat_their_letters_are_the_same_rows_and_counted(expected, tmp_path):
+    rows = [
+        row | {"options": [f"{letter}. {o}" for letter, o in zip(LETTERS, row["options"], strict=False)]}
+        for row in exam()
+    ]
+    splits, report = load(write_rows(tmp_path / "exam.jsonl", rows), LIST)
+    assert table(splits) == expected and report["data_rows_with_lettered_options"] == 40
+    rows = [row | {"right": row["options"][row["right"]]} for row in rows]
+    assert table(load(write_rows(tmp_path / "exam.jsonl", rows), LIST)[0]) == expected
+
+
 def test_what_names_a_blank_option_is_refused_and_too_few_options_are_counted(tmp_path):
     cells = [dict(zip("ABC", row, strict=True)) for row in (["x y", "", "z"], ["x y", "", ""], ["", "", ""])]
     rows = [{"question": f"What is {i} of them?", **row, "right": 0} for i, row in enumerate(cells * 20)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
-from utils.data.keys import alike, find_groups, find_keys, fold, is_unknown, merge_keys
+from utils.data.keys import alike, count_repeated_ids, find_groups, find_keys, fold, is_unknown, merge_keys
 from utils.data.load import load_splits
 
 ANY_TEXT = st.text(
@@ -132,6 +132,38 @@ def test_case_and_zeros_are_reported_and_not_merged(caplog):
     shown, hidden = (record.getMessage() for record in caplog.records)
     assert "2 keys (4 rows)" in shown and "2 keys (4 rows)" in hidden
     assert "'P7'" in shown and "P7" not in hidden
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("250.00", "250.0"), ("250", "250.00"), ("+5", "5"), ("1.10", "1.1"), ("A-type", "\u0410-type"),
+        ("\u0421O2", "CO2"), ("Type \u0391", "Type A"),
+    ],
+)  # fmt: skip
+def test_numbers_and_letters_that_look_alike_are_reported_and_not_merged(one, other):
+    keys, counts = keys_of([one, other, "x1"])
+    assert keys == {one: one, other: other, "x1": "x1"} and counts == {"similar_keys": 2}
+
+
+def test_numbers_that_a_spreadsheet_has_rounded_are_counted(caplog):
+    keys, counts = keys_of(["1.23E+11", "4E+12", "123456789012", "E11.9", "1E3"], groups=True)
+    assert counts == {"rounded_keys": 2} and len(set(keys.values())) == 5
+    assert "2 keys" in caplog.text and "1.23E" not in caplog.text
+
+
+def test_ids_that_are_equal_or_similar_are_counted_apart():
+    counts = Counter()
+    count_repeated_ids({"train": datasets.Dataset.from_dict({"id": ["7", "7", "7.0", "p1", "P1", "x"]})}, counts)
+    assert counts == {"repeated_ids": 1, "similar_ids": 2}
+
+
+def test_a_group_much_larger_than_all_others_is_pointed_at(caplog):
+    find_groups(["-1"] * 20 + [f"p{i // 2}" for i in range(60)], "patient", Counter())
+    assert "20 of 80 rows" in caplog.text
+    caplog.clear()
+    find_groups([f"p{i // 4}" for i in range(60)], "patient", Counter())
+    assert not caplog.text
 
 
 def test_a_group_of_most_rows_is_pointed_at(caplog):

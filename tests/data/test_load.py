@@ -151,6 +151,30 @@ def test_a_column_that_cannot_be_used_is_named_with_the_nearest(tmp_path, column
     assert all(part in str(error.value) for part in says), str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("rows", "column", "says"),
+    [
+        ([{"messages": [{"role": "user", "content": "Why?"}]}], "answer", "`messages` has dialogues"),
+        ([{"re\u0301ponse": "x", "note": "y"}], "r\u00e9ponse", "did you mean `re"),
+        ([{"Answer\u00a0": "x", "note": "y"}], "answer", "did you mean `Answer"),
+        ([{"note": "y"}], "answer", "choose one of these"),
+    ],
+)
+def test_what_may_be_meant_by_a_name_that_no_column_has_is_said(tmp_path, rows, column, says):
+    with pytest.raises(UserError, match=f"`{column}` is not in .*{says}"):
+        load(
+            train_file=write_jsonl(tmp_path / "a.jsonl", rows),
+            columns={"input": column, "target": None, "clustered": [column]},
+        )
+
+
+def test_a_separator_that_cannot_be_guessed_is_asked_for(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question:answer\nWhy so:No idea\n")
+    with pytest.raises(UserError, match="`question` is not in .*`sep=:`"):
+        load(train_file=str(path))
+
+
 # ----- splitting
 
 
@@ -287,6 +311,12 @@ def test_arguments_that_cannot_be_name_the_key_and_the_value(tmp_path, arguments
     with pytest.raises(UserError) as error:
         load(**{"train_file": path} | arguments)
     assert all(part in str(error.value) for part in says), str(error.value)
+
+
+def test_a_test_that_is_the_training_file_leaves_no_rows_and_says_so(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", question_rows(20))
+    with pytest.raises(UserError, match="`train` has no rows.*20 leaks.* later split"):
+        load(train_file=path, test_file=path)
 
 
 def test_one_group_leaves_no_rows_for_the_test(tmp_path):

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.arguments import UserError
-from utils.data.options import answer_warnings, drop_blanks, find_answer, label_options, read_options
+from utils.data.options import (
+    answer_warnings,
+    column_labels,
+    drop_blanks,
+    find_answer,
+    label_options,
+    read_options,
+    strip_labels,
+)
 
 PLAIN = {"A": "rest", "B": "surgery", "C": "", "D": "tablets"}
 texts = st.lists(st.text("abcdefgh", min_size=2), min_size=2, max_size=10, unique=True)
@@ -35,6 +43,12 @@ def refused(value, options=PLAIN, base=None) -> str:
         {"opc": "tablets", "opb": "surgery", "opa": "rest"},
         {"label": ["A", "B", "C"], "text": ["rest", "surgery", "tablets"]},
         [{"key": "A", "value": "rest"}, {"key": "B", "value": "surgery"}, {"key": "C", "value": "tablets"}],
+        [{"text": "rest", "id": "a"}, {"text": "surgery", "id": "b"}, {"text": "tablets", "id": "c"}],
+        [
+            {"option": "A", "content": "rest", "right": True},
+            {"option": "B", "content": "surgery", "right": False},
+            {"option": "C", "content": "tablets", "right": False},
+        ],
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -71,11 +85,59 @@ def test_another_shape_is_refused_by_row_and_column_without_its_text(value):
     assert "one" not in str(caught.value).replace("one of", "") and "two" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["A", "B", "C"], "ABC"), (["C", "B", "A"], "CBA"), (["opa", "opb", "opc", "opd"], "ABCD"),
+        (["option_2", "option_1"], "21"), (["ending0", "ending1", "ending2"], "012"),
+        ([f"choice{i}" for i in range(1, 12)], list(map(str, range(1, 12)))),
+        (["right", "wrong"], "AB"), (["A", "C"], "AB"), (["x1", "x3"], "AB"), (["a1", "b1"], "AB"),
+    ],
+)  # fmt: skip
+def test_columns_of_options_are_labelled_by_the_ends_of_their_names(names, labels):
+    assert column_labels(names) == list(labels)
+
+
+def test_the_letters_that_options_repeat_are_left_out_and_refused_if_they_are_others():
+    plain = {"A": "rest", "B": "surgery", "C": None}
+    for lettered in (["A. rest", "B. surgery"], ["(a) rest", "(b)  surgery"], ["A) rest", " B: surgery"]):
+        assert strip_labels(dict(zip("ABC", [*lettered, None], strict=True)), "o", "row 1") == plain
+    for kept in (
+        plain,
+        {"A": "A. rest", "B": "surgery"},
+        {"A": "a.m.", "B": "b.i.d."},
+        {"A": "E. coli", "B": "S. mitis"},
+    ):
+        assert strip_labels(kept, "o", "row 1") == kept
+    with pytest.raises(UserError, match="row 1: `o` ") as caught:
+        strip_labels({"A": "B. rest", "B": "A. surgery"}, "o", "row 1")
+    assert "rest" not in str(caught.value)
+
+
 # ----- Answers
 
 
 @pytest.mark.parametrize(
-    "value", ["D", "d", "(D)", "D.", "d)", "[D]", "D. tablets", "(d) Tablets", "tablets", "3", 3, 3.0, "3.0"]
+    "value",
+    [
+        "D",
+        "d",
+        "(D)",
+        "D.",
+        "d)",
+        "[D]",
+        "\uff24",
+        "Option D",
+        "option_d",
+        "opd",
+        "D. tablets",
+        "(d) Tablets",
+        "tablets",
+        "3",
+        3,
+        3.0,
+        "3.0",
+    ],
 )
 def test_an_answer_is_a_letter_a_text_or_a_place(value):
     assert find(value)[0] == 3
@@ -114,6 +176,7 @@ def test_readings_that_disagree_are_refused_and_those_that_agree_are_not():
     by_number = {"1": "rest", "2": "surgery"}
     refused("1", by_number)
     assert find(1, by_number, base=1)[0] == 0 and find("surgery", by_number)[0] == 1
+    assert find(1, by_number, base=0)[0] == 1  # the recipe says what a number means
 
 
 def test_the_text_of_two_equal_options_is_refused():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from utils.arguments import UserError
 from utils.data.__main__ import from_columns
-from utils.data.shapes import FORMATS, find_format, first_answer, join_paragraphs, to_columns
+from utils.data.shapes import FORMATS, find_format, first_answer, join_paragraphs, squad_questions, to_columns
 
 TEXT = st.text('abc {["é', min_size=1)
 TURNS = [("system", "Be brief."), ("user", "I cough."), ("assistant", "How long?"), ("user", "A week."),
@@ -181,7 +181,8 @@ def test_paragraphs_and_the_object_of_pubmedqa_are_a_text(as_json):
 
 
 @pytest.mark.parametrize(
-    "value", ["", None, "One.", 5, [], [1, 2], ["one", "word"], {"text": "x"}, "[1] is cited", '["a"', {"contexts": 1}]
+    "value",
+    ["", None, "One.", 5, "[]", [1, 2], ["one", "word"], {"text": "x"}, "[1] is cited", '["a"', {"contexts": 1}],
 )
 def test_other_values_are_left_alone(value):
     assert join_paragraphs(value) == value and first_answer(value) == (value, False)
@@ -190,4 +191,22 @@ def test_other_values_are_left_alone(value):
 def test_the_answer_of_squad_is_its_first_text():
     assert first_answer({"text": ["rest", "bed rest"], "answer_start": [3, 9]}) == ("rest", True)
     assert first_answer('{"text": ["rest", "rest"], "answer_start": [3, 3]}') == ("rest", False)
-    assert first_answer({"text": [], "answer_start": []}) == ("", False)
+    assert first_answer({"text": [], "answer_start": []}) == first_answer([]) == ("", False)
+    assert first_answer(["rest"]) == first_answer([{"text": "rest", "answer_start": 3}]) == ("rest", False)
+    assert first_answer('[{"text": "rest", "answer_start": 3}, {"text": "bed", "answer_start": 9}]') == ("rest", True)
+
+
+def test_a_file_as_squad_publishes_it_has_a_row_per_question():
+    parts = [
+        {"context": "One.", "qas": [{"question": "a", "id": 1}, {"question": "b"}]},
+        {"context": "Two.", "qas": []},
+    ]
+    rows = [{"title": "x", "paragraphs": parts}, {"question": "c", "paragraphs": ["Three."]}]
+    assert list(squad_questions(rows)) == [
+        {"context": "One.", "question": "a", "id": 1}, {"context": "One.", "question": "b"}, rows[1],
+    ]  # fmt: skip
+
+
+def test_a_list_in_alpacas_columns_is_refused():
+    with pytest.raises(UserError, match="row 3.* list"):
+        to_columns({"instruction": "Why?", "output": ["one answer", "another"]}, "alpaca", "row 3")

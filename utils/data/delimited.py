@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "`,`", ";": "`;`", "\t": "a tab", "|": "`|`"}
 SAMPLE_LINES = 1000
+HEAD_LINES = 10  # in which a header may stand below a title
 Lines = Callable[[], Iterator[str]]  # read a file from its start
 
 
@@ -30,7 +31,7 @@ def read_delimited(
             are a table with it and none with the expected one.
         columns: columns that are used, None for all. Of two columns of one name none can be.
         counts: incremented by the files with `guessed_separators` and `literal_quotes`, by the `multiline_rows`, and
-            by the `doubtful_rows` among them, of which each line looks like a row.
+            by the `doubtful_rows` among them, of which each line looks like a row. `repeated_headers` are left out.
 
     Yields:
         first line of a row, from 1, and its values. Columns without a name or with the name of another are left out.
@@ -43,14 +44,21 @@ def read_delimited(
     given = re.fullmatch(r'"?sep=(.)"?\s*', sample[0]) if sample else None
     skip = 1 if given else 0
     separator = given[1] if given else _find_separator(path, sample, separator, counts)
+    if _is_spaced(path, lines, skip, separator, sample):
+        separator += " "
     quoted = separator != "\t" or _has_quoted_fields(path, lines, skip, counts)
 
     names: list[tuple[int, str]] = []
-    width, doubtful = 0, []
+    header, width, doubtful = list[str](), 0, []
     for begin, values, own in _split_rows(path, lines, skip, separator, quoted):
         if not width:
-            width, names = len(values), _used_names(path, values, columns)
+            header, width, names = values, len(values), _used_names(path, values, columns)
             continue
+        if width > 1 and values[1:] == header[1:] and values[0].strip('\ufeff"') == header[0]:
+            counts["repeated_headers"] += 1
+            continue
+        if columns and begin <= HEAD_LINES and not set(columns) & set(header) and len(set(columns) & set(values)) > 1:
+            raise UserError(f"`{path}` has its names of columns in row {begin}: delete what stands above it.")
         if not _fits(values, width):
             raise UserError(f"`{path}`, row {begin} {_say_width(len(values), width, separator)}")
         counts["multiline_rows"] += len(own) > 1
@@ -63,12 +71,14 @@ def read_delimited(
             "`%s`: %d rows (line %s) hold lines that look like rows of their own: check their quotation marks",
             path, len(doubtful), ", ".join(map(str, doubtful[:3])),
         )  # fmt: skip
+    if repeated := counts["repeated_headers"]:
+        logger.warning("`%s`: %d rows repeat the header, and are left out: were files put together?", path, repeated)
 
 
 def _parse(lines: Iterable[str], separator: str, quoted: bool, strict: bool = True) -> Iterator[list[str]]:
-    """Parse lines with the csv module."""
+    """Parse lines with the csv module. A separator of two characters ends in a space."""
     if quoted:
-        return csv.reader(lines, delimiter=separator, strict=strict)
+        return csv.reader(lines, delimiter=separator[0], strict=strict, skipinitialspace=len(separator) > 1)
     return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
 
 
@@ -87,9 +97,10 @@ def _find_separator(path: Path, sample: list[str], expected: str, counts: Counte
     cut = len(sample) == SAMPLE_LINES  # perhaps inside a row
     widths, tables = {}, []
     for separator in dict.fromkeys((expected, *SEPARATORS)):
-        for quoted in (True, False) if separator == "\t" else (True,):
+        ways = [(separator, True), (separator, False) if separator == "\t" else (f"{separator} ", True)]
+        for between, quoted in ways:
             try:
-                rows = [row for row in _parse(sample, separator, quoted, strict=not cut) if not _is_blank(row, 0)]
+                rows = [row for row in _parse(sample, between, quoted, strict=not cut) if not _is_blank(row, 0)]
             except csv.Error:
                 continue
             width = widths[separator] = len(rows[0]) if rows else 0
@@ -111,12 +122,24 @@ def _find_separator(path: Path, sample: list[str], expected: str, counts: Counte
     return others[0]
 
 
+def _is_spaced(path: Path, lines: Lines, skip: int, separator: str, sample: list[str]) -> bool:
+    """Whether spaces stand between separators and opening quotation marks, as people type tables and programs do not,
+    and all rows have the fields of the header if they are left out."""
+    if separator.isspace() or not any(f"{separator} " in line and '"' in line for line in sample):
+        return False
+    plain, spaced = (
+        [[value.lstrip(" ") for value in row] for row in _parse(sample, each, True, strict=False)]
+        for each in (separator, f"{separator} ")
+    )
+    return plain != spaced and _count_rows(path, lines, skip, f"{separator} ", True) is not None
+
+
 def _has_quoted_fields(path: Path, lines: Lines, skip: int, counts: Counter[str]) -> bool:
     """Whether quotation marks enclose fields of a file with tabs, as spreadsheets write them, or are text, as most
     other programs do."""
     if not any('"' in line for line in lines()):
         return True
-    enclosing, literal = (_count_rows(path, lines, skip, quoted) for quoted in (True, False))
+    enclosing, literal = (_count_rows(path, lines, skip, "\t", quoted) for quoted in (True, False))
     if not literal or (enclosing and enclosing[0] == literal[0]):
         return True
     if enclosing:
@@ -129,12 +152,12 @@ def _has_quoted_fields(path: Path, lines: Lines, skip: int, counts: Counter[str]
     return False
 
 
-def _count_rows(path: Path, lines: Lines, skip: int, quoted: bool) -> tuple[int, int] | None:
-    """Return the number of rows of a file with tabs and the first line of the first that spans several; None if not
-    all rows have the fields of the header."""
+def _count_rows(path: Path, lines: Lines, skip: int, separator: str, quoted: bool) -> tuple[int, int] | None:
+    """Return the number of rows of a file and the first line of the first that spans several; None if not all rows
+    have the fields of the header."""
     rows, width, first = 0, 0, 0
     try:
-        for begin, values, own in _split_rows(path, lines, skip, "\t", quoted):
+        for begin, values, own in _split_rows(path, lines, skip, separator, quoted):
             width = width or len(values)
             if not _fits(values, width):
                 return None

@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from utils.arguments import UserError
 from utils.data.delimited import read_delimited
+from utils.data.shapes import squad_questions
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def read_rows(
 
 def file_format(path: str | Path) -> str:
     """Return the ending that says how to read a file, without `.gz`, in lower case."""
-    return Path(re.sub(r"\.gz$", "", Path(path).name)).suffix.lower()
+    return Path(re.sub(r"\.gz$", "", Path(path).name.lower())).suffix
 
 
 def read_table(
@@ -122,9 +123,10 @@ def read_table(
 
 def _read_jsonl(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
-        if line.strip():
+        text = line.strip("\ufeff \t\r\n")  # files that are put together have byte order marks inside
+        if text:
             try:
-                row = json.loads(line, object_pairs_hook=_object)
+                row = json.loads(text, object_pairs_hook=_object)
             except ValueError as error:
                 advice = "write one object per line, or let the name of a list end in .json"
                 raise UserError(f"`{path}`, row {number} is not JSON ({error}): {advice}.") from error
@@ -140,7 +142,7 @@ def _read_json(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str
     rows = rows.get("data") if isinstance(rows, dict) else rows
     if not isinstance(rows, list):
         raise UserError(f"`{path}` does not contain a list: write a list of objects, or {{'data': [...]}}.")
-    for number, row in enumerate(rows):
+    for number, row in enumerate(squad_questions(rows)):
         yield number, _check_object(row, path, number)
 
 
@@ -148,8 +150,10 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[i
     with open_bytes(path) as stream:
         table = pyarrow.parquet.ParquetFile(stream)
         wanted = [name for name in table.schema_arrow.names if columns is None or name in columns]
+        if twice := [name for name, count in Counter(wanted).items() if count > 1]:
+            raise UserError(f"`{path}` has the column `{twice[0]}` twice: rename one.")
         batches = table.iter_batches(batch_size=HEAD_ROWS, columns=wanted)
-        yield from enumerate(row for batch in batches for row in batch.to_pylist())
+        yield from enumerate(row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def _check_object(row: Any, path: Path, number: int) -> dict[str, Any]:
 
 def open_bytes(path: Path) -> gzip.GzipFile | BufferedReader:
     """Open a file, also a gzipped one."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def find_encoding(path: Path, counts: Counter[str]) -> str:
@@ -205,7 +209,8 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
     # Not `splitlines`: a text may hold U+2028 and other characters that end a line there
     with open_bytes(path) as stream, TextIOWrapper(stream, encoding, newline="") as text:  # type: ignore[type-var]
         try:
-            yield from text
+            for number, line in enumerate(text):
+                yield line if number else line.lstrip("\ufeff")  # one mark is removed with the encoding
         except UnicodeError as error:
             raise UserError(f"`{path}` begins as {encoding} and goes on otherwise: save it as UTF-8.") from error
 

@@ -7,7 +7,8 @@
    `.0`, and each split writes all of them in one way, or each number occurs in both. They are two in a column of
    codes, which has a value that no program writes for a number: 007, or 250.00. Other columns can be either, and are
    refused; of groups they are the same, which at worst keeps rows together that may be apart.
-3. Keys that differ only in case or in leading zeros stay apart, and are reported.
+3. Keys that differ only in case, in zeros before or after a number, or in letters of other scripts that look the
+   same, stay apart, and are reported.
 
 NA, None and null are keys like others, but a group that is called unknown is none.
 
@@ -30,10 +31,15 @@ logger = logging.getLogger(__name__)
 WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0)?")
 CODE = re.compile(r"[-+]?0\d+(\.\d*)?|[-+]?\d+\.\d+0")
 UNKNOWN = {
-    "", "missing", "na", "nan", "nat", "nil", "none", "notavailable", "notknown", "null", "undefined", "unk",
-    "unknown", "unspecified",
+    "", "desconhecido", "desconocido", "inconnu", "keineangabe", "missing", "na", "nan", "nat", "nil", "nodata",
+    "none", "notapplicable", "notavailable", "notknown", "notrecorded", "notspecified", "notstated", "null",
+    "onbekend", "sconosciuto", "unassigned", "unbekannt", "undefined", "unk", "unknown", "unspecified", "неизвестно",
+    "不明", "未知",
 }  # fmt: skip
 LOOK_ALIKE = str.maketrans(dict.fromkeys("‘’‚‛´`ʼ′", "'") | dict.fromkeys("“”„‟″", '"') | {"−": "-"})
+OTHER_SCRIPTS = str.maketrans("АВЕЗКМНОРСТУХаеорсухіΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABE3KMHOPCTYXaeopcyxiABEZHIKMNOPTYXo")
+MANY_TIMES = 10  # the size of the second largest group, from which the largest may be none
+ROUNDED = re.compile(r"-?\d(\.\d+)?E\+\d+")  # what a spreadsheet makes of a long number
 DIFFERENT = ("<super>", "<sub>", "<fraction>", "<circle>")  # 10² is not 102
 
 
@@ -67,8 +73,8 @@ def find_keys(
     Args:
         written: for each split, how many rows have each value.
         column: its name, for messages.
-        counts: incremented by `merged_key_rows`, whose value is written unlike their key, and by the `similar_keys` of
-            rule 3.
+        counts: incremented by `merged_key_rows`, whose value is written unlike their key, by the `similar_keys` of
+            rule 3, and by the `rounded_keys` of spreadsheets, which may name several things.
         groups: whether the values are groups. They may be of persons, so messages do not show them.
 
     Returns:
@@ -100,7 +106,10 @@ def find_keys(
     of_key = Counter[str]()
     for value, name in keys.items():
         of_key[name] += rows[value]
-    _report(similar, of_key, column, groups, "differ from others only in case or zeros, and count as others")
+    _report(similar, of_key, column, groups, "differ only in case, zeros or look-alike letters, and count as several")
+    if rounded := sum(bool(ROUNDED.fullmatch(key)) for key in set(keys.values())):
+        counts["rounded_keys"] += rounded
+        logger.warning("`%s`: %d keys are numbers that a spreadsheet has rounded, as in 1.2E+11", column, rounded)
     return keys
 
 
@@ -121,11 +130,15 @@ def merge_keys(
 
 
 def count_repeated_ids(tables: Mapping[str, datasets.Dataset], counts: Counter[str]) -> None:
-    """Count and report rows with the id of another row of their split."""
+    """Count and report rows with the id of another row of their split, or one that is similar as in rule 3."""
     for split, table in tables.items():
-        if repeated := len(table) - len(set(table["id"])):
+        ids = set(table["id"])
+        if repeated := len(table) - len(ids):
             counts["repeated_ids"] += repeated
             logger.warning("`id`: %d rows of %s have the id of another row, and share its name", repeated, split)
+        if similar := len(ids) - len({_near(fold(value)) for value in ids}):
+            counts["similar_ids"] += similar
+            logger.warning("`id`: %d ids of %s differ from others only in case, zeros or white space", similar, split)
 
 
 def find_groups(values: Sequence[str], column: str, counts: Counter[str]) -> list[str | None]:
@@ -139,8 +152,8 @@ def find_groups(values: Sequence[str], column: str, counts: Counter[str]) -> lis
     keys = find_keys([written], column, counts, groups=True)
     groups = [keys.get(value) for value in values]
     sizes = Counter(group for group in groups if group is not None)
-    largest = max(sizes.values(), default=0)
-    if largest > len(groups) / 2 and len(sizes) > 1:
+    largest, second, *_ = [size for _, size in sizes.most_common(2)] + [0, 0]
+    if second and (largest > len(groups) / 2 or largest >= MANY_TIMES * second):
         logger.warning("`%s`: one group has %d of %d rows: is it a word for unknown?", column, largest, len(groups))
     return groups
 
@@ -206,8 +219,8 @@ def _fold_character(character: str) -> str:
 
 def _near(key: str) -> str:
     """Return the form shared by keys that differ only as rule 3 says."""
-    number = re.sub(r"(-?\d+)\.0", r"\1", key) if re.fullmatch(r"-?\d+\.0", key) else key
-    return re.sub(r"(?<![\d.,])0+(?=\d)", "", number.casefold())
+    number = re.sub(r"^\+|\.?0*$", "", key) if re.fullmatch(r"[-+]?\d+\.\d*", key) else key.removeprefix("+")
+    return re.sub(r"(?<![\d.,])0+(?=\d)", "", number.translate(OTHER_SCRIPTS).casefold())
 
 
 def _whole_numbers(

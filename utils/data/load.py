@@ -238,8 +238,13 @@ def _split(
 
 def _empty_message(split: str, counts: Counter) -> str:
     dropped = ", ".join(f"{counts[reason]} {reason}" for reason in (*REASONS, "turns") if counts[reason]) or "none"
-    return (
-        f"`{split}` has no rows: {counts['read']} were read, dropped {dropped}, and the rest went to other splits. "
+    advice = (
         "Check the columns, `min_input_words`, `min_target_words`, `drop_ambiguous`, and that `group_column` has "
         "several groups, or add rows."
+    )
+    if counts["leaks"] > counts["read"] / 2:
+        advice = "Most rows have a twin, or a row of their group, in a later split: give splits with other rows."
+    return (
+        f"`{split}` has no rows: {counts['read']} were read, dropped {dropped}, and the rest went to other splits. "
+        f"{advice}"
     )

@@ -2,7 +2,9 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from string import ascii_uppercase
 from typing import Any
 
@@ -11,11 +13,11 @@ from utils.arguments import UserError
 FORMS = ("index", "letter", "text")
 # A, (b), opc, option_d, 4: keys of an object and names of options
 LABEL = re.compile(r"[(\[]?(?:op(?:tion)?[\s_]?)?([A-Za-z]|\d{1,3})[)\].:]?")
-LETTER = re.compile(r"[(\[]?([A-Za-z])[)\].:]?")
+LETTER = re.compile(r"[(\[]?(?:(?i:op(?:tion)?)[\s_]?)?([A-Za-z])[)\].:]?")
+REPEATED = re.compile(r"\s*[(\[]?([A-Za-z])[)\].:]\s+(\S.*)", re.DOTALL)
 LETTER_AND_TEXT = re.compile(r"[(\[]?([A-Za-z])[)\].:]\s*(\S.*)", re.DOTALL)
+LABEL_KEYS = ("key", "aid", "label", "id", "letter")
 NUMBER = re.compile(r"([+-]?\d+)(?:\.0*)?")
-# What lists of objects call an option and its text: bigbio's MedQA, HEAD-QA, and the general case
-PAIRS = (("key", "value"), ("aid", "atext"), ("label", "text"))
 
 
 def read_options(value: Any, column: str, where: str) -> dict[str, Any]:
@@ -64,6 +66,32 @@ def label_options(values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(ascii_uppercase, values, strict=False))
 
 
+def column_labels(names: Sequence[str]) -> list[str]:
+    """Return the labels in which the names of option columns end, such as opb or choice_2: letters from A, or numbers
+    from 0 or 1, in any order. Names with other ends are A, B, C by place."""
+    by_place = list(label_options(names))
+    start = len(commonprefix(names).rstrip("0123456789"))
+    ends = [name[start:].upper() for name in names]
+    known = (by_place, map(str, range(len(names))), map(str, range(1, len(names) + 1)))
+    return ends if any(set(ends) == set(labels) for labels in known) else by_place
+
+
+def strip_labels(options: Mapping[str, Any], column: str, where: str) -> dict[str, Any]:
+    """Return options without the letters that all of them repeat: `{"A": "A. rest", ...}` as `{"A": "rest", ...}`.
+
+    Raises:
+        UserError: the letters in the texts are those of other options.
+    """
+    texts = {label: text for label, text in options.items() if isinstance(text, str) and text.strip()}
+    found = {label: REPEATED.fullmatch(text) for label, text in texts.items()}
+    letters = {label: match[1].upper() for label, match in found.items() if match}
+    if not letters or sorted(letters.values()) != sorted(found):
+        return dict(options)
+    if any(label != letter for label, letter in letters.items()):
+        raise UserError(f"{where}: `{column}` has letters in its options that are not in order: sort or drop them.")
+    return {**options, **{label: match[2] for label, match in found.items() if match}}
+
+
 def find_answer(value: Any, options: Mapping[str, str], base: int | None, column: str, where: str) -> tuple[int, str]:
     """Return the place of the right option among all options as written, and the form of the answer.
 
@@ -90,8 +118,9 @@ def find_answer(value: Any, options: Mapping[str, str], base: int | None, column
     if number:
         place = int(number[1]) - first
         readings["index"] = {-1} if int(number[1]) == -1 else {place} & set(range(len(labels)))
-        readings["letter"] = {labels.index(str(int(number[1])))} if str(int(number[1])) in labels else set()
-    if letter := LETTER.fullmatch(written):
+        is_label = str(int(number[1])) in labels and (base is None or labels[0] == str(base))
+        readings["letter"] = {labels.index(str(int(number[1])))} if is_label else set()
+    if letter := LETTER.fullmatch(unicodedata.normalize("NFKC", written)):
         readings["letter"] = {labels.index(letter[1].upper())} if letter[1].upper() in labels else set()
     if both := LETTER_AND_TEXT.fullmatch(written):
         place = labels.index(both[1].upper()) if both[1].upper() in labels else -1
@@ -152,11 +181,16 @@ def _by_label(value: Mapping[Any, Any], column: str, where: str) -> dict[str, An
 
 
 def _from_objects(items: Sequence[Any]) -> dict[Any, Any] | None:
-    for name, text in PAIRS:
-        if all(isinstance(item, Mapping) and {name, text} <= set(item) for item in items):
-            found = {item[name]: item[text] for item in items}
-            return found if len(found) == len(items) else None
-    return None
+    """Return label -> text of objects of which one key has labels, and one texts: bigbio's MedQA, HEAD-QA, others."""
+    if not all(isinstance(item, Mapping) and item.keys() == items[0].keys() for item in items):
+        return None
+    names = [name for name in items[0] if all(LABEL.fullmatch(str(item[name]).strip()) for item in items)]
+    names = names if len(names) == 1 else [name for name in names if name in LABEL_KEYS]  # texts can be letters, too
+    texts = [name for name in items[0] if name not in names and all(isinstance(v[name], str | None) for v in items)]
+    if len(names) != 1 or len(texts) != 1:
+        return None
+    found = {item[names[0]]: item[texts[0]] for item in items}
+    return found if len(found) == len(items) else None
 
 
 def _equal_lists(*values: Any) -> bool:

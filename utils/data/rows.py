@@ -26,7 +26,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from utils.arguments import DataArguments, UserError
 from utils.data.cleaning import clean_symbols, clean_text, clean_whitespace, read_kept, read_key, read_text
 from utils.data.columns import Columns
-from utils.data.options import drop_blanks, find_answer, label_options, read_options
+from utils.data.options import column_labels, drop_blanks, find_answer, read_options, strip_labels
 from utils.data.shapes import first_answer, join_paragraphs, to_columns
 from utils.words import count_words, split_words
 
@@ -76,8 +76,10 @@ def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Co
         turns = [_clean_cell(text, "history", where, found) for text in row.get("history") or ()]
         values["history"] = [_strip(text, columns, found) for text in turns]
     if columns.options:
-        written = _written_options(row, columns, where).items()
-        values[columns.options] = {key: _clean_cell(value, columns.options, where, found) for key, value in written}
+        written = _written_options(row, columns, where)
+        bare = strip_labels(written, columns.options, where)
+        found["rows_with_lettered_options"] |= bare != written
+        values[columns.options] = {key: _clean_cell(v, columns.options, where, found) for key, v in bare.items()}
     return values | {name: read_kept(row.get(name), name, where) for name in columns.kept}
 
 
@@ -115,7 +117,7 @@ def _clean_cell(value: Any, column: str, where: str, found: Counter[str]) -> str
 def _written_options(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:
     """Return label -> option as written. A row without any of several option columns may have the list `options`."""
     if len(columns.lists) > 1 and any(name in row for name in columns.lists):
-        return label_options([row.get(name) for name in columns.lists])
+        return dict(zip(column_labels(columns.lists), (row.get(name) for name in columns.lists), strict=True))
     return read_options(row.get(str(columns.options)), str(columns.options), where)
 
 

@@ -5,7 +5,7 @@ in turn), `question` (the last turn of the user) and `answer` (what the assistan
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from utils.arguments import UserError
@@ -23,8 +23,8 @@ OTHER = ("tools", "functions", "images")  # refused unless they are empty
 OPTIONAL = {"alpaca": ("input", "system", "history"), "sharegpt": ("system", *OTHER), "messages": OTHER,
             "prompt_completion": OTHER, "preference": ("prompt", *OTHER)}  # fmt: skip
 DIALOGUE = ("system", "history", "question", "answer")
-ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
-         "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant"}  # fmt: skip
+ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"}
+ROLES |= dict.fromkeys(("assistant", "gpt", "ai", "model", "bot", "chatgpt"), "assistant")
 TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython")
 # Parts of a turn that a model would have to read or write
 UNREAD = ("tool_calls", "function_call", "tool_call_id", "audio", "reasoning_content", "thinking")
@@ -101,13 +101,29 @@ def join_paragraphs(value: Any) -> Any:
 
 
 def first_answer(value: Any) -> tuple[Any, bool]:
-    """Return the first text of SQuAD's `{"text": [...], "answer_start": [...]}`, also from JSON text, and whether it
-    has other texts as well. An unanswerable question gives "". Any other value is returned as it is."""
+    """Return the first text of SQuAD's `{"text": [...], "answer_start": [...]}`, or of a list of such objects with one
+    text each, also from JSON text, and whether it has other texts as well. An unanswerable question gives "", as
+    does an empty list, and a list of one text gives this text. Any other value is returned as it is."""
     parsed = _from_json(value)
+    if value == [] or (isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)):
+        return "".join(value), False
+    if isinstance(parsed, list) and parsed and all(isinstance(one, Mapping) and "text" in one for one in parsed):
+        parsed = {"text": [one.get("text") for one in parsed], "answer_start": []}
     if not isinstance(parsed, Mapping) or not {"text", "answer_start"} <= set(parsed):
         return value, False
     texts = parsed["text"] if isinstance(parsed["text"], list) else [parsed["text"]]
     return next(iter(texts), ""), len(set(map(str, texts))) > 1
+
+
+def squad_questions(rows: Sequence[Any]) -> Iterator[Any]:
+    """Yield a row per question of a file as SQuAD publishes it, `{"paragraphs": [{"context": ..., "qas": [...]}]}`;
+    other rows as they are."""
+    for row in rows:
+        parts = row.get("paragraphs") if isinstance(row, Mapping) else None
+        if isinstance(parts, list) and all(isinstance(part, Mapping) and "qas" in part for part in parts):
+            yield from ({"context": part.get("context")} | question for part in parts for question in part["qas"])
+        else:
+            yield row
 
 
 def _turns(row: Mapping[str, Any], dataset_format: str, where: str) -> list[tuple[str, str]]:
@@ -135,6 +151,8 @@ def _alpaca(row: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
     turns = [("system", row["system"])] if row.get("system") else []
     for pair in [*history, [row.get("instruction"), row.get("output")]]:
         turns += zip(("user", "assistant"), pair, strict=True)
+    if any(isinstance(text, list) for _, text in turns):
+        raise UserError(f"{where}: a question or an answer is a list: give text.")
     return [(role, _content(text, role, where)) for role, text in turns]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import visible
+from utils.data.cleaning import clean_text, visible
 from utils.data.delimited import SEPARATORS
 from utils.data.files import file_format, read_table
 from utils.hub import why_not_loaded
@@ -115,12 +115,20 @@ def check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> No
     """Raise a UserError if a column is not among the `known` ones of a file or data set."""
     for column in columns:
         if column not in known:
-            near = difflib.get_close_matches(column, known, n=1, cutoff=0.6)
-            advice = f"did you mean `{visible(near[0])}`?" if near else "choose one of these."
-            if len(known) == 1 and column in re.split(r"[,;\t|]", known[0]):
-                advice = "remove the quotation marks around whole lines."
             has = ", ".join(f"`{visible(other)}`" for other in known)
-            raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {advice}")
+            raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {_advise(column, known)}")
+
+
+def _advise(column: str, known: Sequence[str]) -> str:
+    if len(known) == 1 and column in re.split(r"\W", known[0]):
+        if set(known[0]) & set(SEPARATORS):
+            return "remove the quotation marks around whole lines."
+        return "say what stands between the fields in a first line, such as `sep=:`."
+    if dialogues := {"messages", "conversations"} & set(known):
+        return f"`{min(dialogues)}` has dialogues: train on them without naming columns."
+    same = [other for other in known if clean_text(other).casefold() == clean_text(column).casefold()]
+    near = same or difflib.get_close_matches(column, known, n=1, cutoff=0.6)
+    return f"did you mean `{visible(near[0])}`?" if near else "choose one of these."
 
 
 def _read_hub(
