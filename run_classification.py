@@ -44,10 +44,11 @@ from utils.evaluation.classification import calibrate, evaluate
 from utils.evaluation.encoders import add_linear_scores, calibrate_head, predict_encoders
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.extra_metrics import load_extra_metrics
+from utils.heads import get_optimizer, head_names
 from utils.hub import check_push_access
 from utils.losses import CLASS_IMBALANCE, classification_loss
 from utils.metrics.baselines import classification_baselines
-from utils.modeling import autocast_dtype, get_optimizer, head_names, load_tokenizer
+from utils.modeling import autocast_dtype, load_tokenizer
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report

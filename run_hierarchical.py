@@ -44,6 +44,7 @@ from utils.evaluation.encoders import add_linear_scores, predict_encoders
 from utils.evaluation.hierarchical import calibrate, evaluate
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.extra_metrics import load_extra_metrics
+from utils.heads import get_optimizer, head_names
 from utils.hierarchy import (
     LabelTree,
     expand_predictions,
@@ -53,7 +54,7 @@ from utils.hierarchy import (
 )
 from utils.hub import check_push_access
 from utils.metrics.hierarchy import hierarchical_baselines
-from utils.modeling import autocast_dtype, get_optimizer, head_names, load_tokenizer
+from utils.modeling import autocast_dtype, load_tokenizer
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report

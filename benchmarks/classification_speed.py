@@ -33,11 +33,12 @@ from utils.arguments import parse_recipe
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.encoding import ChunkCollator, encode_texts
+from utils.heads import get_optimizer, head_names, prepare_classifier
 from utils.inference import Predictor
 from utils.json_files import write_json
 from utils.logits import predict_logits
 from utils.losses import classification_loss
-from utils.modeling import get_optimizer, head_names, load_base_model, load_tokenizer, prepare_classifier
+from utils.modeling import load_base_model, load_tokenizer
 from utils.sampling import set_train_order
 
 RECIPE, MODEL = "recipes/quickstart/classification.yaml", "outputs/quickstart-classification"

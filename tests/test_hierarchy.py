@@ -19,6 +19,7 @@ from utils.adapters import get_lora_config
 from utils.arguments import UserError
 from utils.encoding import ChunkCollator, encode_texts
 from utils.evaluation.calibration import fit_temperature
+from utils.heads import head_names, prepare_classifier
 from utils.hierarchy import (
     LabelTree,
     abstain_to_parent,
@@ -31,7 +32,7 @@ from utils.hierarchy import (
 )
 from utils.logits import predict_logits
 from utils.losses import class_weights, focal_loss
-from utils.modeling import get_quantization_config, head_names, load_base_model, prepare_classifier
+from utils.modeling import get_quantization_config, load_base_model
 
 CPU = torch.device("cpu")
 GENERAL = "General pathological conditions"

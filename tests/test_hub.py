@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from tests.hub_server import Hub, serve_hub
 from utils.arguments import UserError
 from utils.hub import _no_right
-from utils.json_files import without_paths, write_json
-from utils.push import push
+from utils.json_files import write_json
+from utils.push import push, without_paths
 from utils.reporting.card import write_card
 from utils.reporting.report import write_report
 

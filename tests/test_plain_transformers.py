@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, ModernB
 import run_classification
 import run_hierarchical
 from utils.evaluation.encoders import last_layer
+from utils.heads import pools_by_config, prepare_classifier
 from utils.inference import Predictor
-from utils.modeling import pools_by_config, prepare_classifier
 
 N = 32  # classes, as many as hidden units: the shape of a layer does not tell which is the last one
 BERT = {

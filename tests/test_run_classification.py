@@ -330,7 +330,7 @@ def test_full_fine_tuning_saves_a_model_that_names_its_classes(tiny_bert, data, 
 
 
 def test_mean_pooling_is_the_mean_over_the_tokens_of_the_text_alone(tiny_bert, tmp_path):
-    from utils.modeling import prepare_classifier
+    from utils.heads import prepare_classifier
 
     for folder, kind in ((tiny_bert, "bert"), (tmp_path, "distilbert")):
         if kind == "distilbert":

@@ -15,7 +15,7 @@ from conftest import ROOT
 SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run_summarization.py")
 CORE = {
     "adapters", "arguments", "chat", "chat_tokenizer", "chunking", "conflicts", "control_tokens", "data", "encoding",
-    "examples", "extra_metrics", "generation", "hierarchy", "hub", "json_files", "keys", "losses", "modeling",
+    "examples", "extra_metrics", "generation", "heads", "hierarchy", "hub", "json_files", "keys", "losses", "modeling",
     "overlap", "positions", "prompts", "run", "sampling", "seq2seq", "task", "templates", "tokenizers", "training",
     "words",
 }  # fmt: skip
@@ -26,7 +26,7 @@ ROOMS = {
     "factuality": set(),
     "safety": {"inference"},  # its second stage is a classifier
     "evaluation": {"metrics", "factuality", "logits"},
-    "reporting": {"metrics", "evaluation"},
+    "reporting": {"metrics", "evaluation", "push"},
     "push": set(),
     "logits": set(),
     "inputs": set(),
@@ -134,8 +134,8 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    more = {"run_hierarchical.py": (32, 6235), "run_summarization.py": (32, 5915)}  # a tree; ROUGE while it trains
-    most = more.get(script, (33, 5900))
+    more = {"run_hierarchical.py": (32, 5960), "run_summarization.py": (32, 5910)}  # a tree; ROUGE while it trains
+    most = more.get(script, (33, 5870))
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

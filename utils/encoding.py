@@ -17,7 +17,8 @@ from trl import ModelConfig
 from utils.arguments import LONG_TEXTS, DataArguments, UserError
 from utils.control_tokens import keep_control_tokens, plain_text, special_tokens, text_ids
 from utils.data.columns import Columns
-from utils.modeling import get_quantization_config, load_base_model, prepare_classifier
+from utils.heads import prepare_classifier
+from utils.modeling import get_quantization_config, load_base_model
 from utils.positions import warn_if_longer
 from utils.tokenizers import unread
 

@@ -28,6 +28,7 @@ from utils.evaluation.multiple_choice import score_options
 from utils.examples import Examples, find_examples, with_examples
 from utils.factuality import find_hallucinations
 from utils.generation import generate_answers, set_generation
+from utils.heads import prepare_classifier
 from utils.hierarchy import (
     LabelTree,
     abstain_to_parent,
@@ -38,7 +39,7 @@ from utils.hierarchy import (
 from utils.hub import why_not_loaded
 from utils.logits import predict_logits
 from utils.metrics.languages import reads_english
-from utils.modeling import all_finite, check_packing, class_config, prepare_classifier
+from utils.modeling import all_finite, check_packing, class_config
 from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
 from utils.run import embeddings_sha256, has_bfloat16
 from utils.seq2seq import summarize

@@ -1,10 +1,10 @@
-"""Load the tokenizer and the (quantized) base model, and set up classification heads and the optimizer."""
+"""Load the tokenizer and the (quantized) base model."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -28,7 +27,6 @@ from utils.arguments import UserError
 from utils.hub import why_not_loaded
 from utils.tokenizers import complete_tokenizer
 
-POOLING = "classifier_pooling"  # of a configuration: how a classifier pools, where the architecture has a choice
 PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
 
@@ -51,7 +49,7 @@ def load_tokenizer(
         load = partial(AutoTokenizer.from_pretrained, own or name, **given)
         tokenizer = complete_tokenizer(load, stated, config, trust_remote_code)
     except (OSError, ValueError) as error:
-        raise _not_loaded(name, error) from error
+        raise not_loaded(name, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # safe: TRL masks padding by position, so the end token is learned
     return tokenizer
@@ -69,7 +67,7 @@ def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: An
             name, revision=args.model_revision, trust_remote_code=trust_remote_code, **values
         )
     except (OSError, ValueError) as error:
-        raise _not_loaded(name, error) from error
+        raise not_loaded(name, error) from error
 
 
 def get_quantization_config(
@@ -149,7 +147,7 @@ def load_base_model(
     except ImportError as error:
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
     except (OSError, ValueError) as error:
-        raise _not_loaded(name, error) from error
+        raise not_loaded(name, error) from error
     if not all_finite(model):
         raise UserError(f"`model_name_or_path` {name} has weights that are not finite: choose another model.")
     check_packing(model)
@@ -183,88 +181,6 @@ def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str |
         why = "training all weights needs float32" if found else "neither `bf16` nor `fp16` is true"
         raise UserError(f"`dtype` is {args.dtype}, but {why}: set `dtype: float32`, or `bf16: true` with LoRA.")
     return found
-
-
-def head_names(
-    args: ModelConfig, auto_class: AutoClass, labels: list[str], trust_remote_code: bool = False
-) -> list[str]:
-    """Return the modules on top of the base model that have weights, such as `classifier`. They are newly initialized,
-    so they are trained in full and never quantized (bitsandbytes would: peft#1720). Reads a model on the meta device,
-    which allocates no memory."""
-    config = load_config(args, trust_remote_code, **class_config(labels))
-    try:
-        with torch.device("meta"):
-            model = auto_class.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(str(args.model_name_or_path), error) from error
-    own = {child: module for child, module in model.named_children() if child != model.base_model_prefix}
-    return [child for child, module in own.items() if any(True for _ in module.parameters())]
-
-
-def prepare_classifier(
-    model: PreTrainedModel, heads: list[str], pooling: str, dropout: float | None = None
-) -> PreTrainedModel:
-    """Apply the settings that a configuration cannot express, for training and serving alike, and return the model.
-
-    Args:
-        model: a loaded classifier.
-        heads: from `head_names`; cast to float32 for stable training whatever the base model's `dtype`.
-        pooling: "mean" feeds the heads the mean of the last hidden states over the tokens instead of the first token's
-            state, as sentence encoders such as MiniLM were trained.
-        dropout: overrides the model's own probability.
-    """
-    for head in heads:
-        model.get_submodule(head).float()
-    for module in model.modules():
-        if dropout is not None and isinstance(module, nn.Dropout):
-            module.p = dropout
-    if pooling == "mean" and pools_by_config(model):  # so that the saved model does it without us
-        for owner in (model.config, model):  # EuroBERT keeps a copy
-            if hasattr(owner, POOLING):
-                setattr(owner, POOLING, "mean")
-    elif pooling == "mean":
-        if isinstance(getattr(model.base_model, "pooler", None), nn.Module):
-            model.base_model.register_module("pooler", None)  # it reads the first token and would get no gradient
-        model.base_model.register_forward_hook(_pool_mean, with_kwargs=True)
-    return model
-
-
-def pools_by_config(model: nn.Module) -> bool:
-    """Return whether the configuration of a classifier says how it pools (ModernBERT, EuroBERT)."""
-    return hasattr(model.config, POOLING)
-
-
-def _pool_mean(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-    """Put the mean over the tokens where heads read: pooled output (BERT), and any position, of which DistilBERT and
-    RoBERTa read the first, and GPT-2 and Llama the last."""
-    hidden = output.last_hidden_state
-    mask = kwargs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-    mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-    output.last_hidden_state = mean.unsqueeze(1).expand_as(hidden)
-    if "pooler_output" in output or hasattr(module, "pooler"):
-        output.pooler_output = mean
-    return output
-
-
-def get_optimizer(
-    model: nn.Module, args: TrainingArguments, heads: Sequence[str], head_learning_rate: float | None
-) -> tuple[type, dict[str, Any]]:
-    """Return the recipe's optimizer for `Trainer(optimizer_cls_and_kwargs=...)`, with `head_learning_rate` for the
-    heads if given. As in `Trainer`, biases and norms have no weight decay."""
-    optimizer, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, cast(PreTrainedModel, model))
-    if head_learning_rate is None:
-        return optimizer, kwargs
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_head = any(part in heads for part in name.split("."))
-            groups.setdefault((is_head, parameter.ndim > 1), []).append(parameter)
-    rates = {True: head_learning_rate, False: args.learning_rate}
-    params = [
-        {"params": own, "weight_decay": args.weight_decay * decays, "lr": rates[is_head]}
-        for (is_head, decays), own in groups.items()
-    ]
-    return optimizer, kwargs | {"params": params}
 
 
 def all_finite(model: nn.Module, only_trainable: bool = False) -> bool:
@@ -311,5 +227,5 @@ def check_name(args: ModelConfig) -> str:
     return name
 
 
-def _not_loaded(name: str, error: Exception) -> UserError:
+def not_loaded(name: str, error: Exception) -> UserError:
     return UserError(f"`model_name_or_path` {name} cannot be loaded: {why_not_loaded(error)}.")

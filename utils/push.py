@@ -1,7 +1,9 @@
 """Push an allow-list of files to the Hugging Face Hub in one commit."""
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -12,7 +14,7 @@ from huggingface_hub.errors import (
 
 from utils.arguments import UserError
 from utils.hub import failure, refuse_public
-from utils.json_files import json_text, read_json, read_yaml, without_paths
+from utils.json_files import json_text, read_json, read_yaml
 
 PUBLISHED = (
     "adapter_model.safetensors", "adapter_config.json",
@@ -25,6 +27,10 @@ PUBLISHED = (
 )  # fmt: skip
 WITH_PATHS = ("adapter_config.json", "config.json", "generation_config.json", "tokenizer_config.json", "task.json",
               "recipe.yaml", "all_results.json")  # fmt: skip
+
+ROOT = r"(?:file:/+|~?/|\\\\|[A-Za-z]:[\\/]+)(?=[^\s/\\])"  # start of an absolute path
+PATH = re.compile(rf"""(?<='){ROOT}[^']*(?=')|(?<="){ROOT}[^"]*(?=")|(?<![^\s=:,(\[]){ROOT}[^\s"',)\]]*""")
+TEXT_KEYS = re.compile(r"(?=.*(prompt|stop|label|template|tree|_token$))(?!.*_(file|path|dir)$)")
 
 
 def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | None = None) -> str:
@@ -87,3 +93,24 @@ def published_files(output_dir: Path) -> dict[str, Path | bytes]:
             text = text.replace(task[key], without_paths(task[key], key)) if task.get(key) else text
         files["report.md"] = text.encode() if text != report else files["report.md"]
     return files
+
+
+def without_paths(value: Any, key: str = "") -> Any:
+    """Return a copy with absolute paths reduced to their last part and Hub tokens masked, for publication. Texts that
+    the model reads (prompts, labels, stop sequences; identified by key) are unchanged, since serving needs them."""
+    if TEXT_KEYS.match(key):
+        return value
+    if isinstance(value, dict):
+        return {k: without_paths(v, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_paths(v, key) for v in value]
+    if not isinstance(value, str):
+        return value
+    whole = key != "command" and re.fullmatch(ROOT + r".*", value)  # a path that is the whole value may contain spaces
+    value = last_part(value) if whole else PATH.sub(lambda match: last_part(match.group()), value)
+    return re.sub(r"\bhf_\w{20,}", "hf_***", value)
+
+
+def last_part(path: str) -> str:
+    """Return the file or folder name at the end of a path."""
+    return re.split(r"[/\\]+", path.rstrip("/\\"))[-1]

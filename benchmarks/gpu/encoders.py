@@ -35,9 +35,10 @@ from benchmarks.gpu.training import Row, as_flags, gpu_memory, train
 from utils.adapters import get_lora_config
 from utils.arguments import parse_recipe
 from utils.encoding import ChunkCollator, load_classifier
+from utils.heads import get_optimizer, head_names
 from utils.hierarchy import LabelTree, hierarchical_loss
 from utils.losses import classification_loss
-from utils.modeling import get_optimizer, get_quantization_config, head_names, load_base_model
+from utils.modeling import get_quantization_config, load_base_model
 from utils.sampling import set_train_order
 from utils.seq2seq import token_loss
 

@@ -8,8 +8,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from utils.encoding import encode_texts
 from utils.evaluation.probe import UNSEEN, fit_probe, probe_features
+from utils.heads import prepare_classifier
 from utils.logits import predict_logits
-from utils.modeling import prepare_classifier
 
 TEXTS = ["Patient has a cough.", "Patient has pain in the chest and a fever.", "Fever."] * 6
 LABELS = np.array([0, 1, 2] * 6)

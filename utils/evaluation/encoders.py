@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from utils.adapters import earlier_models
 from utils.evaluation.ensemble import fit_linear, linear_scores
 from utils.evaluation.probe import fit_probe, probe_features
+from utils.heads import pools_by_config
 from utils.logits import measure_latency, predict_logits
-from utils.modeling import pools_by_config
 from utils.task import load_task
 from utils.training import trained_model
 

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from utils.json_files import last_part, read_json, read_yaml, without_paths
+from utils.json_files import read_json, read_yaml
+from utils.push import last_part, without_paths
 from utils.reporting.metric_names import (
     METRICS,
     TABLE_ONLY,
