@@ -3,7 +3,8 @@
     make safety-classifier        # python -m benchmarks.safety_classifier --output_dir outputs/safety
 
 The rows are the development phrasings of benchmarks/safety_phrasings.json and benchmarks/safety_lay_phrasings.json,
-and, as texts that need no alarm, questions, definitions and names of diseases of the quickstart's data. A tenth of the
+and, as texts that need no alarm, questions, definitions and names of diseases of the quickstart's data. Each comes
+once more beside a harmless text. A fifth of the
 groups of phrasings (one kind, one author, one subject) is held out: its texts without danger choose the threshold, and
 the run's report has its scores. The held-out phrasings of `benchmarks.safety` are never read.
 """
@@ -60,7 +61,15 @@ def make_splits(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
             split = "test" if place < HELD_OUT["test"] else "validation" if place < sum(HELD_OUT.values()) else "train"
             splits[split] += [{"text": text, "label": label} for text in groups[label, key]]
     splits["train"] += [{"text": text, "label": OTHER} for text in quickstart_texts(rng)]
+    splits["train"] += beside_others(splits["train"], rng)
     return splits
+
+
+def beside_others(rows: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
+    """Return each row again with a harmless text in front of it or behind it, which takes no danger away."""
+    harmless = [row["text"] for row in rows if row["label"] == OTHER]
+    pairs = [(row, rng.sample([row["text"], rng.choice(harmless)], 2)) for row in rows]
+    return [{"text": " ".join(texts), "label": row["label"]} for row, texts in pairs]
 
 
 def quickstart_texts(rng: random.Random) -> list[str]:
