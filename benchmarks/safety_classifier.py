@@ -4,9 +4,9 @@
 
 The rows are the development phrasings of benchmarks/safety_phrasings.json and benchmarks/safety_lay_phrasings.json,
 and, as texts that need no alarm, questions, definitions and names of diseases of the quickstart's data. Each comes
-once more beside a harmless text. A fifth of the
-groups of phrasings (one kind, one author, one subject) is held out: its texts without danger choose the threshold, and
-the run's report has its scores. The held-out phrasings of `benchmarks.safety` are never read.
+once more beside a harmless text. A fifth of the groups of phrasings (one kind, one author, one subject) is held out:
+the run's report has the scores of one part, and the texts without danger of the other choose the thresholds. The
+held-out phrasings of `benchmarks.safety` are never read.
 """
 
 import argparse
