@@ -44,6 +44,15 @@ def test_what_is_no_plan(text):
     assert find_plan(text, 500.0, TABLETS) is None
 
 
+@pytest.mark.parametrize(
+    "when",
+    ["each morning before breakfast", "in the morning, with breakfast", "at night when you go to bed",
+     "in the evening with your supper", "at noon, with lunch"],
+)  # fmt: skip
+def test_two_names_of_one_time_of_the_day_are_one_dose(when):
+    assert find_plan(f"Take 10 mg {when}.", None, TABLETS).mg == 10
+
+
 def test_alternatives_are_not_added_up():
     assert find_plan("Take 10 mg in the morning or 20 mg at night.", None, TABLETS).mg == 10
 

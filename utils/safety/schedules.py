@@ -19,6 +19,12 @@ _SLOT = re.compile(
     r"(?:to )?bed(?:time)?|onset|now|straight away)\b",
     re.IGNORECASE,
 )
+_PARTS = {
+    "morning": ("morning", "breakfast"),
+    "noon": ("noon", "midday", "lunch", "lunchtime"),
+    "evening": ("evening", "dinner", "supper"),
+    "night": ("night", "bed", "bedtime"),
+}
 _HEADING = re.compile(
     r"(?:morning|breakfast|noon|midday|lunch|afternoon|evening|dinner|supper|night|bedtime)\s*[:|\u2013-]\s*$", re.I
 )
@@ -73,7 +79,7 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
         back = text[max(0, amount.start - 16) : amount.start]
         if re.search(r"\bor\s+$", back, re.IGNORECASE):
             continue
-        slots = [3 if s["meals"] else 1 for s in _SLOT.finditer(ahead) if not _HEADING.match(ahead, s.start())]
+        slots = _times_of_day(ahead)
         frequency, later = find_frequency(ahead), _LATER.search(ahead)
         # `find_doses` reads amounts with a frequency in the same sentence
         if frequency and (amount.counted or "." in ahead[: frequency[2]]):
@@ -83,7 +89,7 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
         if _HEADING.search(back):
             added += amount.mg
         elif slots:
-            added += amount.mg * sum(slots)
+            added += amount.mg * slots
         elif is_taken and (_MORE.search(back) or _MORE.match(ahead)):
             added += amount.mg
         else:
@@ -91,6 +97,14 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
         is_taken = True
     highest = max(added, repeated)
     return Plan(highest, amounts[0].start, amounts[-1].end) if highest else None
+
+
+def _times_of_day(text: str) -> int:
+    """Return how many times of the day a text names. `In the morning, before breakfast` is one."""
+    found = [match for match in _SLOT.finditer(text) if not _HEADING.match(text, match.start())]
+    words = {match[0].lower().removeprefix("to ") for match in found if not match["meals"]}
+    parts = {next((part for part, names in _PARTS.items() if word.rstrip("s") in names), word) for word in words}
+    return len(parts) + 3 * sum(bool(match["meals"]) for match in found)
 
 
 def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount]:
