@@ -6,11 +6,12 @@ Human Phenotype Ontology term); `red_flags.csv` and `harmful_requests.csv` combi
 Snowball stem: `slur` matches `slurs`, `slurred` and `slurring`.
 
     face + droop                both within `WINDOW` words, in any order, across sentences
-    chest + pain - muscular     as above, with no mention of the third within `WINDOW` words
+    chest + pain - muscular     as above, with no mention of the third near them in their sentences
 """
 
 import functools
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import Stemmer
@@ -75,8 +76,15 @@ def find_concepts(tokens: list[Token]) -> list[Mark]:
     return find_phrases(_concepts(), tokens, read)
 
 
-def find_combinations(table: str, marks: list[Mark]) -> list[tuple[str, list[Mark]]]:
-    """Return (rule, marks) of the first match of each rule of a table. `marks`: of the whole text, in order."""
+def find_combinations(table: str, marks: list[Mark], starts: Sequence[int] = (0,)) -> list[tuple[str, list[Mark]]]:
+    """Return (rule, marks) of the first match of each rule of a table.
+
+    Args:
+        table: `red_flags` or `harmful_requests`.
+        marks: of the whole text, in order.
+        starts: index of the first token of each sentence. What speaks against a rule counts in the sentences of its
+            marks only: `I pulled a muscle last week` in another one does not make a crushing chest harmless.
+    """
     by_concept: dict[str, list[Mark]] = {}
     for mark in marks:
         by_concept.setdefault(mark.kind, []).append(mark)
@@ -86,7 +94,9 @@ def find_combinations(table: str, marks: list[Mark]) -> list[tuple[str, list[Mar
             continue
         for anchor in by_concept[all_of[0]]:
             chosen = _around(anchor, [by_concept[name] for name in all_of[1:]])
-            if chosen and not any(_near(anchor, by_concept.get(name, [])) for name in none_of):
+            sentences = {bisect_right(starts, mark.first) for mark in chosen}
+            against = [mark for name in none_of for mark in _near(anchor, by_concept.get(name, []))]
+            if chosen and not any(bisect_right(starts, mark.first) in sentences for mark in against):
                 found[rule] = sorted(chosen, key=lambda mark: mark.first)
                 break
     return list(found.items())

@@ -117,9 +117,24 @@ def drug_statuses(sentence: Sentence) -> Statuses:
         return []
     if sentence.has("hypothetical", "history", "study", "somebody"):
         return [(drug, "story") for drug in drugs]
-    if sentence.has("warn") and not sentence.has("reassure"):
-        return [(drug, "forbidden") for drug in drugs]
+    if sentence.has("warn") and not sentence.has("reassure"):  # a warning beside an instruction does not undo it
+        return [(drug, "advised" if _is_instructed(drug, sentence) else "forbidden") for drug in drugs]
     return [(drug, _status(drug, sentence)) for drug in drugs]
+
+
+def _is_instructed(drug: Mark, sentence: Sentence) -> bool:
+    """Return whether the clause of a drug tells the reader to take it: `take A with B`, unlike `use of A`."""
+    if _status(drug, sentence) != "advised":
+        return False
+    after = [*(token.word for token in sentence.tokens), "", ""]
+    return any(
+        mark.kind == "verb"
+        and mark.last < drug.first
+        and sentence.clauses[mark.first] == sentence.clauses[drug.first]
+        and _is_directive(mark, sentence)
+        and after[mark.last + 1] not in ("of", "care", "with", "caution")
+        for mark in sentence.marks
+    )
 
 
 def _status(drug: Mark, sentence: Sentence) -> str:

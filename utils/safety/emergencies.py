@@ -1,9 +1,12 @@
 """Find current emergencies and harmful requests, which must not wait for a model."""
 
+import itertools
 import re
+from collections.abc import Sequence
 
 from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
+from utils.safety.frames import is_asking, is_fiction, is_general, is_past, is_resolved, question_start
 from utils.safety.phrases import Mark, read_table
 from utils.safety.self_report import SMALL_NUMBERS
 
@@ -12,19 +15,12 @@ ADDRESSED = 4  # maximum words from `you are having` to the symptom
 # 38 C or more under three months is a red flag
 INFANT = "https://www.meningitis.org/meningitis/safety-netting-resources-hub"
 _FORBID = ("prohibit_forward", "prohibit_both", "neutral")
-_ASKING = {
-    "what", "how", "why", "which", "who", "when", "where", "is", "are", "do", "does", "did", "can", "could", "should",
-    "would", "will", "was", "were", "has", "have", "may",
-}  # fmt: skip
-_GREETINGS = {"please", "hi", "hello", "sir", "madam", "doctor", "doc", "dear", "hey", ",", "so", "ok", "okay", "tell"}
-_BEFORE_QUESTION = {",", ";", ":", "(", "and", "so", "but", "please", "!", "now"}
-_SWALLOWED = {"took", "poison", "child"}  # still urgent when `he seems fine now`: a swallowed battery
-_PARTS = {",", ";", ":", "(", "but", "now", "although", "though", "because"}
-_SUBJECTS = {
-    "i", "i'm", "i've", "my", "he", "he's", "his", "she", "she's", "her", "we", "they", "it's", "now", "today",
+NEVER_FICTION = {"self_harm", "poisoning"}
+# still urgent when `he seems fine now`: a swallowed battery, the wish to die
+_LASTING = {
+    "took", "poison", "child", "many_pills", "overmuch", "self_kill", "want_death", "self_harm_act", "kill_other",
 }  # fmt: skip
 _FIRST_PERSON = {"i", "i'm", "i've", "my"}
-_RELATIVE = {"which", "who", "when", "what", "how", "why", "where", "that"}
 _YOUNG = re.compile(
     r"\b(?:newborn|neonate|(?P<baby>(?:baby|infant|son|daughter|s?he is|s?he's),?\s+)?"
     rf"(?P<n>\d{{1,3}}|{'|'.join(SMALL_NUMBERS[1:12])})[\s-]*(?P<unit>day|week|month)s?(?(baby)|[\s-]*old))\b",
@@ -38,29 +34,24 @@ _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 
 
 def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding]:
-    """Find red flags that are present now. Each rule gives at most one finding, the first."""
-    if _is_fiction(sentences, "exam"):
-        return []
-    marks, offset = [], 0
-    for i, sentence in enumerate(sentences):
-        has_person = any(other.has("person", "now") for other in sentences[max(0, i - 1) : i + 2])
-        telegram = len(sentence.tokens) <= TELEGRAM_WORDS and not _is_asking(sentence)
-        if is_answer or has_person or telegram:
-            marks += [
-                mark._replace(first=mark.first + offset, last=mark.last + offset)
-                for mark in _concepts_and_drugs(sentence)
-                if _is_present(mark, sentence, is_answer)
-            ]
-        offset += len(sentence.tokens)
-    return _findings("red_flags", "emergency", marks)
+    """Find red flags that are present now. Each rule gives at most one finding, the first.
 
-
-def _is_fiction(sentences: list[Sentence], *kinds: str) -> bool:
-    """Return whether a text is about an exam, a novel, the news or family history, or has a cue of one of `kinds`.
-
-    A text with an urgent cue (`help me`) never is.
+    A frame such as fiction voids the flags of its own sentence, but never those of `NEVER_FICTION`.
     """
-    return any(s.has("fiction", *kinds) for s in sentences) and not any(s.has("urgent") for s in sentences)
+    marks: list[Mark] = []
+    framed: list[Mark] = []
+    starts = _starts(sentences)
+    for i, (sentence, offset) in enumerate(zip(sentences, starts, strict=True)):
+        has_person = any(other.has("person", "now") for other in sentences[max(0, i - 1) : i + 2])
+        telegram = len(sentence.tokens) <= TELEGRAM_WORDS and not is_asking(sentence)
+        if is_answer or has_person or telegram:
+            found = [mark for mark in _concepts_and_drugs(sentence) if _is_present(mark, sentence, is_answer)]
+            found = [mark._replace(first=mark.first + offset, last=mark.last + offset) for mark in found]
+            marks += found
+            framed += [] if is_fiction(sentence, "exam") else found
+    always = [f for f in _findings("red_flags", "emergency", marks, starts) if f["rule"] in NEVER_FICTION]
+    others = [f for f in _findings("red_flags", "emergency", framed, starts) if f["rule"] not in NEVER_FICTION]
+    return always + others
 
 
 def _concepts_and_drugs(sentence: Sentence) -> list[Mark]:
@@ -68,91 +59,39 @@ def _concepts_and_drugs(sentence: Sentence) -> list[Mark]:
     return sorted(sentence.concepts + drugs, key=lambda mark: mark.first)
 
 
-def _findings(table: str, kind: str, marks: list[Mark]) -> list[Finding]:
+def _starts(sentences: list[Sentence]) -> list[int]:
+    """Return the index of the first token of each sentence in the text."""
+    return list(itertools.accumulate((len(sentence.tokens) for sentence in sentences), initial=0))[:-1]
+
+
+def _findings(table: str, kind: str, marks: list[Mark], starts: Sequence[int] = (0,)) -> list[Finding]:
     rows = {row["rule"]: row for row in read_table(table)}
     findings = []
-    for rule, found in find_combinations(table, marks):
+    for rule, found in find_combinations(table, marks, starts):
         row, span = rows[rule], (min(mark.start for mark in found), max(mark.end for mark in found))
         findings.append(make_finding(rule, kind, int(row.get("severity", 4)), row["message"], span, row["source"]))
     return findings
 
 
-def _is_asking(sentence: Sentence) -> bool:
-    """Return whether a sentence is a question, with or without a question mark: `what is a stroke`."""
-    words = [token.word for token in sentence.tokens if token.word not in _GREETINGS]
-    return sentence.is_question or words[-1:] == [":"] or (bool(words) and words[0] in _ASKING)
-
-
 def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
     """Return whether a red flag is present now: not negated, past, figurative, or in a general sentence."""
-    if is_denied(flag, sentence) or _is_past(flag, sentence):
+    if is_denied(flag, sentence) or is_past(flag, sentence):
         return False
-    if sentence.has("resolved") and flag.kind not in _SWALLOWED:
+    if flag.kind not in _LASTING and is_resolved(flag, sentence):
         return False
-    if _is_figurative_or_mild(flag, sentence) or any(_is_general(mark, flag, sentence) for mark in sentence.marks):
+    if _is_figurative_or_mild(flag, sentence) or any(is_general(mark, flag, sentence) for mark in sentence.marks):
         return False
     if is_answer:
         words = {token.word for token in sentence.tokens}
         addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
         general = sentence.has("if", "somebody", "hypothetical", "history", "study") or sentence.is_question
         return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not general
-    return flag.first < _question_start(sentence) or sentence.has("now")
-
-
-def _question_start(sentence: Sentence) -> int:
-    """Return the index of the first token of the question in a sentence, or its length if it asks nothing.
-
-    What precedes the question is a statement: `he is grey and sweating, which tablet helps?`
-    """
-    words = [token.word for token in sentence.tokens]
-    if not _is_asking(sentence):
-        return len(words)
-    starts = [i for i, word in enumerate(words) if word in _ASKING and (not i or words[i - 1] in _BEFORE_QUESTION)]
-    return starts[0] if starts else 0
-
-
-def _is_general(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
-    """Return whether a cue makes the clause of the flag general (`symptoms of`) or conditional (`if` before it).
-
-    Question words are such cues only if the sentence is a question or begins with them, unlike in `a rash which does
-    not fade` or `it hurts when I breathe`. They do not apply to statements before them.
-    """
-    before = sentence.tokens[mark.first - 1].word if mark.first else ","
-    if sentence.clauses[mark.first] != sentence.clauses[flag.first]:
-        return False
-    if sentence.tokens[mark.first].word.removesuffix("'s") in _RELATIVE:
-        relative = before.isalpha() and not _is_asking(sentence)
-        if relative or flag.last < mark.first and _question_start(sentence) > flag.last:
-            return False
-    if mark.kind == "education":  # `I can feel` is not a general statement
-        return before not in _SUBJECTS
-    return mark.kind == "premise" and mark.first < flag.first
+    return flag.first < question_start(sentence) or sentence.has("now")
 
 
 def _is_figurative_or_mild(flag: Mark, sentence: Sentence) -> bool:
     """Return whether a phrase is part of an idiom (`my feet are killing me`) or mild (`a bit breathless`)."""
     return any(m.kind in ("idiom", "mild") and m.first <= flag.last and flag.first <= m.last for m in sentence.marks)
-
-
-def _is_past(flag: Mark, sentence: Sentence) -> bool:
-    """Return whether a cue of the past is in the same part of the sentence: `I had a stroke in 2016, now my arm ...`.
-
-    A cue in a part without concepts (`years ago, I had ...`) applies to the next part.
-    """
-    if not sentence.has("past"):
-        return False
-    parts, part = [], 0
-    for i, token in enumerate(sentence.tokens):
-        after = sentence.tokens[i + 1].word if i + 1 < len(sentence.tokens) else ""
-        part += token.word in _PARTS or (token.word in ("and", "then") and after in _SUBJECTS)
-        parts.append(part)
-    filled = {parts[mark.first] for mark in sentence.concepts}
-    for mark in sentence.marks:
-        if mark.kind == "past":
-            held = parts[mark.first] if parts[mark.first] in filled else parts[mark.first] + 1
-            if parts[flag.first] == held:
-                return True
-    return False
 
 
 def find_infant_fever(text: str, age: float | None) -> list[Finding]:
@@ -171,24 +110,33 @@ def find_infant_fever(text: str, age: float | None) -> list[Finding]:
 
 
 def has_referral(sentences: list[Sentence]) -> bool:
-    """Return whether an answer refers to an emergency service and does not advise against it."""
+    """Return whether an answer refers to an emergency service, does not advise against it, and refers now.
+
+    `If it gets worse, call 911` does not: a condition has to name the sign (`if you have chest pain`) or the moment.
+    """
     return any(
         mark.kind == "referral" and not is_denied(mark, sentence, *_FORBID)
         for sentence in sentences
-        for mark in sentence.marks
+        for mark in (sentence.marks if not sentence.has("if") or _names_sign(sentence) else ())
     )
 
 
+def _names_sign(sentence: Sentence) -> bool:
+    words = {token.word for token in sentence.tokens}
+    return bool(words & {"this", "now"}) or bool(_findings("red_flags", "emergency", sentence.concepts))
+
+
 def find_harmful_requests(sentences: list[Sentence]) -> list[Finding]:
-    """Find requests that combine an intent, a harm and an object. Each rule gives at most one finding, the first."""
-    if _is_fiction(sentences):
-        return []
-    marks, offset = [], 0
-    for sentence in sentences:
+    """Find requests that combine an intent, a harm and an object. Each rule gives at most one finding, the first.
+
+    Fiction and exams excuse nothing.
+    """
+    marks: list[Mark] = []
+    starts = _starts(sentences)
+    for sentence, offset in zip(sentences, starts, strict=True):
         found = [mark for mark in _concepts_and_drugs(sentence) if _is_real(mark, sentence)]
         marks += [mark._replace(first=mark.first + offset, last=mark.last + offset) for mark in found]
-        offset += len(sentence.tokens)
-    return _findings("harmful_requests", "harmful_request", marks)
+    return _findings("harmful_requests", "harmful_request", marks, starts)
 
 
 def _is_real(mark: Mark, sentence: Sentence) -> bool:

@@ -8,13 +8,13 @@ from utils.safety.dose_checks import check_doses, check_methotrexate
 from utils.safety.drugs import class_members, drugs_in, interaction
 from utils.safety.patient import Patient
 from utils.safety.phrases import Mark, read_table
+from utils.safety.warnings import Objections, find_objections
 
 # Cues that lower the severity by one: `if your doctor agrees`, `but be careful`
 _QUALIFIED = ("supervised", "consult", "care", "warn")
 _YES = ("yes", "yep", "yeah", "sure", "absolutely", "certainly", "definitely", "ok", "okay")
 _IN_PLAY = {"advised", "taken", "conditional", "mentioned"}
 MAX_ASKED = 100  # drugs of a question that are paired; the number of pairs grows with the square
-Objections = tuple[bool, set[str]]  # whether an answer warns, drugs that it advises against
 Pairs = dict[tuple[str, frozenset[str]], Finding]  # (rule, the two drugs) -> finding
 
 
@@ -30,16 +30,17 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
         Findings of interactions, doses and contraindications.
     """
     statuses = [drug_statuses(sentence) for sentence in sentences]
-    objections, agreement = _objections(sentences, statuses, asked), _agreement(sentences)
+    objections = find_objections(sentences, statuses, asked)
+    agreements = _agreements(sentences, objections)
     pairs = _interactions(sentences, statuses, asked, patient)
-    for key, finding in _false_assurance(sentences, statuses, asked, objections, agreement).items():
+    for key, finding in _false_assurance(sentences, statuses, asked, objections, agreements).items():
         if key not in pairs or pairs[key]["severity"] < finding["severity"]:
             pairs[key] = finding
     return [
         *pairs.values(),
         *check_doses(text, sentences, statuses, asked, patient),
         *check_methotrexate(text, sentences, statuses, asked),
-        *_patient_factors(statuses, asked, patient, objections, agreement),
+        *_patient_factors(statuses, asked, patient, objections, agreements),
     ]
 
 
@@ -101,25 +102,20 @@ def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
     return [m.value for sentence in asked for m, status in drug_statuses(sentence) if status in _IN_PLAY]
 
 
-def _objections(sentences: list[Sentence], statuses: list[Statuses], asked: list[Sentence]) -> Objections:
-    """Return whether an answer warns or refers to a professional, and the drugs that it advises against.
-
-    An initial `No` is a warning too, except in reply to questions such as `do I need to stop it?`.
-    """
-    first = [token.word for token in sentences[0].tokens[:2]] if sentences else ["no"]
-    refuses = first[0] in ("no", "never") and (len(first) == 1 or not first[1][0].isalpha())
-    asks_for_no = any(s.has("asks_for_no") for s in asked)
-    warns = (refuses and not asks_for_no and not (sentences and sentences[0].has("reassure"))) or any(
-        s.has("warn", "prohibit_both", "consult", "supervised") and not s.has("reassure") for s in sentences
-    )
-    return warns, {mark.value for marks in statuses for mark, status in marks if status == "forbidden"}
-
-
-def _agreement(sentences: list[Sentence]) -> Sentence | None:
-    """Return the sentence in which an answer agrees to what was asked, or None."""
-    agrees = [s for s in sentences if s.has("reassure")]
+def _agreements(sentences: list[Sentence], objections: Objections) -> list[Sentence]:
+    """Return the sentences in which an answer agrees to what was asked; none if it refuses."""
     starts = sentences[0].tokens[0].word if sentences else ""
-    return agrees[0] if agrees else sentences[0] if starts in _YES else None
+    agrees = [s for i, s in enumerate(sentences) if s.has("reassure") or (not i and starts in _YES)]
+    return [] if objections.refuses else agrees
+
+
+def _agreement(agreements: list[Sentence], names: set[str]) -> Sentence | None:
+    """Return the first agreement that is about one of the drugs, or about what was asked, but not about others."""
+    for sentence in agreements:
+        drugs = {generic for m in sentence.marks if m.kind == "drug" for generic in (m.value, *m.value.split("|"))}
+        if not drugs or not drugs.isdisjoint(names):
+            return sentence
+    return None
 
 
 def _false_assurance(
@@ -127,17 +123,15 @@ def _false_assurance(
     statuses: list[Statuses],
     asked: list[Sentence],
     objections: Objections,
-    agreement: Sentence | None,
+    agreements: list[Sentence],
 ) -> Pairs:
-    """Find interactions between drugs of the question, or with drugs of the answer, that the answer does not warn of.
+    """Find interactions between drugs of the question, or with drugs of the answer, that the answer does not prohibit.
 
-    The full severity applies if the answer agrees to the question, otherwise it is a caution.
+    The full severity applies if the answer agrees to the question, otherwise it is a caution. A warning lowers it by
+    one; a prohibition removes the finding, unless the answer agrees.
     """
-    warns, forbidden = objections
-    if warns:
+    if not sentences:
         return {}
-    where = agreement.span if agreement else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
-    what = "the answer agrees" if agreement else "the answer does not warn"
     ours = [(mark, i) for i, sentence in enumerate(asked) for mark in _asked_drugs(sentence)]
     ours = list({(mark.value, i): (mark, i) for mark, i in ours}.values())[:MAX_ASKED]
     theirs = {mark.value for marks in statuses for mark, status in marks if status in _IN_PLAY}
@@ -154,10 +148,17 @@ def _false_assurance(
     found: Pairs = {}
     for pair in dict.fromkeys(pairs):
         hit = interaction(*pair)
-        if not hit or not forbidden.isdisjoint(pair):
+        if not hit:
             continue
         row, a, b = hit
-        severity, message = int(row["severity"]) if agreement else 2, f"{a} with {b}: {row['message']}; {what}"
+        agreement = _agreement(agreements, {a, b, *pair})
+        if not agreement and objections.prohibit({a, b, *pair}):
+            continue
+        warns = objections.warn({a, b, *pair}, row["message"])
+        severity = max(1, (int(row["severity"]) if agreement else 2) - warns)
+        what = "the answer agrees" if agreement else "the answer warns" if warns else "the answer does not warn"
+        message = f"{a} with {b}: {row['message']}; {what}"
+        where = agreement.span if agreement else (sentences[0].tokens[0].start, sentences[-1].tokens[-1].end)
         finding = make_finding(row["rule"], "interaction", severity, message, where, row["source"])
         found.setdefault((row["rule"], frozenset((a, b))), finding)
     return found
@@ -175,22 +176,23 @@ def _patient_factors(
     asked: list[Sentence],
     patient: Patient,
     objections: Objections,
-    agreement: Sentence | None,
+    agreements: list[Sentence],
 ) -> list[Finding]:
     """Find contraindications for the patient: pregnancy, kidney function, age, conditions, allergies.
 
-    Advised drugs count. If the answer does not warn, so do drugs that it only mentions, as a caution, and drugs of the
-    question that it agrees to.
+    Advised drugs count, and drugs of the question that the answer agrees to. So do drugs that it only mentions, as a
+    caution, unless it prohibits them; a warning lowers that by one.
     """
-    warns, forbidden = objections
     meant = [(mark.value, (mark.start, mark.end), status) for marks in statuses for mark, status in marks]
-    if agreement and not warns:
-        of_question = [mark.value for sentence in asked if sentence.is_question for mark in _asked_drugs(sentence)]
-        meant += [(name, agreement.span, "advised") for name in of_question if name not in forbidden]
+    of_question = {mark.value for sentence in asked if sentence.is_question for mark in _asked_drugs(sentence)}
+    for name in sorted(of_question):
+        if agreement := _agreement(agreements, {name, *name.split("|")}):
+            meant.append((name, agreement.span, "agreed"))
     # where each drug is first advised, otherwise where it is first named
     first: dict[str, tuple[tuple[int, int], str]] = {}
-    for name, span, status in sorted(meant, key=lambda drug: drug[2] != "advised"):
-        if status == "advised" or (status in _IN_PLAY and not warns and name not in forbidden):
+    for name, span, status in sorted(meant, key=lambda drug: ("advised", "agreed", drug[2]).index(drug[2])):
+        said = status in ("advised", "agreed")
+        if said or (status in _IN_PLAY and not objections.prohibit({name, *name.split("|")})):
             first.setdefault(name, (span, status))
     allergens = {generic for text in patient.allergies for name in drugs_in(text) for generic in name.split("|")}
     found: dict[tuple[str, str], Finding] = {}
@@ -199,15 +201,25 @@ def _patient_factors(
             for row in read_table("patient_factors"):
                 if generic in class_members()[row["drug"]] and _applies(row, patient, allergens):
                     message = f"{generic} and {row['name']}: {row['message']}"
-                    severity = int(row["severity"]) if status == "advised" else 2
+                    severity = _severity(
+                        int(row["severity"]), status, objections, name, f"{row['message']} {row['name']}"
+                    )
                     finding = make_finding(row["rule"], "contraindication", severity, message, span, row["source"])
                     found.setdefault((row["rule"], generic), finding)
             if generic in allergens:
                 message = f"{generic}: the patient is allergic to it"
-                severity = 4 if status == "advised" else 2
+                severity = _severity(4, status, objections, name, "allergic")
                 finding = make_finding("allergy", "contraindication", severity, message, span, "patient_context")
                 found.setdefault(("allergy", generic), finding)
     return list(found.values())
+
+
+def _severity(highest: int, status: str, objections: Objections, name: str, danger: str) -> int:
+    """Return the severity of a finding: in full for advised drugs, lowered by one where the answer warns of others."""
+    if status == "advised":
+        return highest
+    warns = objections.warn({name, *name.split("|")}, danger)
+    return max(1, (highest if status == "agreed" else 2) - warns)
 
 
 def _applies(row: dict[str, str], patient: Patient, allergens: set[str]) -> bool:
