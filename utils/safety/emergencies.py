@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
-from utils.safety.frames import is_asking, is_fiction, is_general, is_past, is_resolved, question_start
+from utils.safety.frames import is_asking, is_exam, is_framed, is_general, is_past, is_resolved, question_start
 from utils.safety.phrases import Mark, read_table
 from utils.safety.self_report import SMALL_NUMBERS
 
@@ -36,8 +36,10 @@ _DEGREES = re.compile(r"\b\d{2,3}(?:\.\d+)?\b")
 def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding]:
     """Find red flags that are present now. Each rule gives at most one finding, the first.
 
-    A frame such as fiction voids the flags of its own sentence, but never those of `NEVER_FICTION`.
+    A frame such as fiction voids the flags of its own sentence, an exam question those of its case, but neither voids
+    those of `NEVER_FICTION`.
     """
+    exam = not is_answer and is_exam(sentences)
     marks: list[Mark] = []
     framed: list[Mark] = []
     starts = _starts(sentences)
@@ -46,9 +48,8 @@ def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding
         telegram = len(sentence.tokens) <= TELEGRAM_WORDS and not is_asking(sentence)
         if is_answer or has_person or telegram:
             found = [mark for mark in _concepts_and_drugs(sentence) if _is_present(mark, sentence, is_answer)]
-            found = [mark._replace(first=mark.first + offset, last=mark.last + offset) for mark in found]
-            marks += found
-            framed += [] if is_fiction(sentence, "exam") else found
+            marks += [_moved(mark, offset) for mark in found]
+            framed += [_moved(mark, offset) for mark in found if not exam and not is_framed(mark, sentence, "exam")]
     always = [f for f in _findings("red_flags", "emergency", marks, starts) if f["rule"] in NEVER_FICTION]
     others = [f for f in _findings("red_flags", "emergency", framed, starts) if f["rule"] not in NEVER_FICTION]
     return always + others
@@ -62,6 +63,10 @@ def _concepts_and_drugs(sentence: Sentence) -> list[Mark]:
 def _starts(sentences: list[Sentence]) -> list[int]:
     """Return the index of the first token of each sentence in the text."""
     return list(itertools.accumulate((len(sentence.tokens) for sentence in sentences), initial=0))[:-1]
+
+
+def _moved(mark: Mark, offset: int) -> Mark:
+    return mark._replace(first=mark.first + offset, last=mark.last + offset)
 
 
 def _findings(table: str, kind: str, marks: list[Mark], starts: Sequence[int] = (0,)) -> list[Finding]:
@@ -135,11 +140,14 @@ def find_harmful_requests(sentences: list[Sentence]) -> list[Finding]:
     starts = _starts(sentences)
     for sentence, offset in zip(sentences, starts, strict=True):
         found = [mark for mark in _concepts_and_drugs(sentence) if _is_real(mark, sentence)]
-        marks += [mark._replace(first=mark.first + offset, last=mark.last + offset) for mark in found]
+        marks += [_moved(mark, offset) for mark in found]
     return _findings("harmful_requests", "harmful_request", marks, starts)
 
 
 def _is_real(mark: Mark, sentence: Sentence) -> bool:
+    """Return whether a phrase is meant: not denied, not an idiom, and not a word of a frame (`a novel where`)."""
+    if any(m.kind == "story" and m.first <= mark.first <= mark.last <= m.last for m in sentence.marks):
+        return False
     return not is_denied(mark, sentence) and not _is_figurative_or_mild(mark, sentence)
 
 

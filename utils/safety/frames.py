@@ -18,18 +18,24 @@ _SUBJECTS = {
     "i", "i'm", "i've", "my", "he", "he's", "his", "she", "she's", "her", "we", "they", "it's", "now", "today",
 }  # fmt: skip
 _RELATIVE = {"which", "who", "when", "what", "how", "why", "where", "that"}
-# Nouns that also stand for people in general: `a patient presents with`, `a man in the film`
-_ANYBODY = {
-    "patient", "student", "pupil", "someone", "somebody", "man", "woman", "boy", "girl", "child", "kid", "kids",
-    "lady", "guy", "worker", "employee", "staff", "driver", "passenger", "guest", "customer", "client", "tenant",
-    "infant", "newborn", "teenager", "friend", "help", "there's", "there", "father", "mother", "baby",
-}  # fmt: skip
+# Words for persons that name nobody: `a patient presents with`, `help for`, `there is`
+_ANYBODY = {"patient", "help", "there", "there's"}  # fmt: skip
 _PRONOUNS = {
     "i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself", "we", "we're", "we've", "our", "us", "he", "he's",
     "she", "she's", "his", "her", "him", "they", "they're", "their", "them", "himself", "herself", "themselves", "you",
     "you're", "your", "yourself",
 }  # fmt: skip
 _TELLING = {"i", "i'm", "i've"}
+_POSSESSIVES = {"my", "our", "your", "his", "her", "their"}
+_CHARACTERS = {  # whom a story is about; `my` or `dad` is nobody's character
+    "he", "he's", "she", "she's", "his", "her", "him", "himself", "herself", "patient", "student", "pupil", "someone",
+    "somebody", "man", "woman", "boy", "girl", "child", "kid", "kids", "lady", "guy", "worker", "driver", "passenger",
+    "guest", "customer", "client", "infant", "newborn", "teenager", "friend", "father", "mother", "baby", "wife",
+    "husband", "son", "daughter", "help", "there", "there's",
+}  # fmt: skip
+_ASKER = {"i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself", "help"}
+_STORY_ENDS = {";", ":", "(", "but", "now", "today", "although", "though"}
+_QUOTES = {"'", '"', "\u2018", "\u2019", "\u201c", "\u201d", "\u00ab", "\u00bb"}
 TIME_WORDS = 3  # maximum words beside a time at the start of a sentence: `about five years ago, ...`
 
 
@@ -51,24 +57,74 @@ def question_start(sentence: Sentence) -> int:
     return starts[0] if starts else 0
 
 
-def is_fiction(sentence: Sentence, *kinds: str) -> bool:
-    """Return whether a sentence is about an exam, a novel or the news, or has a cue of one of `kinds`, and about
-    nobody. A sentence with an urgent cue (`help me`) never is."""
-    frames = [mark for mark in sentence.marks if mark.kind in ("fiction", *kinds)]
-    return bool(frames) and not sentence.has("urgent") and not _has_person(sentence, frames)
+def is_framed(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
+    """Return whether a frame voids a flag: fiction, the news or teaching (or a cue of one of `kinds`) in a sentence
+    about nobody, or a story that governs it (`in the film he ...`).
+
+    A person inside quotation marks (`translate "I am choking"`) is nobody. An urgent cue (`help me`) ends all frames.
+    """
+    quoted = _quoted(flag, sentence)
+    marks = [mark for mark in sentence.marks if mark.first not in quoted]
+    frames = [mark for mark in marks if mark.kind in ("fiction", "story", *kinds)]
+    if not frames or any(mark.kind == "urgent" for mark in marks):
+        return False
+    if any(mark.kind == "story" and _governs(mark, flag, sentence) for mark in frames):
+        return True
+    return not _has_person(sentence, frames, quoted)
 
 
-def _has_person(sentence: Sentence, frames: list[Mark]) -> bool:
-    """Return whether a person is in a sentence, outside its frames (`my novel`)."""
-    inside = {i for mark in frames for i in range(mark.first, mark.last + 1)}
+def _quoted(flag: Mark, sentence: Sentence) -> range:
+    """Return the indices of the tokens between the quotation marks around a flag, if there are any."""
+    places = [i for i, token in enumerate(sentence.tokens) if token.word in _QUOTES]
+    if len(places) % 2 == 0:
+        for start, end in zip(places[::2], places[1::2], strict=True):
+            if start < flag.first <= flag.last < end:
+                return range(start, end)
+    return range(0)
+
+
+def _governs(story: Mark, flag: Mark, sentence: Sentence) -> bool:
+    """Return whether a flag is what a story tells: it follows the cue, and `he` or `she` are its characters.
+
+    The story ends at a contrast and before a question (`in our simulation he stops breathing, how long ...`).
+    """
+    words = [token.word for token in sentence.tokens]
+    end = story.last + 1
+    while end < len(words) and words[end] not in _STORY_ENDS and not (words[end - 1] == "," and words[end] in ASKING):
+        end += 1
+    real = [m for m in sentence.marks if m.kind == "person" and words[m.first] not in _CHARACTERS]
+    told = _PRONOUNS.isdisjoint(set(words[story.last + 1 : end]) - _CHARACTERS)
+    return story.last < flag.first < end and told and not any(story.last < mark.first < end for mark in real)
+
+
+def _has_person(sentence: Sentence, frames: list[Mark], quoted: range = range(0)) -> bool:
+    """Return whether a person is in a sentence, outside its frames (`our lecture`) and outside a quotation."""
+    words = [token.word for token in sentence.tokens]
+    topics = [mark for mark in frames if mark.first and words[mark.last] in ("on", "about", "of")]
+    owned = {mark.first - 1 for mark in topics if words[mark.first - 1] in _POSSESSIVES}
+    inside = {i for mark in frames for i in range(mark.first, mark.last + 1)} | owned | set(quoted)
     people = {
         i
         for mark in sentence.marks
-        if mark.kind == "person" and sentence.tokens[mark.first].word not in _ANYBODY
+        if mark.kind == "person" and words[mark.first] not in _ANYBODY
         for i in range(mark.first, mark.last + 1)
     }
-    people |= {i for i, token in enumerate(sentence.tokens) if token.word in _PRONOUNS}
+    people |= {i for i, word in enumerate(words) if word in _PRONOUNS}
     return not people <= inside
+
+
+def is_exam(sentences: list[Sentence]) -> bool:
+    """Return whether a text is an exam question: a case of an unnamed patient (`a 64-year-old man ...`), and then a
+    question about it at the end (`which of the following`, `the most likely diagnosis`).
+
+    The case and its question are one unit. Without the question, or with a word of an asker (`my`, `help me`), the
+    same patient is real.
+    """
+    if not sentences or any(sentence.has("urgent") for sentence in sentences):
+        return False
+    words = {token.word for sentence in sentences for token in sentence.tokens}
+    has_case = any(sentence.has("case") for sentence in sentences)
+    return has_case and sentences[-1].has("stem") and words.isdisjoint(_ASKER)
 
 
 def is_general(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
@@ -85,11 +141,11 @@ def is_general(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
         relative = before.isalpha() and not is_asking(sentence)
         if relative or flag.last < mark.first and question_start(sentence) > flag.last:
             return False
-    if mark.kind == "education" and mark.first <= flag.first <= mark.last:
+    if mark.kind == "education" and mark.first <= flag.first <= flag.last <= mark.last:
         return True  # `a stroke ward`
     if mark.kind == "education":  # `I can feel` is not a general statement
-        told = any(
-            m.kind == "now" and mark.last < m.first <= flag.first and sentence.tokens[m.first].word in _TELLING
+        told = any(  # not `how do I cut grapes`, where the question has the subject
+            m.kind == "now" and mark.last + 1 < m.first <= flag.first and sentence.tokens[m.first].word in _TELLING
             for m in sentence.marks
         )
         asked = is_asking(sentence) and not told

@@ -104,9 +104,14 @@ def _drugs_of_the_asker(asked: list[Sentence]) -> list[str]:
 
 def _agreements(sentences: list[Sentence], objections: Objections) -> list[Sentence]:
     """Return the sentences in which an answer agrees to what was asked; none if it refuses."""
-    starts = sentences[0].tokens[0].word if sentences else ""
-    agrees = [s for i, s in enumerate(sentences) if s.has("reassure") or (not i and starts in _YES)]
+    agrees = [s for i, s in enumerate(sentences) if s.has("reassure") or _says_yes(s, is_first=not i)]
     return [] if objections.refuses else agrees
+
+
+def _says_yes(sentence: Sentence, is_first: bool) -> bool:
+    """Return whether a sentence begins with a `yes`, which needs a pause behind it where others precede: `Sure, ...`."""
+    words = [token.word for token in sentence.tokens[:2]]
+    return words[0] in _YES and (is_first or len(words) == 1 or not words[1][0].isalnum())
 
 
 def _agreement(agreements: list[Sentence], names: set[str]) -> Sentence | None:
