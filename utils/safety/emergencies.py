@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
-from utils.safety.frames import is_asking, is_exam, is_framed, is_general, is_past, is_resolved, question_start
+from utils.safety.frames import is_asking, is_exam, is_framed, is_general, is_past, is_resolved, question_start, telling_start
 from utils.safety.phrases import Mark, read_table
 from utils.safety.self_report import SMALL_NUMBERS
 
@@ -42,16 +42,16 @@ def find_emergencies(sentences: list[Sentence], is_answer: bool) -> list[Finding
     exam = not is_answer and is_exam(sentences)
     marks: list[Mark] = []
     framed: list[Mark] = []
-    starts = _starts(sentences)
-    for i, (sentence, offset) in enumerate(zip(sentences, starts, strict=True)):
+    parts = _parts(sentences)
+    for i, (sentence, offset) in enumerate(zip(sentences, _starts(sentences), strict=True)):
         has_person = any(other.has("person", "now") for other in sentences[max(0, i - 1) : i + 2])
         telegram = len(sentence.tokens) <= TELEGRAM_WORDS and not is_asking(sentence)
         if is_answer or has_person or telegram:
             found = [mark for mark in _concepts_and_drugs(sentence) if _is_present(mark, sentence, is_answer)]
             marks += [_moved(mark, offset) for mark in found]
             framed += [_moved(mark, offset) for mark in found if not exam and not is_framed(mark, sentence, "exam")]
-    always = [f for f in _findings("red_flags", "emergency", marks, starts) if f["rule"] in NEVER_FICTION]
-    others = [f for f in _findings("red_flags", "emergency", framed, starts) if f["rule"] not in NEVER_FICTION]
+    always = [f for f in _findings("red_flags", "emergency", marks, parts) if f["rule"] in NEVER_FICTION]
+    others = [f for f in _findings("red_flags", "emergency", framed, parts) if f["rule"] not in NEVER_FICTION]
     return always + others
 
 
@@ -63,6 +63,12 @@ def _concepts_and_drugs(sentence: Sentence) -> list[Mark]:
 def _starts(sentences: list[Sentence]) -> list[int]:
     """Return the index of the first token of each sentence in the text."""
     return list(itertools.accumulate((len(sentence.tokens) for sentence in sentences), initial=0))[:-1]
+
+
+def _parts(sentences: list[Sentence]) -> list[int]:
+    """Return the index of the first token of each sentence, and of what follows a colon or a semicolon, in a text."""
+    words = [token.word for sentence in sentences for token in sentence.tokens]
+    return sorted({*_starts(sentences), *(i + 1 for i, word in enumerate(words) if word in (":", ";"))})
 
 
 def _moved(mark: Mark, offset: int) -> Mark:
@@ -82,16 +88,18 @@ def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
     """Return whether a red flag is present now: not negated, past, figurative, or in a general sentence."""
     if is_denied(flag, sentence) or is_past(flag, sentence):
         return False
-    if flag.kind not in _LASTING and is_resolved(flag, sentence):
+    lasting = flag.kind in _LASTING
+    if _is_figurative_or_mild(flag, sentence) or (not lasting and is_resolved(flag, sentence)):
         return False
-    if _is_figurative_or_mild(flag, sentence) or any(is_general(mark, flag, sentence) for mark in sentence.marks):
+    if any(is_general(mark, flag, sentence, lasting) for mark in sentence.marks):
         return False
     if is_answer:
         words = {token.word for token in sentence.tokens}
         addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
         general = sentence.has("if", "somebody", "hypothetical", "history", "study") or sentence.is_question
         return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not general
-    return flag.first < question_start(sentence) or sentence.has("now")
+    told = flag.first < question_start(sentence) or flag.first >= telling_start(sentence)
+    return told or sentence.has("now")
 
 
 def _is_figurative_or_mild(flag: Mark, sentence: Sentence) -> bool:
@@ -137,11 +145,10 @@ def find_harmful_requests(sentences: list[Sentence]) -> list[Finding]:
     Fiction and exams excuse nothing.
     """
     marks: list[Mark] = []
-    starts = _starts(sentences)
-    for sentence, offset in zip(sentences, starts, strict=True):
+    for sentence, offset in zip(sentences, _starts(sentences), strict=True):
         found = [mark for mark in _concepts_and_drugs(sentence) if _is_real(mark, sentence)]
         marks += [_moved(mark, offset) for mark in found]
-    return _findings("harmful_requests", "harmful_request", marks, starts)
+    return _findings("harmful_requests", "harmful_request", marks, _parts(sentences))
 
 
 def _is_real(mark: Mark, sentence: Sentence) -> bool:

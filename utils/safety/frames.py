@@ -4,8 +4,10 @@ A frame voids signs of its own sentence only, and only if the sentence is about 
 stabbed`). A person beside the frame is real: `my professor says that my face droops`.
 """
 
+import functools
+
 from utils.safety.context import Sentence
-from utils.safety.phrases import Mark
+from utils.safety.phrases import Mark, read_table
 
 ASKING = {
     "what", "how", "why", "which", "who", "when", "where", "is", "are", "do", "does", "did", "can", "could", "should",
@@ -34,6 +36,8 @@ _CHARACTERS = {  # whom a story is about; `my` or `dad` is nobody's character
     "husband", "son", "daughter", "help", "there", "there's",
 }  # fmt: skip
 _ASKER = {"i", "i'm", "i've", "i'd", "i'll", "me", "my", "mine", "myself", "help"}
+_BESIDE = {"and", "with", "plus", "but", "so", "then"}
+_COPULAS = {"can", "could", "may", "might", "be", "is", "are", "was", "were", "often", "also"}
 _STORY_ENDS = {";", ":", "(", "but", "now", "today", "although", "though"}
 _QUOTES = {"'", '"', "\u2018", "\u2019", "\u201c", "\u201d", "\u00ab", "\u00bb"}
 TIME_WORDS = 3  # maximum words beside a time at the start of a sentence: `about five years ago, ...`
@@ -55,6 +59,14 @@ def question_start(sentence: Sentence) -> int:
         return len(words)
     starts = [i for i, word in enumerate(words) if word in ASKING and (not i or words[i - 1] in _BEFORE_QUESTION)]
     return starts[0] if starts else 0
+
+
+def telling_start(sentence: Sentence) -> int:
+    """Return the index of the first token of what a sentence tells of a person after a colon or a semicolon (`what is
+    this: my face ...`), or its length if it tells nothing there."""
+    words = [token.word for token in sentence.tokens]
+    starts = [i + 1 for i, word in enumerate(words) if word in (":", ";")]
+    return starts[0] if starts and any(place >= starts[0] for place in _people(sentence)) else len(words)
 
 
 def is_framed(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
@@ -92,9 +104,8 @@ def _governs(story: Mark, flag: Mark, sentence: Sentence) -> bool:
     end = story.last + 1
     while end < len(words) and words[end] not in _STORY_ENDS and not (words[end - 1] == "," and words[end] in ASKING):
         end += 1
-    real = [m for m in sentence.marks if m.kind == "person" and words[m.first] not in _CHARACTERS]
-    told = _PRONOUNS.isdisjoint(set(words[story.last + 1 : end]) - _CHARACTERS)
-    return story.last < flag.first < end and told and not any(story.last < mark.first < end for mark in real)
+    real = any(story.last < i < end and words[i].removesuffix("'s") not in _CHARACTERS for i in _people(sentence))
+    return story.last < flag.first < end and not real
 
 
 def _has_person(sentence: Sentence, frames: list[Mark], quoted: range = range(0)) -> bool:
@@ -103,14 +114,20 @@ def _has_person(sentence: Sentence, frames: list[Mark], quoted: range = range(0)
     topics = [mark for mark in frames if mark.first and words[mark.last] in ("on", "about", "of")]
     owned = {mark.first - 1 for mark in topics if words[mark.first - 1] in _POSSESSIVES}
     inside = {i for mark in frames for i in range(mark.first, mark.last + 1)} | owned | set(quoted)
-    people = {
-        i
-        for mark in sentence.marks
-        if mark.kind == "person" and words[mark.first] not in _ANYBODY
-        for i in range(mark.first, mark.last + 1)
-    }
-    people |= {i for i, word in enumerate(words) if word in _PRONOUNS}
-    return not people <= inside
+    return not _people(sentence) <= inside
+
+
+@functools.cache
+def _names_of_people() -> frozenset[str]:
+    """Return the words of the cue table that name a person (`dad`, `the boy`), without those that name nobody."""
+    names = {row["phrase"] for row in read_table("cues") if row["kind"] == "anchor:person"}
+    return frozenset(names | _PRONOUNS) - _ANYBODY
+
+
+def _people(sentence: Sentence) -> set[int]:
+    """Return the indices of the tokens that name a person."""
+    names = _names_of_people()
+    return {i for i, token in enumerate(sentence.tokens) if token.word.removesuffix("'s") in names}
 
 
 def is_exam(sentences: list[Sentence]) -> bool:
@@ -127,15 +144,18 @@ def is_exam(sentences: list[Sentence]) -> bool:
     return has_case and sentences[-1].has("stem") and words.isdisjoint(_ASKER)
 
 
-def is_general(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
+def is_general(mark: Mark, flag: Mark, sentence: Sentence, is_lasting: bool) -> bool:
     """Return whether a cue makes the clause of the flag general (`symptoms of`) or conditional (`if` before it).
 
     Question words are such cues only if the sentence is a question or begins with them, unlike in `a rash which does
     not fade` or `it hurts when I breathe`. They do not apply to statements before them. In a statement about a person
-    (`I have the symptoms of a stroke`) nothing is general.
+    (`I have the symptoms of a stroke`) nothing is general. What `is_lasting`, such as the wish to die, is general only
+    right behind its cue.
     """
     before = sentence.tokens[mark.first - 1].word if mark.first else ","
     if mark.kind not in ("education", "premise") or sentence.clauses[mark.first] != sentence.clauses[flag.first]:
+        return False
+    if mark.kind == "education" and mark.last < telling_start(sentence) <= flag.first:
         return False
     if sentence.tokens[mark.first].word.removesuffix("'s") in _RELATIVE:
         relative = before.isalpha() and not is_asking(sentence)
@@ -144,8 +164,13 @@ def is_general(mark: Mark, flag: Mark, sentence: Sentence) -> bool:
     if mark.kind == "education" and mark.first <= flag.first <= flag.last <= mark.last:
         return True  # `a stroke ward`
     if mark.kind == "education":  # `I can feel` is not a general statement
+        words = [token.word for token in sentence.tokens]
+        if is_lasting and (flag.first < mark.first or not _PARTS.isdisjoint(words[mark.last + 1 : flag.first])):
+            return False
         told = any(  # not `how do I cut grapes`, where the question has the subject
-            m.kind == "now" and mark.last + 1 < m.first <= flag.first and sentence.tokens[m.first].word in _TELLING
+            m.kind == "now"
+            and mark.last + 1 < m.first <= flag.first
+            and (words[m.first] in _TELLING or (words[m.first] in _SUBJECTS and words[m.first - 1] in _PARTS))
             for m in sentence.marks
         )
         asked = is_asking(sentence) and not told
@@ -175,12 +200,26 @@ def is_past(flag: Mark, sentence: Sentence) -> bool:
     parts = _parts(sentence)
     for mark in cues:
         held = parts[mark.first]
+        if mark.kind == "family":
+            if parts[flag.first] == held and _is_of_family(mark, flag, sentence):
+                return True
+            continue
         words = [token.word for token, part in zip(sentence.tokens, parts, strict=True) if part == held]
         alone = len(words) - (mark.last - mark.first + 1) <= TIME_WORDS and _SUBJECTS.isdisjoint(words)
         filled = any(parts[concept.first] == held for concept in sentence.concepts)
-        if parts[flag.first] == held + (mark.kind == "past" and alone and not filled):
+        next_too = alone and not filled and sentence.tokens[parts.index(held + 1)].word == "," if held < parts[-1] else 0
+        if parts[flag.first] == held + next_too:
             return True
     return False
+
+
+def _is_of_family(family: Mark, flag: Mark, sentence: Sentence) -> bool:
+    """Return whether a flag is a disease of the family: `a history of stroke`, `strokes can be hereditary`, or one in
+    a sentence about nobody; not what stands beside it (`crushing chest pain and a history of stroke`)."""
+    words = [token.word for token in sentence.tokens]
+    if flag.first > family.last:
+        return (_BESIDE | _SUBJECTS).isdisjoint(words[family.last + 1 : flag.first])
+    return _COPULAS.issuperset(words[flag.last + 1 : family.first]) or not _has_person(sentence, [family])
 
 
 def is_resolved(flag: Mark, sentence: Sentence) -> bool:

@@ -16,6 +16,7 @@ _BOTH = {
     "interact", "interacts", "interaction", "interactions", "two", "them",
 }  # fmt: skip
 _IT = {"it", "this", "that", "these", "they"}
+_TAKING = {"take", "taking", "use", "using", "combine", "mix", "have", "recommend", "recommended", "a", "the", "such", "any"}
 _MODALS = {"should", "must", "can", "may", "could", "shall", "shouldn't", "mustn't", "can't", "cannot"}
 _GENERAL = {"need", "must", "level", "lose", "effect", "much", "higher", "sever", "dose", "from", "where", "with"}
 
@@ -70,20 +71,21 @@ def _objection(sentence: Sentence, marks: Statuses) -> Objection:
     words = [token.word for token in sentence.tokens]
     drugs = {generic for mark, _ in marks for generic in mark.value.split("|")}
     drugs |= {mark.value for mark, _ in marks}
+    of_all = _forbids_all(sentence, words)
     forbids = any(status == "forbidden" for _, status in marks) and sentence.has(*_PROHIBIT)
-    forbids = forbids or (not marks and sentence.has("prohibit_both"))
-    return Objection(frozenset(drugs), frozenset(map(stem, words)), _is_of_all(sentence, words), forbids)
+    forbids = forbids or of_all or (not marks and sentence.has("prohibit_both"))
+    stems = frozenset(map(stem, words))
+    return Objection(frozenset(drugs), stems, of_all or not _BOTH.isdisjoint(words), forbids)
 
 
-def _is_of_all(sentence: Sentence, words: list[str]) -> bool:
-    """Return whether a sentence speaks of all drugs of the question: `together`, `it is not safe`, `avoid this`."""
-    if not _BOTH.isdisjoint(words):
-        return True
+def _forbids_all(sentence: Sentence, words: list[str]) -> bool:
+    """Return whether a sentence forbids all drugs of the question: `it is not safe`, `avoid this combination`."""
     for mark in sentence.marks:
         if mark.kind in _PROHIBIT:
             before = words[mark.first - 1] if mark.first else ""
-            after = words[mark.last + 1] if mark.last + 1 < len(words) else ""
-            told = before in _IT and words[mark.first] not in _MODALS
-            if told or (after in _IT and words[mark.last + 2 : mark.last + 3] in (["."], [","], [])):
+            after = [word for word in words[mark.last + 1 :] if word not in _TAKING] + ["."]
+            if (before in _IT and words[mark.first] not in _MODALS) or after[0] in _BOTH:
+                return True
+            if after[0] in _IT and after[1] in (*_BOTH, ".", ",", "!"):
                 return True
     return False
