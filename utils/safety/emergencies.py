@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
-from utils.safety.frames import is_asking, is_exam, is_framed, is_general, is_past, is_resolved, question_start, telling_start
+from utils.safety.frames import ASKING, is_asking, is_exam, is_framed, is_general, is_past, is_resolved, question_start, telling_start
 from utils.safety.phrases import Mark, read_table
 from utils.safety.self_report import SMALL_NUMBERS
 
@@ -66,9 +66,11 @@ def _starts(sentences: list[Sentence]) -> list[int]:
 
 
 def _parts(sentences: list[Sentence]) -> list[int]:
-    """Return the index of the first token of each sentence, and of what follows a colon or a semicolon, in a text."""
-    words = [token.word for sentence in sentences for token in sentence.tokens]
-    return sorted({*_starts(sentences), *(i + 1 for i, word in enumerate(words) if word in (":", ";"))})
+    """Return the index of the first token of each sentence, and of what follows a colon, a semicolon, or a comma with
+    a question (`how dangerous, how many ...`), in a text."""
+    words = [*(token.word for sentence in sentences for token in sentence.tokens), ""]
+    breaks = (i for i, word in enumerate(words, 1) if word in (":", ";") or (word == "," and words[i] in ASKING))
+    return sorted({*_starts(sentences), *breaks})
 
 
 def _moved(mark: Mark, offset: int) -> Mark:

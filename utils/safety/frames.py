@@ -62,11 +62,13 @@ def question_start(sentence: Sentence) -> int:
 
 
 def telling_start(sentence: Sentence) -> int:
-    """Return the index of the first token of what a sentence tells of a person after a colon or a semicolon (`what is
-    this: my face ...`), or its length if it tells nothing there."""
-    words = [token.word for token in sentence.tokens]
-    starts = [i + 1 for i, word in enumerate(words) if word in (":", ";")]
-    return starts[0] if starts and any(place >= starts[0] for place in _people(sentence)) else len(words)
+    """Return the index of the first token of what a sentence tells of a person after a colon, a semicolon, or a comma
+    with its subject (`what is this: my face ...`), or its length if it tells nothing there."""
+    words, people = [token.word for token in sentence.tokens], _people(sentence)
+    for i, word in enumerate(words, 1):
+        if (word in (":", ";") and any(place >= i for place in people)) or (word == "," and i in people):
+            return i
+    return len(words)
 
 
 def is_framed(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
