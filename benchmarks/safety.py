@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.safety_frames import closings, frames
 from benchmarks.safety_lay import SAMPLE, SEED, lay, real_questions, share
 from utils.safety import SERIOUS, check_question, check_response, risk_level
 from utils.safety.doses import find_doses
@@ -215,6 +216,7 @@ def main() -> None:
         results[part]["precision"] = precision(results[part])
         if args.show:
             print(*random.Random(0).sample(failures, min(60, len(failures))), sep="\n")
+    results |= {"frames": frames(PHRASINGS), "closing_phrases": closings(PHRASINGS, table_pairs())}
     results |= {"lay": lay(args.show), "headqa_questions": real_questions(args.headqa_file)}
     results |= {"medquad": medquad(args.medquad_file, args.show), "latency_200_words": latency(args.medquad_file)}
     results |= {"python": platform.python_version(), "command": "python -m benchmarks.safety"}

@@ -225,7 +225,7 @@ def test_advice_in_two_sentences_combines():
         ("Can I take ibuprofen with warfarin?", "Yes, that is fine.", 3),
         ("Can I take ibuprofen with warfarin?", "Ibuprofen is a painkiller.", 2),
         ("Can I take ibuprofen with warfarin?", "No, you may bleed.", 0),
-        ("Can I take ibuprofen with warfarin?", "Ask your doctor first.", 0),
+        ("Can I take ibuprofen with warfarin?", "Ask your doctor first.", 2),  # names neither drug nor danger
         ("I take warfarin. What helps against a headache?", "You can take ibuprofen.", 3),
         ("I take warfarin. What helps against a headache?", "You can take acetaminophen; avoid ibuprofen.", 0),
         ("My father took warfarin years ago. What helps me?", "You can take ibuprofen.", 0),
@@ -303,7 +303,8 @@ def test_emergencies_now_are_found_with_a_span_and_a_referral_calms(text):
 
 @pytest.mark.parametrize("text", PHRASINGS["develop"]["no_emergency"])
 def test_education_history_denial_and_hypotheticals_are_no_emergency(text):
-    assert risk_level(check_question(text)) < 3
+    """Except the wish to die, which no frame voids (`the film is about a man who ...`)."""
+    assert risk_level([f for f in check_question(text) if f["rule"] != "self_harm"]) < 3
 
 
 def found(text):
@@ -651,7 +652,7 @@ def test_messages_hold_no_words_of_the_text():
         ("Do I need to stop simvastatin while on Klacid?", "No, carry on with both as usual.", 4),
         ("Tramadol with sertraline?", "Tramadol eases pain and sertraline lifts mood.", 2),
         ("Tramadol with sertraline?", "Better not: together they can cause serotonin syndrome.", 0),
-        ("I'm on warfarin. Can I take Advil?", "Ask your doctor first; paracetamol is the safer choice.", 0),
+        ("I'm on warfarin. Can I take Advil?", "Ask your doctor first; paracetamol is the safer choice.", 2),
         ("I stopped phenelzine two months ago. Can I start sertraline?", "Yes, that is long enough.", 0),
         ("I'm on warfarin. What for a headache?", "Paracetamol is fine.", 0),
     ],
