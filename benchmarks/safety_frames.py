@@ -3,10 +3,10 @@
     python -m benchmarks.safety_frames
 
 `python -m benchmarks.safety` runs this too and writes its numbers. Every emergency and harmful request that is found
-alone is tried with four of the frames, in front of it and behind it, in its own and in another sentence. In its own sentence a
-frame may void a sign of nobody in particular, so only texts that name a person count there. Answers about medicines
-are tried with each closing phrase in front and behind. The sets are those of the development part: the frames measure
-what a word takes away, not what is found.
+alone is tried with four of the frames, in front of it and behind it, in its own and in another sentence. In its own
+sentence a frame may void a sign of nobody in particular, so only texts that name a person count there. Answers about
+medicines are tried with each closing phrase in front and behind. The sets are those of the development part: this
+measures what a word takes away, not what is found.
 """
 
 import json

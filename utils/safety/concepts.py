@@ -25,7 +25,7 @@ _SHORT = {
 }
 _SHORT |= {"can": "can't", "cannot": "can't", "will": "won't", "would": "wouldn't"}
 _CANNOT = {("not", "able"), ("isn't", "able"), ("aren't", "able"), ("wasn't", "able"), ("no", "fit")}  # Nigerian
-_UNSTEMMED = {"several", "severity", "quite", "aed", "heroine"}  # they would share stems with `severe`, `heroin` ...
+_UNSTEMMED = {"several", "severity", "quite", "aed", "heroine"}  # would share stems: `severe`, `quit`, `heroin`
 
 
 class Combination(NamedTuple):

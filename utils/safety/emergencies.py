@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from utils.safety.concepts import find_combinations
 from utils.safety.context import Finding, Sentence, is_denied, make_finding
-from utils.safety.frames import ASKING, is_asking, is_exam, is_framed, is_general, is_past, is_resolved, question_start, telling_start
+from utils.safety.frames import (
+    ASKING,
+    is_asking,
+    is_exam,
+    is_framed,
+    is_general,
+    is_past,
+    is_resolved,
+    question_start,
+    telling_start,
+)
 from utils.safety.phrases import Mark, read_table
 from utils.safety.self_report import SMALL_NUMBERS
 

@@ -209,8 +209,10 @@ def is_past(flag: Mark, sentence: Sentence) -> bool:
         words = [token.word for token, part in zip(sentence.tokens, parts, strict=True) if part == held]
         alone = len(words) - (mark.last - mark.first + 1) <= TIME_WORDS and _SUBJECTS.isdisjoint(words)
         filled = any(parts[concept.first] == held for concept in sentence.concepts)
-        next_too = alone and not filled and sentence.tokens[parts.index(held + 1)].word == "," if held < parts[-1] else 0
-        if parts[flag.first] == held + next_too:
+        applies = {held}
+        if alone and not filled and held < parts[-1] and sentence.tokens[parts.index(held + 1)].word == ",":
+            applies.add(held + 1)
+        if parts[flag.first] in applies:
             return True
     return False
 

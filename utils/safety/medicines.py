@@ -109,7 +109,7 @@ def _agreements(sentences: list[Sentence], objections: Objections) -> list[Sente
 
 
 def _says_yes(sentence: Sentence, is_first: bool) -> bool:
-    """Return whether a sentence begins with a `yes`, which needs a pause behind it where others precede: `Sure, ...`."""
+    """Return whether a sentence begins with a `yes`; behind other sentences only with a pause: `Sure, ...`."""
     words = [token.word for token in sentence.tokens[:2]]
     return words[0] in _YES and (is_first or len(words) == 1 or not words[1][0].isalnum())
 

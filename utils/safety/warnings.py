@@ -16,7 +16,9 @@ _BOTH = {
     "interact", "interacts", "interaction", "interactions", "two", "them",
 }  # fmt: skip
 _IT = {"it", "this", "that", "these", "they"}
-_TAKING = {"take", "taking", "use", "using", "combine", "mix", "have", "recommend", "recommended", "a", "the", "such", "any"}
+_TAKING = {
+    "take", "taking", "use", "using", "combine", "mix", "have", "recommend", "recommended", "a", "the", "such", "any",
+}  # fmt: skip
 _MODALS = {"should", "must", "can", "may", "could", "shall", "shouldn't", "mustn't", "can't", "cannot"}
 _GENERAL = {"need", "must", "level", "lose", "effect", "much", "higher", "sever", "dose", "from", "where", "with"}
 
