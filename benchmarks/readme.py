@@ -144,7 +144,30 @@ def safety() -> str:
     return table(["texts in everyday words, and MedQuAD", "count"], rows)
 
 
+def safety_measured() -> str:
+    """All counts of the safety checks: on the texts that corrected the rules, and on those that nobody looked at."""
+    found = read("safety")
+    rows = []
+    for key, known in found["lay"]["development"].items():
+        unseen = found["lay"]["held_out"][key]
+        rows.append([key.replace("_", " "), *(f"{n['count']:,} of {n['of']:,}" for n in (known, unseen))])
+    rows += [
+        [f"still found, frame {place}", f"{n['count']:,} of {n['of']:,}", ""] for place, n in found["frames"].items()
+    ]
+    closed = found["closing_phrases"]
+    names = {"kept": "lowered by one at most by a closing phrase", "at_full_severity": "not lowered by a closing phrase"}
+    rows += [[name, f"{closed[key]['count']:,} of {closed[key]['of']:,}", ""] for key, name in names.items()]
+    alarms = {
+        "alarms on exam questions (HeadQA)": found["headqa_questions"],
+        "alarms on informative questions (MedQuAD)": found["medquad"]["questions"],
+        "alarms on informative answers (MedQuAD)": found["medquad"]["answers"],
+    }
+    rows += [[name, "", f"{n['count']:,} of {n['of']:,}"] for name, n in alarms.items()]
+    return table(["", "seen by the authors of the rules", "unseen"], rows)
+
+
 BLOCKS = {f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety)}
+BLOCKS |= {"safety_measured": safety_measured}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
