@@ -155,8 +155,9 @@ def safety_measured() -> str:
         [f"still found, frame {place}", f"{n['count']:,} of {n['of']:,}", ""] for place, n in found["frames"].items()
     ]
     closed = found["closing_phrases"]
-    names = {"kept": "lowered by one at most by a closing phrase", "at_full_severity": "not lowered by a closing phrase"}
-    rows += [[name, f"{closed[key]['count']:,} of {closed[key]['of']:,}", ""] for key, name in names.items()]
+    names = {"kept": "lowered by one at most", "at_full_severity": "not lowered"}
+    for key, name in names.items():
+        rows.append([f"{name} by a closing phrase", f"{closed[key]['count']:,} of {closed[key]['of']:,}", ""])
     alarms = {
         "alarms on exam questions (HeadQA)": found["headqa_questions"],
         "alarms on informative questions (MedQuAD)": found["medquad"]["questions"],

@@ -123,8 +123,9 @@ def drug_statuses(sentence: Sentence) -> Statuses:
 
 
 def _is_instructed(drug: Mark, sentence: Sentence) -> bool:
-    """Return whether the clause of a drug tells the reader to take it: `take A with B`, unlike `use of A`."""
-    if _status(drug, sentence) != "advised":
+    """Return whether the clause of a drug tells the reader to take it: `take A with B`, unlike `use of A` and
+    `keep two weeks between A and B`."""
+    if _status(drug, sentence) != "advised" or any(token.word in ("between", "apart") for token in sentence.tokens):
         return False
     after = [*(token.word for token in sentence.tokens), "", ""]
     return any(

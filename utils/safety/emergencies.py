@@ -98,6 +98,8 @@ def _findings(table: str, kind: str, marks: list[Mark], starts: Sequence[int] = 
 
 def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
     """Return whether a red flag is present now: not negated, past, figurative, or in a general sentence."""
+    if is_answer and not _is_addressed(flag, sentence):
+        return False
     if is_denied(flag, sentence) or is_past(flag, sentence):
         return False
     lasting = flag.kind in _LASTING
@@ -105,13 +107,17 @@ def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
         return False
     if any(is_general(mark, flag, sentence, lasting) for mark in sentence.marks):
         return False
-    if is_answer:
-        words = {token.word for token in sentence.tokens}
-        addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
-        general = sentence.has("if", "somebody", "hypothetical", "history", "study") or sentence.is_question
-        return (addressed or not words.isdisjoint(_FIRST_PERSON)) and not general
-    told = flag.first < question_start(sentence) or flag.first >= telling_start(sentence)
-    return told or sentence.has("now")
+    if is_answer or sentence.has("now"):
+        return True
+    return flag.first < question_start(sentence) or flag.first >= telling_start(sentence)
+
+
+def _is_addressed(flag: Mark, sentence: Sentence) -> bool:
+    """Return whether an answer says that the reader or the writer has a red flag, unlike in general."""
+    addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
+    if not addressed and not any(token.word in _FIRST_PERSON for token in sentence.tokens):
+        return False
+    return not sentence.has("if", "somebody", "hypothetical", "history", "study") and not sentence.is_question
 
 
 def _is_figurative_or_mild(flag: Mark, sentence: Sentence) -> bool:
