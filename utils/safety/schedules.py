@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from utils.safety.amounts import MG, PIECES, WORDS, parse_number
 from utils.safety.doses import find_frequency
-from utils.safety.phrases import Token, tokenize
+from utils.safety.phrases import Token, split_sentences, tokenize
 
 MAX_PIECES = 16  # larger counts are packs, ages or numbers of days
 _SLOT = re.compile(
@@ -70,7 +70,7 @@ def find_plan(text: str, strength: float | None, names: list[str]) -> Plan | Non
     Returns:
         None without a plan, or if the text limits, negates or changes doses over weeks.
     """
-    if _NO_PLAN.search(text):
+    if _is_no_plan(text):
         return None
     amounts = _amounts(text, strength, set(names))
     added, repeated, is_taken = 0.0, 0.0, False
@@ -105,6 +105,15 @@ def _times_of_day(text: str) -> int:
     words = {match[0].lower().removeprefix("to ") for match in found if not match["meals"]}
     parts = {next((part for part, names in _PARTS.items() if word.rstrip("s") in names), word) for word in words}
     return len(parts) + 3 * sum(bool(match["meals"]) for match in found)
+
+
+def _is_no_plan(text: str) -> bool:
+    """Return whether a sentence with a number limits, negates or changes doses over weeks. `Do not exceed the dose` or
+    `this is not medical advice` says nothing of the plan."""
+    return any(
+        _NO_PLAN.search(text[tokens[0].start : tokens[-1].end]) and any(_value(token.word) for token in tokens)
+        for tokens in split_sentences(text)
+    )
 
 
 def _amounts(text: str, strength: float | None, names: set[str]) -> list[_Amount]:
