@@ -18,6 +18,7 @@ counts of pairs, emergencies and requests did not change.
 import argparse
 import itertools
 import json
+import math
 import platform
 import random
 import statistics
@@ -89,6 +90,13 @@ def interactions(part: str, failures: list[str]) -> dict[str, Any]:
     }
 
 
+def single_maximum(drug: str) -> float:
+    """Return the lowest maximum of one dose in mg that is an alarm for adults, or infinity."""
+    rows = [row for row in read_table("doses") if row["drug"] == drug and row["max_single"] and not row["per_kg"]]
+    serious = [row for row in rows if row["severity"] == "3"]
+    return min((float(r["max_single"]) / (1000 if r["unit"] == "mcg" else 1) for r in serious), default=math.inf)
+
+
 def doses(part: str, failures: list[str]) -> dict[str, Any]:
     """Check each adult maximum of severity 3: a regimen of twice the maximum, one just below it, and an excessive dose
     in sentences that do not advise it."""
@@ -101,6 +109,8 @@ def doses(part: str, failures: list[str]) -> dict[str, Any]:
         for phrasing in PHRASINGS[part]["dose"]:
             for factor, results in ((2.0, over), (0.99, under)):
                 single = limit * factor / 4  # four times a day
+                if factor < 1 and single > single_maximum(row["drug"]):  # codeine: 90 mg at once is too much
+                    continue
                 amounts = {"mg": single / 2, "single": single, "total": limit * factor}
                 amounts = {name: f"{amount:.6g}" for name, amount in amounts.items()}
                 text = phrasing.format(drug=row["drug"], n=2, h=6, times=4, latin="q.i.d.", **amounts)
