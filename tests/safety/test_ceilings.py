@@ -171,6 +171,7 @@ def test_weights(text, kg):
         "Ibuprofen 800 mg modified release, two tablets once daily.",
         "Levothyroxine 100 micrograms once daily.", "Levothyroxine 0.1 mg once daily.",
         "Digoxin 125 to 250 micrograms a day.", "Digoxin: 1.5 mg in divided doses over 24 hours.",
+        "0.09 mg of liothyronine daily will do.",  # its name ends in `nine`
         "Tamsulosin 0.4 mg once daily.", "Colchicine 1.2 mg, then 0.6 mg an hour later.",
         "Misoprostol 200 micrograms four times a day.", "Codeine 30 to 60 mg every 4 hours, at most 240 mg a day.",
         "Loperamide 4 mg at first, then 2 mg after each loose stool.",

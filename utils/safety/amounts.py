@@ -21,7 +21,7 @@ KG_PER_POUND = 0.4536
 # `1,000`, `1 000` and `1.000` are a thousand; in `5,10,20 mg` a comma separates numbers, in `2,5 mg` it is decimal
 _THOUSANDS = r"[1-9]\d{0,2}(?:(?:,\d{3})+(?!\d)(?:\.\d+)?|[ \u00a0\u202f.]000(?!\d))"
 NUMBER = rf"(?:(?<!\d)(?<!\d[.,])(?:{_THOUSANDS}|\d+,\d{{1,3}}(?!\d|,\d))|(?<!\d)\d+(?:\.\d+)?|\.\d+|\u00bd)"
-COUNT = rf"(?:{NUMBER}|(?:{'|'.join(word for word in WORDS if len(word) > 2)})\b)"
+COUNT = rf"(?:{NUMBER}|\b(?:{'|'.join(word for word in WORDS if len(word) > 2)})\b)"
 TO = r"\s*(?:-|\u2013|to|or)\s*"
 UNIT = r"(?:milligramm?e?s?|microgramm?e?s?|gramm?e?s?|mcgs?|\u00b5g|\u03bcg|ug|mgs?|gm|g)\b"
 PIECES = frozenset(
