@@ -1,5 +1,6 @@
 """From files and Hub data sets to splits: nothing crosses, every row is counted, each mistake says what it is."""
 
+import gzip
 import json
 import os
 import random
@@ -413,6 +414,31 @@ def test_a_set_of_csv_files_has_the_rows_that_the_file_has(tmp_path, separator, 
     _, report = load(dataset_name=str(tmp_path / "set"), **options)
     assert report == load(train_file=str(file), **options)[1]
     assert report["data_rows_read"] == 60 and report["data_dropped_missing"] == 5
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".parquet"])
+def test_a_set_in_a_folder_has_the_rows_that_its_file_has(tmp_path, ending, streaming):
+    odd = ["2020-01-03", "2020-01-03T08:00:00Z", "007", "1.0", "NA", "None", "true", "\u2028"]
+    rows = [
+        row | {"ward": odd[i % len(odd)], "day": f"2020-01-{i % 7 + 1:02d}"} for i, row in enumerate(question_rows(40))
+    ]
+    path = tmp_path / "set" / f"train{ending}"
+    path.parent.mkdir()
+    if ending == ".parquet":
+        datasets.Dataset.from_list(rows).to_parquet(path)
+    elif ending == ".csv":
+        datasets.Dataset.from_list(rows).to_csv(path)
+    else:
+        data = "\n".join(map(json.dumps, rows)).encode()
+        path.write_bytes(gzip.compress(data) if ending.endswith(".gz") else data)
+    columns = {"group_column": "day", "keep_columns": ["ward"]}
+    most = {"streaming": True, "max_train_samples": 40} if streaming else {}
+    found, _ = load(dataset_name=str(path.parent), **columns, **most)
+    wanted, _ = load(train_file=str(path), **columns)
+    kept = ("question", "answer", "ward", "day")
+    same = [sorted(tuple(row[name] for name in kept) for row in all_rows(each)) for each in (found, wanted)]
+    assert same[0] == same[1] and {row["ward"] for row in all_rows(found)} == set(odd)
 
 
 def test_a_set_of_several_csv_files_has_its_slices_and_names_the_one_without_a_column(tmp_path):

@@ -27,6 +27,7 @@ KEYS = {
 }
 # What a data set of csv files may set and still be read by `read_table`, which finds the separator by itself
 PLAIN_FIELDS = {"name", "version", "data_dir", "data_files", "description", "sep", "delimiter", "chunksize"}
+PLAIN_FORMATS = {"csv": (".csv", ".tsv"), "json": (".jsonl",)}  # `datasets` also takes .json for an object per line
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -146,8 +147,8 @@ def _read_hub(
     split = getattr(args, name_key)
     try:
         builder = _find_builder(args, cache_dir)
-        if _is_plain_csv(builder):
-            return _read_csv_set(builder, split, name, columns or [], counts), builder.info.features or {}
+        if _is_plain(builder):
+            return _read_files(builder, split, name, columns or [], counts), builder.info.features or {}
         if args.streaming:
             dataset = builder.as_streaming_dataset(split=split)
         else:
@@ -184,38 +185,39 @@ def _find_builder(args: DataArguments, cache_dir: str) -> Any:
         builder = datasets.load_dataset_builder(name, configuration, revision=revision)
     except ConnectionError as error:
         builder, offline = None, error
-    if builder and not (builder.name == "cache" and builder.info.builder_name == "csv"):
+    if builder and not (builder.name == "cache" and builder.info.builder_name in PLAIN_FORMATS):
         return builder
-    # `datasets` keeps tables as pandas parsed them. The files themselves lie in the cache of the Hub.
+    # `datasets` keeps tables as it parsed them. The files themselves lie in the cache of the Hub.
     try:
         folder = snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
     except LocalEntryNotFoundError:
         if not builder:
             raise offline from None
-        logger.warning("`%s` comes from a cache without its csv files: empty, NA and None are the same there", name)
+        logger.warning("`%s` comes from a cache without its files: NA may be missing there, and a date a time", name)
         return builder
     return datasets.load_dataset_builder(folder, configuration, cache_dir=cache_dir)
 
 
-def _is_plain_csv(builder: Any) -> bool:
-    """Whether a data set is of csv files that can be read as `train_file` would be."""
-    if builder.name != "csv":
+def _is_plain(builder: Any) -> bool:
+    """Whether a data set is of files that can be read as `train_file` would be, and that `datasets` would change."""
+    if builder.name not in PLAIN_FORMATS:
         return False
     config, default = builder.config, type(builder.config)()
     names = [field.name for field in dataclasses.fields(config) if field.name not in PLAIN_FIELDS]
     options = [name for name in names if getattr(config, name) != getattr(default, name)]
     paths = [path for paths in config.data_files.values() for path in paths]
-    options += [] if config.sep in SEPARATORS else ["sep"]
-    if not options and all(file_format(path) in (".csv", ".tsv") for path in paths):
+    options += [] if getattr(config, "sep", ",") in SEPARATORS else ["sep"]
+    if not options and all(file_format(path) in PLAIN_FORMATS[builder.name] for path in paths):
         return True
-    found = f"the options {', '.join(options)}" if options else "archives"
-    logger.warning("`%s` has %s, so pandas parses it: NA and null are missing, 007 is 7", builder.dataset_name, found)
+    found = f"the options {', '.join(options)}" if options else "files of another name"
+    changed = "NA and null are missing, 007 is 7" if builder.name == "csv" else "a date as text becomes a time"
+    logger.warning("`%s` has %s, so `datasets` parses it: %s", builder.dataset_name, found, changed)
     return False
 
 
-def _read_csv_set(builder: Any, split: str, name: str, columns: Sequence[str], counts: Counter[str]) -> Rows:
-    """Read a split of csv files as `train_file` would. `datasets` has pandas parse them, which makes None of NA and
-    null, 7 of 007, and 1.0 of 1 where a value is missing."""
+def _read_files(builder: Any, split: str, name: str, columns: Sequence[str], counts: Counter[str]) -> Rows:
+    """Read a split of csv or jsonl files as `train_file` would. `datasets` would make None of NA and null, 7 of 007,
+    1.0 of 1 where a value is missing, and 2020-01-01 00:00:00 of 2020-01-01."""
     import datasets
 
     files = {str(part): list(map(str, paths)) for part, paths in builder.config.data_files.items()}
