@@ -44,9 +44,9 @@ def test_a_field_longer_than_the_csv_limit_is_read(tmp_path):
     assert len(next(read_rows(path))[1]["q"]) == 200_000
 
 
-def parquet_with(*names: str) -> bytes:
+def parquet(columns: list[pa.Array]) -> bytes:
     stream = io.BytesIO()
-    pyarrow.parquet.write_table(pa.table([pa.array(["x"])] * len(names), names=names), stream)
+    pyarrow.parquet.write_table(pa.table(columns, names=["q"] * len(columns)), stream)
     return stream.getvalue()
 
 
@@ -82,7 +82,12 @@ def parquet_with(*names: str) -> bytes:
         ("a.csv.gz", b"not gzip", ["a.csv.gz", "damaged"]),
         ("a.csv.gz", gzip.compress(b"q,a\n" + bytes(range(97, 122)) * 99, mtime=0)[:-12], ["a.csv.gz", "damaged"]),
         ("a.parquet", b"PAR1 not parquet PAR1", ["a.parquet", "damaged"]),
-        ("a.parquet", parquet_with("q", "q"), ["a.parquet", "`q` twice"]),
+        ("a.parquet", parquet([pa.array(["x"])] * 2), ["a.parquet", "`q` twice"]),
+        (
+            "a.parquet",
+            parquet([pa.array([[("A", 1), ("A", 2)]], pa.map_("string", "int8"))]),
+            ["a.parquet", "key twice"],
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_row(tmp_path, name, content, says):

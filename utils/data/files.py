@@ -153,7 +153,10 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[i
         if twice := [name for name, count in Counter(wanted).items() if count > 1]:
             raise UserError(f"`{path}` has the column `{twice[0]}` twice: rename one.")
         batches = table.iter_batches(batch_size=HEAD_ROWS, columns=wanted)
-        yield from enumerate(row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
+        try:
+            yield from enumerate(row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
+        except KeyError as error:
+            raise UserError(f"`{path}` has a map with the same key twice: delete one in each row.") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -78,10 +78,7 @@ def column_labels(names: Sequence[str]) -> list[str]:
 
 def strip_labels(options: Mapping[str, Any], column: str, where: str) -> dict[str, Any]:
     """Return options without the letters that all of them repeat: `{"A": "A. rest", ...}` as `{"A": "rest", ...}`.
-
-    Raises:
-        UserError: the letters in the texts are those of other options.
-    """
+    UserError if the letters are those of other options."""
     texts = {label: text for label, text in options.items() if isinstance(text, str) and text.strip()}
     found = {label: REPEATED.fullmatch(text) for label, text in texts.items()}
     letters = {label: match[1].upper() for label, match in found.items() if match}
