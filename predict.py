@@ -47,7 +47,7 @@ from utils.ordered_lines import (
 from utils.positions import position_limit
 from utils.retrieval import MAX_PASSAGES, Passage, Retriever, add_passages, read_corpus
 from utils.task import find_run, load_task, read_input
-from utils.tokenizers import unknown_characters
+from utils.tokenizers import flattened, unknown_characters
 
 
 @dataclass
@@ -227,17 +227,21 @@ def main(args: PredictArguments) -> None:
 
     faults: list[str] = []
     total, done = own_rows(rows, args.batch_size, rank, processes), lines.written + len(lines.waiting)
-    unknown: set[str] = set()
+    unknown, flat = set[str](), set[str]()
     is_shown = rank == 0 and args.input_file is not None and sys.stderr.isatty()
     with tqdm(total=total, initial=done, unit="row", disable=not is_shown) as bar:
         for batch in batches:
             if left := {number: item for number, item in batch.items() if number not in lines}:
                 lines.add(predict_lines(predictor, retriever, left, args, faults))
-                unknown |= unknown_characters(predictor.tokenizer, [read_text(item, task) for item in left.values()])
+                texts = [read_text(item, task) for item in left.values()]
+                unknown |= unknown_characters(predictor.tokenizer, texts)
+                flat |= flattened(predictor.tokenizer, texts)
                 bar.update(len(left))
     lines.close()
     if unknown:
         print(f"the model does not see these characters of the input: {' '.join(sorted(unknown))}", file=sys.stderr)
+    if flat:
+        print(f"the model reads these as plain digits or letters: {' '.join(sorted(flat))}", file=sys.stderr)
     if lines.journal and args.output_file:
         finish(Path(args.output_file), rank, processes, args.batch_size * WINDOW)
     if faults:

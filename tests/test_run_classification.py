@@ -25,12 +25,13 @@ from conftest import (
     write_rows,
     write_yaml,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, log_loss
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
 
 from run_classification import ARGUMENTS, main
 from utils.adapters import count_parameters
+from utils.arguments import UserError
 from utils.evaluation.class_analysis import frequency_groups
 from utils.inference import Predictor
 from utils.losses import CLASS_IMBALANCE
@@ -91,6 +92,16 @@ def class_run(tiny_bert, data, tmp_path_factory) -> Run:
 
 
 # ----- What a run writes
+
+
+@pytest.mark.parametrize("name", ["idf", "coefficients", "intercept"])
+def test_an_ensemble_whose_weights_are_not_finite_is_refused(name, class_run, tmp_path):
+    broken = shutil.copytree(class_run.folder, tmp_path / "run")
+    weights = load_file(broken / "linear.safetensors")
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, broken / "linear.safetensors")
+    with pytest.raises(UserError, match="`model`.*not finite"):
+        Predictor.from_pretrained(str(broken))
 
 
 def test_a_run_writes_every_file(class_run):

@@ -5,11 +5,12 @@ import logging
 import pytest
 from conftest import make_tokenizer
 from test_control_tokens import KINDS
+from tokenizers import normalizers
 from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model
 from trl import ModelConfig
 
 from utils.modeling import load_tokenizer
-from utils.tokenizers import loses_capitals, unread
+from utils.tokenizers import flattened, loses_capitals, unread
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LOWER = [*"abcdefghijklmnopqrstuvwxyz", "no", "fever", "##s"]
@@ -112,6 +113,18 @@ def test_a_token_that_stands_for_unknown_and_for_the_end_is_not_counted():
     tokenizer = make_tokenizer(["<|endoftext|>"], "<|endoftext|>", None)
     tokenizer.unk_token = "<|endoftext|>"  # as GPT-2 has it
     assert unread(tokenizer, ["a"], [[5, tokenizer.eos_token_id]])["unknown_tokens"] == 0
+
+
+def test_superscripts_and_fractions_that_a_normalizer_flattens_are_named(caplog):
+    tokenizer = make_tokenizer(["<|endoftext|>"], "<|endoftext|>", None)
+    texts = ["Jane: 10⁹ per litre", "1½ tablets, CO₂, µ, ㎎, é", "fine"]
+    assert flattened(tokenizer, texts) == set()
+    for form, expected in ((normalizers.NFC(), ""), (normalizers.NFKC(), "½ ⁹ ₂")):
+        tokenizer.backend_tokenizer.normalizer = form
+        with caplog.at_level(logging.WARNING):
+            counts = unread(tokenizer, texts, ids_of(tokenizer, texts))
+        assert counts.get("flattened_characters", "") == expected and (expected in caplog.text)
+    assert "Jane" not in caplog.text
 
 
 def test_texts_that_spell_control_tokens_are_counted(caplog):
