@@ -28,7 +28,7 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.adapters import add_adapter, count_parameters, find_adapter
-from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.arguments import DataArguments, library_checks, parse_recipe, user_errors
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.encoding import (
@@ -78,12 +78,6 @@ class ClassificationArguments:
         },
     )
     top_k: int = field(default=3, metadata={"help": "Also report the accuracy of the k most likely classes."})
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise UserError(f"`top_k` is {self.top_k}: give 1 or more.")
-        if self.focal_gamma < 0:
-            raise UserError(f"`focal_gamma` is {self.focal_gamma}: give 0 or more.")
 
 
 ARGUMENTS = (ModelConfig, DataArguments, EncoderArguments, ClassificationArguments, TrainingArguments)

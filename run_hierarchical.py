@@ -97,8 +97,6 @@ class HierarchicalArguments:
     def __post_init__(self) -> None:
         if bool(self.path_column) == bool(self.parent_column) or bool(self.parent_column) != bool(self.child_column):
             raise UserError("give either `parent_column` and `child_column`, or `path_column`.")
-        if self.focal_gamma < 0:
-            raise UserError(f"`focal_gamma` is {self.focal_gamma}: give 0 or more.")
 
 
 ARGUMENTS = (ModelConfig, DataArguments, EncoderArguments, HierarchicalArguments, TrainingArguments)

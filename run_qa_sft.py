@@ -89,12 +89,7 @@ class QAArguments:
             raise UserError("`options_column` and `answer_index_column` go together: give both or neither.")
         if self.answer_column and self.options_column:
             raise UserError("`answer_column` and `options_column` exclude each other: the right option is the answer.")
-        for key in ("augmentation_factor", "max_new_tokens"):
-            if getattr(self, key) < 1:
-                raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
         check_examples(self.retrieve_examples, self.prompt_template, self.options_column)
-        if self.repetition_penalty <= 0:
-            raise UserError(f"`repetition_penalty` is {self.repetition_penalty}: give more than 0; 1 disables it.")
 
 
 ARGUMENTS = (ModelConfig, DataArguments, QAArguments, SFTConfig)

@@ -98,11 +98,6 @@ class SummarizationArguments:
     )
 
     def __post_init__(self) -> None:
-        for key in ("max_chunks", "num_beams"):
-            if getattr(self, key) < 1:
-                raise UserError(f"`{key}` is {getattr(self, key)}: give 1 or more.")
-        if self.no_repeat_ngram_size < 0:
-            raise UserError(f"`no_repeat_ngram_size` is {self.no_repeat_ngram_size}: give 0 or more.")
         if self.length_penalty != 1 and self.num_beams == 1:
             raise UserError("`length_penalty` needs a beam search: set `num_beams` above 1, too.")
         if self.bertscore_layer and not self.bertscore_model:

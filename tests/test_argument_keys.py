@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import math
 import re
 import typing
 
@@ -28,7 +29,19 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import UserError, parse_recipe
-from utils.keys import ALIASES, FIXED, NEEDS, REFUSED, REPLACED, why_fixed, why_refused
+from utils.keys import (
+    ALIASES,
+    FIXED,
+    LEAST,
+    MORE_THAN_0,
+    NEEDS,
+    REFUSED,
+    REPLACED,
+    too_small,
+    why_fixed,
+    why_refused,
+    without_effect,
+)
 
 SCRIPTS = {
     "run_qa_sft.py": run_qa_sft.ARGUMENTS,
@@ -133,7 +146,7 @@ def test_what_is_passed_on_is_read_by_the_libraries():
 
 
 def test_no_list_holds_a_key_that_there_is_not():
-    assert PASSED_ON <= EVERY and {*REFUSED, *NEEDS} <= EVERY
+    assert PASSED_ON <= EVERY and {*REFUSED, *NEEDS, *LEAST, *MORE_THAN_0} <= EVERY
     assert {switch for switch, _ in NEEDS.values()} <= EVERY
     assert {target for targets, _ in ALIASES.values() for target in targets} <= EVERY
     assert not set(REPLACED) & {*EVERY, *ALIASES, *FIXED} and not set(FIXED) & {*REFUSED}
@@ -209,6 +222,21 @@ def test_what_has_no_effect_alone_says_what_it_needs(script, argv, wanted):
         assert wanted in message(script, *argv)
 
 
+@pytest.mark.parametrize(
+    ("key", "switch", "off", "on"),
+    [
+        ("label_smoothing_factor", "loss_type", "dft", "nll"),
+        ("warmup_steps", "lr_scheduler_type", "constant", "linear"),
+        ("optim_target_modules", "optim", "adamw_torch", "galore_adamw"),
+        ("dataloader_persistent_workers", "dataloader_num_workers", 0, 2),
+    ],
+)
+def test_a_value_that_switches_another_key_off_is_known(key, switch, off, on):
+    assert without_effect({key: 1}, {switch: off}, NEEDS) == {switch: [key]}
+    assert without_effect({key: 1}, {switch: on}, NEEDS) == {}
+    assert without_effect({key: 1}, {}, NEEDS) == {}  # a script without the switch
+
+
 # ----- Other names
 
 
@@ -260,6 +288,26 @@ def test_a_key_under_two_names_is_refused_in_one_place_and_a_flag_wins_over_the_
     recipe.write_text("label_column: a\n")
     *_, found = parse_recipe(SCRIPTS["run_classification.py"], [str(recipe), *ON_CPU, "--label_column_name", "b"])
     assert found["label_column"] == "b"
+
+
+# ----- Numbers
+
+
+@given(st.sampled_from(sorted({*LEAST, *MORE_THAN_0})), st.floats())
+@settings(max_examples=300, deadline=None)
+def test_a_number_is_finite_and_not_too_small(key, value):
+    fits = value > 0 if key in MORE_THAN_0 else value >= LEAST[key]
+    assert (too_small({key: value}, {}) is None) is (fits and math.isfinite(value))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_no_default_is_refused_and_other_numbers_are_in_one_line(script):
+    defaults = {field.name: field.default for t in SCRIPTS[script] for field in dataclasses.fields(t)}
+    assert too_small(defaults, {"max_steps": -1}) is None  # which stands for no limit
+    for key in {*LEAST, *MORE_THAN_0} & defaults.keys():
+        found = message(script, f"--{key}", "0" if LEAST.get(key) != 0 else "-1")
+        assert f"`{key}` is " in found and "more" in found
+    assert "`learning_rate` is nan" in message(script, "--learning_rate", "nan")
 
 
 # ----- Commands of transformers' example scripts and of `trl sft`

@@ -14,6 +14,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, TrainingArguments
+from trl import SFTConfig
 
 from run_classification import ARGUMENTS as CLASSIFICATION
 from run_qa_sft import ARGUMENTS, main
@@ -131,6 +132,13 @@ def test_a_recipe_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         start_run(training_arguments(tmp_path), {"seed": 2}, ARGUMENTS)
     assert (tmp_path / "recipe.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("key", ["fp16", "activation_offloading"])
+def test_what_needs_a_gpu_is_refused_on_a_cpu(key, tmp_path):
+    args = SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", **{key: True})
+    with pytest.raises(UserError, match=f"`{key}` is true, which needs a GPU"):
+        start_run(args, {}, ARGUMENTS)
 
 
 def test_several_gpus_for_one_process_are_refused(tmp_path):

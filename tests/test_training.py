@@ -469,6 +469,19 @@ def test_near_ties_of_a_classifier_are_looked_at_in_float32(tiny_bert, data, tmp
 # ----- Refused
 
 
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type"),
+        ({"lr_scheduler_kwargs": '{"no_such": 1}'}, "lr_scheduler_type"),
+        ({"adam_beta1": 2.0}, "optim"),
+    ],
+)
+def test_what_an_optimizer_or_schedule_does_not_take_is_one_line(values, key, tiny_llama, data, tmp_path):
+    run = qa(tiny_llama, tmp_path / "run", train_file=data.qa, max_train_samples=8, max_eval_samples=2, **values)
+    assert run.code == 2 and f"error: `{key}`: " in run.stderr, run.stderr
+
+
 def test_all_weights_are_not_trained_in_float16(tiny_llama, data, tmp_path):
     values = {"train_file": data.qa, "dtype": "float16"}
     for more in ({"use_peft": False, "lora_target_modules": None}, {}):

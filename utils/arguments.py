@@ -173,6 +173,8 @@ def parse_recipe(
     if rest:
         raise UserError(f"`{rest[0]}` is not a flag: write `--key value`, with the recipe as the first argument.")
     given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
+    if found := keys.too_small(given, {f.name: f.default for t in argument_types for f in fields(t)}):
+        raise UserError(found)
     with library_checks(str(recipe or "flags")):  # raised by a `__post_init__`
         arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
     if conflict := find_conflict(given, values, given_flags, str(recipe)):

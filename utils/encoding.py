@@ -65,8 +65,6 @@ class EncoderArguments:
     def __post_init__(self) -> None:
         if self.text_column_delimiter != " " and len(self.text_column) == 1:
             raise UserError("`text_column_delimiter` needs several columns as `text_column`: name them, or delete it.")
-        if self.max_chunks < 1:
-            raise UserError(f"`max_chunks` is {self.max_chunks}: give 1 or more.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"`dropout` is {self.dropout}: give a value from 0 to below 1.")
         if not 0 < self.max_risk < 1:

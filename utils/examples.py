@@ -29,9 +29,7 @@ CHUNK = 256  # questions at once: with `MOST_COMMON` at most some ten million si
 
 
 def check_examples(number: int, prompt_template: str | None, options_column: list[str] | None) -> None:
-    """Raise a UserError if `retrieve_examples` has a wrong value or does not go with other keys."""
-    if number < 0:
-        raise UserError(f"`retrieve_examples` is {number}: give 0 or more.")
+    """Raise a UserError if `retrieve_examples` does not go with other keys."""
     if number and options_column:
         raise UserError("`retrieve_examples` shows written answers: drop it, or `options_column`.")
     if prompt_template and bool(number) != ("{examples}" in prompt_template):

@@ -5,6 +5,7 @@ The names are those of earlier versions, of transformers, TRL and its `trl sft`,
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -174,11 +175,28 @@ FIXED: dict[str, tuple[Sequence[Any], str]] = {
     "ignore_bias_buffers": ((False,), "set `ddp_broadcast_buffers: false`"),
 }  # fmt: skip
 
+# The least value of numbers, below which they have no effect or a library fails in the middle of a run
+LEAST = dict.fromkeys((
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps",
+    "save_total_limit", "eval_accumulation_steps", "dataset_num_proc", "early_stopping_patience", "lora_alpha",
+    "max_chunks", "max_new_tokens", "augmentation_factor", "num_beams", "top_k", "max_train_samples",
+    "max_eval_samples", "max_predict_samples",
+), 1) | dict.fromkeys((
+    "learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "num_train_epochs", "seed", "data_seed",
+    "split_seed", "neftune_noise_alpha", "eval_delay", "focal_gamma", "no_repeat_ngram_size", "retrieve_examples",
+    "dataloader_num_workers", "min_input_words", "min_target_words",
+), 0)  # fmt: skip
+MORE_THAN_0 = ("save_steps", "eval_steps", "logging_steps", "repetition_penalty")
+
 _LORA = ("use_peft", (True,))
 _4BIT = ("load_in_4bit", (True,))
 _HUB = ("push_to_hub", (True,))
 _TRACKIO = ("report_to", ("trackio", "all"))
 _GALORE = ("galore_adamw", "galore_adamw_8bit", "galore_adafactor")
+_WARMED = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup", "inverse_sqrt",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+)  # fmt: skip
 _PROJECTED = tuple(name + end for name in (*_GALORE, "apollo_adamw") for end in ("", "_layerwise"))
 
 # Fields of the libraries' dataclasses -> the key, and its values, without which they have no effect. For our own
@@ -194,6 +212,9 @@ NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
     ),
     "eval_steps": ("eval_strategy", ("steps",)),
     "optim_target_modules": ("optim", _PROJECTED),
+    "label_smoothing_factor": ("loss_type", ("nll", "chunked_nll")),
+    "warmup_steps": ("lr_scheduler_type", _WARMED),
+    "dataloader_persistent_workers": ("dataloader_num_workers", tuple(range(1, 1024))),
     "save_steps": ("save_strategy", ("steps",)),
     "save_total_limit": ("save_strategy", ("steps", "epoch", "best")),
     "logging_steps": ("logging_strategy", ("steps",)),
@@ -240,6 +261,16 @@ def why_fixed(key: str, value: Any) -> str | None:
     return f"can only be {values}: {reason}."
 
 
+def too_small(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a number that is too small, infinite or none; None if nothing is."""
+    for key, value in given.items():
+        if key in {*LEAST, *MORE_THAN_0} and value not in (None, defaults.get(key)):
+            fits = value > 0 if key in MORE_THAN_0 else value >= LEAST[key]
+            if not (fits and value < math.inf):
+                return f"`{key}` is {value}: give {'more than 0' if key in MORE_THAN_0 else f'{LEAST[key]} or more'}."
+    return None
+
+
 def without_effect(given: Mapping[str, Any], values: Mapping[str, Any], needs: Mapping[str, tuple]) -> dict[str, list]:
     """Return the keys that have no effect, by the key that they need.
 
@@ -249,10 +280,10 @@ def without_effect(given: Mapping[str, Any], values: Mapping[str, Any], needs: M
         needs: as `NEEDS`.
     """
     found: dict[str, list[str]] = {}
-    for key in given:
-        switch, allowed = needs.get(key, (key, None))
-        current = values.get(switch)
+    for key in [key for key in given if key in needs and needs[key][0] in values]:
+        switch, allowed = needs[key]
+        current = values[switch]
         named = [getattr(value, "value", value) for value in (current if isinstance(current, list) else [current])]
-        if key in needs and (current is None if allowed is None else not set(named) & set(allowed)):
+        if current is None if allowed is None else not set(named) & set(allowed):
             found.setdefault(switch, []).append(key)
     return found

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import resource
@@ -69,8 +68,6 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
             GPUs, a push is requested without a test evaluation, early stopping without evaluations, the launcher sets
             what the recipe does not, or a tracker is not installed.
     """
-    if not 0 <= args.learning_rate < math.inf:
-        raise UserError(f"`learning_rate` is {args.learning_rate}: give 0 or more.")
     if not 0 <= args.label_smoothing_factor < 1:
         raise UserError(f"`label_smoothing_factor` is {args.label_smoothing_factor}: give 0 or more, and below 1.")
     if args.n_gpu > 1:  # Trainer would use DataParallel, in which our losses are too large by the number of GPUs
@@ -81,12 +78,12 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     if args.push_to_hub and not given.get("evaluate_test", True):
         raise UserError("`push_to_hub` needs test results for the model card: set `evaluate_test: true`.")
     patience = given.get("early_stopping_patience")
-    if patience is not None and patience < 1:
-        raise UserError(f"`early_stopping_patience` is {patience}: give 1 or more.")
     if patience and (args.eval_strategy == "no" or not args.metric_for_best_model):
         raise UserError("`early_stopping_patience` needs `eval_strategy` (such as epoch) and `metric_for_best_model`.")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("`fp16` is true, which needs a GPU: set `bf16: true`, or `fp16: false` alone.")
+    if getattr(args, "activation_offloading", False) and args.device.type == "cpu":
+        raise UserError("`activation_offloading` is true, which needs a GPU: set it to false.")
     check_launcher(args)
     check_trackers(args)
     output_dir = Path(str(args.output_dir))
@@ -136,9 +133,8 @@ def check_launcher(args: TrainingArguments) -> None:
         if str_to_bool(os.environ.get(f"ACCELERATE_USE_{name}", "false")):
             raise UserError(f"`accelerate launch` uses {name}, which is not supported: launch without it.")
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
-    for flag, own, key in (
-        ("mixed_precision", precision, "bf16"), ("dynamo_backend", args.torch_compile_backend, "torch_compile")
-    ):  # fmt: skip
+    compiler = args.torch_compile_backend
+    for flag, own, key in (("mixed_precision", precision, "bf16"), ("dynamo_backend", compiler, "torch_compile")):
         found = os.environ.get(f"ACCELERATE_{flag.upper()}", "no").lower()
         if found not in ("no", own):
             raise UserError(

@@ -26,11 +26,10 @@ from transformers import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
-    TrainingArguments,
 )
 
 from utils.adapters import upcast_trainable_weights
-from utils.arguments import UserError
+from utils.arguments import UserError, library_checks
 from utils.json_files import read_json
 from utils.modeling import all_finite, unpacked
 from utils.run import check_same_run, peak_memory
@@ -63,6 +62,8 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
         trainer.state = state
         return cast(dict[str, float], read_json(output_dir / "train_results.json"))
     trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]  # TRL's, in each checkpoint
+    for name, key in (("create_optimizer", "optim"), ("create_scheduler", "lr_scheduler_type")):
+        setattr(trainer, name, library_checks(f"`{key}`")(getattr(trainer, name)))  # arguments are read only there
     guard = Guard(trainer)
     trainer.add_callback(guard)
     try:
@@ -175,8 +176,7 @@ class Guard(TrainerCallback):
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT as a request to stop at the end of the step; a second one ends the process at
-        once."""
+        """Take SIGTERM and SIGINT as a request to stop at the end of the step; a second one ends the process."""
         if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
             yield
             return
@@ -199,15 +199,11 @@ class Guard(TrainerCallback):
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if not math.isfinite(kwargs["metrics"].get("eval_loss", 0.0)):
             raise self.diverged("the loss of the evaluation")
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         accelerator, scaler = self.trainer.accelerator, self.trainer.accelerator.scaler
         skipped = accelerator.optimizer_step_was_skipped
         # Of float16 gradients that overflow a step is skipped, and the scale halved: normal, unless it goes on
@@ -231,12 +227,10 @@ class Guard(TrainerCallback):
             # The evaluation of an epoch comes after its last step, and would be missing from the run that goes on
             control.should_save = not float(state.epoch or 0).is_integer()
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         control.should_save |= self.stopping
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if self.stopping:
             self.trainer.accelerator.wait_for_everyone()  # a launcher ends the others when the first process exits
             logger.warning("stopped: saved checkpoint-%d; the same command goes on from it", state.global_step)
