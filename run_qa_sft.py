@@ -19,7 +19,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from utils.adapters import add_adapter, count_parameters, earlier_models, find_adapter, upcast_trainable_weights
+from utils.adapters import add_adapter, count_parameters, find_adapter, upcast_trainable_weights
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chat import Turn, prompt_settings
 from utils.chat_tokenizer import load_chat_tokenizer
@@ -30,6 +30,7 @@ from utils.data.load import load_splits
 from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers
 from utils.evaluation.confidence import MAX_ROWS, in_turns
+from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
@@ -49,7 +50,7 @@ from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order, shortest_first
 from utils.templates import check_adapted, fill_template, option_answers
 from utils.tokenizers import unread
-from utils.training import add_early_stopping, train_or_resume, trained_model
+from utils.training import add_early_stopping, train_or_resume
 
 logger = logging.getLogger(__name__)
 

@@ -26,12 +26,13 @@ from transformers import (
 )
 from trl import ModelConfig
 
-from utils.adapters import add_adapter, count_parameters, earlier_models, find_adapter
+from utils.adapters import add_adapter, count_parameters, find_adapter
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
+from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summarization import evaluate
 from utils.extra_metrics import load_extra_metrics
@@ -59,7 +60,7 @@ from utils.seq2seq import (
 )
 from utils.templates import check_adapted, fill_template
 from utils.tokenizers import unread
-from utils.training import add_early_stopping, train_or_resume, trained_model
+from utils.training import add_early_stopping, train_or_resume
 from utils.words import count_words
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import ModelConfig
 
-from utils.adapters import add_adapter, count_parameters, earlier_models, find_adapter
+from utils.adapters import add_adapter, count_parameters, find_adapter
 from utils.arguments import UserError
+from utils.evaluation.models import earlier_models
 from utils.modeling import load_tokenizer
 
 QA = {"task": "qa"}

@@ -30,10 +30,11 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from utils.arguments import UserError
+from utils.evaluation.models import trained_model
 from utils.logits import predict_logits
 from utils.modeling import PACKS, check_packing, unpacked
 from utils.run import newest_checkpoint
-from utils.training import Guard, differentiable, stopped_early, trained_model
+from utils.training import Guard, differentiable, stopped_early
 
 FINISHED = ("task.json", "all_results.json", "report.md", "README.md", "adapter_model.safetensors")
 

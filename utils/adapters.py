@@ -1,11 +1,11 @@
-"""LoRA adapters: add one to a model or go on from one, compare with what came before, and count what is trained."""
+"""LoRA adapters: add one to a model or go on from one, and count what is trained."""
 
 import dataclasses
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from peft import (
@@ -13,8 +13,6 @@ from peft import (
     PeftConfig,
     PeftModel,
     get_peft_model,
-    get_peft_model_state_dict,
-    load_peft_weights,
 )
 from torch import nn
 from transformers import PreTrainedModel
@@ -133,34 +131,6 @@ def add_adapter(
                 f"`model_name_or_path` {first_adapter} has: delete them to go on from it."
             )
     return tuned
-
-
-def earlier_models(
-    tuned: nn.Module, load: Callable[[], PreTrainedModel], first_adapter: Path | None
-) -> Iterator[tuple[str, PreTrainedModel]]:
-    """Yield what to compare the trained model with, each under its name in the results: `base_test` is the base model,
-    `tuned` with its adapter switched off or, after full fine-tuning, a fresh copy; `first_adapter_test` the base model
-    with the adapter that training went on from, if there is one.
-
-    Args:
-        tuned: the trained model; each other model is valid until the next one is taken.
-        load: loads the base model as for training.
-        first_adapter: folder from `find_adapter`.
-    """
-    if not isinstance(tuned, PeftModel):
-        yield "base_test", load()
-        return
-    with tuned.disable_adapter():
-        yield "base_test", cast(PreTrainedModel, tuned)  # PeftModel forwards its attributes and calls
-    if first_adapter:
-        # Not PEFT's `load_adapter`: it reads all weights, at which bitsandbytes unpacks 4-bit ones with a loss
-        own = get_peft_model_state_dict(tuned, dict(tuned.named_parameters()), save_embedding_layers=False)
-        trained = {name: weight.detach().clone() for name, weight in own.items()}
-        for name, weight in load_peft_weights(str(first_adapter), device="cpu").items():
-            own[name].data.copy_(weight)
-        yield "first_adapter_test", cast(PreTrainedModel, tuned)
-        for name, weight in trained.items():
-            own[name].data.copy_(weight)
 
 
 def get_lora_config(

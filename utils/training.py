@@ -17,18 +17,15 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
-    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
 )
 
-from utils.adapters import upcast_trainable_weights
 from utils.arguments import UserError, library_checks
 from utils.json_files import read_json
 from utils.modeling import all_finite, unpacked
@@ -122,19 +119,6 @@ def stopped_early(state: TrainerState) -> bool:
     if not found:
         return False
     return found["attributes"]["early_stopping_patience_counter"] >= found["args"]["early_stopping_patience"]
-
-
-def trained_model(trainer: Trainer) -> PreTrainedModel:
-    """Return the model as it is served: without the wrappers of processes, without the autocast that accelerate puts
-    around `forward`, under which a pass in float32 would be one in bfloat16, and with its adapter in float32, as PEFT
-    loads one (TRL trains that of a quantized model in bfloat16)."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    # Not `unwrap_model(keep_fp32_wrapper=False)`: it also takes off the decorators that the class's method needs
-    for name in ("forward", "_original_forward"):
-        vars(model).pop(name, None)
-    if isinstance(model, PeftModel):
-        upcast_trainable_weights(model)
-    return cast(PreTrainedModel, model)
 
 
 @contextlib.contextmanager

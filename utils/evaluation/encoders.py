@@ -13,13 +13,12 @@ from safetensors.numpy import save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from utils.adapters import earlier_models
 from utils.evaluation.ensemble import fit_linear, linear_scores
+from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.probe import fit_probe, probe_features
 from utils.heads import pools_by_config
 from utils.logits import measure_latency, predict_logits
 from utils.task import load_task
-from utils.training import trained_model
 
 
 def predict_encoders(
