@@ -167,7 +167,25 @@ def safety_measured() -> str:
     return table(["", "seen by the authors of the rules", "unseen"], rows)
 
 
-BLOCKS = {f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety)}
+def drugs() -> str:
+    found = read("drug_coverage")
+    counts = ("drugs", "recognised", "with_interactions", "with_contraindications", "with_a_highest_dose")
+    countries = ("USA", "England")
+    rows = [[key.replace("_", " "), *(str(found[name][key]) for name in countries)] for key in counts]
+    lists = {
+        "Not recognised": "not_recognised",
+        "Recognised by name and class alone, with no row of any check": "by_name_alone",
+    }
+    lines = [
+        f"{words}: {', '.join(sorted({drug for name in countries for drug in found[name][key]}))}."
+        for words, key in lists.items()
+    ]
+    return "\n\n".join([table(["most prescribed drugs", *countries], rows), *lines])
+
+
+BLOCKS = {
+    f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety, drugs)
+}
 BLOCKS |= {"safety_measured": safety_measured}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
