@@ -179,8 +179,7 @@ FIXED: dict[str, tuple[Sequence[Any], str]] = {
 LEAST = dict.fromkeys((
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_steps",
     "save_total_limit", "eval_accumulation_steps", "dataset_num_proc", "early_stopping_patience", "lora_alpha",
-    "max_chunks", "max_new_tokens", "augmentation_factor", "num_beams", "top_k", "max_train_samples",
-    "max_eval_samples", "max_predict_samples",
+    "max_chunks", "max_new_tokens", "augmentation_factor", "num_beams", "top_k",
 ), 1) | dict.fromkeys((
     "learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "num_train_epochs", "seed", "data_seed",
     "split_seed", "neftune_noise_alpha", "eval_delay", "focal_gamma", "no_repeat_ngram_size", "retrieve_examples",

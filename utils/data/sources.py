@@ -91,6 +91,9 @@ def given_splits(args: DataArguments) -> list[str]:
     if len(given) == 1 and args.validation_fraction + args.test_fraction >= 1:
         found = f"`validation_fraction` + `test_fraction` is {args.validation_fraction} + {args.test_fraction}"
         raise UserError(f"{found}: give less than 1 in total, since train gets the rest.")
+    for *_, key in KEYS.values():
+        if getattr(args, key) is not None and getattr(args, key) < 1:
+            raise UserError(f"`{key}` is {getattr(args, key)}: give 1 or more, or omit it to use all rows.")
     if args.streaming and args.max_train_samples is None:
         raise UserError("`streaming` needs `max_train_samples`: set the number of rows to read.")
     if not 0 < args.near_duplicate_threshold <= 1:
