@@ -8,6 +8,7 @@ import re
 import typing
 
 import pytest
+import torch
 from conftest import ROOT, flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from transformers import (
     trainer_utils,
 )
 from transformers.integrations import integration_utils
+from transformers.training_args import OptimizerNames
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, SFTTrainer
 
 import run_classification
@@ -229,12 +231,30 @@ def test_what_has_no_effect_alone_says_what_it_needs(script, argv, wanted):
         ("warmup_steps", "lr_scheduler_type", "constant", "linear"),
         ("optim_target_modules", "optim", "adamw_torch", "galore_adamw"),
         ("dataloader_persistent_workers", "dataloader_num_workers", 0, 2),
+        ("optim_args", "optim", "adamw_torch", "sgd"),
+        ("adam_beta1", "optim", "sgd", "lion_32bit"),
+        ("adam_epsilon", "optim", "lion_32bit", "adamw_torch"),
     ],
 )
 def test_a_value_that_switches_another_key_off_is_known(key, switch, off, on):
     assert without_effect({key: 1}, {switch: off}, NEEDS) == {switch: [key]}
     assert without_effect({key: 1}, {switch: on}, NEEDS) == {}
     assert without_effect({key: 1}, {}, NEEDS) == {}  # a script without the switch
+
+
+@pytest.mark.parametrize("optim", [name.value for name in OptimizerNames])
+def test_the_lists_of_optimizers_agree_with_the_library(optim, tmp_path):
+    args = TrainingArguments(
+        tmp_path, optim=optim, adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=0.7, optim_args="momentum=0.8,alpha=0.8"
+    )
+    try:
+        _, options = Trainer.get_optimizer_cls_and_kwargs(args, torch.nn.Linear(1, 1))
+    except (ImportError, RuntimeError, ValueError):
+        pytest.skip("the optimizer's package is not installed")
+    assert (0.5 in options.get("betas", ())) == (optim in NEEDS["adam_beta1"][1])
+    assert (options.get("eps") == 0.7) == (optim in NEEDS["adam_epsilon"][1])
+    read = any(isinstance(value, str | float) and float(value) == 0.8 for value in options.values())
+    assert read <= (optim in NEEDS["optim_args"][1])
 
 
 # ----- Other names

@@ -101,5 +101,6 @@ def test_blank_options_keep_the_places_of_the_file(tiny_llama, tmp_path):
     for answer, own, row, evaluated in zip(answers, scores, raw, run.predictions, strict=True):
         cells = [row[f"op{letter}"] for letter in "abcd"]
         kept = [text for text in cells if text]
-        assert cells[answer["option"]] == kept[own.argmax()] and len(answer["probabilities"]) == 3
+        assert cells[answer["option"]] == kept[own.argmax()]
+        assert [p == 0 for p in answer["probabilities"]] == [not text for text in cells]
         assert evaluated["reference"][3:] == cells["ABCD".index(row["cop"])].lower()

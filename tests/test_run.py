@@ -168,6 +168,13 @@ def test_label_smoothing_is_a_share(value, tmp_path):
         start_run(training_arguments(tmp_path, label_smoothing_factor=value), {}, ARGUMENTS)
 
 
+def test_a_name_that_recomputation_does_not_know_is_refused_before_the_first_step(tmp_path):
+    for options in ({"use_reentrant": False}, {"use_reentrant": False, "preserve_rng_state": True}):
+        start_run(training_arguments(tmp_path, gradient_checkpointing_kwargs=options), {}, ARGUMENTS)
+    with pytest.raises(UserError, match="`gradient_checkpointing_kwargs` has use_reentrance"):
+        start_run(training_arguments(tmp_path, gradient_checkpointing_kwargs={"use_reentrance": False}), {}, ARGUMENTS)
+
+
 def test_keys_that_may_differ_are_keys():
     known = {
         field

@@ -198,6 +198,22 @@ _WARMED = (
 )  # fmt: skip
 _PROJECTED = tuple(name + end for name in (*_GALORE, "apollo_adamw") for end in ("", "_layerwise"))
 
+# Optimizers that read `optim_args`, Adam's epsilon, and its betas, as transformers' trainer_optimizer.py builds them
+_LION = ("lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit")
+_TUNED = (
+    "adamw_anyprecision", "adamw_torch_4bit", "adamw_torch_8bit", "ademamix", "ademamix_8bit", "paged_ademamix_32bit",
+    "paged_ademamix_8bit", "apollo_adamw", "apollo_adamw_layerwise", "schedule_free_radam", "schedule_free_adamw",
+    "stable_adamw",
+)  # fmt: skip
+_ADAM = (
+    "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_bnb_8bit", "adamw_8bit",
+    "paged_adamw_32bit", "paged_adamw_8bit", *_TUNED,
+)  # fmt: skip
+_OTHERS = (
+    "sgd", "adagrad", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "grokadamw",
+    "schedule_free_sgd", *(name + end for name in _GALORE for end in ("", "_layerwise")),
+)  # fmt: skip
+
 # Fields of the libraries' dataclasses -> the key, and its values, without which they have no effect. For our own
 # fields it is `needs` in their metadata.
 NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -211,6 +227,9 @@ NEEDS: dict[str, tuple[str, tuple[Any, ...]]] = {
     ),
     "eval_steps": ("eval_strategy", ("steps",)),
     "optim_target_modules": ("optim", _PROJECTED),
+    "optim_args": ("optim", (*_TUNED, *_OTHERS)),
+    "adam_epsilon": ("optim", _ADAM),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), ("optim", (*_ADAM, *_LION))),
     "label_smoothing_factor": ("loss_type", ("nll", "chunked_nll")),
     "warmup_steps": ("lr_scheduler_type", _WARMED),
     "dataloader_persistent_workers": ("dataloader_num_workers", tuple(range(1, 1024))),

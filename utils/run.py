@@ -42,6 +42,7 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes"
 
 TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wrongly
 
+RECOMPUTATION = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}  # torch's options
 # Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
     "output_dir", "logging_steps", "disable_tqdm", "report_to", "run_name", "save_total_limit", "push_to_hub",
@@ -84,6 +85,9 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         raise UserError("`fp16` is true, which needs a GPU: set `bf16: true`, or `fp16: false` alone.")
     if getattr(args, "activation_offloading", False) and args.device.type == "cpu":
         raise UserError("`activation_offloading` is true, which needs a GPU: set it to false.")
+    if unknown := {*(args.gradient_checkpointing_kwargs or {})} - RECOMPUTATION:
+        named = ", ".join(sorted(unknown))
+        raise UserError(f"`gradient_checkpointing_kwargs` has {named}: give {', '.join(sorted(RECOMPUTATION))}.")
     check_launcher(args)
     check_trackers(args)
     output_dir = Path(str(args.output_dir))
