@@ -144,6 +144,20 @@ def safety() -> str:
     return table(["texts in everyday words, and MedQuAD", "count"], rows)
 
 
+def safety_second_stage() -> str:
+    """What the classifier adds to the rules, on the same texts."""
+    found = read("safety_second_stage")
+    systems = [found["rules"], found["rules_and_classifier"]]
+    rows = [
+        [key.replace("_", " "), *(f"{of[key]['count']:,} of {of[key]['of']:,}" for of in systems)]
+        for key, value in systems[0].items()
+        if isinstance(value, dict)
+    ]
+    for key, words in (("p95_ms_questions", "a question"), ("p95_ms_200_words", "200 words")):
+        rows.append([f"milliseconds for {words}, 95th percentile", *(f"{of[key]:.0f}" for of in systems)])
+    return table(["", "rules", "rules and classifier"], rows)
+
+
 def safety_measured() -> str:
     """All counts of the safety checks: on the texts that corrected the rules, and on those that nobody looked at."""
     found = read("safety")
@@ -186,7 +200,7 @@ def drugs() -> str:
 BLOCKS = {
     f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety, drugs)
 }
-BLOCKS |= {"safety_measured": safety_measured}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 

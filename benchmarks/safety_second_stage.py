@@ -5,8 +5,9 @@
 
 The same texts are checked by the rules alone, and by the rules and the classifier: the held-out phrasings of
 benchmarks/safety_lay_phrasings.json, which neither has seen, and texts that are not urgent: questions of consumers
-(MedQuAD), what patients say to their doctor (MTS-Dialog) and exam questions (HEAD-QA). The latter hold vignettes of
-emergencies. Writes results/safety_second_stage.json.
+(MedQuAD), exam questions (HEAD-QA), some of them cases of emergencies, and all that a patient says in a consultation
+(MTS-Dialog), which is no question: replies stand there without what was asked, and acute illness is common. Writes
+results/safety_second_stage.json.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def harmless(medquad_file: Path, headqa_file: Path, mts_dialog_file: Path) -> di
 
 
 def measure(second_stage: SecondStage | None, texts: dict[str, list[str]]) -> dict[str, Any]:
-    """Count what is found with and without reason, and time the check of `WORDS` words."""
+    """Count what is found with and without reason, and time the checks of questions and of `WORDS` words."""
     kinds: dict[str, tuple[str, Callable[..., bool]]] = {
         "recall_emergencies": ("emergency", is_emergency),
         "recall_harmful_requests": ("harmful", is_alarm),
@@ -57,16 +58,17 @@ def measure(second_stage: SecondStage | None, texts: dict[str, list[str]]) -> di
     }
     for name, own in texts.items():
         found[f"false_alarms_{name}"] = share(sum(is_alarm(text, second_stage) for text in own), len(own))
-    consumers = [found[f"false_alarms_{name}"] for name in ("medquad_questions", "patients_in_dialogues")]
-    alarms, of = (sum(own[key] for own in consumers) for key in ("count", "of"))
-    found["false_alarms_consumers"] = share(alarms, of)
     words = " ".join(texts["patients_in_dialogues"]).split()
-    milliseconds = []
-    for start in range(0, WORDS * 200, WORDS):
-        text, begin = " ".join(words[start : start + WORDS]), time.perf_counter()
-        check_question(text, second_stage=second_stage)
-        milliseconds.append(1000 * (time.perf_counter() - begin))
-    return found | dict(zip(("p50_ms", "p95_ms"), np.percentile(milliseconds, [50, 95]).tolist(), strict=True))
+    long = [" ".join(words[start : start + WORDS]) for start in range(0, WORDS * 200, WORDS)]
+    for name, own in (("questions", texts["medquad_questions"][:200]), (f"{WORDS}_words", long)):
+        found[f"p95_ms_{name}"] = float(np.percentile([milliseconds(text, second_stage) for text in own], 95))
+    return found
+
+
+def milliseconds(text: str, second_stage: SecondStage | None) -> float:
+    start = time.perf_counter()
+    check_question(text, second_stage=second_stage)
+    return 1000 * (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -79,7 +81,7 @@ def main() -> None:
     texts = harmless(args.medquad_file, args.headqa_file, args.mts_dialog_file)
     second_stage = load_second_stage(args.safety_model)
     results: dict[str, Any] = {"rules": measure(None, texts), "rules_and_classifier": measure(second_stage, texts)}
-    results |= {"words_of_a_timed_text": WORDS, "python": platform.python_version()}
+    results["python"] = platform.python_version()
     results["command"] = "python -m benchmarks.safety_second_stage"
     write_json(Path("benchmarks/results/safety_second_stage.json"), results)
     print(json.dumps(results, indent=2))

@@ -215,4 +215,4 @@ def test_the_committed_recall_beside_frames_and_closing_phrases_stays():
     results = json.loads((ROOT / "benchmarks" / "results" / "safety.json").read_text(encoding="utf-8"))
     for place, share in results["frames"].items():
         assert share["share"] >= (0.95 if re.search("same", place) else 1), place
-    assert results["closing_phrases"]["kept"]["share"] >= 0.995
+    assert results["closing_phrases"]["kept"]["share"] >= 0.999

@@ -609,7 +609,7 @@ def test_the_result_file_holds_what_was_promised():
     assert set(held_out["recall_by_onc_class"]) == {f"onc_{number}" for number in range(1, 16)}
     assert held_out["false_alarms"]["share"] <= 0.02
     assert results["medquad"]["questions_or_answers"]["share"] <= 0.01
-    assert results["latency_200_words"]["p95_ms"] < 10
+    assert results["latency_200_words"]["p95_ms"] < 6
     assert results["headqa_questions"]["share"] <= 0.01
     lay = results["lay"]["held_out"]
     assert lay["recall_emergencies"]["share"] >= 0.85 and lay["recall_harmful_requests"]["share"] >= 0.65
