@@ -164,3 +164,23 @@ def test_the_command_says_what_it_does_not_know():
         {"key": "medications", "value": "zorblax"},
     ]
     assert "unrecognised" not in check_line("Take ibuprofen.", "line 1")
+
+
+@pytest.mark.parametrize("question", ["Can I take ibuprofen?", "Is Advil ok for me?", "I want to use ibuprofen, ok?"])
+@pytest.mark.parametrize(
+    ("answer", "severity"),
+    [
+        ("Yes.", 3), ("Yes, you can take ibuprofen.", 3), ("Take ibuprofen 400 mg.", 3),
+        ("Ibuprofen is a painkiller.", 2), ("Ibuprofen with warfarin can cause bleeding.", 1),
+        ("No, do not take ibuprofen.", 0),
+    ],
+)  # fmt: skip
+def test_what_the_asker_wants_to_take_is_compared_with_the_medications_of_the_patient(question, answer, severity):
+    found = check_response(answer, question, {"medications": "warfarin"})
+    assert risk_level([f for f in found if f["kind"] == "interaction"]) == severity
+    assert not [f for f in check_response(answer, question) if f["kind"] == "interaction" and "warfarin" not in answer]
+
+
+def test_two_medications_of_the_patient_are_no_advice():
+    patient = {"medications": ["warfarin", "ibuprofen"]}
+    assert not [f for f in check_response("Keep taking warfarin.", None, patient) if f["kind"] == "interaction"]

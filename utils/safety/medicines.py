@@ -33,7 +33,7 @@ def check_medicines(text: str, sentences: list[Sentence], asked: list[Sentence],
     objections = find_objections(sentences, statuses, asked)
     agreements = _agreements(sentences, objections)
     pairs = _interactions(sentences, statuses, asked, patient)
-    for key, finding in _false_assurance(sentences, statuses, asked, objections, agreements).items():
+    for key, finding in _false_assurance(sentences, statuses, asked, objections, agreements, patient).items():
         if key not in pairs or pairs[key]["severity"] < finding["severity"]:
             pairs[key] = finding
     return [
@@ -83,10 +83,13 @@ def _interactions(
     for i, marks in enumerate(statuses):
         lowered = int(sentences[i].has(*_QUALIFIED))
         for mark, status in marks:
-            if status == "advised" and (known.get(mark.value, i) >= 0):
-                for name, where in known.items():
-                    if where != i and (where < 0 or not sentences[i].has("switch")):
-                        add(mark.value, name, lowered, (mark.start, mark.end))
+            if status != "advised" or mark.value in patient.medications:
+                continue
+            # What the asker wants to take is compared with the other drugs of the question by `_false_assurance`
+            others = known if known.get(mark.value, i) >= 0 else dict.fromkeys(patient.medications, -1)
+            for name, where in others.items():
+                if where != i and (where < 0 or not sentences[i].has("switch")):
+                    add(mark.value, name, lowered, (mark.start, mark.end))
     return found
 
 
@@ -129,8 +132,10 @@ def _false_assurance(
     asked: list[Sentence],
     objections: Objections,
     agreements: list[Sentence],
+    patient: Patient,
 ) -> Pairs:
-    """Find interactions between drugs of the question, or with drugs of the answer, that the answer does not prohibit.
+    """Find interactions between drugs of the question, or with drugs of the answer or the patient, that the answer
+    does not prohibit.
 
     The full severity applies if the answer agrees to the question, otherwise it is a caution. A warning lowers it by
     one; a prohibition removes the finding, unless the answer agrees.
@@ -140,6 +145,7 @@ def _false_assurance(
     ours = [(mark, i) for i, sentence in enumerate(asked) for mark in _asked_drugs(sentence)]
     ours = list({(mark.value, i): (mark, i) for mark, i in ours}.values())[:MAX_ASKED]
     theirs = {mark.value for marks in statuses for mark, status in marks if status in _IN_PLAY}
+    theirs |= set(patient.medications)
     pairs = [
         (first.value, second.value)
         for (first, i), (second, j) in itertools.combinations(ours, 2)
