@@ -47,8 +47,9 @@ from utils.examples import find_examples
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
 from utils.safety import risk_level, unrecognised
+from utils.safety.context import SecondStage
 from utils.safety.language import unread_language
-from utils.safety.second_stage import SecondStage, load_second_stage
+from utils.safety.second_stage import load_second_stage
 from utils.serving.answering import (
     Deliver,
     Question,

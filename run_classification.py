@@ -43,7 +43,7 @@ from utils.encoding import (
 from utils.evaluation.classification import calibrate, evaluate
 from utils.evaluation.encoders import add_linear_scores, calibrate_head, predict_encoders
 from utils.evaluation.outputs import save_outputs, write_results
-from utils.extra_metrics import load_extra_metrics
+from utils.extra_metrics import check_extra_metrics
 from utils.heads import get_optimizer, head_names
 from utils.hub import check_push_access
 from utils.losses import CLASS_IMBALANCE, classification_loss
@@ -146,7 +146,7 @@ def main(
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
     task = make_task(encoder_args, class_args, training_args.seed, tokenizer, columns, splits["train"])
     names = task["labels"]
-    load_extra_metrics(data_args.extra_metrics, encoder_args.trust_remote_code, range(len(names)))
+    check_extra_metrics(data_args.extra_metrics, encoder_args.trust_remote_code, range(len(names)))
     rows, datasets = {}, {}
     for split, table in splits.items():
         labels, texts = np.array(table[class_args.label_column]), [to_text(row, task) for row in table]

@@ -43,7 +43,7 @@ from utils.encoding import (
 from utils.evaluation.encoders import add_linear_scores, predict_encoders
 from utils.evaluation.hierarchical import calibrate, evaluate
 from utils.evaluation.outputs import save_outputs, write_results
-from utils.extra_metrics import load_extra_metrics
+from utils.extra_metrics import check_extra_metrics
 from utils.heads import get_optimizer, head_names
 from utils.hierarchy import (
     LabelTree,
@@ -188,7 +188,7 @@ def main(
     # All splits build the tree, so that a class with two parents is noticed wherever it occurs
     tree = LabelTree.from_paths(sum(paths.values(), []), [i for table in splits.values() for i in table["id"]])
     task = make_task(encoder_args, tree_args, seed, tree, tokenizer, columns, splits["train"])
-    load_extra_metrics(data_args.extra_metrics, encoder_args.trust_remote_code, range(len(tree.leaves)))
+    check_extra_metrics(data_args.extra_metrics, encoder_args.trust_remote_code, range(len(tree.leaves)))
     rows, datasets = {}, {}
     for split, table in splits.items():
         leaves = np.array([tree.leaves.index(path[-1]) for path in paths[split]])

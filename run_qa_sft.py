@@ -35,7 +35,7 @@ from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
 from utils.examples import COLUMN, add_examples, check_examples
-from utils.extra_metrics import load_extra_metrics
+from utils.extra_metrics import check_extra_metrics
 from utils.generation import measure_latency
 from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
@@ -200,7 +200,7 @@ def main(
     lengths = {"max_length": training_args.max_length, "max_new_tokens": qa_args.max_new_tokens}
     device, remote_code = training_args.device, training_args.trust_remote_code
     check_positions(load_config(model_args, remote_code), remote_code, lengths)
-    load_extra_metrics(data_args.extra_metrics, remote_code, ["text"])  # one that fails does so now
+    check_extra_metrics(data_args.extra_metrics, remote_code, ["text"])  # one that fails does so now
     # Near-duplicate questions stay in one split: otherwise the test would reward memorization
     columns = question_columns(
         data_args, qa_args.dataset_format, qa_args.question_column, qa_args.answer_column, qa_args.context_column,

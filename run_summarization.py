@@ -35,7 +35,7 @@ from utils.data.load import load_splits
 from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summarization import evaluate
-from utils.extra_metrics import load_extra_metrics
+from utils.extra_metrics import check_extra_metrics
 from utils.generation import check_bertscore_model, measure_latency
 from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
@@ -190,7 +190,7 @@ def main(
     config = load_seq2seq_config(model_args, training_args.fp16, remote_code)  # first, since the data may take minutes
     tokenizer = load_tokenizer(model_args, remote_code, first_adapter)
     layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
-    load_extra_metrics(data_args.extra_metrics, remote_code, ["text"])  # one that fails does so now
+    check_extra_metrics(data_args.extra_metrics, remote_code, ["text"])  # one that fails does so now
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
     columns = Columns(
         input=summary_args.text_column,

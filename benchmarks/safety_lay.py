@@ -25,7 +25,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from utils.safety import SERIOUS, check_question, check_response, risk_level
-from utils.safety.second_stage import SecondStage
+from utils.safety.context import SecondStage
 
 PHRASINGS = json.loads(Path(__file__).with_name("safety_lay_phrasings.json").read_text(encoding="utf-8"))
 SAMPLE, SEED = 1000, 42

@@ -27,7 +27,8 @@ import numpy as np
 from benchmarks.safety_lay import SAMPLE, SEED, count, is_alarm, is_emergency, share
 from utils.json_files import write_json
 from utils.safety import check_question
-from utils.safety.second_stage import SecondStage, load_second_stage
+from utils.safety.context import SecondStage
+from utils.safety.second_stage import load_second_stage
 
 DATA = Path("../shared/data")
 WORDS = 200  # of a text whose check is timed

@@ -14,9 +14,7 @@ from evaluate import EvaluationModule
 from utils.arguments import UserError
 
 
-def load_extra_metrics(
-    names: Sequence[str] | None, trust_remote_code: bool, examples: Sequence[Any]
-) -> dict[str, EvaluationModule]:
+def check_extra_metrics(names: Sequence[str] | None, trust_remote_code: bool, examples: Sequence[Any]) -> None:
     """Load metrics, and let each score examples, so that a metric of another task is noticed before any work.
 
     Args:
@@ -24,37 +22,40 @@ def load_extra_metrics(
         trust_remote_code: run the code of a metric on the Hub.
         examples: predictions of the task: texts, or the numbers of all classes.
 
-    Returns:
-        the last part of each name -> metric.
-
     Raises:
         UserError: a metric cannot be loaded, its code is on the Hub and not trusted, two have one name, or one scores
             no such predictions.
     """
-    metrics: dict[str, EvaluationModule] = {}
-    for name in names or ():
+    names = names or ()
+    for i, name in enumerate(names):
         if not Path(name).exists() and not trust_remote_code:
             raise UserError(
                 f"`extra_metrics` has {name}, which is no folder, and a metric on the Hub is code that runs here: "
                 "read it, and set `trust_remote_code: true`, or give the folder of a copy."
             )
-        try:
-            metric = evaluate.load(name, keep_in_memory=True)
-        except Exception as error:  # whatever the code of the metric raises
-            raise UserError(f"`extra_metrics`: {name} cannot be loaded ({first_line(error)}).") from error
-        short = Path(name).stem
-        if short in metrics:
-            raise UserError(f"`extra_metrics` has two metrics called {short}: drop one.")
+        metric = load_metric(name)
+        if Path(name).stem in [Path(other).stem for other in names[:i]]:
+            raise UserError(f"`extra_metrics` has two metrics called {Path(name).stem}: drop one.")
         try:
             found = scores(metric, examples, examples)
-        except Exception as error:
+        except Exception as error:  # whatever the code of the metric raises
             raise UserError(
                 f"`extra_metrics`: {name} does not score the predictions of this task ({first_line(error)}): drop it."
             ) from error
         if not found:
             raise UserError(f"`extra_metrics`: {name} returns no number: drop it.")
-        metrics[short] = metric
-    return metrics
+
+
+def load_metric(name: str) -> EvaluationModule:
+    """Load a metric; its code is trusted.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        return evaluate.load(name, keep_in_memory=True)
+    except Exception as error:  # whatever the code of the metric raises
+        raise UserError(f"`extra_metrics`: {name} cannot be loaded ({first_line(error)}).") from error
 
 
 def scores(metric: EvaluationModule, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from test_run_classification import classify, refused
 
 from run_qa_sft import ARGUMENTS, main
 from utils.arguments import UserError
-from utils.extra_metrics import load_extra_metrics
+from utils.extra_metrics import check_extra_metrics
 from utils.metrics.extra import compare_extra
 
 METRIC = """
@@ -91,7 +91,7 @@ def test_a_metric_that_fails_on_predictions_costs_no_run(folder, caplog):
 def test_code_of_the_hub_runs_only_if_the_recipe_trusts_it(name, monkeypatch):
     monkeypatch.setattr("evaluate.load", lambda *_, **__: pytest.fail("loads it"))
     with pytest.raises(UserError, match="trust_remote_code"):
-        load_extra_metrics([name], False, ["text"])
+        check_extra_metrics([name], False, ["text"])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_code_of_the_hub_runs_only_if_the_recipe_trusts_it(name, monkeypatch):
 def test_a_metric_that_does_not_fit_is_refused_before_training(folder, body, kind):
     own = write_metric(folder, "own", body, kind)
     with pytest.raises(UserError, match="extra_metrics"):
-        load_extra_metrics([own], False, ["text"])
+        check_extra_metrics([own], False, ["text"])
 
 
 def test_two_of_a_name_a_broken_file_and_one_that_cannot_be_had_are_refused(folder, monkeypatch):
@@ -115,7 +115,7 @@ def test_two_of_a_name_a_broken_file_and_one_that_cannot_be_had_are_refused(fold
     (folder / "broken" / "broken.py").write_text("import no_such_package_of_metrics", encoding="utf-8")
     for names in ([first, second], [str(folder / "broken")], ["meteor"]):
         with pytest.raises(UserError, match="extra_metrics"):
-            load_extra_metrics(names, True, ["text"])
+            check_extra_metrics(names, True, ["text"])
 
 
 def test_a_run_reports_it_for_every_system_and_evaluates_it_again(tiny_llama, data, folder):

@@ -7,12 +7,13 @@ corpus score, has its value alone.
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from evaluate import EvaluationModule
 
-from utils.extra_metrics import first_line, load_extra_metrics, scores
+from utils.extra_metrics import first_line, load_metric, scores
 from utils.metrics.intervals import Clusters, evaluate_statistics, paired_difference
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def compare_extra(
     results: dict[str, Any] = {}
     for name in names or ():
         try:  # hours of training are not lost to the code of a metric
-            ((short, metric),) = load_extra_metrics([name], True, references).items()
+            metric, short = load_metric(name), Path(name).stem
             values = {prefix: _values(metric, predictions, references) for prefix, predictions in systems.items()}
         except Exception as error:
             logger.warning("`extra_metrics`: %s failed, and the report has nothing of it: %s", name, first_line(error))

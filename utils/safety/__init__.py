@@ -23,10 +23,9 @@ diagnoses; and lay wording that the tables do not have. `benchmarks/safety_lay.p
 texts written without knowledge of the rules. No finding does not mean safe.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from utils.safety.context import Finding, Sentence, make_finding, read_sentences
+from utils.safety.context import Finding, SecondStage, Sentence, make_finding, read_sentences
 from utils.safety.emergencies import (
     find_downplayed,
     find_emergencies,
@@ -46,7 +45,7 @@ UNCERTAINTY = "https://arxiv.org/abs/2505.08775"  # HealthBench: criteria of phy
 def check_question(
     text: str,
     patient_context: dict[str, Any] | None = None,
-    second_stage: Callable[[str], list[Finding]] | None = None,
+    second_stage: SecondStage | None = None,
 ) -> list[Finding]:
     """Find current emergencies and harmful requests in a question.
 
@@ -72,7 +71,7 @@ def check_response(
     text: str,
     question: str | None = None,
     patient_context: dict[str, Any] | None = None,
-    second_stage: Callable[[str], list[Finding]] | None = None,
+    second_stage: SecondStage | None = None,
 ) -> list[Finding]:
     """Find unsafe content of an answer.
 
@@ -97,7 +96,7 @@ def _check_plain(
     text: str,
     question: str,
     patient_context: dict[str, Any] | None,
-    second_stage: Callable[[str], list[Finding]] | None,
+    second_stage: SecondStage | None,
 ) -> list[Finding]:
     patient = read_patient(patient_context, question)
     asked_age = patient.age
@@ -145,7 +144,7 @@ def _emergencies(question: str, sentences: list[Sentence], age: float | None) ->
     return find_emergencies(sentences, is_answer=False) + find_infant_fever(question, age)
 
 
-def _more(question: str, found: list[Finding], second_stage: Callable[[str], list[Finding]] | None) -> list[Finding]:
+def _more(question: str, found: list[Finding], second_stage: SecondStage | None) -> list[Finding]:
     """Return the findings of the second stage of kinds that the first has not found."""
     kinds = {finding["kind"] for finding in found}
     return [f for f in second_stage(question) if f["kind"] not in kinds] if second_stage and question.strip() else []

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.safety import Finding, check_question, check_response, risk_level, unrecognised
+from utils.safety import check_question, check_response, risk_level, unrecognised
+from utils.safety.context import SecondStage
 from utils.safety.language import unread_language
 
 
@@ -30,7 +30,7 @@ class SafetyArguments:
     )
 
 
-def check_line(line: str, where: str, second_stage: Callable[[str], list[Finding]] | None = None) -> dict[str, Any]:
+def check_line(line: str, where: str, second_stage: SecondStage | None = None) -> dict[str, Any]:
     """Check one line of the input.
 
     Args:

@@ -7,6 +7,7 @@ the clause, to advice instead of findings: `do not take A with B` forbids, `if y
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from utils.safety.concepts import find_concepts
@@ -36,6 +37,7 @@ _EXPLAINS = {  # between a product and its ingredient
 _LIST_WORDS = {",", "and", "or", "/", "(", ")", "&"}
 
 Finding = dict[str, Any]
+SecondStage = Callable[[str], list[Finding]]  # takes a question
 
 
 def make_finding(rule: str, kind: str, severity: int, message: str, span: tuple[int, int], source: str) -> Finding:

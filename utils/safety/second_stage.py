@@ -4,11 +4,11 @@ The word lists of the first stage miss what they do not list. This stage adds to
 weights are not part of the project: `make safety-classifier` trains them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from utils.arguments import UserError
 from utils.inference import Predictor
-from utils.safety.context import Finding, make_finding
+from utils.safety.context import Finding, SecondStage, make_finding
 from utils.safety.phrases import split_sentences
 
 OTHER = "other"  # the class of texts that need no alarm
@@ -18,8 +18,6 @@ KINDS = {
     "emergency": (4, "a classifier reads an emergency in it"),
     "harmful_request": (3, "asks for something harmful, as a classifier reads it"),
 }
-
-SecondStage = Callable[[str], list[Finding]]
 
 
 def load_second_stage(model: str, revision: str | None = None) -> SecondStage:

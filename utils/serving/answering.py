@@ -17,7 +17,7 @@ from utils.positions import position_limit, trained_length
 from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
 from utils.retrieval import MAX_PASSAGES, Retriever, add_passages
 from utils.safety import check_question, check_response
-from utils.safety.second_stage import SecondStage
+from utils.safety.context import SecondStage
 from utils.serving.decoding import Client, Row, decode_rows
 from utils.task import read_input
 

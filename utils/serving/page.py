@@ -21,8 +21,8 @@ from starlette.routing import Mount
 
 from utils.arguments import UserError
 from utils.safety import unrecognised
+from utils.safety.context import SecondStage
 from utils.safety.language import unread_language
-from utils.safety.second_stage import SecondStage
 from utils.serving.answering import Question, check_after, check_before, check_settings
 from utils.serving.batching import Busy
 from utils.serving.decoding import Client
