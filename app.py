@@ -32,6 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
+
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response, Security

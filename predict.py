@@ -19,12 +19,15 @@ Not a medical device: answers may be wrong. For research and teaching.
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
 
 from tqdm import tqdm
 

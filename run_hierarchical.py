@@ -9,11 +9,14 @@ edit `text_template` in the recipe, or `to_text` below.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
 
 import numpy as np
 from datasets import Dataset
@@ -42,6 +45,7 @@ from utils.encoding import (
 )
 from utils.evaluation.encoders import add_linear_scores, predict_encoders
 from utils.evaluation.hierarchical import calibrate, evaluate
+from utils.evaluation.identity import run_identity
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.extra_metrics import check_extra_metrics
 from utils.heads import get_optimizer, head_names
@@ -259,7 +263,7 @@ def main(
         validation = rows["validation"]
         task |= calibrate(outputs["validation"], validation["label"], validation["cluster"], class_counts, tree, task)
         rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
-        measured = results | peak_memory()
+        measured = results | peak_memory() | run_identity(output_dir, device)
         found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
         results = measured | found
 

@@ -8,12 +8,15 @@ recipe, or `to_messages` below.
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
 
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
@@ -30,6 +33,7 @@ from utils.data.load import load_splits
 from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers
 from utils.evaluation.confidence import MAX_ROWS, in_turns
+from utils.evaluation.identity import run_identity
 from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
@@ -271,7 +275,7 @@ def main(
             known = to_rows(splits["train"], task)
             texts = nearest_answers(known["question"], known["reference"], test["question"])
             outputs["baseline_nearest_question_test"] = {"prediction": texts}
-        measured = results | peak_memory()
+        measured = results | peak_memory() | run_identity(output_dir, device)
         found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
         results = measured | found
 

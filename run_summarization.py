@@ -10,11 +10,14 @@ recipe, or `to_source_and_summary` below.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
 
 from datasets import Dataset
 from transformers import (
@@ -32,6 +35,7 @@ from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
+from utils.evaluation.identity import run_identity
 from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summarization import evaluate
@@ -266,7 +270,7 @@ def main(
         if summary_args.bertscore_model:
             add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, size)
     rows = {"validation": {"cluster": rows["validation"]["cluster"]}, "test": rows["test"]}
-    measured = results | peak_memory()
+    measured = results | peak_memory() | run_identity(output_dir, device)
     found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
     results = measured | found
 

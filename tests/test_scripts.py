@@ -1,6 +1,7 @@
 """What the scripts share: the same eight sections, and the same last two to the letter."""
 
 import re
+import sys
 
 import pytest
 from conftest import ROOT
@@ -20,3 +21,12 @@ def test_a_script_has_the_eight_sections_in_order_and_one_place_to_adapt(path):
     text = path.read_text()
     assert re.findall(r"^ +# ----- \d\. (\w+)$", text, re.MULTILINE) == SECTIONS
     assert text.count("\n# ----- ADAPT HERE: ") == 1
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "predict.py", ROOT / "app.py"], ids=lambda path: path.name)
+def test_threads_are_told_not_to_spin_before_any_package_is_imported(path):
+    """GNU OpenMP reads `GOMP_SPINCOUNT` when it is loaded, which torch and scikit-learn do when they are imported."""
+    lines = path.read_text().splitlines()
+    told = next(i for i, line in enumerate(lines) if line.startswith('os.environ.setdefault("GOMP_SPINCOUNT", '))
+    before = [line.split()[1].split(".")[0] for line in lines[:told] if re.match(r"(import|from) ", line)]
+    assert before and set(before) <= sys.stdlib_module_names
