@@ -2,9 +2,9 @@
 
     python -m benchmarks.shared_machine
 
-Trains the quickstart for question answering for 6 steps, in turn: alone and beside one busy process; with OpenMP threads
-that sleep soon (`GOMP_SPINCOUNT=1000`, which the scripts set) and with threads that spin as long as they wait (300,000,
-GNU OpenMP's default with as many threads as cores). Writes results/shared_machine.json: medians of the seconds a step.
+Trains the quickstart for question answering for 6 steps, in turn: alone and beside one busy process; with OpenMP
+threads that sleep soon (`GOMP_SPINCOUNT=1000`, which the scripts set) and with threads that spin (300,000, the default
+of GNU OpenMP with as many threads as cores). Writes results/shared_machine.json: medians of the seconds per step.
 """
 
 import os
