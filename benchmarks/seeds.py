@@ -1,0 +1,80 @@
+"""How much do the numbers of a quickstart change with the seed, and how much with the test rows?
+
+    python -m benchmarks.seeds
+
+Trains the quickstarts for classification (five seeds) and summarization (three) on one split: a seed changes the new
+head, the order of the rows and dropout. The uncertainty of a score has two parts. Rows: another sample of test rows
+would score differently, which the interval of one run measures. Training: another seed would, which the standard
+deviation over seeds measures. Finished runs are not repeated. Writes results/seeds.json.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from utils.json_files import read_json, write_json
+
+OUTPUTS = Path("outputs/seeds")
+SPLIT = 42  # of the quickstarts
+# task -> seeds, metrics, flags: the linear model is trained, too, to see what an ensemble with it would give
+TASKS: dict[str, tuple[Sequence[int], Sequence[str], Sequence[str]]] = {
+    "classification": ((42, 43, 44, 45, 46), ("accuracy", "macro_f1"), ("--ensemble", "linear")),
+    "summarization": ((42, 43, 44), ("rouge1", "rougeL", "omission", "hallucination"), ()),
+}
+# as in the file of a run; with an ensemble, the encoder alone is a baseline
+SYSTEMS = {
+    "classification": {
+        "fine-tuned": "baseline_encoder_alone_test", "with a linear model": "test",
+        "linear SVM": "baseline_tfidf_svm_test",
+    },
+    "summarization": {"fine-tuned": "test", "nearest source": "baseline_nearest_source_test"},
+}  # fmt: skip
+
+
+def run(task: str, seed: int, flags: Sequence[str]) -> dict[str, Any]:
+    """Train once, unless it is done, and return the results."""
+    output_dir = OUTPUTS / f"{task}-{seed}"
+    if not (output_dir / "all_results.json").exists():
+        script = [sys.executable, f"run_{task}.py", f"recipes/quickstart/{task}.yaml", "--output_dir", str(output_dir)]
+        subprocess.run([*script, "--seed", str(seed), "--split_seed", str(SPLIT), *flags], check=True)
+    return read_json(output_dir / "all_results.json")
+
+
+def over_seeds(runs: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+    """Return mean, standard deviation and Student's t interval over seeds, and both parts of the uncertainty: the
+    half widths of the 95 % intervals of training and of rows (the mean over the runs), and the share of the variance
+    that is training's."""
+    values = [found[key] for found in runs]
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * spread / len(values) ** 0.5)
+    found: dict[str, Any] = {"values": values, "mean": mean, "sd": spread, "ci95": [mean - half, mean + half]}
+    intervals = [run[f"{key}_ci95"] for run in runs if run.get(f"{key}_ci95")]
+    if intervals:
+        rows = float(np.mean([(high - low) / 2 for low, high in intervals])) / 1.96
+        found |= {"rows_sd": rows, "training_share": spread**2 / (spread**2 + rows**2)}
+    return found
+
+
+def main() -> None:
+    results: dict[str, Any] = {"command": "python -m benchmarks.seeds", "split_seed": SPLIT}
+    for task, (seeds, metrics, flags) in TASKS.items():
+        runs = [run(task, seed, flags) for seed in seeds]
+        table: dict[str, Any] = {"seeds": seeds, "commits": sorted({str(found["commit"]) for found in runs})}
+        for metric in metrics:
+            table[metric] = {name: over_seeds(runs, f"{prefix}_{metric}") for name, prefix in SYSTEMS[task].items()}
+            ours, *others = table[metric].values()
+            for name, other in zip([*table[metric]][1:], others, strict=True):
+                pairs = [{"delta": a - b} for a, b in zip(ours["values"], other["values"], strict=True)]
+                table[metric][f"fine-tuned minus {name}"] = over_seeds(pairs, "delta")
+        results[task] = table
+        write_json(Path("benchmarks/results/seeds.json"), results)
+        print(task, {metric: table[metric]["fine-tuned"]["mean"] for metric in metrics})
+
+
+if __name__ == "__main__":
+    main()
