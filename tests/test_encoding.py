@@ -10,6 +10,7 @@ from conftest import save_encoder, word_tokenizer
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
+from utils import encoding
 from utils.control_tokens import special_tokens
 from utils.encoding import (
     ChunkCollator,
@@ -21,6 +22,7 @@ from utils.encoding import (
     split_chunks,
 )
 from utils.logits import NEAR_TIE, measure_latency, predict_logits
+from utils.tokenizers import unread
 
 WORDS = [f"w{i}" for i in range(100)]
 ROOM = 8  # words beside [CLS] and [SEP] in 10 tokens
@@ -183,3 +185,17 @@ def test_rows_of_a_split_are_its_columns_and_what_the_trainer_reads(tokenizer):
     assert rows["label"].tolist() == [1, 0] and rows["cut"] == [False, True]
     assert dataset["labels"][:] == [1, 0]
     assert dataset["input_ids"][:] == encode_texts(tokenizer, [text(3), text(40)], 10, "chunks", 2)[0]
+
+
+@pytest.mark.parametrize("n_texts", [1, 6, 7, 8, 20])
+@pytest.mark.parametrize("long_texts", ["head", "chunks"])
+def test_rows_that_are_tokenized_in_parts_are_those_of_one_call(tokenizer, monkeypatch, n_texts, long_texts):
+    monkeypatch.setattr(encoding, "BATCH", 7)
+    texts, labels = [text(3 * i) for i in range(n_texts)], np.arange(n_texts)
+    split = Dataset.from_dict({"id": [str(i) for i in labels], "_cluster": labels})
+    task = {"max_length": 10, "long_texts": long_texts, "max_chunks": 2}
+    rows, dataset, counts = encode_rows(split, texts, labels, tokenizer, task)
+    ids, cut = encode_texts(tokenizer, texts, 10, long_texts, 2)
+    assert dataset["input_ids"][:] == ids and dataset["labels"][:] == labels.tolist()
+    assert rows["cut"] == cut and rows["text"] == texts
+    assert counts == {"cut_texts": sum(cut), **unread(tokenizer, texts, ids)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
@@ -23,6 +23,7 @@ from utils.positions import warn_if_longer
 from utils.tokenizers import unread
 
 ENSEMBLES = ("none", "prior", "linear")
+BATCH = 1000  # texts that are tokenized at once
 
 
 @dataclass
@@ -139,11 +140,17 @@ def encode_rows(
         tokenizer: the model's tokenizer.
         task: `max_length`, `long_texts` and `max_chunks`.
     """
-    ids, cut = encode_texts(tokenizer, texts, task["max_length"], task["long_texts"], task["max_chunks"])
+    parts, cut = [], []
+    for start in range(0, len(texts), BATCH):  # a token takes 8 bytes in Arrow, and 36 or more in a list
+        part = slice(start, start + BATCH)
+        ids, own = encode_texts(tokenizer, texts[part], task["max_length"], task["long_texts"], task["max_chunks"])
+        parts.append(Dataset.from_dict({"input_ids": ids, "labels": labels[part]}))
+        cut += own
+    dataset = concatenate_datasets(parts)
     rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "label": labels, "cut": cut}
     rows["text"] = [plain_text(text) for text in texts]
-    counts = {"cut_texts": sum(cut), **unread(tokenizer, texts, ids)}
-    return rows, Dataset.from_dict({"input_ids": ids, "labels": labels}), counts
+    ids_of_rows = (ids for batch in dataset.iter(BATCH) for ids in batch["input_ids"])
+    return rows, dataset, {"cut_texts": sum(cut), **unread(tokenizer, texts, ids_of_rows)}
 
 
 def encode_texts(
