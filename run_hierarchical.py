@@ -62,7 +62,7 @@ from utils.modeling import autocast_dtype, load_tokenizer
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
-from utils.reporting.tables import results_table
+from utils.reporting.console import closing
 from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order
 from utils.templates import check_adapted, fill_template
@@ -272,8 +272,9 @@ def main(
         save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
-            card, report = write_card(output_dir, repo_id), write_report(output_dir)
-            print(results_table(results), f"report: {report}", f"model card: {card}", sep="\n")
+            write_card(output_dir, repo_id)
+            write_report(output_dir)
+            print(closing(output_dir))
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit

@@ -36,7 +36,7 @@ ROOMS = {
     "citations": {"metrics", "evaluation", "factuality", "retrieval"},
     "serving": {"evaluation", "factuality", "inference", "retrieval", "citations", "safety"},
     "sweeps": {"metrics", "evaluation", "factuality", "reporting"},
-    "quickstart": {"reporting"},
+    "quickstart": set(),
 }
 COMMANDS = {"utils.evaluation.__main__": {"reporting"}}  # an entry: it ends with the report
 

@@ -13,10 +13,11 @@ from utils.evaluation.error_analysis import ERROR_ADVICE
 from utils.evaluation.outputs import write_results
 from utils.json_files import write_json
 from utils.reporting import class_report
+from utils.reporting.headline import summary
 from utils.reporting.metric_names import BASELINES, METRICS, baselines_line
 from utils.reporting.plots import plot_metrics
 from utils.reporting.report import write_report
-from utils.reporting.tables import data_tables, differences_table, precision, results_table, summary, training_lines
+from utils.reporting.tables import data_tables, differences_table, precision, results_table, training_lines
 
 RESULTS = {
     "test_rougeL": 0.34125, "test_rougeL_ci95": [0.33014, 0.35249], "test_perplexity": 12.94, "test_loss": 2.5604,
@@ -119,18 +120,20 @@ def test_counts_of_rows_are_data_and_no_metrics():
     assert "| train unknown characters | < \\| |" in data_tables(results)
 
 
-def test_plot_holds_eight_metrics_and_no_twin_of_rouge_l(tmp_path, monkeypatch):
+def test_plot_has_a_panel_per_headline_metric_and_marks_one_baseline(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "utils.reporting.plots.Figure.savefig",
-        lambda figure, *_, **__: drawn.append([t.get_text() for a in figure.axes for t in a.get_yticklabels()]),
+        lambda figure, *_, **__: drawn.append([[t.get_text() for t in a.get_yticklabels()] for a in figure.axes]),
     )
+    systems = ("test_", "base_test_", "baseline_copy_test_", "baseline_lead_test_")
     metrics = ["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "finished", "loss", "perplexity"]
-    results = {f"{p}test_{metric}": 0.5 for metric in metrics for p in ("", "base_")}
-    plot_metrics(results | {"base_test_rougeLsum": 0.499}, tmp_path)
-    assert [label.split("\n")[0] for label in drawn[0]] == ["ROUGE-1", "ROUGE-2", "ROUGE-L", "BLEU", "perplexity"]
-    plot_metrics(results | {"test_rougeLsum": 0.6} | {f"test_new{i}": 0.5 for i in range(9)}, tmp_path)
-    assert len(drawn[1]) == 8 and drawn[1][3].startswith("ROUGE-Lsum")
+    results = {f"{p}{metric}": 0.5 + 0.1 * i for metric in metrics for i, p in enumerate(systems)}
+    assert plot_metrics(results, tmp_path)
+    assert len(drawn[0]) == 2 and drawn[0][0] == drawn[0][1] and len(drawn[0][0]) == len(systems)
+    assert [("best" in name, "lead" in name) for name in drawn[0][0]].count((True, True)) == 1
+    assert sum("best" in name for name in drawn[0][0]) == 1
+    assert not plot_metrics({"test_rows": 3}, tmp_path)
 
 
 def test_summary_claims_a_difference_only_where_the_interval_excludes_zero():
@@ -215,7 +218,7 @@ def test_only_a_run_with_an_analysis_has_sections_and_plots_about_classes(tmp_pa
     assert "confidence is 0.750 or more. On the test rows its coverage is 50.0% and its selective risk 10.0%" in text
     drawn = {"confusion_matrix", "confusion_matrix_all", "error_by_length", "error_by_training_rows"}
     assert {path.stem for path in (tmp_path / "plots").iterdir()} == drawn | {"baseline_comparison"}
-    assert all(f"![{name}](plots/{name}.png)" in text for name in drawn)
+    assert all(f"](plots/{name}.png)" in text for name in drawn)
     assert all(f"`{name}`" in text for name in ("analysis.json", "per_class.csv", "classification_report.txt"))
 
 
@@ -243,7 +246,7 @@ def test_only_a_run_on_a_tree_has_its_section_and_plots(tmp_path):
     assert rows[2].startswith("| B | 3 | 0.333 | 0.500 |") and rows[2].endswith("| - |")
     assert rows[3].startswith("| A | 5 | 1.000 | 0.833 |") and rows[3].endswith("| a (1 of 3) |")
     for name in ("tree", "confusion_matrix_parent", "confusion_matrix"):
-        assert f"![{name}](plots/{name}.png)" in text and imread(tmp_path / "plots" / f"{name}.png").std() > 0.01
+        assert f"](plots/{name}.png)" in text and imread(tmp_path / "plots" / f"{name}.png").std() > 0.01
 
 
 def test_only_a_level_below_another_can_stop_above():

@@ -15,7 +15,7 @@ from utils.evaluation.outputs import load_outputs, write_results
 from utils.json_files import read_json
 from utils.reporting import class_report, report, summary_report
 from utils.reporting.card import write_card
-from utils.reporting.tables import results_table
+from utils.reporting.console import closing
 
 TASKS = {
     "qa": (qa.evaluate, report.write_report),
@@ -33,7 +33,7 @@ class EvaluationArguments:
 
 
 def main(args: EvaluationArguments) -> None:
-    """Evaluate the run in `output_dir` again and print its table of results."""
+    """Evaluate the run in `output_dir` again and print how good it is."""
     output_dir = Path(args.output_dir)
     task = read_json(output_dir / "task.json")
     if task.get("task") not in TASKS:
@@ -44,9 +44,9 @@ def main(args: EvaluationArguments) -> None:
     results = saved["measured"] | metrics
     write_results(output_dir, task, results, files)
     if files:  # a run with `evaluate_test: false` has no report
-        card, path = write_card(output_dir, saved["repo_id"]), write_report(output_dir)
-        print(f"report: {path}", f"model card: {card}", sep="\n")
-    print(results_table(results))
+        write_card(output_dir, saved["repo_id"])
+        write_report(output_dir)
+        print(closing(output_dir))
 
 
 if __name__ == "__main__":

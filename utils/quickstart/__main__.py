@@ -22,7 +22,6 @@ from pathlib import Path
 from transformers.utils import logging
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.json_files import read_json
 from utils.quickstart.models import make_minilm_bart, make_smollm2
 from utils.quickstart.ontologies import (
     make_icd_blocks,
@@ -34,7 +33,6 @@ from utils.quickstart.ontologies import (
     unnamed,
     write_rows,
 )
-from utils.reporting.tables import results_table, summary
 
 FOLDER = Path("quickstart")
 
@@ -78,7 +76,7 @@ def make(folder: Path) -> None:
 
 
 def show(output_dir: Path) -> None:
-    """Print the answers of both models to three test rows, the table of results, and where to read on.
+    """Print the answers of both models to three test rows.
 
     Only for public data such as this folder's: a run itself never prints a row.
     """
@@ -96,9 +94,6 @@ def show(output_dir: Path) -> None:
             text = " > ".join(row[key]) if isinstance(row[key], list) else row[key]
             print(f"{label + ':':<12}{' '.join(text.split())}")
         print()
-    results = read_json(output_dir / "all_results.json")
-    print(results_table(results), summary(results), sep="\n\n")
-    print(f"\nreport: {output_dir / 'report.md'}\nmodel card: {output_dir / 'README.md'}")
 
 
 if __name__ == "__main__":

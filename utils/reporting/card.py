@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from utils.json_files import read_json, read_yaml
 from utils.push import last_part, without_paths
+from utils.reporting.headline import DOES, headline_table, opening, summary
 from utils.reporting.metric_names import (
     METRICS,
     TABLE_ONLY,
@@ -29,16 +30,15 @@ from utils.reporting.tables import (
     paragraphs,
     precision,
     results_table,
-    summary,
     training_lines,
 )
 
-# task -> (pipeline tag, what the model does, example text for the commands)
+# task -> (pipeline tag, example text for the commands)
 TASKS = {
-    "qa": ("text-generation", "answers medical questions", "What are the symptoms of iron deficiency?"),
-    "classification": ("text-classification", "classifies medical texts", "Chest pain on exertion."),
-    "hierarchical": ("text-classification", "sorts medical texts into a tree of classes", "Fever and a stiff neck."),
-    "summarization": ("summarization", "summarizes medical texts", "Doctor: What is wrong? Patient: I have a cough."),
+    "qa": ("text-generation", "What are the symptoms of iron deficiency?"),
+    "classification": ("text-classification", "Chest pain on exertion."),
+    "hierarchical": ("text-classification", "Fever and a stiff neck."),
+    "summarization": ("summarization", "Doctor: What is wrong? Patient: I have a cough."),
 }  # fmt: skip
 
 NOT_A_DEVICE = """**Not a medical device.** This model has not been validated for clinical use. Do not use it to \
@@ -73,7 +73,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     results, local_task = read_json(output_dir / "all_results.json"), read_json(output_dir / "task.json")
     task = without_paths(local_task)
     name = task.get("task", "qa")
-    _, does, example = TASKS[name]
+    (_, example), does = TASKS[name], DOES[name]
     is_adapter = (output_dir / "adapter_config.json").exists()
     kind = "A LoRA adapter" if is_adapter else "A model"
     model = repo_id or (output_dir.name if output_dir.is_absolute() else output_dir.as_posix())
@@ -86,8 +86,13 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     card = ModelCard.from_template(
         _metadata(results, task, local_task, model, is_adapter),
         model_id=model.split("/")[-1],
-        model_summary=paragraphs(f"{kind} that {does}.", NOT_A_DEVICE, leaks_line(results)),
-        model_description=f"{kind} that {does}, fine-tuned from {base_text}. {summary(results)}",
+        model_summary=paragraphs(
+            f"{opening(results, task, is_adapter)} {summary(results)}",
+            NOT_A_DEVICE,
+            leaks_line(results),
+            headline_table(results),
+        ),
+        model_description=f"{kind} that {does}, fine-tuned from {base_text}.",
         model_type=f"{name}, quantization: {precision(task)}",
         language=", ".join(results.get("language", [])) or None,
         license=_license_line(task),

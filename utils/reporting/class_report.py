@@ -44,7 +44,19 @@ def write_report(output_dir: Path) -> Path:
         drawn[f"reliability_{name}.png"] = plot_reliability(level, plots / f"reliability_{name}.png")
     images = report.images(drawn)
     sections = {"Tree": tree_section(analysis, images)} if "tree" in analysis else {}
-    return report.write_report(output_dir, ERROR_ADVICE, sections | class_sections(analysis, images))
+    sections |= class_sections(analysis, images)
+    return report.write_report(output_dir, ERROR_ADVICE, sections, notes=weakest_classes(analysis))
+
+
+def weakest_classes(analysis: dict[str, Any]) -> list[str]:
+    """Name the three classes with the lowest F1 and say how many training and test rows they have."""
+    scored = [row for row in analysis["classes"] if row["f1"] is not None]
+    worst = sorted(scored, key=lambda row: (row["f1"], -row["support"]))[:3]
+    named = [
+        f"{row['label']} (F1 {row['f1']:.3f}; training rows {row['train_rows']:,}, test rows {row['support']:,})"
+        for row in worst
+    ]
+    return [f"**Weakest classes:** {'; '.join(named)}."] if worst else []
 
 
 def class_sections(analysis: dict[str, Any], images: dict[str, str]) -> dict[str, str]:

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from utils.reporting.metric_names import METRICS, TABLE_ONLY, is_number, label, metric_names, system_names
+from utils.reporting.headline import best_baseline, headline_metrics
+from utils.reporting.metric_names import METRICS, is_number, label, system_names
 from utils.reporting.tables import format_number
 
-PLOTTED = 7  # metrics with bars, in addition to perplexity: more do not read at a glance
 RED = "#D55E00"  # marks what to look at
 # Okabe-Ito palette, safe for color blindness
 COLORS = ("#0072B2", "#8C8C8C", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", RED, "#F0E442")
+STYLES = {"tuned": ("D", COLORS[0]), "best": ("s", RED), "other": ("o", "#444444")}  # marker and color
 
 
 def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
@@ -44,23 +45,26 @@ def plot_loss(history: list[dict[str, Any]], path: Path) -> bool:
 
 
 def plot_metrics(results: dict[str, Any], path: Path) -> bool:
-    """Plot the first metrics between 0 and 1 in one panel and perplexity in another, with 95% intervals.
+    """Plot each headline metric of every system as a dot with its 95% interval, one panel per metric.
 
-    Return False if there is nothing to plot.
+    Shape and color tell the fine-tuned model, the best baseline and the others apart, also in black and white. Return
+    False if there is nothing to plot.
     """
-    names = system_names(results)
-    metrics = [metric for metric in metric_names(results, list(names)) if metric not in TABLE_ONLY]
-    # ROUGE-Lsum equals ROUGE-L where few texts have line breaks; bars within 0.005 of each other look the same
-    if all(abs((results.get(f"{p}rougeLsum") or 0) - (results.get(f"{p}rougeL") or 0)) < 0.005 for p in names):
-        metrics = [metric for metric in metrics if metric != "rougeLsum"]
-    ratios = [m for m in metrics if m != "perplexity" and all(0 <= (results.get(p + m) or 0) <= 1 for p in names)]
-    panels = [panel for panel in (ratios[:PLOTTED], [m for m in metrics if m == "perplexity"]) if panel]
-    title = (
-        "Test metrics with 95% intervals"
-        if any("_ci95" in key and value for key, value in results.items())
-        else "Test metrics"
-    )
-    return plot_bars(results, panels, title, path)
+    metrics, names = headline_metrics(results), system_names(results)
+    if not metrics:
+        return False
+    figure = Figure(figsize=(9, 0.9 + len(metrics) * (0.75 + 0.27 * len(names))), layout="constrained")
+    grid = figure.subplots(len(metrics), 1, squeeze=False)[:, 0]
+    best = best_baseline(results, metrics[0])
+    for axes, metric in zip(grid, metrics, strict=True):
+        _plot_dots(axes, results, metric, best)
+        axes.set_yticks(range(len(names)), [n + " (best baseline)" * (p == best) for p, n in names.items()])
+        axes.set_ylim(len(names) - 0.5, -0.7)
+        plain(axes, "x")
+    rows = f" on {results['test_rows']:,} test rows" if results.get("test_rows") else ""
+    intervals = " with 95% intervals" if any(results.get(f"test_{metric}_ci95") for metric in metrics) else ""
+    figure.suptitle(f"Fine-tuned model and baselines{rows}{intervals}", fontsize=11)
+    return save(figure, path)
 
 
 def plot_bars(results: dict[str, Any], panels: list[list[str]], title: str, path: Path, bar: float = 0.22) -> bool:
@@ -140,3 +144,27 @@ def _bounds(results: dict[str, Any], key: str) -> tuple[float, float]:
     value = results.get(key) or 0
     low, high = results.get(f"{key}_ci95") or (value, value)
     return low, max(high, value)
+
+
+def _plot_dots(axes: Axes, results: dict[str, Any], metric: str, best: str | None) -> None:
+    """Plot a metric of every system, one below the other, with a line at the best baseline."""
+    known = {y: p for y, p in enumerate(system_names(results)) if is_number(results.get(p + metric))}
+    for y, prefix in known.items():
+        marker, color = STYLES["tuned" if prefix == "test_" else "best" if prefix == best else "other"]
+        value, fill = results[prefix + metric], "white" if marker == "o" else color
+        axes.plot(_bounds(results, prefix + metric), [y, y], color=color, lw=2 if prefix == "test_" else 1.3)
+        axes.plot(value, y, marker, color=color, mfc=fill, ms=7)
+        text = format_number(value)
+        axes.annotate(text, (value, y), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
+        if prefix == best:
+            axes.axvline(value, color=RED, lw=1, ls=":")
+    values, scale = [results[prefix + metric] for prefix in known.values()], ""
+    if metric == "perplexity" and min(values) > 0:  # of an untrained model it is a hundred times higher
+        axes.set_xscale("log")
+        scale = ", log scale"
+    elif min(values) >= 0 and max(values) <= 1:
+        axes.set_xlim(-0.02, 1.02)
+        scale = ", from 0 to 1"
+    for y in set(range(len(system_names(results)))) - known.keys():
+        axes.annotate("not measured", (0.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
+    axes.set_xlabel(f"{label(metric)}{scale}; {METRICS[metric][1]} is better")

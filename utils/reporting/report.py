@@ -1,11 +1,14 @@
 """`report.md` and the plots that every task has, made from the files in `output_dir` alone."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.evaluation.error_analysis import ERROR_ADVICE
 from utils.json_files import read_json, write_text
+from utils.reporting.headline import NOT_FOR, headline_table, look_at, opening, summary
+from utils.reporting.html_report import to_html
 from utils.reporting.metric_names import baselines_line, leaks_line, metric_names, notes_line, system_names
 from utils.reporting.plots import plot_loss, plot_metrics
 from utils.reporting.tables import (
@@ -13,15 +16,15 @@ from utils.reporting.tables import (
     data_tables,
     differences_table,
     errors_table,
-    intervals_line,
     paragraphs,
     results_table,
-    summary,
     training_lines,
 )
 
 FILES = {
-    "README.md": "the model card", "report.md": "this report", "all_results.json": "every number, unrounded",
+    "README.md": "the model card", "report.md": "this report",
+    "report.html": "the same with its plots in one file, to send to someone",
+    "all_results.json": "every number, unrounded",
     "baseline_comparison.csv": "the test metrics of each system, unrounded",
     "analysis.json": "the numbers behind the tables and plots of this task, unrounded",
     "per_class.csv": "precision, recall and F1 of each class",
@@ -38,14 +41,18 @@ def write_report(
     advice: dict[str, str] = ERROR_ADVICE,
     task_sections: dict[str, str] | None = None,
     error_image: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
-    """Write `report.md`, `baseline_comparison.csv` and the common plots, and return the path of `report.md`.
+    """Write the report, its table and the common plots, and return the path of `report.md`.
+
+    The files: `report.md`, `report.html`, `baseline_comparison.csv` and `plots/`.
 
     Args:
         output_dir: folder with `all_results.json`, `task.json` and, for the loss curve, `trainer_state.json`.
         advice: error pattern (its key without `errors_`) -> what to do about it.
         task_sections: heading -> Markdown of the sections that only this task has.
         error_image: Markdown of a plot of the error patterns.
+        notes: what else of this task a reader should look at.
     """
     output_dir = Path(output_dir)
     results, task = read_json(output_dir / "all_results.json"), read_json(output_dir / "task.json")
@@ -60,26 +67,25 @@ def write_report(
     write_comparison(results, output_dir / "baseline_comparison.csv")
     present = [(name, about) for name, about in FILES.items() if name == "report.md" or (output_dir / name).exists()]
     sections = {
-        "Results": paragraphs(
-            results_table(results),
-            intervals_line(results),
-            baselines_line(results),
-            notes_line(results),
-            shown.get("baseline_comparison.png"),
-        ),
-        "Differences": differences_table(results),
+        "Results": paragraphs(headline_table(results), baselines_line(results), shown.get("baseline_comparison.png")),
+        "What to look at": look_at(results, advice, notes),
         **(task_sections or {}),
         "Confidence": confidence_table(results, task),
         "Error patterns": paragraphs(errors_table(results, advice), error_image),
         "Data": data_tables(results),
         "Training": paragraphs(training_lines(task, results), shown.get("loss.png")),
+        "All metrics": paragraphs(results_table(results), notes_line(results)),
+        "All differences": differences_table(results),
         "Reproduce": task.get("command") and f"```bash\n{task['command']}\n```",
         "Files": "\n".join(f"- `{name}`: {about}" for name, about in present),
     }
     body = "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)
     path = output_dir / "report.md"
-    first = paragraphs(leaks_line(results), summary(results))
-    write_text(path, f"# Report: {task.get('task', 'run')}\n\n{first}\n{body}")
+    is_adapter = (output_dir / "adapter_config.json").exists()
+    first = f"{opening(results, task, is_adapter)} {summary(results)}"
+    text = f"# Report: {task.get('task', 'run')}\n\n{paragraphs(leaks_line(results), first, NOT_FOR)}\n{body}"
+    write_text(path, text)
+    write_text(path.with_suffix(".html"), to_html(text, output_dir))
     return path
 
 
@@ -92,7 +98,8 @@ def plots_folder(output_dir: Path) -> Path:
 
 def images(drawn: dict[str, bool]) -> dict[str, str]:
     """Map the file name of each plot that was drawn to its Markdown."""
-    return {name: f"![{name.removesuffix('.png')}](plots/{name})" for name, done in drawn.items() if done}
+    shown = [name for name, done in drawn.items() if done]
+    return {name: f"![{name.removesuffix('.png').replace('_', ' ')}](plots/{name})" for name in shown}
 
 
 def write_comparison(results: dict[str, Any], path: Path) -> None:

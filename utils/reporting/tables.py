@@ -1,12 +1,13 @@
 """The results of a run as Markdown tables and sentences. A missing key omits its line."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.metrics.intervals import MIN_CLUSTERS
-from utils.reporting.metric_names import HEADLINES, METRICS, PROBE, is_number, label, metric_names, system_names
+from utils.reporting.metric_names import METRICS, is_number, label, metric_names, system_names
 
 ALPHA = 0.05  # p below which two systems are called different
 
@@ -33,7 +34,7 @@ def differences_table(results: dict[str, Any]) -> str:
     rows = []
     for metric in metric_names(results, [f"delta_{prefix}" for prefix in others]):
         if METRICS.get(metric, ("", "higher"))[1] in ("higher", "lower"):
-            rows.append([label(metric), *(_difference(results, f"delta_{prefix}{metric}") for prefix in others)])
+            rows.append([label(metric), *(difference(results, f"delta_{prefix}{metric}") for prefix in others)])
     tests = {
         m: None for key, p in results.items() for m in re.findall(r"^mcnemar_.*?test_(.+)_p$", key) if p is not None
     }
@@ -178,37 +179,6 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
     return "\n".join(f"- {name}: {format_number(fact)}" for name, fact in facts.items() if fact)
 
 
-def summary(results: dict[str, Any]) -> str:
-    """Compare the fine-tuned model with the base model and the best baseline, in one or two sentences."""
-    metric = next((name for name in HEADLINES if is_number(results.get(f"test_{name}"))), None)
-    if metric is None:
-        return "No test metric was measured."
-    sign = 1 if METRICS[metric][1] == "higher" else -1
-    others = {p: n for p, n in system_names(results).items() if p != "test_" and is_number(results.get(p + metric))}
-    # the encoder alone is part of the fine-tuned model
-    base = "a linear probe on the base model" if PROBE in results else "the base model"
-    models = {"base_test_": base, "first_adapter_test_": "the first adapter"}
-    baselines = others.keys() - {*models, "baseline_encoder_alone_test_"}
-    best = max(sorted(baselines), key=lambda p: sign * results[p + metric], default=None)
-    text = f"On the test split, the fine-tuned model reaches {label(metric)} "
-    text += with_interval(results, f"test_{metric}")
-    for prefix in [p for p in (*models, best) if p in others]:
-        key = f"delta_{prefix}{metric}"
-        other, delta = results[prefix + metric], results.get(key, results[f"test_{metric}"] - results[prefix + metric])
-        verdict = _verdict(results, key, sign * delta)
-        name = models.get(prefix) or f"the best baseline, {others[prefix]},"
-        span = " ".join([format_number(delta, "+"), *filter(None, [_interval(results.get(f"{key}_ci95"), "+")])])
-        text += f". {verdict} {name} at {format_number(other)} (difference {span})"
-    before, after = results.get("base_test_perplexity"), results.get("test_perplexity")
-    if before and after and metric != "perplexity":
-        text += f". Perplexity went from {format_number(before)} to {format_number(after)} ({after / before - 1:+.1%})"
-    if is_number(results.get("test_omission")) and is_number(results.get("test_any_hallucination")):
-        omission, hallucinated = (with_interval(results, f"test_{name}") for name in ("omission", "any_hallucination"))
-        text += f". Its summaries omit a share of {omission} of the reference content"
-        text += f"; a share of {hallucinated} of them contains a hallucination"
-    return f"{text}. {intervals_line(results)}"
-
-
 def intervals_line(results: dict[str, Any]) -> str:
     """Say what the brackets show, or why there are none."""
     found, needed = results.get("test_clusters"), f"intervals and p-values need {MIN_CLUSTERS} of similar size"
@@ -221,20 +191,11 @@ def intervals_line(results: dict[str, Any]) -> str:
     return "" if found is None else f"Too few clusters of test rows ({found:,}) to tell: {needed}."
 
 
-def _verdict(results: dict[str, Any], key: str, gain: float) -> str:
-    p, interval = results.get(f"{key}_p"), results.get(f"{key}_ci95")
-    if p is None and not interval:
-        units = results.get("test_clusters")
-        return "It was not tested against" if units is None else f"Too few clusters ({units:,}) to tell it from"
-    if (p is not None and p >= ALPHA) or (interval and interval[0] <= 0 <= interval[1]):
-        return "It is not clearly different from"
-    return "It is better than" if gain > 0 else "It is worse than"
-
-
 def format_number(value: Any, sign: str = "") -> str:
-    """Format a number with three decimals below 10 and fewer above; None becomes "-", other values their text."""
+    """Format a number with three decimals below 10 and fewer above; None and NaN become "-", other values
+    their text."""
     if not is_number(value):
-        return "-" if value is None else str(value)
+        return "-" if value is None or isinstance(value, float) and math.isnan(value) else str(value)
     if isinstance(value, int):
         return f"{value:{sign},}"
     size = abs(value)
@@ -243,19 +204,21 @@ def format_number(value: Any, sign: str = "") -> str:
     return f"{value:{sign},.{3 if size < 10 else 1 if size < 1000 else 0}f}"
 
 
-def _interval(low_high: list[float] | None, sign: str = "") -> str:
+def interval_text(low_high: list[float] | None, sign: str = "") -> str:
+    """Format an interval as `[low, high]`; empty if there is none."""
     return f"[{format_number(low_high[0], sign)}, {format_number(low_high[1], sign)}]" if low_high else ""
 
 
 def with_interval(results: dict[str, Any], key: str) -> str:
     """Format `results[key]`, followed by its 95% interval in brackets where there is one."""
-    return f"{format_number(results.get(key))} {_interval(results.get(f'{key}_ci95'))}".strip()
+    return f"{format_number(results.get(key))} {interval_text(results.get(f'{key}_ci95'))}".strip()
 
 
-def _difference(results: dict[str, Any], key: str) -> str:
+def difference(results: dict[str, Any], key: str) -> str:
+    """Format a paired difference with its interval and p-value; "-" if it was not measured."""
     if not is_number(results.get(key)):
         return "-"
-    parts = (_interval(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p")))
+    parts = (interval_text(results.get(f"{key}_ci95"), "+"), _p_value(results.get(f"{key}_p")))
     return " ".join([format_number(results[key], "+"), *(part for part in parts if part)])
 
 

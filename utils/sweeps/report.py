@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from utils.arguments import UserError
+from utils.reporting.headline import summary
 from utils.reporting.metric_names import is_number, label
-from utils.reporting.tables import format_number, paragraphs, summary, table
+from utils.reporting.tables import format_number, paragraphs, table
 from utils.sweeps.statistics import POWER, choose, compare, is_winner, seeds_needed
 
 COSTS = ("minutes", "peak_memory_gb", "peak_gpu_memory_gb")
