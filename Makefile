@@ -8,11 +8,11 @@ BIN := .venv/bin
 # uv where it is on the PATH, which does not read pip's configuration; `make INSTALL='.venv/bin/pip install'` overrides.
 # With UV_TORCH_BACKEND=cpu in the environment uv takes the build of torch that has no CUDA.
 INSTALL ?= $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN)/python,$(BIN)/pip install --quiet)
-LAUNCH := $(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file recipes/accelerate/cpu.yaml
 QUICKSTART := recipes/quickstart/requirements.txt
 
 .PHONY: install install-app install-sweeps install-trackers install-dev quickstart quickstart-classification \
-	quickstart-hierarchical quickstart-summarization quickstart-sweep safety-classifier results readme test quality style
+	quickstart-hierarchical quickstart-summarization quickstart-sweep safety-classifier results readme test faults quality style
 
 # ----- Packages: a file .venv/installed* marks what is there, so that a second call does nothing
 install: .venv/installed
@@ -80,6 +80,9 @@ readme: .venv/installed  # the tables in README.md and docs/, from benchmarks/re
 
 test: .venv/installed-dev  # one process per processor; a file's tests share its runs, so they stay together
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+faults: .venv/installed-dev  # hundreds of kills, full disks and failures of the Hub: benchmarks/results/faults.json
+	$(BIN)/python -m pytest -m faults tests/faults -q
 
 quality: .venv/installed-dev
 	$(BIN)/ruff check .

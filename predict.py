@@ -9,7 +9,7 @@
 A file is read and written as a stream, in the order of its rows and batch by batch. `--resume` goes on with a run that
 was stopped. Several processes on one machine share the rows:
 
-    accelerate launch predict.py --model outputs/flan-t5-lora --input_file visits.csv --output_file notes.jsonl
+    accelerate launch --quiet predict.py --model outputs/flan-t5-lora --input_file visits.csv --output_file notes.jsonl
 
 With `--corpus_file` the model is shown passages of your own texts that share words with the question. Each sentence of
 its answer then cites the passage that supports it, or says that none does.

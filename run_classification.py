@@ -1,7 +1,7 @@
 """Fine-tune an encoder to classify clinical notes, and compare it with linear models on words.
 
-    accelerate launch run_classification.py recipes/distilbert_lora.yaml
-    accelerate launch run_classification.py recipes/distilbert_lora.yaml \
+    accelerate launch --quiet run_classification.py recipes/distilbert_lora.yaml
+    accelerate launch --quiet run_classification.py recipes/distilbert_lora.yaml \
         --no_dataset_name --no_test_split_name --train_file notes.csv --label_column ward
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `text_template` in the
@@ -60,7 +60,7 @@ from utils.reporting.console import closing
 from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order
 from utils.templates import check_adapted, fill_template
-from utils.training import add_early_stopping, train_or_resume
+from utils.training import add_early_stopping, save_model, train_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +200,7 @@ def main(
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()  # with LoRA only the adapter and the head, a few MB
-    trainer.save_state()
+    save_model(trainer)  # with LoRA only the adapter and the head, a few MB
 
     # ----- 6. Evaluate
     # The base model is frozen, with the adapter disabled, and read by a linear probe: a new head would guess

@@ -1,7 +1,7 @@
 """Fine-tune an encoder on a tree of classes (disease group and disease), with predictions that agree on all levels.
 
-    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml
-    accelerate launch run_hierarchical.py recipes/bioclinicalbert_qlora.yaml \
+    accelerate launch --quiet run_hierarchical.py recipes/bioclinicalbert_qlora.yaml
+    accelerate launch --quiet run_hierarchical.py recipes/bioclinicalbert_qlora.yaml \
         --train_file quickstart/data/icd10cm_blocks.jsonl --parent_column chapter --child_column block
 
 To use your own data, name its columns in the recipe; the tree is built from them. To change what the model reads,
@@ -66,7 +66,7 @@ from utils.reporting.console import closing
 from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order
 from utils.templates import check_adapted, fill_template
-from utils.training import add_early_stopping, train_or_resume
+from utils.training import add_early_stopping, save_model, train_or_resume
 
 logger = logging.getLogger(__name__)
 WEIGHTINGS = ("none", "inverse_frequency", "class_balanced")
@@ -239,8 +239,7 @@ def main(
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()  # with LoRA only the adapter and the heads, a few MB
-    trainer.save_state()
+    save_model(trainer)  # with LoRA only the adapter and the heads, a few MB
 
     # ----- 6. Evaluate
     # The base model is frozen, with the adapter disabled, and read by a linear probe: a new head would guess

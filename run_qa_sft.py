@@ -1,7 +1,7 @@
 """Fine-tune a causal language model to answer medical questions, and measure the improvement over the base model.
 
-    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml
-    accelerate launch run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --output_dir outputs/phi3-lr1e-4
+    accelerate launch --quiet run_qa_sft.py recipes/phi3_qlora.yaml
+    accelerate launch --quiet run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --output_dir outputs/phi3-1e-4
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `prompt_template` in the
 recipe, or `to_messages` below.
@@ -54,7 +54,7 @@ from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order, shortest_first
 from utils.templates import check_adapted, fill_template, option_answers
 from utils.tokenizers import unread
-from utils.training import add_early_stopping, train_or_resume
+from utils.training import add_early_stopping, save_model, train_or_resume
 
 logger = logging.getLogger(__name__)
 
@@ -247,8 +247,7 @@ def main(
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()  # with LoRA only the adapter, a few MB
-    trainer.save_state()
+    save_model(trainer)  # with LoRA only the adapter, a few MB
     if examples and trainer.is_world_process_zero():
         examples.save(output_dir)  # to `_private/`: training rows are never pushed
 

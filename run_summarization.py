@@ -1,8 +1,8 @@
 """Fine-tune an encoder-decoder to summarize dialogues or notes, and count the omissions and hallucinations of its
 summaries.
 
-    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml
-    accelerate launch run_summarization.py recipes/flan_t5_lora.yaml \
+    accelerate launch --quiet run_summarization.py recipes/flan_t5_lora.yaml
+    accelerate launch --quiet run_summarization.py recipes/flan_t5_lora.yaml \
         --train_file visits.csv --no_validation_file --no_test_file --summary_column note
 
 To use your own data, name its columns in the recipe. To change what the model reads, edit `text_template` in the
@@ -64,7 +64,7 @@ from utils.seq2seq import (
 )
 from utils.templates import check_adapted, fill_template
 from utils.tokenizers import unread
-from utils.training import add_early_stopping, train_or_resume
+from utils.training import add_early_stopping, save_model, train_or_resume
 from utils.words import count_words
 
 logger = logging.getLogger(__name__)
@@ -248,8 +248,7 @@ def main(
 
     # ----- 5. Train
     results |= train_or_resume(trainer, checkpoint)
-    trainer.save_model()  # with LoRA only the adapter, a few MB
-    trainer.save_state()
+    save_model(trainer)  # with LoRA only the adapter, a few MB
 
     # ----- 6. Evaluate
     size = training_args.per_device_eval_batch_size

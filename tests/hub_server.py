@@ -13,7 +13,8 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +26,8 @@ import yaml
 TOKENS = {"write-token": "write", "read-token": "read"}
 USER = "tester"
 REPO = r"(?P<repo>[^/]+(?:/[^/]+)?)"
+CUT, SILENT = 1, 2  # faults beside an HTTP status: an answer that ends half way, and none
+SILENCE = 6.0  # seconds
 LFS_SUFFIXES = (".safetensors", ".png", ".bin", ".model")
 
 
@@ -63,6 +66,7 @@ class Hub:
     received: list[str] = field(default_factory=list)  # every path that a client offered or committed
     commits: list[str] = field(default_factory=list)  # repository of each commit that a client made
     requests: list[str] = field(default_factory=list)
+    fault: Callable[[str, str], int | None] = lambda method, path: None  # -> status to answer, or one of FAULTS
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add_repo(self, repo_id: str, folder: Path | None = None, private: bool = False, gated: bool = False) -> Repo:
@@ -114,6 +118,20 @@ class _Handler(BaseHTTPRequestHandler):
         path, body = unquote(urlsplit(self.path).path), self._body()
         authorization = self.headers.get("Authorization", "")
         self.role = TOKENS.get(authorization.removeprefix("Bearer "))
+        fault = self.hub.fault(self.command, path)
+        if fault == CUT:  # half of an answer
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"half": ')
+            self.close_connection = True
+            return None
+        if fault == SILENT:
+            time.sleep(SILENCE)
+            self.close_connection = True
+            return None
+        if fault:
+            return self._error(fault, message="as the test wants it")
         with self.hub.lock:
             self.hub.requests.append(f"{self.command} {path}")
             if authorization and not self.role:

@@ -1,5 +1,7 @@
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,24 +24,29 @@ from run_summarization import ARGUMENTS as SUMMARIZATION
 from utils.arguments import UserError
 from utils.run import (
     FREE_KEYS,
+    SAVING,
+    SUMS,
     check_launcher,
     check_same_run,
     check_trackers,
     newest_checkpoint,
     peak_memory,
+    seal,
     start_run,
 )
 
 # ----- The newest complete checkpoint
 
 
-def make_checkpoint(output_dir, step, weights="adapter_model.safetensors"):
+def make_checkpoint(output_dir, step, weights="adapter_model.safetensors", best=None):
     folder = output_dir / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     save_file({"w": torch.arange(1000.0)}, folder / weights)
     for name in ("optimizer.pt", "scheduler.pt"):
         torch.save({"step": step}, folder / name)
-    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "best_model_checkpoint": best}))
+    (folder / SAVING).touch()
+    seal(folder)
     return folder
 
 
@@ -47,30 +54,65 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-BREAKS = {
-    "an empty folder": lambda folder: [path.unlink() for path in folder.iterdir()],
-    "no trainer state": lambda folder: (folder / "trainer_state.json").unlink(),
-    "half a trainer state": lambda folder: cut(folder / "trainer_state.json"),
-    "no weights": lambda folder: (folder / "adapter_model.safetensors").unlink(),
-    "half the weights": lambda folder: cut(folder / "adapter_model.safetensors"),
-    "empty weights": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""),
-    "weights with a few bytes": lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x10\x00"),
-    "weights with bytes missing at the end": lambda folder: (folder / "adapter_model.safetensors").write_bytes(
-        (folder / "adapter_model.safetensors").read_bytes()[:-4]
-    ),
-    "no optimizer": lambda folder: (folder / "optimizer.pt").unlink(),
-    "half an optimizer": lambda folder: cut(folder / "optimizer.pt"),
-    "no scheduler": lambda folder: (folder / "scheduler.pt").unlink(),
-}
+def make_noise(path):
+    """Fill a file with noise of its own length: nothing but a sum of its content tells."""
+    path.write_bytes(random.Random(0).randbytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("kind", BREAKS)
-def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_said_so(tmp_path, kind, caplog):
+def turn_bit(path):
+    first, *rest = path.read_bytes()
+    path.write_bytes(bytes([first ^ 1, *rest]))
+
+
+DAMAGES = {
+    "cut": cut, "emptied": lambda path: path.write_bytes(b""), "deleted": lambda path: path.unlink(),
+    "noise": make_noise, "one bit": turn_bit,
+}  # fmt: skip
+FILES = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", SUMS)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it_and_said_so(tmp_path, kind, name, caplog):
     make_checkpoint(tmp_path, 5)
-    BREAKS[kind](make_checkpoint(tmp_path, 10))
+    DAMAGES[kind](make_checkpoint(tmp_path, 10) / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with caplog.at_level("WARNING"):
         assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
     assert "checkpoint-10 cannot be used" in caplog.text
+    DAMAGES[kind](tmp_path / "checkpoint-5" / name)
+    before |= {path: path.read_bytes() for path in tmp_path.glob("checkpoint-5/*")}
+    with pytest.raises(UserError, match="`output_dir` .*checkpoint-10: .*checkpoint-5: "):
+        newest_checkpoint(tmp_path)
+    assert {path: path.read_bytes() for path in before if path.exists()}.items() <= before.items()
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_none(tmp_path):
+    (tmp_path / "checkpoint-5").mkdir()
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoint-5" / SAVING).touch()
+    (tmp_path / "checkpoint-5" / "adapter_model.safetensors").write_bytes(b"half")
+    assert newest_checkpoint(tmp_path) is None
+    make_checkpoint(tmp_path, 3)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+
+
+def test_of_a_checkpoint_without_sums_nothing_is_known(tmp_path):
+    (make_checkpoint(tmp_path, 5) / SUMS).unlink()  # as another program, or an earlier version, writes it
+    with pytest.raises(UserError, match=f"`output_dir` .*checkpoint-5: {SUMS}"):
+        newest_checkpoint(tmp_path)
+
+
+def test_the_best_checkpoint_so_far_is_whole_where_it_is_needed(tmp_path):
+    for step, best in ((5, 5), (10, 10), (15, 10)):
+        make_checkpoint(tmp_path, step, best=f"/where/it/was/checkpoint-{best}")
+    assert newest_checkpoint(tmp_path, needs_best=True) == str(tmp_path / "checkpoint-15")
+    shutil.rmtree(tmp_path / "checkpoint-10")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-15")
+    assert newest_checkpoint(tmp_path, needs_best=True) == str(tmp_path / "checkpoint-5")
+    shutil.rmtree(tmp_path / "checkpoint-5")
+    with pytest.raises(UserError, match="`output_dir` .*checkpoint-10"):
+        newest_checkpoint(tmp_path, needs_best=True)
 
 
 def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path):
@@ -80,9 +122,7 @@ def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path):
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
 
 
-def test_without_a_whole_checkpoint_there_is_none(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    BREAKS["an empty folder"](make_checkpoint(tmp_path, 5))
+def test_without_a_checkpoint_there_is_none(tmp_path):
     assert newest_checkpoint(tmp_path) is None
 
 
@@ -96,7 +136,7 @@ def training_arguments(output_dir, **values):
 def test_a_first_start_writes_the_recipe_and_goes_on_from_nothing(tmp_path):
     assert start_run(training_arguments(tmp_path / "run"), {"seed": 1, "learning_rate": 1e-4}, ARGUMENTS) is None
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()) == {"seed": 1, "learning_rate": 1e-4}
-    assert not list((tmp_path / "run" / "_private").iterdir())
+    assert [path.name for path in (tmp_path / "run" / "_private").iterdir()] == [".lock"]
 
 
 def test_another_recipe_does_not_go_on_from_a_checkpoint_and_changes_nothing(tmp_path):

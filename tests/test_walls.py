@@ -134,8 +134,8 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    more = {"run_hierarchical.py": (32, 5960), "run_summarization.py": (32, 5925)}  # a tree; ROUGE while it trains
-    most = more.get(script, (33, 5885))
+    more = {"run_hierarchical.py": (32, 6115), "run_summarization.py": (32, 6072)}  # a tree; ROUGE while it trains
+    most = more.get(script, (33, 6032))
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

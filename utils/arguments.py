@@ -7,6 +7,7 @@ parses these flags followed by the command line, so the last value wins and one 
 
 import argparse
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -37,15 +38,41 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a `UserError` as one line `error: ...` on stderr and exit with code 2. Any other exception is a defect and
-    keeps its traceback."""
+    """Print a `UserError`, or what a machine lacks, as one line `error: ...` on stderr, and exit with code 2. Any
+    other exception is a defect and keeps its traceback."""
     try:
         yield
-    except UserError as error:
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else missing_resource(error)
+        if line is None:
+            raise
         for bar in list(tqdm._instances):  # else the error would stand at the end of a bar's line
             bar.close()
-        print("error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        line = "error: " + " ".join(line.split())
+        print(line, file=sys.stderr, flush=True)
+        if summary := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # a launcher of several processes ends with it
+            Path(summary).write_text(json.dumps({"message": line}))
         sys.exit(2)
+
+
+def missing_resource(error: BaseException) -> str | None:
+    """Return what to do about a full disk, a file without rights or too little memory; None for any other error."""
+    text, file, number = f"{type(error).__name__}: {error}", "a file", 0
+    if isinstance(error, OSError):
+        file, number = f"`{error.filename}`" if error.filename else file, error.errno or 0
+    elif found := re.search(r"os error (\d+)", text):  # of libraries in Rust
+        number = int(found[1])
+    if number in (errno.ENOSPC, errno.EDQUOT) or "PytorchStreamWriter" in text:
+        return f"{file} cannot be written, since the disk is full: make room, then give the same command again."
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{file} cannot be read or written ({os.strerror(number)}): change its rights, or choose another."
+    if isinstance(error, MemoryError) or re.search("OutOfMemoryError|allocate memory|not enough memory", text):
+        return (
+            "the memory does not suffice: lower `per_device_train_batch_size` and raise `gradient_accumulation_steps` "
+            "as much, lower `per_device_eval_batch_size` (`batch_size` of predict.py) or `max_length`, or set "
+            "`gradient_checkpointing: true` or `load_in_4bit: true`. Checkpoints of earlier steps are kept."
+        )
+    return None
 
 
 @contextlib.contextmanager

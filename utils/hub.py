@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -14,6 +14,14 @@ from huggingface_hub.errors import (
 )
 
 from utils.arguments import UserError
+
+PATIENCE = 120.0  # seconds to wait for an answer; the Hub checks a large commit for about a minute
+
+
+def connect() -> HfApi:
+    """Return the API, with an end to each wait: by default it waits for ever for a server that does not answer."""
+    get_session().timeout = PATIENCE
+    return HfApi()
 
 
 def check_push_access(repo_id: str, private: bool | None = None) -> str:
@@ -30,7 +38,7 @@ def check_push_access(repo_id: str, private: bool | None = None) -> str:
         UserError: no valid token with write access to that owner, an unreachable Hub, or a repository that is already
             public although the run did not request that.
     """
-    api, otherwise = HfApi(), "or set `push_to_hub: false`"
+    api, otherwise = connect(), "or set `push_to_hub: false`"
     try:
         who = api.whoami()
         owner = repo_id.split("/")[0] if "/" in repo_id else who["name"]
@@ -95,6 +103,8 @@ def failure(error: Exception) -> str:
         return "the Hub rejects the token: set HF_TOKEN or run `hf auth login` with a valid write token"
     if status in (403, 404):
         return f"the Hub refused ({status}): set HF_TOKEN to a token with write access to this repository"
+    if status and (status == 429 or status >= 500):
+        return f"the Hub is busy or has a fault ({status}): wait a while"
     if status is None and isinstance(error, HTTPError | OfflineModeIsEnabled):
         return "the Hub cannot be reached: check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

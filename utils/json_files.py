@@ -1,6 +1,9 @@
-"""Read and write the files that describe a run, atomically."""
+"""Read and write the files that describe a run, atomically, and lock its folder."""
 
+import errno
+import fcntl
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -8,13 +11,22 @@ from typing import Any
 
 import yaml
 
+logger = logging.getLogger(__name__)
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, so that no reader sees a partial file."""
+    """Write a text file atomically, so that nobody finds a partial file: no reader, and no run after a power cut."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:  # such as a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,3 +56,19 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def hold(path: Path) -> str | None:
+    """Lock a file until this process ends, however it ends. Return the number of the process that holds it already, or
+    None."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # closed, and so unlocked, by the end of the process alone
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which child processes would inherit
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return os.read(lock, 20).decode() or "unknown"
+        logger.warning("%s cannot be locked (%s): start no second run there", path, error.strerror)
+        return None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return None

@@ -20,8 +20,9 @@ import psutil
 import torch
 
 from utils.arguments import UserError
-from utils.json_files import read_json, write_json
+from utils.json_files import hold, read_json, write_json
 
+LOCK = "lock"
 SECONDS = 0.2  # between two looks at the files of another process
 
 
@@ -142,13 +143,21 @@ def check_output(output: Path, settings: Mapping[str, Any], resume: bool, overwr
 
 
 def begin(output: Path, settings: Mapping[str, Any], launch: str, goes_on: bool, keep_output: bool) -> None:
-    """Note what a run depends on, and delete what an earlier one has left unless this one goes on with it."""
+    """Note what a run depends on, and delete what an earlier one has left unless this one goes on with it.
+
+    Raises:
+        UserError: the earlier one still runs.
+    """
     folder = partial_folder(output)
+    folder.mkdir(exist_ok=True)
+    if holder := hold(folder / LOCK):
+        raise UserError(f"`output_file` {output} is being written by process {holder}: wait for it, or stop it.")
     if not goes_on:
-        remove_partial(output)
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                path.unlink()
         if not keep_output:
             output.unlink(missing_ok=True)
-    folder.mkdir(exist_ok=True)
     for mark in folder.glob("rank-*.done"):
         mark.unlink()
     write_json(folder / "run.json", {**settings, "launch": launch})

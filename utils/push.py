@@ -1,20 +1,27 @@
 """Push an allow-list of files to the Hugging Face Hub in one commit."""
 
+import logging
 import re
+import shlex
+import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import (
-    HFValidationError,
+    HfHubHTTPError,
     HTTPError,  # base of what the HTTP client raises when the Hub cannot be reached
+    OfflineModeIsEnabled,
 )
 
 from utils.arguments import UserError
-from utils.hub import failure, refuse_public
+from utils.hub import connect, failure, refuse_public
 from utils.json_files import json_text, read_json, read_yaml
+
+logger = logging.getLogger(__name__)
+WAITS = (5, 30)  # seconds before the second and the third try
 
 PUBLISHED = (
     "adapter_model.safetensors", "adapter_config.json",
@@ -48,28 +55,50 @@ def push(output_dir: Path, repo_id: str, private: bool | None, revision: str | N
     Raises:
         UserError: the Hub rejected the push or is unreachable. The files stay in `output_dir`.
     """
-    output_dir, api = Path(output_dir), HfApi()
+    output_dir, api = Path(output_dir), connect()
     files = published_files(output_dir)
     if not any(name.endswith(".safetensors") for name in files):
         raise UserError(f"`output_dir` {output_dir} has no weights to push: let a run finish there first.")
-    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-    try:
-        if "/" not in repo_id:
-            repo_id = f"{api.whoami()['name']}/{repo_id}"
-        api.create_repo(repo_id, private=private is not False, exist_ok=True)
-        refuse_public(api, repo_id, private)
-        if revision:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        # `upload_folder` would make several commits with hf_xet
-        commit = api.create_commit(repo_id, operations, commit_message="Upload fine-tuned model", revision=revision)
-    except (OSError, HTTPError, HFValidationError, RuntimeError, UserError) as error:  # RuntimeError: failed upload
-        call = f"push('{output_dir}', '{repo_id}', {private}, {revision!r})"
-        again = f'python -c "from utils.push import push; print({call})"'
-        raise UserError(
-            f"nothing is lost, the files are in {output_dir}, but the push to {repo_id} failed: {failure(error)}; "
-            f"then push again: {again}"
-        ) from error
-    return commit.commit_url
+    waits = list(WAITS)
+    while True:
+        try:
+            if "/" not in repo_id:
+                repo_id = f"{api.whoami()['name']}/{repo_id}"
+            api.create_repo(repo_id, private=private is not False, exist_ok=True)
+            refuse_public(api, repo_id, private)
+            if revision:
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            # `upload_folder` would make several commits with hf_xet. The same operations twice would count as done.
+            operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+            commit = api.create_commit(
+                repo_id, operations, commit_message="Upload fine-tuned model", revision=revision
+            )
+            return commit.commit_url
+        except (
+            OSError,
+            HTTPError,
+            ValueError,
+            RuntimeError,
+            KeyError,
+        ) as error:  # also an answer that is cut or empty
+            if waits and may_pass(error):
+                wait = waits.pop(0)
+                logger.warning("the push to %s failed (%s): again in %d seconds", repo_id, failure(error), wait)
+                time.sleep(wait)
+                continue
+            call = f"push({str(output_dir)!r}, {repo_id!r}, {private}, {revision!r})"
+            again = shlex.join(["python", "-c", f"from utils.push import push; print({call})"])
+            raise UserError(
+                f"nothing is lost, the files are in {output_dir}, but the push to {repo_id} failed: {failure(error)}; "
+                f"then push again: {again}"
+            ) from error
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether the same request may succeed later: too many requests, or a fault of server or network."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 429, 500, 502, 503, 504)
+    return isinstance(error, HTTPError) and not isinstance(error, OfflineModeIsEnabled)
 
 
 def published_files(output_dir: Path) -> dict[str, Path | bytes]:

@@ -2,13 +2,11 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 import re
 import resource
 import sys
-import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +21,6 @@ import transformers
 from accelerate.utils import str_to_bool
 from datasets import Dataset
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
@@ -32,7 +29,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, write_recipe
-from utils.json_files import read_json, read_yaml, write_json
+from utils.json_files import hold, read_json, read_yaml, write_json, write_text
 
 logger = logging.getLogger(__name__)
 DATA_FACTS = (
@@ -40,6 +37,8 @@ DATA_FACTS = (
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
 
+SUMS, SAVING = "SHA256SUMS", ".saving"  # files of a checkpoint; the second is there until the first is written
+UNFINISHED = "it was not written to its end"
 TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wrongly
 
 RECOMPUTATION = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}  # torch's options
@@ -65,9 +64,9 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         the newest complete checkpoint in `output_dir`, or None to start from scratch.
 
     Raises:
-        UserError: the folder is not writable or holds checkpoints of a different recipe, one process sees several
-            GPUs, a push is requested without a test evaluation, early stopping without evaluations, the launcher sets
-            what the recipe does not, or a tracker is not installed.
+        UserError: the folder is not writable, in use by another run, or holds checkpoints of a different recipe or
+            only damaged ones; one process sees several GPUs, a push is requested without a test evaluation, early
+            stopping without evaluations, the launcher sets what the recipe does not, or a tracker is not installed.
     """
     if not 0 <= args.label_smoothing_factor < 1:
         raise UserError(f"`label_smoothing_factor` is {args.label_smoothing_factor}: give 0 or more, and below 1.")
@@ -94,11 +93,11 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "_private").mkdir(exist_ok=True)
-        test = output_dir / "_private" / f".write_test_{args.process_index}"
-        test.touch()
-        test.unlink()
+        holder = hold(output_dir / "_private" / ".lock") if args.process_index == 0 else None
     except OSError as error:
         raise UserError(f"`output_dir` {output_dir} cannot be written ({error.strerror}): choose another.") from error
+    if holder:
+        raise UserError(f"`output_dir` {output_dir} is in use by process {holder}: wait, stop it, or choose another.")
 
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr,
@@ -118,7 +117,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     set_seed(args.seed)
     args.enable_jit_checkpoint = False  # `train_or_resume` saves at SIGTERM in any case, and at the end of a step
 
-    checkpoint = newest_checkpoint(output_dir)
+    checkpoint = newest_checkpoint(output_dir, args.load_best_model_at_end)
     recipe = output_dir / "recipe.yaml"
     if checkpoint and recipe.exists():
         defaults = {f.name: f.default for t in argument_types for f in dataclasses.fields(t)}
@@ -164,43 +163,72 @@ def make_readable(folder: Path) -> None:
         path.chmod(0o666 & ~mask)
 
 
-def newest_checkpoint(output_dir: Path) -> str | None:
-    """Return the newest complete `checkpoint-N` in `output_dir`, or None.
+def newest_checkpoint(output_dir: Path, needs_best: bool = False) -> str | None:
+    """Return the newest whole `checkpoint-N` in `output_dir`, or None to train from the start.
 
-    A crash while saving leaves a truncated checkpoint that `Trainer` fails to load (transformers#35782). Such a
-    checkpoint, and one whose weights are not finite, is skipped with a warning.
+    A checkpoint that was not written to its end, or is damaged, is passed over with a warning. Where another run
+    cannot tell which weights are best (`needs_best`), the best checkpoint so far has to be whole, too.
+
+    Raises:
+        UserError: there are checkpoints, and each is damaged. Nothing is deleted.
     """
     found = [
         (int(m[1]), path) for path in output_dir.glob("checkpoint-*") if (m := re.fullmatch(r"\D+-(\d+)", path.name))
     ]
+    damaged = []
     for _, path in sorted(found, reverse=True):
-        reason = _broken(path)
+        reason = damage(path)
+        if needs_best and not reason and (best := best_checkpoint(path)) and (reason := damage(best)):
+            reason = f"the best checkpoint so far is {best.name}: {reason}"
         if reason is None:
             return str(path)
         logger.warning("%s cannot be used (%s): trying the previous checkpoint", path, reason)
+        damaged += [f"{path.name}: {reason}"] if reason != UNFINISHED else []
+    if damaged:
+        raise UserError(
+            f"`output_dir` {output_dir} has no whole checkpoint ({'; '.join(damaged[:3])}): bring one back from a "
+            "backup, delete the checkpoints to train from the start, or choose another folder."
+        )
     return None
 
 
-def _broken(checkpoint: Path) -> str | None:
-    """Return why a checkpoint cannot be resumed from, or None. `Trainer` writes `trainer_state.json` last."""
+def best_checkpoint(checkpoint: Path) -> Path | None:
+    """Return the best checkpoint so far, as a whole one says, in the folder where it is now."""
+    best = read_json(checkpoint / "trainer_state.json").get("best_model_checkpoint")
+    return checkpoint.parent / Path(best).name if best else None
+
+
+def seal(checkpoint: Path) -> None:
+    """Write the sha256 of each file once all are on the disk, which says that the checkpoint is whole."""
+    names = sorted(path.name for path in checkpoint.iterdir() if path.name not in (SUMS, SAVING))
+    write_text(checkpoint / SUMS, "".join(f"{file_sha256(checkpoint / name)}  {name}\n" for name in names))
+    (checkpoint / SAVING).unlink()
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Return why a checkpoint is not as `seal` has left it, or None."""
+    names = {path.name for path in checkpoint.iterdir()} if checkpoint.is_dir() else set()
+    if SAVING in names or (checkpoint.is_dir() and not names):
+        return UNFINISHED
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        lines = (checkpoint / SUMS).read_text(encoding="ascii").splitlines()
+        stated = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
-        return "trainer_state.json is missing or truncated"
-    weights = [*checkpoint.glob("adapter_model*.safetensors"), *checkpoint.glob("model*.safetensors")]
-    if not weights:
-        return "no weights"
-    for path in weights:
-        try:
-            with safe_open(path, "pt") as tensors:  # checks the lengths that the header of the file gives
-                if not all(tensors.get_tensor(name).isfinite().all() for name in tensors.keys()):
-                    return f"{path.name} has weights that are not finite"
-        except (SafetensorError, OSError):
-            return f"{path.name} is truncated"
-    for name in ("optimizer.pt", "scheduler.pt"):
-        if not (checkpoint / name).exists() or not zipfile.is_zipfile(checkpoint / name):
-            return f"{name} is missing or truncated"
+        return f"{SUMS} is missing or damaged"
+    for name in sorted({*stated, *names} - {SUMS}):
+        if name not in names or stated.get(name) != file_sha256(checkpoint / name):
+            return f"{name} is {'not as it was written' if name in names else 'missing'}"
     return None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, once it is on the disk."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check_same_recipe(earlier: dict[str, Any], now: dict[str, Any], output_dir: Path) -> None:

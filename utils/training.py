@@ -6,6 +6,7 @@ import ctypes
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -25,11 +26,12 @@ from transformers import (
     TrainerControl,
     TrainerState,
 )
+from transformers.trainer_utils import rotate_checkpoints
 
 from utils.arguments import UserError, library_checks
-from utils.json_files import read_json
+from utils.json_files import read_json, write_json
 from utils.modeling import all_finite, unpacked
-from utils.run import check_same_run, peak_memory
+from utils.run import SAVING, best_checkpoint, check_same_run, file_sha256, peak_memory, seal
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SIGINT is Ctrl-C
@@ -52,16 +54,18 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     output_dir = Path(str(trainer.args.output_dir))
     check_same_run(trainer, checkpoint)
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
+    best = best_checkpoint(Path(checkpoint)) if checkpoint and trainer.args.load_best_model_at_end else None
     if checkpoint and state and (state.global_step >= state.max_steps or stopped_early(state)):
-        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         # Private: no public method loads every kind of checkpoint (adapter, shards, FSDP) without a training step
-        trainer._load_from_checkpoint(best or checkpoint)
+        trainer._load_from_checkpoint(str(best or checkpoint))
         trainer.state = state
-        return cast(dict[str, float], read_json(output_dir / "train_results.json"))
+        known = {"train_loss": mean_loss(state), "train_epoch": state.epoch or 0.0}  # if killed before the file
+        return known | read_json(output_dir / "train_results.json")
     trainer.create_model_card = lambda *args, **kwargs: None  # type: ignore[method-assign]  # TRL's, in each checkpoint
     for name, key in (("create_optimizer", "optim"), ("create_scheduler", "lr_scheduler_type")):
         setattr(trainer, name, library_checks(f"`{key}`")(getattr(trainer, name)))  # arguments are read only there
-    guard = Guard(trainer)
+    save_whole(trainer)
+    guard = Guard(trainer, best)
     trainer.add_callback(guard)
     try:
         with guard.on_signals(), differentiable(cast(nn.Module, trainer.model)):
@@ -79,8 +83,49 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     if checkpoint is None and "train_num_tokens" in metrics:  # a resumed run times only some of its tokens
         metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
     metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
-    trainer.save_metrics("train", metrics, combined=False)
+    metrics["train_loss"] = mean_loss(trainer.state)
+    if trainer.is_world_process_zero():
+        write_json(output_dir / "train_results.json", metrics)
     return metrics
+
+
+def mean_loss(state: TrainerState) -> float:
+    """Return the mean loss of all steps; `Trainer` gives that of the steps since the run went on."""
+    return cast(dict[str, Any], state.stateful_callbacks)["Guard"]["attributes"]["total_loss"] / state.global_step
+
+
+def save_whole(trainer: Trainer) -> None:
+    """Let `Trainer` seal each checkpoint, and delete earlier ones only then."""
+    args, save = trainer.args, trainer._save_checkpoint
+
+    def saved(*arguments: Any) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
+        if args.should_save:
+            folder.mkdir(exist_ok=True)
+            (folder / SAVING).touch()
+        limit, args.save_total_limit = args.save_total_limit, None
+        save(*arguments)
+        args.save_total_limit = limit
+        trainer.accelerator.wait_for_everyone()  # each process saves its random state
+        if args.should_save:
+            seal(folder)
+            rotate_checkpoints(str(args.output_dir), limit, trainer.state.best_model_checkpoint, use_mtime=True)
+
+    trainer._save_checkpoint = saved  # type: ignore[method-assign]
+
+
+def save_model(trainer: Trainer) -> None:
+    """Save the final weights and the state of the trainer in its output folder, each file whole or not at all."""
+    output_dir = Path(str(trainer.args.output_dir))
+    folder = output_dir / SAVING
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer.save_model(str(folder))
+    if trainer.args.should_save:
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        for path in folder.iterdir():
+            file_sha256(path)
+            path.replace(output_dir / path.name)
+        folder.rmdir()
 
 
 def add_early_stopping(trainer: Trainer, patience: int | None, checkpoint: str | None) -> None:
@@ -138,8 +183,9 @@ class Guard(TrainerCallback):
     gradient of infinite norm to 0, so that nothing is learned any more.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: Trainer, best: Path | None = None) -> None:
+        self.trainer, self.best = trainer, best
+        self.loss = 0.0  # of this step
         self.finite_loss = self.finite_norm = True
         self.signal, self.signal_at = 0, 0.0
         self.stopping = False
@@ -148,6 +194,7 @@ class Guard(TrainerCallback):
         def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
             loss = step(*args, **kwargs)
             self.finite_loss &= bool(loss.isfinite().all())
+            self.loss += loss.item()
             return loss
 
         def clipped(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -183,6 +230,10 @@ class Guard(TrainerCallback):
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
 
+    def on_train_begin(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        if self.best:  # where the folder is now; `Trainer` knows where it was
+            state.best_model_checkpoint = str(self.best)
+
     def on_evaluate(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if not math.isfinite(kwargs["metrics"].get("eval_loss", 0.0)):
             raise self.diverged("the loss of the evaluation")
@@ -198,8 +249,12 @@ class Guard(TrainerCallback):
             "each gradient in float16": scaled,
             "the norm of the gradient": self.finite_norm or skipped,
         }
-        found = torch.tensor([*checks.values(), not self.signal], device=args.device)
-        *passed, undisturbed = accelerator.gather(found.int()).view(-1, len(found)).amin(dim=0).tolist()
+        found = torch.tensor([self.loss, *checks.values(), not self.signal], device=args.device)
+        gathered = accelerator.gather(found).view(-1, len(found))
+        (_, *passed, undisturbed), loss = gathered.amin(dim=0).tolist(), gathered[:, 0].mean().item()
+        total = state.stateful_callbacks.setdefault("Guard", {"args": {}, "attributes": {"total_loss": 0.0}})
+        total["attributes"]["total_loss"] += loss  # kept in each checkpoint
+        self.loss = 0.0
         for what, passes in zip(checks, passed, strict=True):
             if not passes:
                 raise self.diverged(what)

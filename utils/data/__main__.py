@@ -94,12 +94,14 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
     try:
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         for path, rows in zip(files, splits.values(), strict=True):
-            with path.open("w", encoding="utf-8") as stream:
+            part = path.with_name(f".{path.name}.tmp")  # a split is whole or not there
+            with part.open("w", encoding="utf-8") as stream:
                 for row in rows.remove_columns("_cluster"):
                     if args.label_column:
                         row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
                     written = from_columns(row, columns.dataset_format)
                     stream.write(json.dumps(written, ensure_ascii=False) + "\n")
+            part.replace(path)
     except OSError as error:
         raise UserError(f"`output_dir` `{args.output_dir}` cannot be written ({error}): choose another.") from error
     json.dump(report, sys.stdout, indent=2)

@@ -19,6 +19,7 @@ from utils.evaluation.probe import fit_probe, probe_features
 from utils.heads import pools_by_config
 from utils.logits import measure_latency, predict_logits
 from utils.task import load_task
+from utils.training import save_model
 
 
 def predict_encoders(
@@ -121,7 +122,7 @@ def calibrate_head(trainer: Trainer, task: Mapping[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.div_(task["temperature"])
-        trainer.save_model()
+        save_model(trainer)
     return {"beyond_weights": beyond}
 
 

@@ -1,0 +1,146 @@
+"""Run scripts in forks of one process that has imported the libraries, and kill them at a chosen moment.
+
+A moment is a number of seconds, or of events: a file or folder of the run that is about to be written, renamed or
+deleted, and a connection that is about to be made. Jobs are lines of JSON on standard input, answers on its output.
+"""
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("run_qa_sft", "run_classification", "run_hierarchical", "run_summarization")
+
+
+class Done(NamedTuple):
+    """How a run ended: exit code (-9 if killed), what it printed, and the number of events until then."""
+
+    code: int
+    output: str
+    events: int
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.output.splitlines() if line.startswith("error: ")]
+
+
+class Forks:
+    """The process that forks, from the side of a test."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder, self.number = folder, 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.forks"], cwd=ROOT, env=os.environ | env, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, script: str, flags: list[str], event: int | None = None, seconds: float | None = None) -> Done:
+        """Run a script, or Python code, and kill it before its `event`-th event or after `seconds`."""
+        self.number += 1
+        log, folder = self.folder / f"{self.number}.log", next((a for f, a in pairs(flags) if f in OUTPUTS), "none")
+        job = {"script": script, "flags": flags, "folder": folder, "log": str(log), "event": event}
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(job | {"seconds": seconds}) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        output, ended, events = log.read_text(errors="replace").rpartition("\nevents: ")
+        return Done(code, output if ended else events, int(events) if ended else 0)
+
+
+OUTPUTS = ("--output_dir", "--output_file")
+
+
+def pairs(flags: list[str]) -> Iterator[tuple[str, str]]:
+    return zip(flags, flags[1:], strict=False)
+
+
+@contextlib.contextmanager
+def start_forks(folder: Path, env: dict[str, str] | None = None) -> Iterator[Forks]:
+    forks = Forks(folder, env or {})
+    try:
+        yield forks
+    finally:
+        assert forks.process.stdin
+        forks.process.stdin.close()
+        forks.process.wait(60)
+
+
+# ----- In the process that forks
+
+
+def watch(folder: str, kill_at: int | None) -> list[str]:
+    """Collect the events of this process, and kill it before one of them."""
+    found: list[str] = []
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event == "socket.connect":
+            name = "connection"
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            name = str(args[0])
+        elif event == "open" and isinstance(args[0], str) and args[2] & (os.O_WRONLY | os.O_RDWR):
+            name = args[0]
+        else:
+            return
+        if name == "connection" or os.path.abspath(name).startswith(folder):
+            found.append(f"{event} {name}")
+            if len(found) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    return found
+
+
+def child(job: dict[str, Any]) -> None:
+    with open(job["log"], "w", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.argv = [job["script"], *job["flags"]]
+        found = watch(os.path.abspath(job["folder"]), job["event"])
+        code = 0
+        try:
+            if job["script"].endswith(".py"):
+                runpy.run_path(job["script"], run_name="__main__")
+            else:
+                exec(job["script"], {"__name__": "__main__"})
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        log.write(f"\nevents: {len(found)}")
+    os._exit(code)
+
+
+def main() -> None:
+    for name in ("peft", "torch", "transformers", "trl", *SCRIPTS):
+        __import__(name)
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            child(job)
+        ended, status = os.waitpid(pid, os.WNOHANG if job["seconds"] else 0)
+        until = time.monotonic() + (job["seconds"] or 0)
+        while not ended:
+            time.sleep(0.002)
+            if time.monotonic() > until:
+                os.kill(pid, signal.SIGKILL)
+                ended, status = os.waitpid(pid, 0)
+            else:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()
