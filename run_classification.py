@@ -53,6 +53,7 @@ from utils.hub import check_push_access
 from utils.losses import CLASS_IMBALANCE, classification_loss
 from utils.metrics.baselines import classification_baselines
 from utils.modeling import autocast_dtype, load_tokenizer
+from utils.privacy.identifiers import warn_of_identifiers
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
@@ -224,7 +225,7 @@ def main(
                 baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
             outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
         rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
-        measured = results | peak_memory() | run_identity(output_dir, device)
+        measured = results | peak_memory() | run_identity(output_dir, device) | warn_of_identifiers(splits["train"])
         found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
         results = measured | found
 

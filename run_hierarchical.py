@@ -59,6 +59,7 @@ from utils.hierarchy import (
 from utils.hub import check_push_access
 from utils.metrics.hierarchy import hierarchical_baselines
 from utils.modeling import autocast_dtype, load_tokenizer
+from utils.privacy.identifiers import warn_of_identifiers
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.class_report import write_report
@@ -262,7 +263,7 @@ def main(
         validation = rows["validation"]
         task |= calibrate(outputs["validation"], validation["label"], validation["cluster"], class_counts, tree, task)
         rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
-        measured = results | peak_memory() | run_identity(output_dir, device)
+        measured = results | peak_memory() | run_identity(output_dir, device) | warn_of_identifiers(splits["train"])
         found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
         results = measured | found
 

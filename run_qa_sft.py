@@ -3,8 +3,7 @@
     accelerate launch --quiet run_qa_sft.py recipes/phi3_qlora.yaml
     accelerate launch --quiet run_qa_sft.py recipes/phi3_qlora.yaml --learning_rate 1e-4 --output_dir outputs/phi3-1e-4
 
-To use your own data, name its columns in the recipe. To change what the model reads, edit `prompt_template` in the
-recipe, or `to_messages` below.
+To use your own data, name its columns in the recipe. What the model reads: `prompt_template`, or `to_messages` below.
 """
 
 import logging
@@ -45,6 +44,7 @@ from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.modeling import check_float16, get_quantization_config, load_base_model, load_config
 from utils.positions import check_positions
+from utils.privacy.identifiers import warn_of_identifiers
 from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
 from utils.push import push
 from utils.reporting.card import write_card
@@ -274,7 +274,7 @@ def main(
             known = to_rows(splits["train"], task)
             texts = nearest_answers(known["question"], known["reference"], test["question"])
             outputs["baseline_nearest_question_test"] = {"prediction": texts}
-        measured = results | peak_memory() | run_identity(output_dir, device)
+        measured = results | peak_memory() | run_identity(output_dir, device) | warn_of_identifiers(splits["train"])
         found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
         results = measured | found
 

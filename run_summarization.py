@@ -45,6 +45,7 @@ from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.metrics.summaries import add_bert_scores, summary_baselines
 from utils.modeling import autocast_dtype, get_quantization_config, load_tokenizer
+from utils.privacy.identifiers import warn_of_identifiers
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.console import closing
@@ -269,7 +270,7 @@ def main(
         if summary_args.bertscore_model:
             add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, size)
     rows = {"validation": {"cluster": rows["validation"]["cluster"]}, "test": rows["test"]}
-    measured = results | peak_memory() | run_identity(output_dir, device)
+    measured = results | peak_memory() | run_identity(output_dir, device) | warn_of_identifiers(splits["train"])
     found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it
     results = measured | found
 

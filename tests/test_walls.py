@@ -28,6 +28,7 @@ ROOMS = {
     "evaluation": {"metrics", "factuality", "logits"},
     "reporting": {"metrics", "evaluation", "push"},
     "push": set(),
+    "privacy": set(),
     "logits": set(),
     "inputs": set(),
     "ordered_lines": set(),

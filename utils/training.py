@@ -98,13 +98,13 @@ def save_whole(trainer: Trainer) -> None:
     """Let `Trainer` seal each checkpoint, and delete earlier ones only then."""
     args, save = trainer.args, trainer._save_checkpoint
 
-    def saved(*arguments: Any) -> None:
+    def saved(model: nn.Module, trial: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
         if args.should_save:
             folder.mkdir(exist_ok=True)
             (folder / SAVING).touch()
         limit, args.save_total_limit = args.save_total_limit, None
-        save(*arguments)
+        save(model, trial)
         args.save_total_limit = limit
         trainer.accelerator.wait_for_everyone()  # each process saves its random state
         if args.should_save:
