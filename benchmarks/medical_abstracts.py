@@ -25,7 +25,7 @@ from sklearn.svm import LinearSVC
 from transformers import AutoModel, AutoTokenizer
 
 from utils.data.files import read_rows
-from utils.data.splits import near_duplicate_clusters
+from utils.data.near_duplicates import near_duplicate_clusters
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
 from utils.metrics.baselines import class_features, tfidf

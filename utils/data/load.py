@@ -18,18 +18,12 @@ from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
 from utils.data.keys import as_classes, count_repeated_ids, find_groups, label_names, merge_keys
 from utils.data.leaks import describe_leaks
+from utils.data.near_duplicates import near_duplicate_clusters, normalise
 from utils.data.options import answer_warnings
 from utils.data.rows import clean_rows, content_key
 from utils.data.shapes import FORMATS, OPTIONAL
 from utils.data.sources import KEYS, given_splits, read_split
-from utils.data.splits import (
-    fingerprint,
-    join_clusters,
-    near_duplicate_clusters,
-    normalise,
-    shared_turns,
-    split_by_cluster,
-)
+from utils.data.splits import fingerprint, join_clusters, shared_turns, split_by_cluster
 
 logger = logging.getLogger(__name__)
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import classification_report
 
-from utils.data.splits import near_duplicate_clusters
+from utils.data.near_duplicates import near_duplicate_clusters
 from utils.evaluation.error_analysis import length_bins
 from utils.json_files import json_text
 from utils.metrics.intervals import Clusters, evaluate_statistics
