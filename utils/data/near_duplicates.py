@@ -35,7 +35,7 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
 
     Candidate pairs come from MinHash LSH (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3). Texts
     of one template fill a large bucket, in which the candidates are those that share a rare shingle. Pairs are joined
-    only if the Jaccard similarity of their sets is at least `threshold`, so LSH can miss a pair but never joins a wrong
+    only if the Jaccard similarity of their sets is at least `threshold`: LSH can miss a pair, and never joins a wrong
     one. A text of fewer than five words is a single shingle, which only an equal text matches.
 
     Args:
