@@ -43,8 +43,14 @@ def results() -> str:
         compared = f"{with_interval(found, f'baseline_{best}_test_{metric}')}, {best.replace('_', ' ')}"
         score = f"{label(metric)} **{with_interval(found, f'test_{metric}')}**"
         model += f", {f'all {total}' if trained == total else f'{trained} of {total}'} weights"
-        rows.append([f"`{script}`", learns, model, score, base, compared, f"{found['train_runtime'] / 60:.0f}"])
-    return table(["script", "learns", "model", "fine-tuned", "base model", "best baseline", "minutes"], rows)
+        rows.append([f"`{script}`", learns, model, score, base, compared, minutes(found)])
+    return table(["script", "learns", "model", "fine-tuned", "base model", "best baseline", "training"], rows)
+
+
+def minutes(found: dict[str, Any]) -> str:
+    """Return the time of training and the cores that it had, such as "9 min, 2 cores"."""
+    cores = re.search(r"\d+ cores?", found.get("machine", "2 cores"))
+    return f"{found['train_runtime'] / 60:.0f} min" + (f", {cores[0]}" if cores else "")
 
 
 def quickstart(name: str) -> str:
@@ -57,7 +63,7 @@ def quickstart(name: str) -> str:
             rows.append([system, *(with_interval(found, prefix + metric) for metric in metrics), delta])
     head = ["", *map(label, metrics), f"{label(metrics[0])}, fine-tuned minus this"]
     size = f"{found['train_rows']:,} training rows, {found['test_rows']:,} test rows"
-    size += f", {found['train_runtime'] / 60:.0f} minutes of training."
+    size += f"; training took {minutes(found)}."
     return "\n\n".join([size, table(head, rows), baselines_line(found)])
 
 
