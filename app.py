@@ -45,7 +45,6 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from utils.arguments import UserError, parse_recipe, user_errors
-from utils.examples import find_examples
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
 from utils.safety import risk_level, unrecognised
@@ -77,6 +76,7 @@ from utils.serving.schemas import (
     SummarizeAnswer,
     SummarizeRequest,
 )
+from utils.shown_examples import find_examples
 from utils.task import read_input
 
 logger = logging.getLogger("app")

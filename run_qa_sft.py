@@ -30,7 +30,7 @@ from utils.data.augmentation import augment
 from utils.data.columns import Columns, question_columns
 from utils.data.load import load_splits
 from utils.data.shapes import FORMATS
-from utils.evaluation.answers import predict_answers
+from utils.evaluation.answers import predict_answers, tokenize_turns
 from utils.evaluation.confidence import MAX_ROWS, in_turns
 from utils.evaluation.identity import run_identity
 from utils.evaluation.models import earlier_models, trained_model
@@ -45,7 +45,7 @@ from utils.metrics.baselines import nearest_answers
 from utils.modeling import check_float16, get_quantization_config, load_base_model, load_config
 from utils.positions import check_positions
 from utils.privacy.identifiers import warn_of_identifiers
-from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues, tokenize_turns
+from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.console import closing

@@ -38,6 +38,7 @@ from utils.data.load import load_splits
 from utils.evaluation.identity import run_identity
 from utils.evaluation.models import earlier_models, trained_model
 from utils.evaluation.outputs import save_outputs, write_results
+from utils.evaluation.summaries import predict_summaries
 from utils.evaluation.summarization import evaluate
 from utils.extra_metrics import check_extra_metrics
 from utils.generation import check_bertscore_model, measure_latency
@@ -60,7 +61,6 @@ from utils.seq2seq import (
     generation_metrics,
     load_for_generation,
     load_seq2seq_config,
-    predict_summaries,
     token_loss,
 )
 from utils.templates import check_adapted, fill_template

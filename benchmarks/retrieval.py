@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.chat import answer_delimiters
 from utils.citations import MIN_OVERLAP, cite, find_support
 from utils.data.files import read_rows
 from utils.inference import Predictor
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import evaluate_statistics, paired_difference
 from utils.metrics.statistics import accuracy_statistics, text_statistics
-from utils.prompts import answer_delimiters
 from utils.retrieval import PASSAGE_WORDS, Passage, Retriever, add_passages
 
 RESULTS = Path("benchmarks/results/retrieval.json")

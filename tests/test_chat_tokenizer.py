@@ -9,7 +9,8 @@ from trl import ModelConfig, SFTConfig
 
 from run_qa_sft import ARGUMENTS, main
 from utils.arguments import UserError
-from utils.chat_tokenizer import load_chat_tokenizer, with_fixed_date
+from utils.chat import with_fixed_date
+from utils.chat_tokenizer import load_chat_tokenizer
 from utils.inference import Predictor
 from utils.prompts import build_prompt
 

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from utils.arguments import UserError
+from utils.chat import tokenize_pairs
 from utils.control_tokens import (
     BREAK,
     STRUCTURE,
@@ -22,7 +23,7 @@ from utils.control_tokens import (
     token_ids,
 )
 from utils.encoding import encode_texts
-from utils.prompts import build_prompt, marked_tokens, tokenize_dialogues, tokenize_pairs
+from utils.prompts import build_prompt, marked_tokens, tokenize_dialogues
 from utils.templates import fill_template
 
 LETTERS = string.ascii_letters + string.digits + string.punctuation

@@ -11,16 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from utils.arguments import UserError
+from utils.chat import chat_prompt, tokenize_pairs
+from utils.evaluation.answers import tokenize_turns
 from utils.prompts import (
     build_prompt,
-    chat_prompt,
     earlier_turns,
     prompt_turns,
     recent_turns,
     render_prompt,
     tokenize_dialogues,
-    tokenize_pairs,
-    tokenize_turns,
 )
 
 COLUMNS = {"question": "question", "context": None, "options": None, "answer": "answer", "answer_index": None}

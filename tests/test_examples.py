@@ -18,6 +18,7 @@ from utils.push import PUBLISHED
 from utils.retrieval import Passage, Retriever
 from utils.serving.answering import Question, answer_as_read, answer_from_passages, answer_here
 from utils.serving.batching import make_metrics
+from utils.shown_examples import load_examples
 
 QUESTIONS = ["What is ataxia?", "What is gouty arthritis?", "What causes ataxia?", "How is arthritis treated?"]
 ANSWERS = ["Loss of control.", "Crystals in a joint.", "A stroke.", "By rest."]
@@ -142,7 +143,7 @@ def test_a_pushed_model_has_no_training_rows_and_takes_examples_of_ones_own(run,
 def test_a_file_that_has_no_examples_is_refused(tmp_path, line):
     (tmp_path / "own.jsonl").write_text(line)
     with pytest.raises(UserError, match="examples"):
-        Examples.load(tmp_path / "own.jsonl")
+        load_examples(tmp_path / "own.jsonl")
 
 
 @pytest.mark.parametrize(

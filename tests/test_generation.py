@@ -4,8 +4,8 @@ import torch
 from conftest import toy_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.chat import chat_prompt, tokenize_pairs
 from utils.generation import batches_by_length, generate_answers, score_answers
-from utils.prompts import chat_prompt, tokenize_pairs
 
 GENERATION = {"max_new_tokens": 12, "do_sample": False}
 

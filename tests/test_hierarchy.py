@@ -19,10 +19,10 @@ from utils.adapters import get_lora_config
 from utils.arguments import UserError
 from utils.encoding import ChunkCollator, encode_texts
 from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.confidence import abstain_to_parent
 from utils.heads import head_names, prepare_classifier
 from utils.hierarchy import (
     LabelTree,
-    abstain_to_parent,
     conditional_log_softmax,
     expand_predictions,
     hierarchical_loss,

@@ -1,12 +1,14 @@
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
-from trl import ModelConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
+from trl import ModelConfig, SFTConfig
 
 from utils.adapters import count_parameters, get_lora_config
 from utils.arguments import UserError, parse_recipe
-from utils.modeling import get_quantization_config, load_base_model, load_tokenizer
+from utils.chat_tokenizer import load_chat_tokenizer
+from utils.modeling import architecture, get_quantization_config, load_base_model, load_tokenizer
+from utils.seq2seq import load_seq2seq_config
 
 CPU = torch.device("cpu")
 
@@ -215,3 +217,38 @@ def test_a_missing_pad_token_becomes_the_end_token_and_another_is_kept(tiny_phi,
     assert load_tokenizer(config(tiny_phi)).pad_token == "<|endoftext|>"
     tokenizer = load_tokenizer(config(tiny_llama))
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<|endoftext|>", "<|im_end|>")
+
+
+# ----- Models of another kind
+
+
+def test_an_architecture_is_told_from_its_configuration():
+    found = {
+        kind: architecture(AutoConfig.for_model(kind))
+        for kind in ("llama", "qwen3", "gemma3", "t5", "bart", "bert", "modernbert", "qwen2_5_vl", "llava", "vit",
+                     "clip", "whisper", "wav2vec2")
+    }  # fmt: skip
+    assert found == {
+        "llama": "decoder", "qwen3": "decoder", "gemma3": "decoder", "t5": "encoder-decoder",
+        "bart": "encoder-decoder", "bert": "encoder", "modernbert": "encoder", "qwen2_5_vl": None, "llava": None,
+        "vit": None, "clip": None, "whisper": None, "wav2vec2": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "vit", "whisper"])
+def test_a_model_of_images_or_sound_is_refused_in_one_line_by_every_script(kind, tmp_path):
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    args = ModelConfig(model_name_or_path=str(tmp_path))
+    training = SFTConfig(output_dir="out", use_cpu=True, bf16=False, report_to="none")
+    ways = (load_tokenizer, lambda args: load_seq2seq_config(args, False), lambda a: load_chat_tokenizer(a, training))
+    for way in ways:
+        with pytest.raises(UserError, match=f"`model_name_or_path`.*{kind}") as caught:
+            way(args)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_model_of_another_task_is_refused_with_the_script_for_it(tiny_bert, tiny_t5, tiny_llama):
+    training = SFTConfig(output_dir="out", use_cpu=True, bf16=False, report_to="none")
+    for folder, script in ((tiny_bert, "run_classification.py"), (tiny_t5, "run_summarization.py")):
+        with pytest.raises(UserError, match=script):
+            load_chat_tokenizer(ModelConfig(model_name_or_path=str(folder)), training)

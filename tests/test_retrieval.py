@@ -9,8 +9,9 @@ import pytest
 from conftest import CHATML, make_tokenizer, toy_rows, write_rows
 
 from utils.arguments import UserError
+from utils.chat import tokenize_pairs
 from utils.citations import blank_citations, cite, find_support
-from utils.prompts import build_prompt, tokenize_pairs
+from utils.prompts import build_prompt
 from utils.retrieval import (
     NO_SUPPORT,
     PASSAGE_WORDS,

@@ -17,6 +17,7 @@ from trl import ModelConfig
 
 from utils.adapters import count_parameters, get_lora_config
 from utils.arguments import UserError
+from utils.evaluation.summaries import predict_summaries, summarize
 from utils.generation import generate_answers, score_summaries, set_generation
 from utils.metrics.statistics import reduce_sums, text_statistics
 from utils.seq2seq import (
@@ -27,8 +28,6 @@ from utils.seq2seq import (
     end_token,
     generation_metrics,
     load_seq2seq_config,
-    predict_summaries,
-    summarize,
     token_loss,
 )
 

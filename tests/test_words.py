@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.words import count_words, first_words, split_words, word_pieces
+from utils.metrics.summaries import first_words
+from utils.words import count_words, split_words, word_pieces
 
 ENGLISH = st.text("abc XYZ019_ .,;:'\u2019!?()-%/<>µ²½éß\n\t\u00a0\u2028")
 ANY = st.text() | st.text("ab9 .。、_心肌梗死のアーｱﾞไข้สูงកមនြန်བོད་ꆈꌠ한\u200c\u200d\u0301\u0e48\ud800\U00020bb7\n")

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,10 @@ def get_lora_config(
                     f"`{key}`: `{name}` matches no layer of {type(model).__name__}: {advice}"
                     f"It has {', '.join(linear)}."
                 )
+    # Parts for images and sound (Gemma 3) would get no gradient from text
+    own = getattr(model, "config", None)
+    parts = [type(getattr(own, key)) for key in ("vision_config", "audio_config") if hasattr(own, key)]
+    towers = [name for name, module in modules.items() if type(getattr(module, "config", None)) in parts]
     with library_checks("LoRA"):
         return LoraConfig(
             task_type=task_type,
@@ -181,6 +186,7 @@ def get_lora_config(
             modules_to_save=list(dict.fromkeys([*heads, *(args.lora_modules_to_save or [])])) or None,
             use_rslora=args.use_rslora,
             use_dora=args.use_dora,
+            exclude_modules="|".join(rf"{re.escape(name)}\..*" for name in towers) or None,
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules.values()),
             bias="none",
         )

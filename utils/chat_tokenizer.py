@@ -1,20 +1,13 @@
 """The tokenizer of a language model with the chat template and the end token that a recipe names."""
 
-import datetime
-import logging
-import re
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig
 
 from utils.arguments import UserError
-from utils.modeling import load_tokenizer
-from utils.prompts import answer_delimiters
-
-logger = logging.getLogger(__name__)
-TODAY = re.compile(r"""strftime_now\(\s*("[^"{}\\]*"|'[^'{}\\]*')\s*\)""")  # in a chat template, with its format
-DATE = datetime.datetime(2024, 7, 26)  # Llama 3's own where a library knows no date
+from utils.chat import answer_delimiters, settle_chat_template
+from utils.modeling import architecture, load_config, load_tokenizer
 
 
 def load_chat_tokenizer(
@@ -26,8 +19,14 @@ def load_chat_tokenizer(
     the rows are tokenized, so it no longer gets the template, and may add no tokens for it.
 
     Raises:
-        UserError: tokenizer or template cannot be loaded, a token is unknown, or answers end with another token.
+        UserError: tokenizer or template cannot be loaded, the model is no language model, a token is unknown, or
+            answers end with another token.
     """
+    config = load_config(args, training_args.trust_remote_code)
+    if (found := architecture(config)) in ("encoder", "encoder-decoder"):
+        script = "run_classification.py" if found == "encoder" else "run_summarization.py"
+        name = f"`model_name_or_path` {args.model_name_or_path} ({config.model_type})"
+        raise UserError(f"{name} is an {found}, which writes no answers: choose a decoder, or use {script}.")
     tokenizer = load_tokenizer(args, training_args.trust_remote_code, first_adapter)
     vocabulary, eos_token = tokenizer.get_vocab(), training_args.eos_token
     if training_args.chat_template_path:
@@ -39,8 +38,7 @@ def load_chat_tokenizer(
                 "the template of a model of its family, or a .jinja file."
             )
         tokenizer.chat_template, training_args.chat_template_path = template, None
-    if tokenizer.chat_template is not None:
-        tokenizer.chat_template = with_fixed_date(str(tokenizer.chat_template))
+    settle_chat_template(tokenizer)
     if eos_token is not None:
         if eos_token not in vocabulary:
             raise UserError(
@@ -53,25 +51,6 @@ def load_chat_tokenizer(
                 "give another template as `chat_template_path`."
             )
     return tokenizer
-
-
-def with_fixed_date(template: str) -> str:
-    """Return a chat template that writes a fixed date where it would write that of the day (Llama 3, gpt-oss).
-
-    Else each day would have another prompt: serving would differ from training, and a run could not go on tomorrow.
-
-    Raises:
-        UserError: the format of the date is computed.
-    """
-    fixed = TODAY.sub(lambda match: repr(DATE.strftime(match[1][1:-1])), template)
-    if "strftime_now(" in fixed:
-        raise UserError(
-            "the chat template of the model writes the date of the day: give one with a fixed date as "
-            "`chat_template_path`."
-        )
-    if fixed != template:
-        logger.warning("the chat template writes the date of the day: fixed to %s, also for serving", DATE.date())
-    return fixed
 
 
 def read_chat_template(path: str, trust_remote_code: bool) -> tuple[str, set[str]]:

@@ -21,6 +21,8 @@ STRUCTURE = "\ufdd0"  # stands before a control token that a template of the rec
 BREAK = "\ufdd1"  # stands inside a control token of a text, so that no tokenizer finds it
 MARKS = str.maketrans("", "", STRUCTURE + BREAK)
 ANSWER = "\N{BLACK SQUARE}"
+# The tags around what a model thinks before it answers: <think>, </think>, [THINK], <seed:think>, <reasoning>
+THOUGHT = re.compile(r"[<\[]/?\|?(?:\w+:)?(?:think|thinking|thought|reasoning)\|?[>\]]", re.IGNORECASE)
 
 
 class ControlTokens(NamedTuple):
@@ -63,7 +65,7 @@ def _written(tokenizer: PreTrainedTokenizerBase) -> set[int]:
             text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=turns is not answered)
         except Exception:  # some templates take no system turn; `chat_prompt` says so
             continue
-        written = str(text).split(ANSWER)[-1]  # what stands before an answer may belong to it: <think>
+        written = THOUGHT.sub("", str(text).split(ANSWER)[-1])  # what stands before an answer may belong to it
         found.update(tokenizer(written, add_special_tokens=False)["input_ids"])
     return found
 

@@ -6,7 +6,6 @@ examples of their own.
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from utils.arguments import UserError
 from utils.json_files import write_text
 from utils.words import tfidf_words
 
-logger = logging.getLogger(__name__)
 COLUMN = "_examples"  # of a row: the text that {examples} stands for
 FILE = Path("_private") / "examples.jsonl"
 MOST_COMMON = 5_000  # a word in more questions tells them hardly apart, and makes the search quadratic
@@ -52,31 +50,6 @@ class Examples:
             self.index = self.vectorizer.fit_transform(self.questions).T.tocsr()
         except ValueError as error:  # no words, or only common ones
             raise UserError(f"no examples can be found: {str(error).split(';')[0]}.") from error
-
-    @classmethod
-    def load(cls, path: Path) -> "Examples":
-        """Read what `save` wrote, or a jsonl file of one's own with `question` and `answer`.
-
-        Raises:
-            UserError: the file cannot be read, or a line has no such texts.
-        """
-        questions, answers = [], []
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"`examples_file` {path} cannot be read ({error}).") from error
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                pair = row["question"].strip(), row["answer"].strip()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"`examples_file` {path}, line {number}: give an object with the texts `question` and `answer`."
-                ) from error
-            if all(pair):
-                questions.append(pair[0])
-                answers.append(pair[1])
-        return cls(questions, answers)
 
     def save(self, output_dir: Path) -> None:
         """Write the examples to the private part of a run."""
@@ -165,39 +138,3 @@ def add_examples(
         added[split] = rows.add_column(COLUMN, texts)
         counts |= {f"data_{split}_{name}": count for name, count in found.items()}
     return DatasetDict(added), examples, counts
-
-
-def with_examples(
-    rows: Sequence[Mapping[str, Any]],
-    examples: Examples | None,
-    task: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Mapping[str, Any]]:
-    """Return rows with their examples; rows that have some, or a model that was trained without, stay as they are."""
-    if examples is None or not task.get("retrieve_examples"):
-        return list(rows)
-    missing = [row for row in rows if COLUMN not in row]
-    texts, _ = example_texts([row[task["columns"]["question"]] for row in missing], examples, task, tokenizer)
-    found = iter(texts)
-    return [row if COLUMN in row else {**row, COLUMN: next(found)} for row in rows]
-
-
-def find_examples(folder: Path, examples_file: str | None, task: Mapping[str, Any]) -> Examples | None:
-    """Return the examples for a trained model: those of a file, else those of its own training.
-
-    Raises:
-        UserError: the model was trained without examples, and a file is given; or the file cannot be read.
-    """
-    if not task.get("retrieve_examples"):
-        if examples_file:
-            raise UserError("`examples_file` is for models that were trained with `retrieve_examples`: drop it.")
-        return None
-    if examples_file:
-        return Examples.load(Path(examples_file))
-    if (folder / FILE).exists():
-        return Examples.load(folder / FILE)
-    logger.warning(
-        "the model was trained with similar questions in its prompt, and %s has none: give a jsonl file with "
-        "`question` and `answer` as `--examples_file`", folder,
-    )  # fmt: skip
-    return None

@@ -197,21 +197,6 @@ def expand_predictions(log_p: np.ndarray, tree: LabelTree) -> np.ndarray:
     return tree.ancestors[log_p[:, tree.columns[-1]].argmax(axis=1)]
 
 
-def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Sequence[float]) -> np.ndarray:
-    """Return how many levels of the predicted path to show, int [rows]: down to the deepest sufficiently likely node.
-
-    0 defers the row to a person.
-
-    Args:
-        log_p: float [rows, nodes], from `sum_to_parents`.
-        tree: the labels.
-        threshold: minimum probability of a node, shared or one per level; infinity is never reached.
-    """
-    leaf = expand_predictions(log_p, tree)[:, -1]
-    enough = np.exp(np.take_along_axis(log_p, tree.ancestor_columns[leaf], axis=1)) >= np.asarray(threshold)
-    return (enough * np.arange(1, tree.depth + 1)).max(axis=1)
-
-
 def hierarchical_loss(
     tree: LabelTree,
     class_counts: np.ndarray,

@@ -58,7 +58,8 @@ def check_push_access(repo_id: str, private: bool | None = None) -> str:
 def why_not_loaded(error: Exception) -> str:
     """Return the whole message of a failed download as one line, and what to do about a gated repository: where its
     terms are accepted and how to log in is not in the first line."""
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = " ".join(str(error).split()).split(" Model type should be one of ")[0]  # some 200 of them
+    text = text.rstrip(".") or type(error).__name__
     if isinstance(error.__cause__ or error, GatedRepoError) or "gated" in text:
         text += "; accept its terms on its page, then set the environment variable HF_TOKEN or run `hf auth login`"
     return text

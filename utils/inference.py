@@ -18,20 +18,21 @@ from transformers import (
 )
 
 from utils.arguments import UserError
+from utils.chat import tokenize_pairs, truncate_pairs
 from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens, plain_text
 from utils.encoding import encode_texts
 from utils.evaluation.calibration import softmax
-from utils.evaluation.confidence import answer_confidence
+from utils.evaluation.confidence import abstain_to_parent, answer_confidence
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
 from utils.evaluation.multiple_choice import score_options
-from utils.examples import Examples, find_examples, with_examples
+from utils.evaluation.summaries import summarize
+from utils.examples import Examples
 from utils.factuality import find_hallucinations
 from utils.generation import generate_answers, set_generation
 from utils.heads import prepare_classifier
 from utils.hierarchy import (
     LabelTree,
-    abstain_to_parent,
     expand_predictions,
     leaf_log_probabilities,
     sum_to_parents,
@@ -40,9 +41,9 @@ from utils.hub import why_not_loaded
 from utils.logits import predict_logits
 from utils.metrics.languages import reads_english
 from utils.modeling import all_finite, check_packing, class_config
-from utils.prompts import prompt_turns, recent_turns, render_prompt, tokenize_pairs, truncate_pairs
+from utils.prompts import prompt_turns, recent_turns, render_prompt
 from utils.run import embeddings_sha256, has_bfloat16
-from utils.seq2seq import summarize
+from utils.shown_examples import find_examples, with_examples
 from utils.task import find_run, load_task, read_input
 from utils.templates import fill_template, option_answers
 

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -38,10 +42,12 @@ def load_tokenizer(
     is set: maximum length, case, and the pad token, which is the end-of-sequence token.
 
     Raises:
-        UserError: no model is given, or it cannot be loaded.
+        UserError: no model is given, it cannot be loaded, or it is one of images or sound.
     """
     name = check_name(args)
     config = load_config(args, trust_remote_code)
+    if architecture(config) is None:
+        raise UserError(f"`model_name_or_path` {name} ({config.model_type}) does not read text alone: choose another.")
     own = first_adapter if first_adapter and (first_adapter / "tokenizer_config.json").is_file() else None
     given: dict[str, Any] = {"revision": None if own else args.model_revision, "trust_remote_code": trust_remote_code}
     try:
@@ -68,6 +74,19 @@ def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: An
         )
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from error
+
+
+def architecture(config: PreTrainedConfig) -> str | None:
+    """Return `encoder-decoder`, `encoder`, `decoder` (also Gemma 3, without its images), `other` for code of the
+    model's repository, or None for a model that does not read text alone."""
+    kind = type(config)
+    if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        return "encoder-decoder"
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder:
+        bidirectional = kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+        return "encoder" if bidirectional else "decoder"
+    known = kind in MODEL_FOR_MASKED_LM_MAPPING or kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return "encoder" if known else "other" if getattr(config, "auto_map", None) else None
 
 
 def get_quantization_config(

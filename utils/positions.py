@@ -41,8 +41,10 @@ def _is_table(name: str, side: str) -> bool:
 
 
 def empty_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> nn.Module | None:
-    """Return the model of a configuration on the meta device, without memory; None if its code cannot do that."""
+    """Return the model of a configuration on the meta device, without memory; None if its code cannot do that. Of one
+    that reads images, too, the part for text."""
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    config = config if config.is_encoder_decoder else config.get_text_config()
     try:
         with torch.device("meta"):
             return auto_class.from_config(config, trust_remote_code=trust_remote_code)

@@ -3,14 +3,14 @@ and serving."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import has_generation_markers
 
 from utils.arguments import UserError
-from utils.chat import Turn, answer_delimiters, chat_prompt, turns_as_text
-from utils.control_tokens import BREAK, as_text, plain_text, token_ids
+from utils.chat import Turn, chat_prompt, generation_prompt, tokenize_pairs, turns_as_text
+from utils.control_tokens import BREAK, THOUGHT, as_text, token_ids
 from utils.templates import fill_template
 
 # ----- Turns of a dialogue
@@ -81,55 +81,6 @@ def build_prompt(tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], ro
 # ----- Tokens
 
 
-def tokenize_pairs(
-    tokenizer: PreTrainedTokenizerBase, prompts: list[str], answers: list[str] | None, chat: bool
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Tokenize prompts and answers; each answer ends with its stop token.
-
-    Prompt and answer are tokenized jointly, as in pretraining text, unless tokens would merge across the boundary;
-    then they are tokenized separately. Either way the model trains on exactly the prompt tokens that it sees at
-    inference.
-
-    Args:
-        tokenizer: the base model's tokenizer.
-        prompts: full prompts, from `render_prompt`.
-        answers: one per prompt, or None to tokenize only the prompts.
-        chat: whether the prompts come from a chat template, which adds its own first token.
-
-    Returns:
-        token ids of the prompts and of the answers (empty without answers).
-    """
-    prompt_ids = token_ids(tokenizer, prompts, not chat)
-    if answers is None:
-        return prompt_ids, []
-    before, stop = answer_delimiters(tokenizer, chat)
-    stop_id = cast(int, tokenizer.convert_tokens_to_ids(stop))
-    texts = [before + as_text(tokenizer, plain_text(answer)) for answer in answers]
-    joint_ids = token_ids(tokenizer, [p + t for p, t in zip(prompts, texts, strict=True)], not chat)
-    answer_ids = []
-    for prompt, joint, text in zip(prompt_ids, joint_ids, texts, strict=True):
-        together = joint[: len(prompt)] == prompt
-        ids = joint[len(prompt) :] if together else token_ids(tokenizer, [text], False)[0]
-        answer_ids.append([*ids, stop_id])
-    return prompt_ids, answer_ids
-
-
-def tokenize_turns(
-    tokenizer: PreTrainedTokenizerBase,
-    task: Mapping[str, Any],
-    dialogues: Sequence[Sequence[Turn]],
-    answers: list[str] | None,
-) -> tuple[list[str], list[list[int]], list[list[int]], dict[str, int]]:
-    """Return the prompts for dialogues that wait for an answer, their token ids, those of the answers (empty without
-    answers), and the counts of `truncate_pairs` with `cut_dialogues`, those without their oldest turns."""
-    kept = [recent_turns(tokenizer, task, turns) for turns in dialogues]
-    prompts = [render_prompt(tokenizer, task, turns) for turns in kept]
-    ids, answer_ids = tokenize_pairs(tokenizer, prompts, answers, task["chat"])
-    ids, answer_ids, counts = truncate_pairs(ids, None if answers is None else answer_ids, task["max_length"])
-    cut = sum(len(turns) < len(whole) for turns, whole in zip(kept, dialogues, strict=True))
-    return prompts, ids, answer_ids, counts | {"cut_dialogues": cut}
-
-
 def tokenize_dialogues(
     tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any], dialogues: Sequence[Sequence[Turn]]
 ) -> tuple[list[dict[str, list[int]]], Counter[str]]:
@@ -148,7 +99,7 @@ def tokenize_dialogues(
     Returns:
         `input_ids` and `labels` (-100 outside the loss) of each row that `max_length` leaves an answer, and counts:
         `dropped_too_long` rows, whose prompt alone fills it; `cut_answers`; `cut_dialogues`, rows without their oldest
-        turns; and `extra_rows`, of earlier answers.
+        turns; `extra_rows`, of earlier answers; and, if any, `answers_with_thoughts`, which follow an empty one.
     """
     counts = Counter(dropped_too_long=0, cut_answers=0, cut_dialogues=0, extra_rows=0)
     most, chat, answers = task["max_length"], task["chat"], [turns[-1] for turns in dialogues]
@@ -162,6 +113,8 @@ def tokenize_dialogues(
         if len(prompt_ids) >= most - 1:
             counts["dropped_too_long"] += 1
             continue
+        if THOUGHT.search(answer["content"]):
+            counts["answers_with_thoughts"] += 1
         ids, learned = marked_tokens(tokenizer, [*turns, answer]) if chat else ([], [])
         rows = [(ids, learned)]
         if ids[: len(prompt_ids)] != prompt_ids:  # no markers, or tokens would merge across the end of the prompt
@@ -177,12 +130,17 @@ def tokenize_dialogues(
 
 def marked_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
     """Return the token ids of a dialogue, and 1 for those in the `{% generation %}` markers of the chat template, else
-    0; both empty if the template has no markers, or if a turn has a control token, which is text."""
+    0, as for what a prompt ends with; both empty if it has no markers, or if a turn has a control token, as text."""
     texts = turns_as_text(tokenizer, turns)
     if not has_generation_markers(tokenizer.chat_template) or any(BREAK in turn["content"] for turn in texts):
         return [], []
     found: Any = tokenizer.apply_chat_template(texts, return_dict=True, return_assistant_tokens_mask=True)
-    return found["input_ids"], found["assistant_masks"]
+    ids, learned = found["input_ids"], found["assistant_masks"]
+    given = token_ids(tokenizer, [generation_prompt(tokenizer)], False)[0]  # SmolLM3 has it in its markers
+    for start in range(len(ids) if given else 0):
+        if ids[start : start + len(given)] == given:
+            learned[start : start + len(given)] = [0] * len(given)
+    return ids, learned
 
 
 def _earlier_answers(
@@ -202,22 +160,3 @@ def _earlier_answers(
             else:
                 rows.append((before + said, [0] * len(before) + [1] * len(said)))
     return learned, rows
-
-
-def truncate_pairs(
-    prompts: list[list[int]], answers: list[list[int]] | None, max_length: int
-) -> tuple[list[list[int]], list[list[int]], dict[str, int]]:
-    """Truncate rows to `max_length` tokens. A prompt that leaves no room for an answer keeps its last tokens, which
-    hold the question; then the answer is cut at its end.
-
-    Returns:
-        prompts, answers (empty without answers), and the number of each that were cut: `cut_prompts`,
-        `cut_answers`.
-    """
-    short = [prompt[-(max_length - 1) :] for prompt in prompts]
-    counts = {"cut_prompts": sum(len(prompt) >= max_length for prompt in prompts), "cut_answers": 0}
-    if answers is None:
-        return short, [], counts
-    cut = [answer[: max_length - len(prompt)] for prompt, answer in zip(short, answers, strict=True)]
-    counts["cut_answers"] = sum(len(a) < len(b) for a, b in zip(cut, answers, strict=True))
-    return short, cut, counts

@@ -15,11 +15,12 @@ from bm25s.stopwords import STOPWORDS_EN_PLUS
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.chat import tokenize_pairs
 from utils.data.files import read_rows
 from utils.examples import COLUMN
 from utils.factuality.assertions import SENTENCE
 from utils.factuality.words import split_words
-from utils.prompts import build_prompt, tokenize_pairs
+from utils.prompts import build_prompt
 from utils.words import word_pieces
 
 # bm25s lists single letters (from "I'd", "it's") as stop words; all except the words "a" and "i" are kept: vitamin D

@@ -154,15 +154,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def make_readable(folder: Path) -> None:
-    """Give weights the default permissions: safetensors makes them readable by the owner only, not by other users
-    of the disk or a container."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in Path(folder).glob("*.safetensors"):
-        path.chmod(0o666 & ~mask)
-
-
 def newest_checkpoint(output_dir: Path, needs_best: bool = False) -> str | None:
     """Return the newest whole `checkpoint-N` in `output_dir`, or None to train from the start.
 

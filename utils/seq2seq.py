@@ -8,8 +8,6 @@ import torch
 from sacrebleu import corpus_bleu
 from torch import nn
 from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoModelForSeq2SeqLM,
     BitsAndBytesConfig,
     EvalPrediction,
@@ -21,10 +19,10 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import UserError
-from utils.chunking import join_summaries, split_summary
+from utils.chunking import split_summary
 from utils.control_tokens import plain_text, special_tokens, text_ids
-from utils.generation import generate_answers, score_summaries, set_generation
-from utils.modeling import load_base_model, load_config
+from utils.generation import set_generation
+from utils.modeling import architecture, load_base_model, load_config
 from utils.overlap import choose_tokenizers, rouge_scorer, split_lines
 from utils.positions import empty_model, position_limit, warn_if_longer
 
@@ -41,10 +39,9 @@ def load_seq2seq_config(args: ModelConfig, fp16: bool, trust_remote_code: bool =
     """
     config = load_config(args, trust_remote_code)
     name = f"`model_name_or_path` {args.model_name_or_path} ({config.model_type})"
-    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-        encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING
-        script = "run_classification.py" if encoder else "run_qa_sft.py"
-        raise UserError(f"{name} is not an encoder-decoder: choose a model such as T5 or BART, or use {script}.")
+    if (found := architecture(config)) in ("encoder", "decoder", None):
+        script = "run_classification.py" if found == "encoder" else "run_qa_sft.py"
+        raise UserError(f"{name} is no encoder-decoder: choose a model such as T5 or BART, or use {script}.")
     if (fp16 or args.dtype == "float16") and config.model_type in OVERFLOWS:
         raise UserError(
             f"{name} overflows in float16: its loss becomes 0 or nan (transformers#23918). Set `bf16: true`, "
@@ -130,69 +127,6 @@ def encode_pairs(
     short = [ids if len(ids) <= max_target_length else [*ids[: max_target_length - 1], ids[-1]] for ids in labels]
     cut = sum(len(a) < len(b) for a, b in zip(short, labels, strict=True))
     return inputs, short, list(rows), cut
-
-
-def summarize(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    chunks: list[list[str]],
-    task: Mapping[str, Any],
-    batch_size: int,
-    name: str | None,
-) -> tuple[list[str], list[bool]]:
-    """Summarize each row.
-
-    Args:
-        model: prepared by `set_generation`.
-        tokenizer: the model's tokenizer.
-        chunks: inputs of each row, from `cut_sources`; the summaries of several chunks are joined.
-        task: `stop`, the token that ends a summary, and `generation`.
-        batch_size: chunks per batch.
-        name: label of the progress bar; None shows none.
-
-    Returns:
-        the summaries, and whether every chunk's summary ended with the stop token.
-    """
-    ids = text_ids(tokenizer, [text for own in chunks for text in own])
-    found = generate_answers(model, tokenizer, ids, task["stop"], task["generation"], batch_size, name)
-    results = iter(zip(*found, strict=True))
-    rows = [[next(results) for _ in own] for own in chunks]
-    texts = [own[0][0] if len(own) == 1 else join_summaries([text for text, _ in own]) for own in rows]
-    return texts, [all(finished for _, finished in own) for own in rows]
-
-
-def predict_summaries(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Mapping[str, list],
-    task: Mapping[str, Any],
-    batch_size: int,
-    name: str,
-    with_texts: bool = True,
-) -> dict[str, Any]:
-    """Score the references of rows, and summarize the rows.
-
-    Args:
-        model: an encoder-decoder prepared by `set_generation`.
-        tokenizer: the model's tokenizer.
-        pairs: `chunks` of each row; `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
-        task: as for `summarize`.
-        batch_size: maximum chunks per forward pass.
-        name: label of the progress bars.
-        with_texts: whether to generate summaries.
-
-    Returns:
-        `nll` (nats, summed over the reference tokens of all chunks) and `tokens` (their number), arrays [rows]; with
-        texts also the lists `prediction` and `finished` (every chunk's summary ended with the stop token).
-    """
-    texts: dict[str, list] = {}
-    if with_texts:
-        written = summarize(model, tokenizer, pairs["chunks"], task, batch_size, f"{name}: summaries")
-        texts = dict(zip(("prediction", "finished"), written, strict=True))
-    pad_id = tokenizer.pad_token_id
-    found = score_summaries(model, pairs["input_ids"], pairs["labels"], pad_id, batch_size, f"{name}: loss")
-    nll, tokens = (np.bincount(pairs["row"], weights=values) for values in found)
-    return texts | {"nll": nll, "tokens": tokens}
 
 
 def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:

@@ -11,8 +11,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from utils.arguments import UserError
+from utils.data.cleaning import clean_text, read_text
 from utils.data.columns import Columns
-from utils.data.rows import option_places, read_row
+from utils.data.rows import read_row, written_options
 from utils.hub import why_not_loaded
 from utils.json_files import read_yaml
 from utils.run import TASK_VERSION
@@ -120,3 +121,9 @@ def read_input(row: str | Mapping[str, Any], task: Mapping[str, Any], where: str
             raise UserError(f"{where}: `{columns.options}` has one option: give two or more, or none.")
         values["_places"] = option_places(raw, columns, where)
     return values
+
+
+def option_places(row: Mapping[str, Any], columns: Columns, where: str) -> list[int]:
+    """Return the place among all options as written of each option of `read_row`, which has no blank ones."""
+    written = written_options(row, columns, where).values()
+    return [place for place, value in enumerate(written) if clean_text(read_text(value, str(columns.options), where))]

@@ -59,11 +59,6 @@ def word_pieces(text: str) -> list[str]:
     return [text[start:end] for start, end in zip(starts, [*starts[1:], place], strict=True)]
 
 
-def first_words(text: str, number: int) -> str:
-    """Return the beginning of a text with at most this many words."""
-    return "".join(word_pieces(text)[:number]).rstrip()
-
-
 def count_words(text: str) -> int:
     """Return the number of words: of `text.split()` or, in scripts without spaces, of `word_pieces`."""
     return len(word_pieces(text) if UNSPACED.search(text) else text.split())

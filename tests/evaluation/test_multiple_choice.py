@@ -4,6 +4,7 @@ import torch
 from conftest import toy_exam
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from utils.chat import tokenize_pairs
 from utils.evaluation.multiple_choice import (
     _letter,
     choice_statistics,
@@ -13,7 +14,7 @@ from utils.evaluation.multiple_choice import (
     shuffled_rows,
 )
 from utils.generation import score_answers
-from utils.prompts import build_prompt, tokenize_pairs
+from utils.prompts import build_prompt
 from utils.templates import option_answers
 
 TASK = {

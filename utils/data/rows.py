@@ -57,12 +57,6 @@ def read_row(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, 
     return _lower(values, columns)
 
 
-def option_places(row: Mapping[str, Any], columns: Columns, where: str) -> list[int]:
-    """Return the place among all options as written of each option of `read_row`, which has no blank ones."""
-    written = _written_options(row, columns, where).values()
-    return [place for place, value in enumerate(written) if clean_text(read_text(value, str(columns.options), where))]
-
-
 def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Counter[str]) -> dict[str, Any]:
     """Take all steps of `read_row` between the first and the last, except that options are label -> text with blank
     ones, and note whether `symbols` and `whitespace` changed."""
@@ -76,7 +70,7 @@ def _read_inputs(row: Mapping[str, Any], columns: Columns, where: str, found: Co
         turns = [_clean_cell(text, "history", where, found) for text in row.get("history") or ()]
         values["history"] = [_strip(text, columns, found) for text in turns]
     if columns.options:
-        written = _written_options(row, columns, where)
+        written = written_options(row, columns, where)
         bare = strip_labels(written, columns.options, where)
         found["rows_with_lettered_options"] |= bare != written
         values[columns.options] = {key: _clean_cell(v, columns.options, where, found) for key, v in bare.items()}
@@ -114,7 +108,7 @@ def _clean_cell(value: Any, column: str, where: str, found: Counter[str]) -> str
     return clean
 
 
-def _written_options(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:
+def written_options(row: Mapping[str, Any], columns: Columns, where: str) -> dict[str, Any]:
     """Return label -> option as written. A row without any of several option columns may have the list `options`."""
     if len(columns.lists) > 1 and any(name in row for name in columns.lists):
         return dict(zip(column_labels(columns.lists), (row.get(name) for name in columns.lists), strict=True))

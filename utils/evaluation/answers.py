@@ -1,14 +1,15 @@
 """The outputs of a causal language model for each row: the likelihood of the expert's answer and its own answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from utils.chat import Turn, tokenize_pairs, truncate_pairs
 from utils.evaluation.confidence import answer_confidence
 from utils.evaluation.multiple_choice import score_options
 from utils.generation import generate_answers, score_answers
-from utils.prompts import render_prompt, tokenize_turns
+from utils.prompts import recent_turns, render_prompt
 
 
 def predict_answers(
@@ -60,3 +61,19 @@ def predict_answers(
             options, bar = rows[f"{order}options"], f"{name}: {order.replace('_', ' ')}options"
             outputs[f"{order}option_scores"] = score_options(model, tokenizer, asked, options, task, batch_size, bar)
     return outputs
+
+
+def tokenize_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Mapping[str, Any],
+    dialogues: Sequence[Sequence[Turn]],
+    answers: list[str] | None,
+) -> tuple[list[str], list[list[int]], list[list[int]], dict[str, int]]:
+    """Return the prompts for dialogues that wait for an answer, their token ids, those of the answers (empty without
+    answers), and the counts of `truncate_pairs` with `cut_dialogues`, those without their oldest turns."""
+    kept = [recent_turns(tokenizer, task, turns) for turns in dialogues]
+    prompts = [render_prompt(tokenizer, task, turns) for turns in kept]
+    ids, answer_ids = tokenize_pairs(tokenizer, prompts, answers, task["chat"])
+    ids, answer_ids, counts = truncate_pairs(ids, None if answers is None else answer_ids, task["max_length"])
+    cut = sum(len(turns) < len(whole) for turns, whole in zip(kept, dialogues, strict=True))
+    return prompts, ids, answer_ids, counts | {"cut_dialogues": cut}

@@ -13,10 +13,11 @@ import numpy as np
 from scipy.stats import rankdata
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from utils.chat import tokenize_pairs, truncate_pairs
 from utils.generation import score_answers
+from utils.hierarchy import LabelTree, expand_predictions
 from utils.metrics.intervals import MIN_CLUSTERS, Clusters, evaluate_statistics, jackknife, t_interval
 from utils.metrics.statistics import repetition
-from utils.prompts import tokenize_pairs, truncate_pairs
 
 MAX_ROWS = 300  # validation answers to generate: 100 in each third give intervals of about 0.08
 MIN_ROWS = 30  # 10 in each third: with fewer, an interval is meaningless
@@ -190,3 +191,18 @@ def confidence_words(confidence: float, table: Mapping[str, Any] | None) -> str:
         f"ROUGE-L {value:.2f} [{low:.2f}, {high:.2f}], average {mean:.2f}; 1 is word for word. A confident answer can "
         "be factually wrong."
     )
+
+
+def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Sequence[float]) -> np.ndarray:
+    """Return how many levels of the predicted path to show, int [rows]: down to the deepest sufficiently likely node.
+
+    0 defers the row to a person.
+
+    Args:
+        log_p: float [rows, nodes], from `sum_to_parents`.
+        tree: the labels.
+        threshold: minimum probability of a node, shared or one per level; infinity is never reached.
+    """
+    leaf = expand_predictions(log_p, tree)[:, -1]
+    enough = np.exp(np.take_along_axis(log_p, tree.ancestor_columns[leaf], axis=1)) >= np.asarray(threshold)
+    return (enough * np.arange(1, tree.depth + 1)).max(axis=1)

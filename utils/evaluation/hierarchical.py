@@ -18,11 +18,11 @@ from utils.evaluation.class_analysis import (
     class_report,
     label_conflicts,
 )
+from utils.evaluation.confidence import abstain_to_parent
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
 from utils.evaluation.outputs import prediction_files
 from utils.hierarchy import (
     LabelTree,
-    abstain_to_parent,
     expand_predictions,
     leaf_log_probabilities,
     sum_to_parents,

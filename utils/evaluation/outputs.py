@@ -7,6 +7,7 @@ A run writes three files to `_private/`, which is never pushed: `outputs.safeten
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from safetensors.numpy import load_file, save_file
 from utils.arguments import UserError
 from utils.evaluation.licenses import stated_licenses
 from utils.json_files import finite, write_json, write_text
-from utils.run import make_readable
 
 ARRAYS, REST = "outputs.safetensors", "outputs.json"
 
@@ -126,3 +126,12 @@ def _take_arrays(values: Mapping[str, Any], path: str, arrays: dict[str, np.ndar
         else:
             rest[key] = _take_arrays(value, f"{path}{key}/", arrays) if isinstance(value, Mapping) else value
     return rest
+
+
+def make_readable(folder: Path) -> None:
+    """Give weights the default permissions: safetensors makes them readable by the owner only, not by other users
+    of the disk or a container."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in Path(folder).glob("*.safetensors"):
+        path.chmod(0o666 & ~mask)

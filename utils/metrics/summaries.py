@@ -20,7 +20,7 @@ from utils.generation import batches_by_length, check_bertscore_model, progress
 from utils.metrics.statistics import text_statistics
 from utils.overlap import Tokenizers
 from utils.tokenizers import complete_tokenizer
-from utils.words import count_words, first_words, split_words
+from utils.words import count_words, split_words, word_pieces
 
 LONGEST_NGRAM = 4
 CHRF_ORDER = 6
@@ -68,6 +68,11 @@ def source_statistics(summaries: Sequence[str], sources: Sequence[str]) -> dict[
         "compression": np.array(lengths, dtype=float),
         **{name: novel[:, i] for i, name in enumerate(names)},
     }
+
+
+def first_words(text: str, number: int) -> str:
+    """Return the beginning of a text with at most this many words."""
+    return "".join(word_pieces(text)[:number]).rstrip()
 
 
 def summary_baselines(sources: Sequence[str], references_of_train: Sequence[str]) -> dict[str, list[str]]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertModel
 
+from utils.evaluation.outputs import make_readable
 from utils.quickstart.ontologies import package_folder
 from utils.quickstart.warm_start import bart_from_bert, seq2seq_tokenizer
-from utils.run import make_readable
 
 SEQ2SEQ_LAYERS = 3  # of MiniLM's six: higher layers forget which token they encode, and learn to copy more slowly
 

@@ -9,16 +9,18 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
+from utils.chat import tokenize_pairs, truncate_pairs
 from utils.citations import blank_citations, cite
 from utils.evaluation.confidence import answer_confidence, confidence_words
-from utils.examples import COLUMN, Examples, with_examples
+from utils.examples import COLUMN, Examples
 from utils.inference import Predictor
 from utils.positions import position_limit, trained_length
-from utils.prompts import build_prompt, tokenize_pairs, truncate_pairs
+from utils.prompts import build_prompt
 from utils.retrieval import MAX_PASSAGES, Retriever, add_passages
 from utils.safety import check_question, check_response
 from utils.safety.context import SecondStage
 from utils.serving.decoding import Client, Row, decode_rows
+from utils.shown_examples import with_examples
 from utils.task import read_input
 
 # Emergency: 112 (EU), 911 (North America). Crisis lines: 988 (North America), 116 123 (EU, UK)
