@@ -11,8 +11,9 @@ INSTALL ?= $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file recipes/accelerate/cpu.yaml
 QUICKSTART := recipes/quickstart/requirements.txt
 
-.PHONY: install install-app install-sweeps install-trackers install-privacy install-dev quickstart quickstart-classification \
-	quickstart-hierarchical quickstart-summarization quickstart-sweep safety-classifier results readme test faults quality style
+.PHONY: install install-app install-sweeps install-trackers install-privacy install-dev quickstart \
+	quickstart-classification quickstart-hierarchical quickstart-summarization quickstart-sweep safety-classifier results readme test faults \
+	audit wheelhouse quality style
 
 # ----- Packages: a file .venv/installed* marks what is there, so that a second call does nothing
 install: .venv/installed
@@ -83,6 +84,16 @@ test: .venv/installed-dev  # one process per processor; a file's tests share its
 
 faults: .venv/installed-dev  # hundreds of kills, full disks and failures of the Hub: benchmarks/results/faults.json
 	$(BIN)/python -m pytest -m faults tests/faults -q
+
+audit: .venv/installed-dev  # known weaknesses of the pinned packages; needs the network
+	$(BIN)/pip-audit -r requirements.txt $(addprefix -r ,$(wildcard requirements/*.txt))
+
+# All that a machine without a network needs. There, with this folder:
+#   PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheelhouse make install INSTALL='.venv/bin/pip install'
+wheelhouse: $(BIN)/python
+	$(BIN)/pip wheel --wheel-dir wheelhouse pip setuptools -r requirements.txt -r tests/requirements.txt \
+		$(addprefix -r ,$(wildcard requirements/*.txt))
+	$(BIN)/pip wheel --wheel-dir wheelhouse --no-deps -r $(QUICKSTART)
 
 quality: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from utils.arguments import DataArguments, parse_recipe
 from utils.data.__main__ import ColumnArguments
 from utils.evaluation.__main__ import EvaluationArguments
 from utils.metrics.__main__ import MetricsArguments
+from utils.privacy.__main__ import PrivacyArguments
 from utils.safety.__main__ import SafetyArguments
 from utils.sweeps.arguments import SweepArguments
 
@@ -37,6 +38,7 @@ ARGUMENTS = {
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),
     "utils.evaluation": (EvaluationArguments,),
+    "utils.privacy": (PrivacyArguments,),
 }
 
 

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import re
 import sys
 import typing
@@ -43,7 +44,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = str(error) if isinstance(error, UserError) else missing_resource(error)
+        line = str(error) if isinstance(error, UserError) else known_failure(error)
         if line is None:
             raise
         for bar in list(tqdm._instances):  # else the error would stand at the end of a bar's line
@@ -55,8 +56,9 @@ def user_errors() -> Iterator[None]:
         sys.exit(2)
 
 
-def missing_resource(error: BaseException) -> str | None:
-    """Return what to do about a full disk, a file without rights or too little memory; None for any other error."""
+def known_failure(error: BaseException) -> str | None:
+    """Return what to do about a full disk, a file without rights, too little memory, or weights with code; None for
+    any other error."""
     text, file, number = f"{type(error).__name__}: {error}", "a file", 0
     if isinstance(error, OSError):
         file, number = f"`{error.filename}`" if error.filename else file, error.errno or 0
@@ -66,6 +68,8 @@ def missing_resource(error: BaseException) -> str | None:
         return f"{file} cannot be written, since the disk is full: make room, then give the same command again."
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{file} cannot be read or written ({os.strerror(number)}): change its rights, or choose another."
+    if isinstance(error, pickle.UnpicklingError):
+        return "weights in a pickle hold more than tensors, which could be any code: give them as .safetensors."
     if isinstance(error, MemoryError) or re.search("OutOfMemoryError|allocate memory|not enough memory", text):
         return (
             "the memory does not suffice: lower `per_device_train_batch_size` and raise `gradient_accumulation_steps` "

@@ -19,9 +19,10 @@ SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run
 
 
 class Whole(NamedTuple):
-    """A finished run: its folder, how many events it had, and how many seconds it took."""
+    """A finished run: its folder, what it printed, how many events it had, and how many seconds it took."""
 
     folder: Path
+    output: str
     events: int
     seconds: float
 
@@ -97,12 +98,19 @@ def whole(forks: Forks, command: Command, tmp_path_factory: pytest.TempPathFacto
         name = f"tester/{script[4:-3]}"
         done = forks.run(script, command(script, folder, push_to_hub=True, hub_model_id=name))
         assert done.code == 0, done.output
-        return Whole(folder, done.events, time.monotonic() - start)
+        return Whole(folder, done.output, done.events, time.monotonic() - start)
 
     return of
 
 
-MEASURED = ("runtime", "per_second", "memory", "seconds", "latency")  # what differs between two runs of a command
+MEASURED = (
+    "runtime",
+    "per_second",
+    "memory",
+    "seconds",
+    "latency",
+    "commit",
+)  # what differs between two runs of a command
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +36,10 @@ class Done(NamedTuple):
 class Forks:
     """The process that forks, from the side of a test."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], under: Sequence[str]) -> None:
         self.folder, self.number = folder, 0
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forks"], cwd=ROOT, env=os.environ | env, text=True,
+            [*under, sys.executable, "-m", "tests.faults.forks"], cwd=ROOT, env=os.environ | env, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -64,8 +64,9 @@ def pairs(flags: list[str]) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def start_forks(folder: Path, env: dict[str, str] | None = None) -> Iterator[Forks]:
-    forks = Forks(folder, env or {})
+def start_forks(folder: Path, env: dict[str, str], under: Sequence[str] = ()) -> Iterator[Forks]:
+    """Start the process that forks, `under` a command such as strace."""
+    forks = Forks(folder, env, under)
     try:
         yield forks
     finally:

@@ -12,7 +12,7 @@ from conftest import ROOT, run_here
 
 import run_classification
 from tests.faults.conftest import KILLED, SCRIPTS, different, outcome
-from utils.arguments import UserError, missing_resource
+from utils.arguments import UserError, known_failure
 from utils.ordered_lines import begin, partial_folder
 from utils.run import SAVING, damage, newest_checkpoint
 
@@ -133,13 +133,13 @@ def test_what_a_machine_lacks_is_told_from_a_defect():
         raised(lambda: np.empty(2**58)), raised(lambda: torch.empty(2**55)), MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
     ):  # fmt: skip
-        assert "`per_device_train_batch_size`" in missing_resource(error)
+        assert "`per_device_train_batch_size`" in known_failure(error)
     for error in (OSError(errno.ENOSPC, "x", "a/b"), OSError(errno.EDQUOT, "x"), Exception("x (os error 28)")):
-        assert "the disk is full" in missing_resource(error)
-    assert "`a/b`" in missing_resource(OSError(errno.ENOSPC, "x", "a/b"))
-    assert "`a/b`" in missing_resource(PermissionError(errno.EACCES, "x", "a/b"))
+        assert "the disk is full" in known_failure(error)
+    assert "`a/b`" in known_failure(OSError(errno.ENOSPC, "x", "a/b"))
+    assert "`a/b`" in known_failure(PermissionError(errno.EACCES, "x", "a/b"))
     for error in (ValueError("x"), FileNotFoundError(errno.ENOENT, "x", "a"), RuntimeError("x"), KeyError("memory")):
-        assert missing_resource(error) is None
+        assert known_failure(error) is None
 
 
 def test_a_second_predict_on_one_output_is_refused_and_changes_nothing(tmp_path):

@@ -74,11 +74,11 @@ def name_configurations(configurations: dict[str, Any]) -> dict[str, dict[str, A
     if not configurations:
         raise UserError("`configurations` is empty: add at least one name with its values.")
     for name, values in configurations.items():
-        if not re.fullmatch(r"\w[\w.=+,-]*", name):
+        if not re.fullmatch(r"\w[\w.=+,-]*", str(name)):
             raise UserError(f"configuration `{name}`: use only letters, digits and _ . = + , - in a name.")
         if not isinstance(values or {}, dict):
             raise UserError(f"configuration `{name}` is {type(values).__name__}: write `key: value` lines.")
-    named = {name: values or {} for name, values in configurations.items()}
+    named = {str(name): values or {} for name, values in configurations.items()}  # YAML reads 1 as a number
     for name, values in named.items():
         _check_keys(f"configuration `{name}`", values, "split_seed")
     return named
