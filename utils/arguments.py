@@ -57,8 +57,7 @@ def user_errors() -> Iterator[None]:
 
 
 def known_failure(error: BaseException) -> str | None:
-    """Return what to do about a full disk, a file without rights, too little memory, or weights with code; None for
-    any other error."""
+    """Return what to do about a full disk, missing rights, too little memory or a pickle with code; else None."""
     text, file, number = f"{type(error).__name__}: {error}", "a file", 0
     if isinstance(error, OSError):
         file, number = f"`{error.filename}`" if error.filename else file, error.errno or 0

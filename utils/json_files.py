@@ -59,16 +59,14 @@ def finite(value: Any) -> Any:
 
 
 def hold(path: Path) -> str | None:
-    """Lock a file until this process ends, however it ends. Return the number of the process that holds it already, or
-    None."""
+    """Lock a file until this process ends, however it ends. Return the process that holds it already, or None."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # closed, and so unlocked, by the end of the process alone
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which child processes would inherit
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            return os.read(lock, 20).decode() or "unknown"
+            return os.read(lock, 20).decode().partition("\n")[0] or "unknown"
         logger.warning("%s cannot be locked (%s): start no second run there", path, error.strerror)
         return None
-    os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
+    os.write(lock, f"{os.getpid()}\n".encode())
     return None

@@ -64,9 +64,8 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         the newest complete checkpoint in `output_dir`, or None to start from scratch.
 
     Raises:
-        UserError: the folder is not writable, in use by another run, or holds checkpoints of a different recipe or
-            only damaged ones; one process sees several GPUs, a push is requested without a test evaluation, early
-            stopping without evaluations, the launcher sets what the recipe does not, or a tracker is not installed.
+        UserError: the folder is not writable, in use, or holds checkpoints of another recipe or only damaged ones; or
+            keys, launcher, trackers and machine do not go together.
     """
     if not 0 <= args.label_smoothing_factor < 1:
         raise UserError(f"`label_smoothing_factor` is {args.label_smoothing_factor}: give 0 or more, and below 1.")
