@@ -100,9 +100,8 @@ def save_whole(trainer: Trainer) -> None:
 
     def saved(model: nn.Module, trial: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
-        if args.should_save:
-            folder.mkdir(exist_ok=True)
-            (folder / SAVING).touch()
+        folder.mkdir(exist_ok=True)
+        (folder / SAVING).touch()  # by each process, since each writes there
         limit, args.save_total_limit = args.save_total_limit, None
         save(model, trial)
         args.save_total_limit = limit
@@ -118,7 +117,8 @@ def save_model(trainer: Trainer) -> None:
     """Save the final weights and the state of the trainer in its output folder, each file whole or not at all."""
     output_dir = Path(str(trainer.args.output_dir))
     folder = output_dir / SAVING
-    shutil.rmtree(folder, ignore_errors=True)
+    if trainer.args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed here
     trainer.save_model(str(folder))
     if trainer.args.should_save:
         trainer.state.save_to_json(str(folder / "trainer_state.json"))

@@ -11,8 +11,8 @@ import torch
 from conftest import toy_rows, write_rows
 from torch.nn.functional import cross_entropy
 
+from utils.evaluation.answers import tokenize_turns
 from utils.inference import Predictor
-from utils.prompts import tokenize_turns
 
 pytestmark = pytest.mark.faults
 QUESTIONS = ["What is the code word of the patient in bed nine?", "Tell me the code word of bed nine."]
