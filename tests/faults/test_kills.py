@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, read_jsonl, write_rows
+from conftest import ROOT, read_jsonl, write_rows, write_yaml
 
 from tests.faults.conftest import KILLED, SCRIPTS, different, outcome
 from utils.json_files import read_json
@@ -91,8 +91,11 @@ def test_a_sweep_may_be_killed_at_any_moment(command, tmp_path, table):
     given = {key: value for key, value in zip(words, words[1:], strict=False) if key.startswith("--")}
     recipe = "".join(f"{key[2:]}: {value}\n" for key, value in given.items() if key != "--output_dir")
     (tmp_path / "recipe.yaml").write_text(recipe)
-    sweep = f"script: run_classification.py\nrecipe: {tmp_path}/recipe.yaml\nmetric: eval_macro_f1\nseeds: [1, 2]\n"
-    (tmp_path / "sweep.yaml").write_text(f"{sweep}configurations:\n  other: {{learning_rate: 0.01}}\n")
+    sweep = {
+        "script": "run_classification.py", "recipe": f"{tmp_path}/recipe.yaml", "metric": "eval_macro_f1",
+        "direction": "maximize", "seeds": [1, 2], "configurations": {"first": {}, "second": {"learning_rate": 0.01}},
+    }  # fmt: skip
+    write_yaml(tmp_path / "sweep.yaml", sweep)
 
     def start(folder):
         argv = [sys.executable, "sweep.py", str(tmp_path / "sweep.yaml"), "--output_dir", str(folder)]
