@@ -12,8 +12,8 @@ LAUNCH := $(BIN)/accelerate launch --quiet --config_file recipes/accelerate/cpu.
 QUICKSTART := recipes/quickstart/requirements.txt
 
 .PHONY: install install-app install-sweeps install-trackers install-privacy install-dev quickstart \
-	quickstart-classification quickstart-hierarchical quickstart-summarization quickstart-sweep safety-classifier results readme test faults \
-	audit wheelhouse quality style
+	quickstart-classification quickstart-multilabel quickstart-hierarchical quickstart-summarization quickstart-sweep \
+	safety-classifier results readme test faults audit wheelhouse quality style
 
 # ----- Packages: a file .venv/installed* marks what is there, so that a second call does nothing
 install: .venv/installed
@@ -49,6 +49,11 @@ quickstart-classification: .venv/installed
 	$(LAUNCH) run_classification.py recipes/quickstart/classification.yaml --output_dir outputs/quickstart-classification
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-classification
 
+quickstart-multilabel: .venv/installed
+	$(BIN)/python -m utils.quickstart
+	$(LAUNCH) run_classification.py recipes/quickstart/multilabel.yaml --output_dir outputs/quickstart-multilabel
+	$(BIN)/python -m utils.quickstart --show outputs/quickstart-multilabel
+
 quickstart-hierarchical: .venv/installed
 	$(BIN)/python -m utils.quickstart
 	$(LAUNCH) run_hierarchical.py recipes/quickstart/hierarchical.yaml --output_dir outputs/quickstart-hierarchical
@@ -67,11 +72,12 @@ quickstart-sweep: .venv/installed-sweeps
 	$(BIN)/python -m utils.quickstart
 	$(BIN)/python sweep.py recipes/sweeps/quickstart.yaml
 
-results: quickstart quickstart-classification quickstart-hierarchical quickstart-summarization \
-		quickstart-sweep  # the numbers in the README
+results: quickstart quickstart-classification quickstart-multilabel quickstart-hierarchical \
+		quickstart-summarization quickstart-sweep  # the numbers in the README
 	mkdir -p benchmarks/results
 	cp outputs/quickstart-qa/all_results.json benchmarks/results/quickstart_qa.json
 	cp outputs/quickstart-classification/all_results.json benchmarks/results/quickstart_classification.json
+	cp outputs/quickstart-multilabel/all_results.json benchmarks/results/quickstart_multilabel.json
 	cp outputs/quickstart-hierarchical/all_results.json benchmarks/results/quickstart_hierarchical.json
 	cp outputs/quickstart-summarization/all_results.json benchmarks/results/quickstart_summarization.json
 	cp outputs/sweep-quickstart/all_results.json benchmarks/results/quickstart_sweep.json

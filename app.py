@@ -269,10 +269,12 @@ def join_models(argv: list[str]) -> list[str]:
 
 
 def show_first(result: dict[str, Any], top_k: int) -> dict[str, Any]:
-    """Limit the probabilities of a classifier's result to the `top_k` most likely classes per level."""
+    """Limit the probabilities of a classifier's result to the `top_k` most likely classes per level, or of several
+    labels to these labels, if they are more."""
     levels = result["probabilities"]
     if isinstance(levels, dict):
-        return result | {"probabilities": dict(itertools.islice(levels.items(), top_k))}
+        chosen = result["prediction"] if isinstance(result["prediction"], list) else ()
+        return result | {"probabilities": dict(itertools.islice(levels.items(), max(top_k, len(chosen))))}
     return result | {"probabilities": [dict(itertools.islice(level.items(), top_k)) for level in levels]}
 
 

@@ -150,7 +150,8 @@ def predict_lines(
         if retriever:
             answer |= cite(answer["prediction"], own)
         if isinstance(answer.get("probabilities"), dict):
-            answer["probabilities"] = first(answer["probabilities"], args.top_k)
+            chosen = answer["prediction"] if isinstance(answer["prediction"], list) else ()
+            answer["probabilities"] = first(answer["probabilities"], max(args.top_k, len(chosen)))
         elif "shown" in answer:
             answer["probabilities"] = [first(level, args.top_k) for level in answer["probabilities"]]
         lines[number] = to_line(item.repeated | answer)

@@ -43,7 +43,7 @@ from utils.encoding import (
     pool_chunks,
     text_columns,
 )
-from utils.evaluation.classification import calibrate, evaluate
+from utils.evaluation.classification import baseline_outputs, calibrate, evaluate
 from utils.evaluation.encoders import add_linear_scores, calibrate_head, predict_encoders
 from utils.evaluation.identity import run_identity
 from utils.evaluation.outputs import save_outputs, write_results
@@ -51,8 +51,18 @@ from utils.extra_metrics import check_extra_metrics
 from utils.heads import get_optimizer, head_names
 from utils.hub import check_push_access
 from utils.losses import CLASS_IMBALANCE, classification_loss
-from utils.metrics.baselines import classification_baselines
 from utils.modeling import autocast_dtype, load_tokenizer
+from utils.multilabel import (
+    MULTI_LABEL,
+    PROBLEM_TYPES,
+    check_names,
+    class_names,
+    count_classes,
+    find_problem_type,
+    label_array,
+    multi_label_loss,
+    prepare_labels,
+)
 from utils.privacy.identifiers import warn_of_identifiers
 from utils.push import push
 from utils.reporting.card import write_card
@@ -70,7 +80,14 @@ logger = logging.getLogger(__name__)
 class ClassificationArguments:
     """Arguments of this task, in addition to those in `utils`."""
 
-    label_column: str = field(default="label", metadata={"help": "Column of the class, as text or number."})
+    label_column: str = field(default="label", metadata={"help": "Column of the class, or of lists of labels."})
+    problem_type: str | None = field(
+        default=None,
+        metadata={
+            "help": "One label a text or several. Default: several if they are lists.",
+            "choices": PROBLEM_TYPES,
+        },
+    )
     class_imbalance: str = field(
         default="none",
         metadata={"help": "Loss or sampling that compensates for rare classes.", "choices": CLASS_IMBALANCE},
@@ -108,7 +125,8 @@ def make_task(
         "task": "classification",
         "columns": {"text": columns.input, "label": args.label_column},
         "raw_columns": columns.to_dict(),
-        "labels": train.features[args.label_column].names,  # position = index of the logit
+        "labels": class_names(train.features, args.label_column),  # position = index of the logit
+        **({"problem_type": MULTI_LABEL} if columns.label_list else {}),
         **encoder_settings(encoder_args, tokenizer),
         "ensemble": {"method": encoder_args.ensemble},
         "abstention": {"max_risk": encoder_args.max_risk},
@@ -120,7 +138,11 @@ def make_task(
 
 def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
     """Score an evaluation during training; `metric_for_best_model` can name any of these metrics or the loss."""
-    labels, predictions = np.asarray(evaluation.label_ids), np.asarray(evaluation.predictions).argmax(axis=1)
+    labels, logits = np.asarray(evaluation.label_ids), np.asarray(evaluation.predictions)
+    if labels.ndim == 2:  # several labels a text; their thresholds are chosen after training
+        averages = ("micro", "macro", "weighted")
+        return {f"{a}_f1": f1_score(labels, logits > 0, average=a, zero_division=0) for a in averages}
+    predictions = logits.argmax(axis=1)
     # Macro F1 weights all classes equally: accuracy alone hides that a model never predicts a rare class
     scores = {f"{a}_f1": f1_score(labels, predictions, average=a, zero_division=0) for a in ("macro", "weighted")}
     return scores | {"accuracy": accuracy_score(labels, predictions)}
@@ -147,17 +169,19 @@ def main(
     # ----- 2. Data
     tokenizer = load_tokenizer(model_args, encoder_args.trust_remote_code, first_adapter)  # before the slow data
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
-    columns = text_columns(encoder_args, data_args, class_args.label_column)
+    several = find_problem_type(class_args.problem_type, data_args, class_args.label_column, given) == MULTI_LABEL
+    columns = text_columns(encoder_args, data_args, class_args.label_column, several)
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
     task = make_task(encoder_args, class_args, training_args.seed, tokenizer, columns, splits["train"])
     names = task["labels"]
+    results |= check_names(names, class_args.label_column, class_args.problem_type)
     check_extra_metrics(data_args.extra_metrics, encoder_args.trust_remote_code, range(len(names)))
     rows, datasets = {}, {}
     for split, table in splits.items():
-        labels, texts = np.array(table[class_args.label_column]), [to_text(row, task) for row in table]
+        labels, texts = label_array(table[columns.target], len(names)), [to_text(row, task) for row in table]
         rows[split], datasets[split], counts = encode_rows(table, texts, labels, tokenizer, task)
         results |= {f"data_{split}_{key}": n for key, n in counts.items()}  # many cut texts need `long_texts: chunks`
-    class_counts = np.bincount(rows["train"]["label"], minlength=len(names))
+    class_counts = count_classes(rows["train"]["label"], len(names))
 
     # ----- 3. Model
     device = training_args.device
@@ -168,6 +192,8 @@ def main(
     base = load_model()
     task |= describe_run(model_args, data_args, given, base, device) | {"heads": heads}
     task["autocast"] = autocast_dtype(model_args, training_args)  # serving uses it too, for the same predictions
+    if several:
+        prepare_labels(base, task)
     if encoder_args.long_texts == "chunks":
         pool_chunks(base)  # averages chunk logits inside the model, so that the loss counts texts, not chunks
     model = add_adapter(base, model_args, task, heads, first_adapter)
@@ -183,7 +209,7 @@ def main(
             processing_class=tokenizer,
             # Sums over rows and divides by the rows of the full optimizer step. The model's own loss averages each
             # micro-batch, so its gradient changes with gradient accumulation (transformers#47688).
-            compute_loss_func=classification_loss(
+            compute_loss_func=(multi_label_loss if several else classification_loss)(
                 class_counts,
                 class_args.class_imbalance,
                 class_args.focal_gamma,
@@ -219,11 +245,7 @@ def main(
     task |= calibrate_head(trainer, task)  # so that plain transformers gives the same probabilities, where it can
     if trainer.is_world_process_zero():  # once, since baselines of many classes need memory
         if data_args.evaluate_test:
-            train, test = rows["train"], rows["test"]
-            baselines = classification_baselines(train["text"], train["label"], test["text"], training_args.seed)
-            if encoder_args.ensemble != "none":
-                baselines["encoder_alone"] = outputs["test"]["logits"].argmax(axis=1)
-            outputs |= {f"baseline_{name}_test": {"prediction": guesses} for name, guesses in baselines.items()}
+            outputs |= baseline_outputs(rows, outputs, encoder_args.ensemble, training_args.seed)
         rows["train"] = {"class_counts": class_counts}  # all that the evaluation needs of training rows
         measured = results | peak_memory() | run_identity(output_dir, device) | warn_of_identifiers(splits["train"])
         found, files = evaluate(rows, outputs, task)  # from arrays alone; `python -m utils.evaluation` repeats it

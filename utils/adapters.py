@@ -33,7 +33,13 @@ LORA_KEYS = {
     "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora",
     "use_dora": "use_dora", "lora_target_parameters": "target_parameters",
 }  # fmt: skip
-SAME_KEYS = ("task", "labels", "tree", "pooling")  # of `task.json`: what the head of an adapter was trained for
+SAME_KEYS = (
+    "task",
+    "problem_type",
+    "labels",
+    "tree",
+    "pooling",
+)  # of `task.json`: what the head of an adapter was trained for
 ADAPTER_FILES = ["adapter_*", "task.json", "*token*", "*.jinja", "vocab*", "merges.txt", "*.model"]
 
 

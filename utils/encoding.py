@@ -72,13 +72,14 @@ class EncoderArguments:
             raise UserError(f"`max_risk` is {self.max_risk}: give a value between 0 and 1.")
 
 
-def text_columns(args: EncoderArguments, data_args: DataArguments, label: str) -> Columns:
+def text_columns(args: EncoderArguments, data_args: DataArguments, label: str, label_list: bool = False) -> Columns:
     """Return the columns of a data set for a classifier; the texts of several `text_column` are joined.
 
     Args:
         args: the text columns.
         data_args: further columns and cleaning.
         label: column of the class, which stratifies the splits.
+        label_list: whether a row has a list of them.
     """
     several = len(args.text_column) > 1
     return Columns(
@@ -87,6 +88,7 @@ def text_columns(args: EncoderArguments, data_args: DataArguments, label: str) -
         delimiter=args.text_column_delimiter,
         target=label,
         label=label,
+        label_list=label_list,
         kept=tuple(data_args.keep_columns or ()),
         strip_pattern=data_args.strip_pattern,
         lowercase=data_args.lowercase,
@@ -136,7 +138,7 @@ def encode_rows(
     Args:
         split: rows with `id` and `_cluster`.
         texts: the text that the model reads, one per row.
-        labels: int [rows].
+        labels: int [rows], or [rows, classes].
         tokenizer: the model's tokenizer.
         task: `max_length`, `long_texts` and `max_chunks`.
     """
@@ -199,7 +201,7 @@ class ChunkCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         chunks = [split_chunks(row["input_ids"], self.max_length) for row in rows]
         batch = pad([chunk for own in chunks for chunk in own], self.pad_token_id)
-        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])  # [rows, classes] with several a row
         if any(len(own) > 1 for own in chunks):
             batch["chunk_counts"] = torch.tensor([len(own) for own in chunks])
         return batch

@@ -25,6 +25,7 @@ from utils.encoding import encode_texts
 from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import abstain_to_parent, answer_confidence
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
+from utils.evaluation.multilabel import label_probabilities
 from utils.evaluation.multiple_choice import score_options
 from utils.evaluation.summaries import summarize
 from utils.examples import Examples
@@ -170,6 +171,9 @@ class Predictor:
             - Classes: `prediction`, `confidence` (its calibrated probability), `abstained` (the confidence is below
               the threshold for the recipe's `max_risk`), `cut` (the model read only part of the text) and
               `probabilities` by class, in descending order.
+            - Several labels a text: `prediction` and `confidence` are lists, of the labels whose calibrated
+              probability is at least their threshold, the most probable first; `probabilities` has these labels
+              first, then the others; `cut` as above.
             - Classes in a tree: `prediction` and `confidence` are lists with one value per level from the root down,
               for the path to the most likely leaf. `shown` is the number of levels that are confident enough; 0 means
               that a person should decide. `probabilities` is a list with one dict per level; `cut` as above.
@@ -265,6 +269,8 @@ class Predictor:
         logits = ensemble_logits(outputs, task)
         if tree:
             return self._paths(sum_to_parents(logits / task["temperature"], tree), tree, cut)
+        if "problem_type" in task:
+            return _labels(label_probabilities(logits, task), task, cut)
         threshold = task["abstention"]["threshold"]
         ranked = _ranked(softmax(logits, task["temperature"]), task["labels"])
         return [
@@ -309,6 +315,18 @@ class Predictor:
             by_place = dict(zip(row["_places"], probabilities.tolist(), strict=True))
             results.append(found | {"probabilities": [by_place.get(i, 0.0) for i in range(max(by_place) + 1)]})
         return results
+
+
+def _labels(probabilities: np.ndarray, task: Mapping[str, Any], cut: Sequence[bool]) -> list[dict[str, Any]]:
+    """Return the answers for texts with several labels from float [rows, labels]."""
+    results = []
+    above = probabilities >= task["thresholds"]
+    for row, own, was_cut in zip(_ranked(probabilities, task["labels"]), above, cut, strict=True):
+        is_chosen = dict(zip(task["labels"], own.tolist(), strict=True))
+        chosen = {label: p for label, p in row.items() if is_chosen[label]}
+        answer = {"prediction": list(chosen), "confidence": list(chosen.values()), "cut": was_cut}
+        results.append(answer | {"probabilities": chosen | row})
+    return results
 
 
 def _ranked(probabilities: np.ndarray, names: Sequence[str]) -> list[dict[str, float]]:

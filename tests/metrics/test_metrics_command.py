@@ -109,7 +109,11 @@ SOURCED = b'{"prediction": "a", "reference": "b", "source": %s}'
         ("qa", b'{"prediction": null, "reference": "b"}', "line 1, has a `prediction` of type NoneType: write str."),
         ("summarization", b'{"prediction": "a", "reference": 3}', "line 1, has a `reference` of type int: write str."),
         ("qa", b'{"prediction": "a", "reference": " "}', "line 1, has an empty `reference`: "),
-        ("classification", b'{"prediction": 1.5, "reference": 1}', "of type float: write str or int."),
+        (
+            "classification",
+            b'{"prediction": 1.5, "reference": 1}',
+            "of type float: write str or int, or a list of them.",
+        ),
         (
             "summarization",
             ROW + b'{"prediction": "a", "reference": "b", "source": ""}',
@@ -186,3 +190,37 @@ def test_texts_without_a_to_z_are_compared_and_what_reads_english_is_left_out(tm
     assert "`use_stemmer`" in caplog.text and "Hallucinations" in caplog.text
     main(["--task", "summarization", "--input_file", str(path), "--language", "en"])
     assert "hallucination" in json.loads(capsys.readouterr().out)
+
+
+def test_lists_of_labels_score_as_in_scikit_learn(tmp_path, capsys):
+    rows = [
+        {"prediction": ["a", "b"], "reference": ["b"]},
+        {"prediction": [], "reference": ["a", "c"]},
+        {"prediction": ["d"], "reference": ["d"]},
+        {"prediction": ["e", "d"], "reference": ["b", "d"]},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    main(["--task", "classification", "--input_file", str(path), "--compare_libraries"])
+    result = json.loads(capsys.readouterr().out)
+    theirs = {key.removeprefix("sklearn_"): value for key, value in result.items() if key.startswith("sklearn_")}
+    assert {"micro_f1", "macro_f1", "weighted_f1", "samples_f1", "accuracy", "micro_recall"} <= theirs.keys()
+    assert {key: result[key] for key in theirs} == pytest.approx(theirs)
+    assert result["micro_f1"] == pytest.approx(6 / 11) and result["accuracy"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prediction": ["a"], "reference": "a"},
+        {"prediction": "a", "reference": ["a"]},
+        {"prediction": ["a"], "reference": []},
+        {"prediction": [["a"]], "reference": ["a"]},
+        {"prediction": ["a"], "reference": [None]},
+        {"prediction": "a", "reference": "a"},
+    ],
+)
+def test_lists_of_labels_that_cannot_be_scored_are_refused_with_their_line(row, tmp_path, capsys):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"prediction": ["a"], "reference": ["a", "b"]}, row])
+    with pytest.raises(SystemExit) as stopped:
+        main(["--task", "classification", "--input_file", str(path)])
+    assert stopped.value.code == 2 and "line 2" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from utils.quickstart.ontologies import (
     package_folder,
     read_hpo_terms,
     unnamed,
+    with_one_label,
 )
 
 OBO = r"""format-version: 1.2
@@ -87,11 +88,13 @@ def test_a_package_that_is_not_installed_is_named_with_the_command():
         package_folder("no_such_package")
 
 
-def test_the_label_of_a_term_is_the_one_organ_system_above_it():
+def test_the_labels_of_a_term_are_the_organ_systems_above_it():
     above = {"eye": ["HP:0000118"], "ear": ["HP:0000118"], "lid": ["eye"], "deaf-blind": ["lid", "ear"], "mode": []}
     terms = [{"id": k, "name": k.upper(), "definition": f"The {k}.", "parents": v} for k, v in above.items()]
     terms.append({"id": "HP:0000118", "name": "Phenotypic abnormality", "definition": "", "parents": []})
-    assert make_organ_systems(terms) == [
+    rows = make_organ_systems(terms)
+    assert rows[-1] == {"id": "deaf-blind", "text": "The deaf-blind.", "labels": ["EAR", "EYE"]}
+    assert with_one_label(rows) == [
         {"id": "eye", "text": "The eye.", "label": "EYE"},
         {"id": "ear", "text": "The ear.", "label": "EAR"},
         {"id": "lid", "text": "The lid.", "label": "EYE"},
@@ -165,7 +168,9 @@ def test_every_definition_of_the_ontology_becomes_a_question_and_most_an_organ_s
     assert len({row["id"] for row in questions}) == len(questions) > 15000
     assert all(row["question"].startswith("What is ") and row["answer"].strip() for row in questions)
     assert "What is Ataxia?" in {row["question"] for row in questions}
-    rows = make_organ_systems(terms)
+    several = make_organ_systems(terms)
+    assert sum(len(row["labels"]) > 1 for row in several) > 5000 and all(row["labels"] for row in several)
+    rows = with_one_label(several)
     counts = Counter(row["label"] for row in rows)
     assert len(counts) == 23 and len(rows) > 10000 and min(counts.values()) < 10 < 1000 < max(counts.values())
     assert {row["label"] for row in rows if row["id"] == "HP:0000518"} == {"Abnormality of the eye"}  # cataract

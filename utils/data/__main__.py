@@ -98,7 +98,8 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
             with part.open("w", encoding="utf-8") as stream:
                 for row in rows.remove_columns("_cluster"):
                     if args.label_column:
-                        row[args.label_column] = rows.features[args.label_column].int2str(row[args.label_column])
+                        feature = rows.features[args.label_column]
+                        row[args.label_column] = getattr(feature, "feature", feature).int2str(row[args.label_column])
                     written = from_columns(row, columns.dataset_format)
                     stream.write(json.dumps(written, ensure_ascii=False) + "\n")
             part.replace(path)

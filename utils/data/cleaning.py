@@ -1,5 +1,6 @@
 """Clean texts, and read the values of cells."""
 
+import contextlib
 import datetime
 import decimal
 import json
@@ -92,6 +93,35 @@ def read_key(value: Any, column: str, where: str) -> str:
     whole = isinstance(value, (float, decimal.Decimal)) and math.isfinite(value) and value == int(value)
     text = str(int(value)) if whole else read_text(value, column, where)
     return text.encode(errors="ignore").decode()  # Arrow rejects lone surrogates
+
+
+def parse_list(value: Any) -> list[Any] | None:
+    """Return a list, also from its JSON text; None for any other value."""
+    with contextlib.suppress(ValueError):
+        value = json.loads(value) if isinstance(value, str) else value
+    return value if isinstance(value, list) else None
+
+
+def read_labels(value: Any, column: str, where: str) -> tuple[list[str], bool]:
+    """Return a list of labels, also from its JSON text, as csv has it: each label once, sorted; and whether one was
+    there twice. A missing value gives [].
+
+    Raises:
+        UserError: it is no list or an empty one, or has something other than texts and numbers in it.
+    """
+    found = parse_list(value)
+    if found is None and not read_text(value, column, where).strip():
+        return [], False
+    if found is None:
+        raise UserError(f'{where}: `{column}` is no list of labels: write a list, in csv in JSON: ["a", "b"].')
+    if not found:
+        raise UserError(
+            f"{where}: `{column}` is an empty list: give such texts a label of their own, such as none, or drop them."
+        )
+    labels = [read_key(label, column, where) for label in found]
+    if not all(label.strip() for label in labels):
+        raise UserError(f"{where}: `{column}` has an empty label in its list: name it, or take it out.")
+    return sorted(set(labels)), len(set(labels)) < len(labels)
 
 
 def read_kept(value: Any, column: str, where: str) -> str:

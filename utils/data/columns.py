@@ -21,6 +21,7 @@ class Columns:
     index: the correct option (see `find_answer`); -1 drops the row as unlabelled.
     index_base: number of the first option.
     label: the target if it is a label, which keeps its spelling.
+    label_list: whether a row has a list of labels.
     kept: further columns for templates and code, which stay as they are.
     strip_pattern: regular expression of what is removed from input texts and turns.
     lowercase: whether texts, turns and options are lowercased.
@@ -37,6 +38,7 @@ class Columns:
     index: str | None = None
     index_base: int | None = None
     label: str | None = None
+    label_list: bool = False
     kept: tuple[str, ...] = ()
     strip_pattern: str | None = None
     lowercase: bool = False

@@ -15,16 +15,19 @@ NA, None and null are keys like others, but a group that is called unknown is no
 Labels become classes in the order of the data set, else sorted.
 """
 
+import itertools
 import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import datasets
 
 from utils.arguments import UserError
 from utils.data.cleaning import PUNCTUATION_RUN, clean_characters, visible
+from utils.data.splits import each_label
 
 logger = logging.getLogger(__name__)
 
@@ -117,13 +120,13 @@ def merge_keys(
     tables: dict[str, datasets.Dataset], column: str, own: Sequence[str], counts: Counter[str]
 ) -> tuple[dict[str, datasets.Dataset], dict[str, str]]:
     """Write each key of a column in one way. Also returns value -> key, for the names `own` of the data set, too."""
-    written = [Counter(table[column][:]) for table in tables.values()]
+    written = [Counter(itertools.chain.from_iterable(map(each_label, table[column]))) for table in tables.values()]
     keys = find_keys([*written, Counter(dict.fromkeys(own, 0))], column, counts)
     if all(value == key for value, key in keys.items()):
         return tables, keys
     return {
         split: table.remove_columns(column)
-        .add_column(column, [keys[value] for value in table[column]])
+        .add_column(column, [_renamed(value, keys) for value in table[column]])
         .select_columns(table.column_names)
         for split, table in tables.items()
     }, keys
@@ -186,12 +189,12 @@ def label_names(written: Counter[str], column: str, own: Sequence[str] | None) -
 
 
 def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: list[str]) -> dict[str, datasets.Dataset]:
-    """Convert labels to `ClassLabel`. UserError for labels without training rows."""
-    known = set(pieces["train"][column])
+    """Convert labels to `ClassLabel`, or lists of them. UserError for labels without training rows."""
+    known = set(itertools.chain.from_iterable(map(each_label, pieces["train"][column])))
     for split, piece in pieces.items():
         unknown: dict[str, list[str]] = defaultdict(list)
-        for row, value in zip(piece["id"], piece[column], strict=True):
-            if value not in known:
+        for row, labels in zip(piece["id"], piece[column], strict=True):
+            for value in set(each_label(labels)) - known:
                 unknown[value].append(row)
         if unknown:
             shown = ", ".join(
@@ -204,10 +207,19 @@ def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: list[str
             )
     feature = datasets.ClassLabel(names=names)
     number = {value: i for i, value in enumerate(names)}
-    return {
-        split: piece.remove_columns(column).add_column(column, [number[v] for v in piece[column]], feature=feature)
-        for split, piece in pieces.items()
-    }
+
+    def numbers(piece: datasets.Dataset) -> datasets.Dataset:
+        values = [number[v] if isinstance(v, str) else [number[own] for own in v] for v in piece[column]]
+        is_list = any(isinstance(value, list) for value in values)
+        kind = datasets.List(feature) if is_list else feature
+        return piece.remove_columns(column).add_column(column, values, feature=kind)
+
+    return {split: numbers(piece) for split, piece in pieces.items()}
+
+
+def _renamed(value: Any, keys: Mapping[str, str]) -> Any:
+    """Return the key of a value, or those of a list of values."""
+    return keys[value] if isinstance(value, str) else sorted({keys[own] for own in value})
 
 
 def _fold_character(character: str) -> str:

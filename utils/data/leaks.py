@@ -73,7 +73,10 @@ def describe_leaks(train: Dataset, columns: Columns, parents: Sequence[str] = ()
         there.
     """
     rows = train.select(range(0, len(train), max(1, len(train) // MOST_ROWS)))
-    if columns.label:
+    if columns.label_list:  # a row a label
+        targets = {str(columns.label): [label for labels in rows[columns.label] for label in labels]}
+        rows = rows.select([i for i, labels in enumerate(rows[columns.label]) for _ in labels])
+    elif columns.label:
         targets = {name: rows[name][:] for name in (columns.label, *parents)}
     elif columns.target:
         targets = {columns.target: rows[columns.target][:]}

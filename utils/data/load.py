@@ -23,7 +23,7 @@ from utils.data.options import answer_warnings
 from utils.data.rows import clean_rows, content_key
 from utils.data.shapes import FORMATS, OPTIONAL
 from utils.data.sources import KEYS, given_splits, read_split
-from utils.data.splits import fingerprint, join_clusters, shared_turns, split_by_cluster
+from utils.data.splits import each_label, fingerprint, join_clusters, shared_turns, split_by_cluster
 
 logger = logging.getLogger(__name__)
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
@@ -96,7 +96,7 @@ def load_splits(
     for column in dict.fromkeys(name for name in (label_column, *key_columns) if name):
         tables, keys = merge_keys(tables, column, class_names.get(column, []), notes)
         if column == label_column:
-            written = Counter(value for table in tables.values() for value in table[column])
+            written = Counter(v for table in tables.values() for row in table[column] for v in each_label(row))
             names = label_names(written, column, [keys[name] for name in class_names.get(column, [])])
     count_repeated_ids(tables, notes)
 
@@ -136,8 +136,9 @@ def load_splits(
             rows = np.random.default_rng([seed, number]).permutation(len(piece)).tolist()
             if label_column:  # one row per label first, so that a small sample keeps rare labels
                 labels = piece[label_column][:]
-                first = {labels[row]: row for row in reversed(rows)}
-                rows.sort(key=lambda row: first[labels[row]] != row)
+                first = {label: row for row in reversed(rows) for label in each_label(labels[row])}
+                kept = set(first.values())
+                rows.sort(key=lambda row: row not in kept)
             pieces[split] = piece = piece.select(sorted(rows[:limit]))
         report[f"{split}_rows"] = len(piece)
         report[f"{split}_sha256"] = fingerprint(piece.remove_columns(["id", "_cluster"]))
@@ -162,6 +163,8 @@ def _write(rows: Iterable[dict[str, Any]], columns: Columns, path: str) -> datas
     features = dict.fromkeys(("id", *columns.texts), text)
     if columns.options:
         features[columns.options] = datasets.List(text)
+    if columns.label_list:
+        features[str(columns.label)] = datasets.List(text)
     if columns.index:
         features[columns.index] = datasets.Value("int64")
     if columns.has_turns:

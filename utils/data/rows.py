@@ -24,7 +24,15 @@ from typing import Any
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import clean_symbols, clean_text, clean_whitespace, read_kept, read_key, read_text
+from utils.data.cleaning import (
+    clean_symbols,
+    clean_text,
+    clean_whitespace,
+    read_kept,
+    read_key,
+    read_labels,
+    read_text,
+)
 from utils.data.columns import Columns
 from utils.data.options import column_labels, drop_blanks, find_answer, read_options, strip_labels
 from utils.data.shapes import first_answer, join_paragraphs, to_columns
@@ -178,7 +186,10 @@ def _clean_row(
         return None
     found: Counter[str] = Counter()
     values = _read_inputs(row, columns, where, found)
-    if columns.target:
+    if columns.label_list:
+        labels, found["rows_with_repeated_labels"] = read_labels(row.get(columns.label), str(columns.label), where)
+        values[columns.label] = labels
+    elif columns.target:
         answer, found["rows_with_several_answers"] = first_answer(row.get(columns.target))
         values[columns.target] = _clean_cell(answer, columns.target, where, found)
     options = values[columns.options] if columns.options else {}
@@ -196,7 +207,7 @@ def _clean_row(
         found.update(rows_with_several_turns=bool(values["history"]), rows_with_system_turn=bool(values["system"]))
     counts.update(+found)
     values = _lower(values, columns)
-    if columns.label:  # as written: `utils.data.keys` compares the spellings
+    if columns.label and not columns.label_list:  # as written: `utils.data.keys` compares the spellings
         values[columns.label] = read_key(row.get(columns.label), columns.label, where)
     return values
 
@@ -225,11 +236,11 @@ def _reason_to_drop(
     source, target = values[columns.input], values[columns.target] if columns.target else None
     turns = values["history"] if columns.has_turns else []
     too_few = columns.lists and sum(map(bool, options.values())) < 2
-    if not source or target == "" or not all(turns) or too_few or (columns.index and place is None):
+    if not source or target in ("", []) or not all(turns) or too_few or (columns.index and place is None):
         return "missing"
     if sum(map(count_words, (*turns, source))) < args.min_input_words:
         return "short"
-    if target is not None and count_words(target) < args.min_target_words:
+    if target is not None and count_words(str(target)) < args.min_target_words:
         return "short"
     has_context = options or turns or any(values[name] for name in columns.optional)
     return "ambiguous" if args.drop_ambiguous and not has_context and _is_ambiguous(source) else None

@@ -66,6 +66,7 @@ def read_split(
     name = f"{args.dataset_name}[{getattr(args, name_key)}]"
     rows, features = _read_hub(args, name_key, name, columns, if_present, cache_dir, counts)
     named = [column for column in columns if column != index_column]
+    features = {k: getattr(f, "feature", f) for k, f in features.items()}  # of a list, that of its values
     classes = {k: f for k, f in features.items() if k in named and hasattr(f, "int2str")}  # only ClassLabel has it
     class_names |= {column: feature.names for column, feature in classes.items()}
     return ((name, n, row | {k: _class_name(f, row.get(k)) for k, f in classes.items()}) for n, row in rows)
@@ -239,7 +240,9 @@ def _read_files(builder: Any, split: str, name: str, columns: Sequence[str], cou
     return enumerate(itertools.chain.from_iterable(pieces))
 
 
-def _class_name(feature: Any, value: Any) -> str | None:
-    """Return the name of a class, which a csv file may hold as such or as a number."""
+def _class_name(feature: Any, value: Any) -> Any:
+    """Return the name of a class, which a csv file may hold as such or as a number; of a list, the names."""
+    if isinstance(value, list):
+        return [_class_name(feature, one) for one in value]
     number = feature.str2int(value) if isinstance(value, str) and value else value
     return None if number in (None, "") or number < 0 else feature.int2str(number)

@@ -5,6 +5,7 @@ clusters, no test row has a near-duplicate in the training rows.
 """
 
 import hashlib
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -16,6 +17,11 @@ from utils.data.near_duplicates import find_root, renumber
 
 # Clusters above this share of the smallest split are placed first, while train still has room for them
 LARGE_CLUSTER = 0.1
+
+
+def each_label(value: Any) -> Sequence[str]:
+    """Return the labels of a row: one, or those of its list."""
+    return [value] if isinstance(value, str) else value
 
 
 def join_clusters(*keys: Sequence[Hashable]) -> list[int]:
@@ -51,33 +57,34 @@ def shared_turns(keys: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
 
 
 def split_by_cluster(
-    clusters: Sequence[int], fractions: dict[str, float], seed: int, labels: Sequence[str] | None = None
+    clusters: Sequence[int], fractions: dict[str, float], seed: int, labels: Sequence[Any] | None = None
 ) -> list[str]:
     """Assign whole clusters to splits so that each gets about its share of the rows, and of the rows of each label.
 
     Greedy, after Sechidis et al. 2011 (On the stratification of multi-label data). Clusters are placed from the rarest
     label on, in random order but large ones first, each into the split that lacks the most rows of that label. If a
     label has only as many clusters left as there are splits without it, these go to the splits among them that still
-    have room. Without labels, each split is within the largest cluster's size of its share (times the number of other
-    splits), and none is empty if there are at least as many clusters as splits.
+    have room, and its last cluster goes to the first split, if that has none. Without labels, each split is within the
+    largest cluster's size of its share (times the number of other splits), and none is empty if there are at least as
+    many clusters as splits.
 
     Args:
         clusters: cluster number of each row.
         fractions: share of the rows for each split, summing to 1. The first split wins ties.
         seed: seed of the random order.
-        labels: label of each row.
+        labels: label of each row, or its list of labels.
 
     Returns:
         the name of the split of each row.
     """
     labels = labels if labels is not None else [""] * len(clusters)
     members: dict[int, Counter[str]] = defaultdict(Counter)
-    for cluster, label in zip(clusters, labels, strict=True):
-        members[cluster][label] += 1
-    label_rows = Counter(labels)
+    for cluster, own in zip(clusters, labels, strict=True):
+        members[cluster].update(each_label(own))
+    label_rows = Counter(itertools.chain.from_iterable(map(each_label, labels)))
     waiting = Counter(label for counts in members.values() for label in counts)  # clusters left to place
     rarest = {cluster: min(counts, key=lambda c: (waiting[c], c)) for cluster, counts in members.items()}
-    sizes = {cluster: counts.total() for cluster, counts in members.items()}
+    sizes = Counter(clusters)
     large = LARGE_CLUSTER * min(fractions.values()) * len(clusters)
     shuffled = np.random.default_rng(seed).permutation(list(members)).tolist()
     # `waiting` changes while clusters are placed, so the order is fixed beforehand
@@ -94,6 +101,9 @@ def split_by_cluster(
         due = [split for split in without if room[split] > 0] if waiting[label] <= len(without) else []
         lack = {split: round(fractions[split] * label_rows[label] - held[split][label], 6) for split in fractions}
         best = max(due or fractions, key=lambda split: (lack[split], room[split]))
+        first = next(iter(fractions))
+        if any(waiting[other] == 1 and not held[first][other] for other in members[cluster]):
+            best = first  # a label without training rows cannot be learned
         result[cluster] = best
         held[best].update(members[cluster])
         rows[best] += sizes[cluster]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.evaluation import multilabel
 from utils.evaluation.calibration import (
     abstention_statistics,
     abstention_threshold,
@@ -24,9 +25,11 @@ from utils.evaluation.class_analysis import (
 )
 from utils.evaluation.ensemble import ensemble_logits, fit_ensemble
 from utils.evaluation.outputs import prediction_files
+from utils.metrics.baselines import classification_baselines
 from utils.metrics.extra import compare_extra
 from utils.metrics.intervals import Clusters, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import identify_languages
+from utils.metrics.multilabel import multi_label_baselines
 from utils.metrics.statistics import accuracy_statistics, classification_statistics
 from utils.words import count_words
 
@@ -47,8 +50,11 @@ def calibrate(
             of wrong answers to allow; `evaluation` has the `seed`.
 
     Returns:
-        what to add to `task.json`: `log_prior`, `ensemble`, `temperature` and `abstention`.
+        what to add to `task.json`: `log_prior`, `ensemble`, `temperature` and `abstention`; with several labels a
+        text what `utils.evaluation.multilabel.calibrate` returns.
     """
+    if labels.ndim == 2:
+        return multilabel.calibrate(outputs, labels, task)
     max_risk = task["abstention"]["max_risk"]
     log_prior = np.log(np.maximum(class_counts, 1) / class_counts.sum())
     fits, held = calibration_rows(clusters, task["evaluation"]["seed"])
@@ -61,6 +67,31 @@ def calibrate(
     threshold = abstention_threshold(confidence[held], correct[held], max_risk)
     abstention = task["abstention"] | {"threshold": threshold, "rows": len(held)}
     return fitted | {"temperature": temperature, "abstention": abstention}
+
+
+def baseline_outputs(
+    rows: dict[str, Any], outputs: dict[str, Any], ensemble: str, seed: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return `baseline_<name>_test` of each baseline on the test rows, for `evaluate`.
+
+    Args:
+        rows: split -> `text` and `label` of each row.
+        outputs: `test` and `validation` with the `logits` of the fine-tuned encoder.
+        ensemble: the method; with one, the encoder alone is a baseline.
+        seed: seed of the baselines.
+    """
+    train, test = rows["train"], rows["test"]
+    several = train["label"].ndim == 2
+    if several:
+        guesses = multi_label_baselines(train, rows["validation"], test["text"], seed)
+    else:
+        guesses = classification_baselines(train["text"], train["label"], test["text"], seed)
+    found = {f"baseline_{name}_test": {"prediction": own} for name, own in guesses.items()}
+    if ensemble != "none":
+        alone, known = outputs["test"]["logits"], outputs["validation"]["logits"]
+        own = {"logits": alone, "validation_logits": known} if several else {"prediction": alone.argmax(axis=1)}
+        found["baseline_encoder_alone_test"] = own
+    return found
 
 
 def evaluate(
@@ -81,6 +112,8 @@ def evaluate(
         results: for `all_results.json`.
         files: path -> text of the other files; empty without test rows.
     """
+    if "problem_type" in task:
+        return multilabel.evaluate(rows, outputs, task)
     names, temperature = task["labels"], task["temperature"]
     class_counts, validation = rows["train"]["class_counts"], rows["validation"]
     results: dict[str, Any] = {"data_classes": len(names), "temperature": temperature}

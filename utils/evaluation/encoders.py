@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from utils.evaluation.ensemble import fit_linear, linear_scores
 from utils.evaluation.models import earlier_models, trained_model
-from utils.evaluation.probe import fit_probe, probe_features
+from utils.evaluation.probe import fit_label_probes, fit_probe, probe_features
 from utils.heads import pools_by_config
 from utils.logits import measure_latency, predict_logits
 from utils.task import load_task
@@ -46,7 +46,8 @@ def predict_encoders(
     Returns:
         outputs: `validation`, `test`, `base_test` and with a first adapter `first_adapter_test`, each with `logits`,
             float [rows, outputs], and the first adapter's `temperature`. `base_test` is on the main process alone; its
-            logits are log-probabilities, float64 [rows, n_classes].
+            logits are log-probabilities, float64 [rows, n_classes]. With several labels a text, earlier models have
+            `validation_logits`, too, which thresholds are fitted on, and those of the probe are log-odds.
         measured: `measure_latency`, and `base_test_probe_rows`, the training rows of the probe; empty without test
             rows.
     """
@@ -65,14 +66,18 @@ def predict_encoders(
     ids = datasets["test"]["input_ids"]
     outputs["test"] = {"logits": classify(model, ids, name="test: tuned model")}
     train, labels = datasets["train"]["input_ids"], np.array(datasets["train"]["labels"])
+    several = labels.ndim == 2
+    read = [*ids, *(datasets["validation"]["input_ids"] if several else ())]
     for name, earlier in earlier_models(model, load_model, first_adapter):
         if name != "base_test":
-            outputs[name] = {"logits": classify(earlier, ids, name=name)}
-            continue
-        known, classes, new = probe_features(earlier, predict, train, labels, ids, n_classes, trainer.args.seed)
-        if trainer.is_world_process_zero():
-            outputs[name] = {"logits": fit_probe(known, classes, new, n_classes)}
-    if first_adapter:  # with its own calibration, unless that was of an ensemble
+            logits = classify(earlier, read, name=name)
+        else:
+            known, classes, new = probe_features(earlier, predict, train, labels, read, n_classes, trainer.args.seed)
+            if not trainer.is_world_process_zero():
+                continue
+            logits = (fit_label_probes if several else fit_probe)(known, classes, new, n_classes)
+        outputs[name] = {"logits": logits[: len(ids)]} | ({"validation_logits": logits[len(ids) :]} if several else {})
+    if first_adapter and not several:  # with its own calibration, unless that was of an ensemble
         first = load_task(first_adapter) if (first_adapter / "task.json").is_file() else {}
         alone = first.get("ensemble", {}).get("method") == "none"
         outputs["first_adapter_test"]["temperature"] = first["temperature"] if alone else 1.0
@@ -113,6 +118,7 @@ def calibrate_head(trainer: Trainer, task: Mapping[str, Any]) -> dict[str, Any]:
     model = trained_model(trainer)
     layer = last_layer(model, task["heads"], len(task["labels"]))
     needed = {
+        "a calibration and a threshold for each label": "problem_type" in task,
         "mean pooling": task["pooling"] == "mean" and not pools_by_config(model),
         "an ensemble": task["ensemble"]["method"] != "none",
         "a temperature": layer is None,

@@ -27,7 +27,8 @@ def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: i
 
     Args:
         texts: training texts.
-        labels: their classes, int [rows].
+        labels: their classes, int [rows], or with several a row 0 or 1, [rows, classes]; then each class has a model
+            of its own, against all others, with unweighted rows.
         n_classes: number of classes; one without rows is never predicted.
         seed: seed of the solver.
 
@@ -41,6 +42,8 @@ def fit_linear(texts: Sequence[str], labels: np.ndarray, n_classes: int, seed: i
     # a word that training never saw gets no weight; otherwise normalization would shrink the rest of its row
     tfidf.idf_ = np.where(hashed.getnnz(axis=0) > 0, tfidf.idf_, 0.0)
     rows = tfidf.transform(hashed)
+    if labels.ndim == 2:
+        return {"idf": tfidf.idf_.astype(np.float32), **_fit_labels(rows, labels, seed)}
     model = LinearSVC(class_weight="balanced", random_state=seed).fit(rows, labels)
     coefficients, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # one score for both classes
@@ -107,6 +110,18 @@ def fit_ensemble(method: str, outputs: Mapping[str, Any], log_prior: np.ndarray,
     weights = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
     linear = 0.0 if scores is None else float(weights[2])
     return {"method": method, "prior": float(weights[1]), "linear": linear}
+
+
+def _fit_labels(rows: csr_matrix, labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return `coefficients` and `intercept` of `fit_linear` for sets of labels; a label of no or of all rows gets a
+    constant score."""
+    counts, n_classes = labels.sum(axis=0, dtype=int), labels.shape[1]
+    coefficients = np.zeros((n_classes, rows.shape[1]), dtype=np.float16)
+    intercept = np.where(counts == len(labels), 2, -2).astype(np.float32)
+    for i in np.flatnonzero((counts > 0) & (counts < len(labels))).tolist():
+        model = LinearSVC(random_state=seed).fit(rows, labels[:, i])
+        coefficients[i], intercept[i] = model.coef_[0], model.intercept_[0]
+    return {"coefficients": coefficients, "intercept": intercept}
 
 
 def _hash(texts: Sequence[str], features: int) -> csr_matrix:

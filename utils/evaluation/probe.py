@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -56,12 +57,13 @@ def probe_features(
         model: the base model, with any head.
         predict: `predict_logits` with all arguments but model, rows and name.
         train, test: token ids of each row.
-        labels: classes of the training rows, int [rows].
+        labels: classes of the training rows, int [rows], or with several a row 0 or 1, [rows, classes].
         n_classes: number of classes.
         seed: seed of the sample.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    first = np.unique(labels[order], return_index=True)[1]
+    shuffled = labels[order]
+    first = np.unique(shuffled, return_index=True)[1] if labels.ndim == 1 else np.unique(shuffled.argmax(axis=0))
     order = np.concatenate([order[first], np.delete(order, first)])
     chosen = order[: max(len(first), min(MOST_ROWS, MOST_SCORES // n_classes))]
     pooled = MeanPooled(model)
@@ -85,3 +87,20 @@ def fit_probe(known: np.ndarray, labels: np.ndarray, new: np.ndarray, n_classes:
     model = LogisticRegression(max_iter=500).fit(scale.transform(known), labels)
     log_p[:, model.classes_] = np.log(np.maximum(model.predict_proba(scale.transform(new)), UNSEEN))
     return log_p
+
+
+def fit_label_probes(known: np.ndarray, labels: np.ndarray, new: np.ndarray, n_classes: int) -> np.ndarray:
+    """Fit a logistic regression for each label and return its log-odds for new rows, float64 [new rows, n_classes].
+
+    Args:
+        known, new: from `probe_features`.
+        labels: 0 or 1, [rows, n_classes].
+        n_classes: number of labels, with those that no or all training rows have.
+    """
+    counts = labels.sum(axis=0, dtype=int)
+    log_odds = np.tile(np.where(counts == 0, np.log(UNSEEN), -np.log(UNSEEN)), (len(new), 1))
+    fitted = np.flatnonzero((counts > 0) & (counts < len(labels)))
+    scale = StandardScaler().fit(known)
+    model = OneVsRestClassifier(LogisticRegression(max_iter=500)).fit(scale.transform(known), labels[:, fitted])
+    log_odds[:, fitted] = model.decision_function(scale.transform(new)).reshape(len(new), -1)
+    return log_odds

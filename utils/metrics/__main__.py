@@ -19,7 +19,8 @@ from utils.generation import check_bertscore_model
 from utils.json_files import finite
 from utils.metrics.intervals import MIN_CLUSTERS, evaluate_statistics
 from utils.metrics.languages import describe_texts, is_english
-from utils.metrics.libraries import scikit_learn_values, text_values
+from utils.metrics.libraries import multi_label_values, scikit_learn_values, text_values
+from utils.metrics.multilabel import label_sets, multi_label_statistics
 from utils.metrics.statistics import classification_statistics, text_statistics
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_statistics
 from utils.overlap import choose_tokenizers
@@ -32,7 +33,9 @@ class MetricsArguments:
     """What to score, and how."""
 
     task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Selects the metrics."})
-    input_file: str = field(metadata={"help": "jsonl with `prediction`, `reference` and, for summaries, `source`."})
+    input_file: str = field(
+        metadata={"help": "jsonl with `prediction`, `reference` (lists of labels, too) and, for summaries, `source`."}
+    )
     use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
     bertscore_model: str | None = field(default=None, metadata={"help": "Encoder for BERTScore; omitted by default."})
     bertscore_layer: int | None = field(default=None, metadata={"help": "Its layer; defaults to the recommended one."})
@@ -92,6 +95,8 @@ def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments, about: di
         about: from `describe_rows`.
     """
     predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
+    if args.task == "classification" and isinstance(rows[0]["reference"], list):
+        return multi_label_statistics(*_sets(rows))
     if args.task == "classification":
         return classification_statistics(predictions, references, sorted(set(references)))
     if args.task == "qa":
@@ -110,6 +115,8 @@ def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments, about: di
 
 def library_values(rows: list[dict[str, Any]], args: MetricsArguments, about: dict[str, Any]) -> dict[str, float]:
     """Return what other libraries give for the same rows."""
+    if args.task == "classification" and isinstance(rows[0]["reference"], list):
+        return multi_label_values(*_sets(rows))
     predictions, references = [str(row["prediction"]) for row in rows], [str(row["reference"]) for row in rows]
     if args.task == "classification":
         return scikit_learn_values(predictions, references)
@@ -140,10 +147,15 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
                 raise UserError(f"{where} has no `{key}`, only {keys}: give `prediction` and `reference`.")
         read = ["prediction", "reference"] + ["source"] * (task == "summarization" and "source" in row)
         for key in read:
-            if not isinstance(row[key], types):
-                allowed = " or ".join(t.__name__ for t in types)
+            labels = row[key] if isinstance(row[key], list) and task == "classification" else [row[key]]
+            if not all(isinstance(label, types) for label in labels):
+                allowed = " or ".join(t.__name__ for t in types) + (", or a list of them" if len(types) > 1 else "")
                 raise UserError(f"{where} has a `{key}` of type {type(row[key]).__name__}: write {allowed}.")
-        if not str(row["reference"]).strip():
+            if rows and isinstance(row[key], list) != isinstance(rows[0][key], list):
+                raise UserError(f"{where} differs from the first in `{key}`: write a list in every line or in none.")
+        if isinstance(row["prediction"], list) != isinstance(row["reference"], list):
+            raise UserError(f"{where} has a list in one of `prediction` and `reference`: write both as lists.")
+        if row["reference"] == [] or not str(row["reference"]).strip():
             raise UserError(f"{where} has an empty `reference`: nothing to score against, delete the line.")
         if task == "summarization" and rows and ("source" in row) != ("source" in rows[0]):
             raise UserError(f"{where} differs from the first: give `source` in every line or in none.")
@@ -151,6 +163,14 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
     if not rows:
         raise UserError(f"`input_file` {path} has no rows: write objects with `prediction` and `reference`.")
     return rows
+
+
+def _sets(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and true sets of labels, bool [rows, labels], of all labels in either."""
+    sets = [[[str(label) for label in row[key]] for row in rows] for key in ("prediction", "reference")]
+    labels = sorted({label for of_rows in sets for own in of_rows for label in own})
+    predicted, true = (label_sets(own, labels) for own in sets)
+    return predicted, true
 
 
 if __name__ == "__main__":

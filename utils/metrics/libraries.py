@@ -32,6 +32,18 @@ def scikit_learn_values(predictions: Sequence[str], references: Sequence[str]) -
     return {f"sklearn_{name}": float(value) for name, value in found.items()}
 
 
+def multi_label_values(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return scikit-learn's metrics of sets of labels, bool [rows, labels], under our names after `sklearn_`."""
+    found = {"accuracy": accuracy_score(true, predicted)}
+    for average in ("micro", "macro", "weighted"):
+        found[f"{average}_f1"] = f1_score(true, predicted, average=average, zero_division=0)
+    for average in ("micro", "macro"):
+        found[f"{average}_precision"] = precision_score(true, predicted, average=average, zero_division=0)
+        found[f"{average}_recall"] = recall_score(true, predicted, average=average, zero_division=0)
+    found["samples_f1"] = f1_score(true, predicted, average="samples", zero_division=1)
+    return {f"sklearn_{name}": float(value) for name, value in found.items()}
+
+
 def text_values(predictions: Sequence[str], references: Sequence[str], use_stemmer: bool) -> dict[str, float]:
     """Return rouge-score's mean F1, as `rouge_score_<type>`, and sacrebleu's corpus scores from 0 to 100, as
     `sacrebleu_bleu` and `sacrebleu_chrf`, with their default tokenizers. Ours divide sacrebleu's by 100, and take

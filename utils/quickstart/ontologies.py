@@ -65,9 +65,9 @@ def make_names(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return definitions as `{"id", "text", "label"}`. The label is the organ system, one of the 23 children of
-    "Phenotypic abnormality"; terms with several (a third) or none are dropped."""
+def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return definitions as `{"id", "text", "labels"}`. The labels are the organ systems, of the 23 children of
+    "Phenotypic abnormality"; a third of the terms has several, and terms with none are dropped."""
     parents = {term["id"]: term["parents"] for term in terms}
     names = {term["id"]: term["name"] for term in terms}
 
@@ -78,9 +78,16 @@ def make_organ_systems(terms: list[dict[str, Any]]) -> list[dict[str, str]]:
 
     rows = [(term, system_names(term["id"])) for term in terms if term["definition"]]
     return [
-        {"id": term["id"], "text": term["definition"], "label": names[next(iter(found))]}
+        {"id": term["id"], "text": term["definition"], "labels": sorted(names[system] for system in found)}
         for term, found in rows
-        if len(found) == 1
+        if found
+    ]
+
+
+def with_one_label(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return rows of `make_organ_systems` with one organ system as `{"id", "text", "label"}`."""
+    return [
+        {"id": row["id"], "text": row["text"], "label": row["labels"][0]} for row in rows if len(row["labels"]) == 1
     ]
 
 
@@ -119,7 +126,7 @@ def unnamed(texts: list[str], terms: list[dict[str, Any]]) -> list[str]:
     return [text for text in texts if is_free(text)]
 
 
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as jsonl, and print how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -16,6 +16,7 @@ from utils.reporting.class_plots import (
     plot_tree,
     wrong_rows,
 )
+from utils.reporting.label_report import write_label_report
 from utils.reporting.tables import format_number, paragraphs, table, with_interval
 
 PLOTS = {
@@ -35,6 +36,8 @@ def write_report(output_dir: Path) -> Path:
     """
     output_dir = Path(output_dir)
     analysis, plots = read_json(output_dir / "analysis.json"), report.plots_folder(output_dir)
+    if "problem_type" in analysis:
+        return write_label_report(output_dir)
     drawn = {name: plot(analysis, plots / name) for name, plot in PLOTS.items()}
     if len(analysis["classes"]) > MOST:
         drawn["confusion_matrix_all.png"] = plot_confusion(analysis, plots / "confusion_matrix_all.png", most=None)

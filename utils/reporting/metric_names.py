@@ -21,13 +21,16 @@ METRICS = {
     "child_ece": ("child expected calibration error", "lower"),
     "parent_brier": ("parent Brier score", "lower"), "child_brier": ("child Brier score", "lower"),
     "parent_loss": ("parent loss", "lower"), "child_loss": ("child loss", "lower"),
-    "macro_f1": ("macro F1", "higher"),
+    "micro_f1": ("micro F1", "higher"), "macro_f1": ("macro F1", "higher"),
+    "samples_f1": ("mean F1 of a text", "higher"),
     "weighted_f1": ("weighted F1", "higher"), "accuracy": ("accuracy", "higher"),
     "many_shot_macro_f1": ("macro F1, over 100 training rows", "higher"),
     "medium_shot_macro_f1": ("macro F1, 20 to 100 training rows", "higher"),
     "few_shot_macro_f1": ("macro F1, under 20 training rows", "higher"),
     **{f"top_{k}_accuracy": (f"top-{k} accuracy", "higher") for k in range(1, 11)},
     "matthews": ("Matthews correlation", "higher"),
+    "label_ranking_average_precision": ("label ranking average precision", "higher"),
+    "micro_precision": ("micro precision", "higher"), "micro_recall": ("micro recall", "higher"),
     "macro_precision": ("macro precision", "higher"), "macro_recall": ("macro recall", "higher"),
     "weighted_precision": ("weighted precision", "higher"),
     "accuracy_norm": ("length-normalized accuracy", "higher"),
@@ -67,7 +70,8 @@ METRICS = {
 }  # fmt: skip
 # the first one present is the headline, the first two are in the table and the plot on top of the report
 HEADLINES = (
-    "child_macro_f1", "parent_macro_f1", "macro_f1", "accuracy", "rougeL", "any_hallucination", "perplexity", "loss",
+    "child_macro_f1", "parent_macro_f1", "micro_f1", "macro_f1", "accuracy", "rougeL", "any_hallucination", "perplexity",
+    "loss",
 )  # fmt: skip
 NOT_METRICS = re.compile(
     r"(_ci95|_p|_confident|_?(runtime|clusters|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
@@ -86,6 +90,8 @@ MACRO_F1 = (
     "scikit-learn's `f1_score` without `labels`; with all classes as `labels`, it would count absent ones as 0."
 )
 NOTES = {
+    "micro_f1": "Micro F1 counts every pair of a text and a label once, so frequent labels decide it. Accuracy is the "
+    "share of texts with exactly the right labels. The calibration error is a mean over labels.",
     "macro_f1": MACRO_F1,
     "child_macro_f1": MACRO_F1,
     "bleu": "BLEU goes from 0 to 1: sacrebleu's score, which lm-evaluation-harness prints, divided by 100.",
@@ -107,6 +113,8 @@ BASELINES = {
     "one_word": "one word per class, the one that tells it best",
     "tfidf_svm": "linear SVM on TF-IDF of words and word pairs, classes weighted by inverse frequency",
     "tfidf_svm_per_node": "one such SVM at each node of the tree, from the root down",
+    "best_constant": "the same labels for every text, those that give the highest micro F1 on the training rows",
+    "tfidf_logistic": "logistic regression on the same words, one model for each label",
     "encoder_alone": "the fine-tuned encoder without the `ensemble`",
 }
 

@@ -125,6 +125,8 @@ def notes_on(answer: dict[str, Any]) -> str:
 
 def describe_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
     """Return a classification as HTML, with its calibrated probability worded as N of 100 texts."""
+    if "thresholds" in task:
+        return describe_labels(found)
     in_tree = "shown" in found
     path = found["prediction"] if in_tree else [found["prediction"]]
     confidence = found["confidence"] if in_tree else [found["confidence"]]
@@ -142,6 +144,19 @@ def describe_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
     return "".join([*lines, cut])
 
 
+def describe_labels(found: dict[str, Any]) -> str:
+    """Return the labels of a text that can have several as HTML, with their calibrated probabilities."""
+    chances = zip(found["prediction"], found["confidence"], strict=True)
+    lines = [
+        f"<p><b>{escape(label)}</b> (of 100 texts with this probability, about {100 * p:.0f} have the label)</p>"
+        for label, p in chances
+    ]
+    if not lines:
+        lines = [banner("No label is probable enough: this text needs human review.")]
+    cut = "<p>The text was too long for the model, which saw only a part of it.</p>" if found["cut"] else ""
+    return "".join([*lines, cut])
+
+
 def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
     """Plot the most likely classes as bars, with one row per level.
 
@@ -149,8 +164,9 @@ def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
     below which the model abstains.
     """
     levels = found["probabilities"] if "shown" in found else [found["probabilities"]]
-    abstention = task["abstention"]
-    thresholds = abstention["thresholds"] if "shown" in found else [abstention["threshold"]]
+    several = "thresholds" in task  # one for each label: no common line
+    thresholds = task["abstention"]["thresholds" if "shown" in found else "threshold"] if not several else None
+    thresholds = thresholds if "shown" in found else [thresholds]
     figure = make_subplots(rows=len(levels), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for row, (level, threshold) in enumerate(zip(levels, thresholds, strict=True), start=1):
         names, values = zip(*list(level.items())[:BARS][::-1], strict=True)
@@ -167,7 +183,8 @@ def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
         if threshold is not None:
             figure.add_vline(x=threshold, line_dash="dash", line_color="#c0392b", row=row, col=1)
     figure.update_xaxes(range=[0, 1])
-    figure.update_xaxes(title="probability; dashed: threshold to abstain", row=len(levels), col=1)
+    title = "probability" if several else "probability; dashed: threshold to abstain"
+    figure.update_xaxes(title=title, row=len(levels), col=1)
     figure.update_yaxes(showticklabels=False, range=[-0.5, BARS - 0.1])
     figure.update_layout(
         height=80 + 42 * BARS * len(levels), margin={"l": 10, "r": 35, "t": 10, "b": 40}, showlegend=False

@@ -140,6 +140,13 @@ class ClassResult(BaseModel):
     probabilities: dict[str, float]
 
 
+class LabelsResult(BaseModel):
+    prediction: list[str] = Field(description="labels above their thresholds, the most probable first; may be none")
+    confidence: list[float] = Field(description="their calibrated probabilities")
+    cut: bool
+    probabilities: dict[str, float] = Field(description="these labels first, then others")
+
+
 class PathResult(BaseModel):
     prediction: list[str] = Field(description="path of classes from the root down")
     confidence: list[float]
@@ -149,7 +156,7 @@ class PathResult(BaseModel):
 
 
 class ClassifyAnswer(BaseModel):
-    results: list[ClassResult | PathResult] = Field(description="one per text, in the same order")
+    results: list[ClassResult | PathResult | LabelsResult] = Field(description="one per text, in the same order")
     inference_time_ms: float
 
 

@@ -12,6 +12,7 @@ from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
 from utils.metrics.intervals import MIN_CLUSTERS, count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import describe_texts, is_english
+from utils.metrics.multilabel import label_sets, multi_label_statistics
 from utils.metrics.statistics import accuracy_statistics, classification_statistics, text_statistics
 from utils.metrics.summaries import summary_statistics
 from utils.overlap import choose_tokenizers
@@ -22,7 +23,7 @@ from utils.sweeps.statistics import holm
 
 PREDICTIONS = Path("_private") / "predictions_test.jsonl"
 SHOWN = {
-    "classification": ("accuracy", "macro_f1", "weighted_f1"),
+    "classification": ("micro_f1", "accuracy", "macro_f1", "weighted_f1"),
     "hierarchical": ("path_accuracy", "parent_macro_f1", "level_1_macro_f1", "level_2_macro_f1", "child_macro_f1"),
     "qa": ("rouge1", "rouge2", "rougeL", "bleu"),
     "summarization": ("rouge1", "rouge2", "rougeL", "chrf", "omission", "hallucination", "any_hallucination"),
@@ -47,7 +48,7 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
         raise UserError(f"`compare` names {len(folders)} folder: give two or more.")
     names = _short_names(folders)
     tasks = [_read_task(Path(folder)) for folder in folders]
-    if len(kinds := {task["task"] for task in tasks}) > 1:
+    if len(kinds := {task.get("problem_type", task["task"]) for task in tasks}) > 1:
         raise UserError(
             f"`compare` names runs of different tasks ({', '.join(sorted(kinds))}): give runs of one task."
         )
@@ -89,6 +90,8 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
 def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str, np.ndarray]:
     """Compute the per-row statistics of a run, as its evaluation does."""
     predictions, references = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+    if "problem_type" in task:
+        return multi_label_statistics(label_sets(predictions, task["labels"]), label_sets(references, task["labels"]))
     if task["task"] == "classification":
         return classification_statistics(predictions, references, task["labels"])
     if task["task"] == "hierarchical":

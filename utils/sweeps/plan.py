@@ -18,10 +18,11 @@ from utils.reporting.metric_names import is_number
 
 # The `eval_*` metrics of a run with `evaluate_test: false`. For other scripts the first finished run is checked.
 LABELS = r"(macro|weighted)_(f1|precision|recall)|accuracy|matthews|loss|ece|brier"
+SEVERAL = r"(micro|samples)_f1|micro_(precision|recall)|label_ranking_average_precision"  # several labels a text
 EVAL_METRICS = {
     "run_qa_sft.py": "loss|perplexity",
     "run_summarization.py": "loss|perplexity",
-    "run_classification.py": rf"{LABELS}|(many|medium|few)_shot_macro_f1|top_\d+_accuracy",
+    "run_classification.py": rf"{LABELS}|{SEVERAL}|(many|medium|few)_shot_macro_f1|top_\d+_accuracy",
     "run_hierarchical.py": rf"path_accuracy|inconsistent|hierarchical_\w+|\w+_({LABELS}|given_\w+_accuracy)",
 }
 OWN_KEYS = ("seed", "output_dir", "evaluate_test", "push_to_hub")  # set by the sweep
