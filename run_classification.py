@@ -140,8 +140,9 @@ def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
     """Score an evaluation during training; `metric_for_best_model` can name any of these metrics or the loss."""
     labels, logits = np.asarray(evaluation.label_ids), np.asarray(evaluation.predictions)
     if labels.ndim == 2:  # several labels a text; their thresholds are chosen after training
-        averages = ("micro", "macro", "weighted")
-        return {f"{a}_f1": f1_score(labels, logits > 0, average=a, zero_division=0) for a in averages}
+        averages = ("micro", "macro", "weighted", "samples")
+        scores = {f"{a}_f1": f1_score(labels, logits > 0, average=a, zero_division=0) for a in averages}
+        return scores | {"accuracy": accuracy_score(labels, logits > 0)}
     predictions = logits.argmax(axis=1)
     # Macro F1 weights all classes equally: accuracy alone hides that a model never predicts a rare class
     scores = {f"{a}_f1": f1_score(labels, predictions, average=a, zero_division=0) for a in ("macro", "weighted")}

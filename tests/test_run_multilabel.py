@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Run, assert_remade, flags, run_here, write_rows
+from fastapi.testclient import TestClient
 from sklearn.metrics import f1_score, label_ranking_average_precision_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+import app
 import run_hierarchical
 from run_classification import ARGUMENTS, main
 from utils.inference import Predictor
@@ -121,6 +123,16 @@ def test_answers_are_the_labels_above_their_thresholds_in_any_order_and_batch(li
         assert answer["confidence"] == pytest.approx(row["confidence"], abs=1e-4)
     backwards = predictor([{"note": row["source"]} for row in reversed(rows)], batch_size=1)[::-1]
     assert [answer["prediction"] for answer in backwards] == [answer["prediction"] for answer in answers]
+
+
+def test_the_api_answers_with_all_labels_above_their_thresholds(list_run):
+    row = max(list_run.predictions, key=lambda row: len(row["prediction"]))
+    args, metrics = app.AppArguments(model=[str(list_run.folder)]), app.make_metrics()
+    served = {"classification": app.load(str(list_run.folder), args, metrics)}
+    with TestClient(app.make_app(served, args, metrics, None), base_url="http://127.0.0.1") as client:
+        (found,) = client.post("/classify", json={"text": row["source"], "top_k": 1}).json()["results"]
+    assert found["prediction"] == row["prediction"] == list(found["probabilities"]) and len(row["prediction"]) > 1
+    assert found["confidence"] == pytest.approx(row["confidence"], abs=1e-4) and "abstained" not in found
 
 
 def test_csv_with_json_lists_is_the_same_data(list_run, tiny_bert, tmp_path):

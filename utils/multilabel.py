@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from utils.arguments import DataArguments, UserError
-from utils.data.cleaning import parse_list
 from utils.data.keys import fold
-from utils.data.sources import given_splits, read_split
+from utils.data.label_lists import has_label_lists
 from utils.losses import check_smoothing
 
 logger = logging.getLogger(__name__)
@@ -33,14 +31,6 @@ SINGLE_LABEL_KEYS = {
     "top_k": "texts get the labels above their thresholds",
     "extra_metrics": "these metrics compare one label a text",
 }
-
-
-def has_label_lists(args: DataArguments, column: str) -> bool:
-    """Return whether the first label of the training rows that is not missing is a list, or the JSON text of one."""
-    given_splits(args)
-    with tempfile.TemporaryDirectory() as folder:
-        values = (row.get(column) for *_, row in read_split(args, "train", [column], None, folder, {}, Counter()))
-        return parse_list(next((value for value in values if value not in (None, "")), None)) is not None
 
 
 def find_problem_type(problem_type: str | None, args: DataArguments, column: str, given: Mapping[str, Any]) -> str:

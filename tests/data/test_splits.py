@@ -218,6 +218,23 @@ def test_stratified_clusters_stay_whole():
         assert counts[label, "test"] / labels.count(label) == pytest.approx(0.1, abs=0.03)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_lists_of_labels_keep_their_shares_and_every_label_is_trained(seed):
+    generator = random.Random(seed)
+    chances = {"common": 0.6, "less": 0.3, "rare": 0.03, "single": 0.004}
+    labels = [[name for name, chance in chances.items() if generator.random() < chance] for _ in range(500)]
+    labels = [own or ["common"] for own in labels]
+    clusters = [generator.randrange(400) for _ in labels]
+    places = split_by_cluster(clusters, FRACTIONS, seed, labels)
+    assert len(set(zip(clusters, places, strict=True))) == len(set(clusters))
+    counts = Counter((label, place) for own, place in zip(labels, places, strict=True) for label in own)
+    for label in {label for own in labels for label in own}:
+        assert counts[label, "train"]
+    for label in ("common", "less"):
+        assert counts[label, "test"] / sum(label in own for own in labels) == pytest.approx(0.1, abs=0.04)
+
+
 def test_seed_alone_decides_the_split():
     script = (
         "import random; from utils.data.splits import *; r = random.Random(0)\n"

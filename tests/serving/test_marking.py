@@ -156,3 +156,15 @@ def test_long_names_that_begin_alike_keep_bars_of_their_own():
     names = [annotation.text for annotation in figure.layout.annotations]
     assert list(figure.data[0].x) == [0.04, 0.06, 0.9] and len(names) == 3
     assert all(len(unescape(name)) <= 45 and "<" not in name for name in names)
+
+
+def test_the_labels_of_a_text_are_named_with_their_chances_and_none_is_said():
+    found = {
+        "prediction": ["<heart>", "eye"], "confidence": [0.81, 0.4], "cut": False,
+        "probabilities": {"<heart>": 0.81, "eye": 0.4, "ear": 0.5},
+    }  # fmt: skip
+    task = {"problem_type": "multi_label_classification", "thresholds": [0.5, 0.3, 0.6]}
+    html = describe_classes(found, task)
+    assert "&lt;heart&gt;" in html and "about 81 have" in html and "about 40 have" in html and ">ear<" not in html
+    assert len(plot_classes(found, task).data[0].x) == 3
+    assert "human review" in describe_classes(found | {"prediction": [], "confidence": []}, task)

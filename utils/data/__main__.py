@@ -15,6 +15,7 @@ from typing import Any
 
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.columns import Columns, question_columns
+from utils.data.label_lists import has_label_lists
 from utils.data.load import load_splits
 from utils.data.shapes import DIALOGUE, FORMATS
 from utils.data.sources import KEYS
@@ -62,7 +63,8 @@ def make_columns(data_args: DataArguments, args: ColumnArguments) -> Columns:
     if not (named or columns.has_turns):
         raise UserError("`text_column` and `question_column`: give exactly one as the input.")
     target = targets[0] if targets else None if args.options_column else columns.target
-    return dataclasses.replace(columns, target=target, label=args.label_column)
+    label_list = bool(args.label_column) and has_label_lists(data_args, str(args.label_column))
+    return dataclasses.replace(columns, target=target, label=args.label_column, label_list=label_list)
 
 
 def from_columns(row: Mapping[str, Any], dataset_format: str) -> dict[str, Any]:

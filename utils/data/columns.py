@@ -79,8 +79,9 @@ class Columns:
         return cls(**made)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the columns for `task.json`."""
+        """Return the columns for `task.json`; serving reads no labels."""
         values = dataclasses.asdict(self)
+        del values["label_list"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 

@@ -64,9 +64,9 @@ def split_by_cluster(
     Greedy, after Sechidis et al. 2011 (On the stratification of multi-label data). Clusters are placed from the rarest
     label on, in random order but large ones first, each into the split that lacks the most rows of that label. If a
     label has only as many clusters left as there are splits without it, these go to the splits among them that still
-    have room, and its last cluster goes to the first split, if that has none. Without labels, each split is within the
-    largest cluster's size of its share (times the number of other splits), and none is empty if there are at least as
-    many clusters as splits.
+    have room. With lists of labels, a label's last cluster goes to the first split, if that has none. Without labels,
+    each split is within the largest cluster's size of its share (times the number of other splits), and none is empty
+    if there are at least as many clusters as splits.
 
     Args:
         clusters: cluster number of each row.
@@ -91,6 +91,7 @@ def split_by_cluster(
     order = {label: (number, label) for label, number in waiting.items()}
     shuffled.sort(key=lambda c: (order[rarest[c]], -sizes[c] if sizes[c] > large else 0))
 
+    several, first = not all(isinstance(own, str) for own in labels), next(iter(fractions))
     held: dict[str, Counter[str]] = {split: Counter() for split in fractions}
     rows = dict.fromkeys(fractions, 0)
     result = {}
@@ -101,9 +102,8 @@ def split_by_cluster(
         due = [split for split in without if room[split] > 0] if waiting[label] <= len(without) else []
         lack = {split: round(fractions[split] * label_rows[label] - held[split][label], 6) for split in fractions}
         best = max(due or fractions, key=lambda split: (lack[split], room[split]))
-        first = next(iter(fractions))
-        if any(waiting[other] == 1 and not held[first][other] for other in members[cluster]):
-            best = first  # a label without training rows cannot be learned
+        if any(waiting[other] == 1 and not held[first][other] for other in members[cluster]) and several:
+            best = first  # the last row of a label, which cannot be learned without it, and is not this one's rarest
         result[cluster] = best
         held[best].update(members[cluster])
         rows[best] += sizes[cluster]
