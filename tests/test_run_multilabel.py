@@ -6,15 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, assert_remade, flags, run_here, write_rows
+from conftest import Run, assert_remade, flags, read_jsonl, run_here, write_rows
 from fastapi.testclient import TestClient
 from sklearn.metrics import f1_score, label_ranking_average_precision_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 import app
+import predict
 import run_hierarchical
 from run_classification import ARGUMENTS, main
+from utils.arguments import DataArguments, parse_recipe
+from utils.data.__main__ import ColumnArguments
+from utils.data.__main__ import main as clean
 from utils.inference import Predictor
+from utils.inputs import Input
+from utils.task import read_input
 
 OWN = {
     "cardiology": ["heart", "murmur", "angina", "valve"],
@@ -133,6 +139,25 @@ def test_the_api_answers_with_all_labels_above_their_thresholds(list_run):
         (found,) = client.post("/classify", json={"text": row["source"], "top_k": 1}).json()["results"]
     assert found["prediction"] == row["prediction"] == list(found["probabilities"]) and len(row["prediction"]) > 1
     assert found["confidence"] == pytest.approx(row["confidence"], abs=1e-4) and "abstained" not in found
+
+
+def test_the_command_line_shows_every_label_above_its_threshold(list_run):
+    row = max(list_run.predictions, key=lambda row: len(row["prediction"]))
+    args = predict.PredictArguments(model=str(list_run.folder), text=row["source"], top_k=1)
+    predictor = Predictor.from_pretrained(str(list_run.folder))
+    batch = {0: Input("`text`", {"id": "n1"}, read_input(row["source"], list_run.task, "`text`"))}
+    line = json.loads(predict.predict_lines(predictor, None, batch, args, [])[0])
+    assert line["id"] == "n1" and line["prediction"] == row["prediction"] == list(line["probabilities"])
+
+
+def test_cleaning_alone_writes_the_lists_again(lists, tmp_path, capsys):
+    argv = ["--train_file", str(lists), "--text_column", "note", "--label_column", "wards"]
+    clean(*parse_recipe((DataArguments, ColumnArguments), [*argv, "--output_dir", str(tmp_path / "clean")])[:2])
+    written = [
+        row for split in ("train", "validation", "test") for row in read_jsonl(tmp_path / f"clean/{split}.jsonl")
+    ]
+    expected = {row["id"]: sorted(row["wards"]) for row in toy_lists()}
+    assert {row["id"]: row["wards"] for row in written} == expected
 
 
 def test_csv_with_json_lists_is_the_same_data(list_run, tiny_bert, tmp_path):

@@ -23,6 +23,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from utils.arguments import UserError, parse_recipe, user_errors
+from utils.json_files import read_json
 from utils.quickstart.models import make_minilm_bart, make_smollm2
 from utils.quickstart.ontologies import (
     make_icd_blocks,

@@ -37,7 +37,7 @@ def write_report(output_dir: Path) -> Path:
     output_dir = Path(output_dir)
     analysis, plots = read_json(output_dir / "analysis.json"), report.plots_folder(output_dir)
     if "problem_type" in analysis:
-        return write_label_report(output_dir)
+        return write_label_report(output_dir, weakest_classes(analysis))
     drawn = {name: plot(analysis, plots / name) for name, plot in PLOTS.items()}
     if len(analysis["classes"]) > MOST:
         drawn["confusion_matrix_all.png"] = plot_confusion(analysis, plots / "confusion_matrix_all.png", most=None)

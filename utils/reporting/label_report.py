@@ -1,5 +1,6 @@
 """The report of a classifier of texts with several labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ ABOUT = (
 )
 
 
-def write_label_report(output_dir: Path) -> Path:
+def write_label_report(output_dir: Path, notes: Sequence[str] = ()) -> Path:
     """Write `report.md`, `baseline_comparison.csv` and `plots/*.png`, and return the path of `report.md`.
 
     Args:
         output_dir: as for `utils.reporting.report.write_report`, with `analysis.json`.
+        notes: what else a reader should look at.
     """
     analysis = read_json(Path(output_dir) / "analysis.json")
-    return report.write_report(Path(output_dir), ERROR_ADVICE, {"Labels": label_section(analysis["classes"])})
+    return report.write_report(
+        Path(output_dir), ERROR_ADVICE, {"Labels": label_section(analysis["classes"])}, notes=notes
+    )
 
 
 def label_section(labels: list[dict[str, Any]]) -> str:

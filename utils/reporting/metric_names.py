@@ -70,8 +70,8 @@ METRICS = {
 }  # fmt: skip
 # the first one present is the headline, the first two are in the table and the plot on top of the report
 HEADLINES = (
-    "child_macro_f1", "parent_macro_f1", "micro_f1", "macro_f1", "accuracy", "rougeL", "any_hallucination", "perplexity",
-    "loss",
+    "child_macro_f1", "parent_macro_f1", "micro_f1", "macro_f1", "accuracy", "rougeL", "any_hallucination",
+    "perplexity", "loss",
 )  # fmt: skip
 NOT_METRICS = re.compile(
     r"(_ci95|_p|_confident|_?(runtime|clusters|per_second|rows|sha256|samples|steps|num_tokens|preparation_time))$"
