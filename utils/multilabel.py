@@ -99,7 +99,7 @@ def check_names(names: Sequence[str], column: str, problem_type: str | None) -> 
 def prepare_labels(model: PreTrainedModel, task: dict[str, Any]) -> None:
     """Set what several labels a text need: plain transformers takes a sigmoid, and weights in float32 predict without
     autocast, since one of many thresholds may be near."""
-    model.config.problem_type = MULTI_LABEL
+    model.config.problem_type = "multi_label_classification"
     if model.dtype == torch.float32:
         task["autocast"] = None
 

@@ -10,6 +10,7 @@ import pytest
 
 from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
+from utils.data.label_lists import has_label_lists
 from utils.data.load import load_splits
 
 WORDS = ["aorta", "bile", "cornea", "dermis", "enamel", "femur", "gland", "hilum", "iris", "jaw", "knee", "lung"]
@@ -138,3 +139,54 @@ def test_in_a_csv_a_column_of_numbers_is_as_good_as_one_of_text(tmp_path):
         writer.writerows(rows_of({1: 20, 0: 20}))
     splits, _ = load(train_file=str(path))
     assert splits["train"].features["label"].names == ["0", "1"]
+
+
+# ----- Lists of labels
+
+
+def lists_of(rows: int, names: tuple = ("z", "a", "m")) -> list[dict]:
+    return [
+        row | {"label": [names[i % 3], names[(i + 1) % 3]] if i % 2 else [names[i % 3]]}
+        for i, row in enumerate(rows_of({"x": rows}))
+    ]
+
+
+def list_columns() -> Columns:
+    return Columns(input="text", target="label", label="label", label_list=True)
+
+
+def test_class_labels_in_lists_keep_the_order_of_the_data_set(tmp_path):
+    rows = [row | {"label": [["z", "unused", "a", "m"].index(v) for v in row["label"]]} for row in lists_of(60)]
+    names = datasets.List(datasets.ClassLabel(names=["z", "unused", "a", "m"]))
+    features = datasets.Features(text=datasets.Value("string"), label=names)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    args = DataArguments(dataset_name=str(tmp_path / "data"), near_duplicate_threshold=1.0)
+    assert has_label_lists(args, "label")
+    splits, _ = load_splits(args, list_columns(), cluster_columns=["text"], seed=0)
+    feature = splits["train"].features["label"].feature
+    assert feature.names == ["z", "unused", "a", "m"]
+    assert Counter(name for row in splits["train"]["label"] for name in feature.int2str(row)).keys() == {"z", "a", "m"}
+
+
+def test_the_order_and_repetition_of_a_list_do_not_matter_and_its_spellings_are_merged(tmp_path):
+    plain = lists_of(60)
+    mixed = [row | {"label": [*reversed(row["label"]), f" {row['label'][0]}"]} for row in plain]
+    found = []
+    for name, rows in (("plain", plain), ("mixed", mixed)):
+        args = DataArguments(train_file=write(tmp_path / f"{name}.jsonl", rows), near_duplicate_threshold=1.0)
+        found.append(load_splits(args, list_columns(), cluster_columns=["text"], seed=0))
+    (splits, report), (others, mixed_report) = found
+    assert [splits[split]["label"][:] for split in splits] == [others[split]["label"][:] for split in others]
+    assert report["train_sha256"] == mixed_report["train_sha256"] and mixed_report["data_merged_key_rows"] == 60
+
+
+def test_a_row_without_labels_is_dropped_and_counted_and_a_sample_keeps_each_label(tmp_path):
+    rows = [row | ({"label": None} if i in (3, 7) else {}) for i, row in enumerate(lists_of(200))]
+    rows[11]["label"] = ["a", "rare"]
+    args = DataArguments(
+        train_file=write(tmp_path / "a.jsonl", rows), near_duplicate_threshold=1.0, max_train_samples=4
+    )
+    splits, report = load_splits(args, list_columns(), cluster_columns=["text"], seed=0)
+    feature = splits["train"].features["label"].feature
+    assert report["data_dropped_missing"] == 2 and len(splits["train"]) == 4
+    assert {name for row in splits["train"]["label"] for name in feature.int2str(row)} == {"z", "a", "m", "rare"}

@@ -187,8 +187,8 @@ def _clean_row(
     found: Counter[str] = Counter()
     values = _read_inputs(row, columns, where, found)
     if columns.label_list:
-        labels, found["rows_with_repeated_labels"] = read_labels(row.get(columns.label), str(columns.label), where)
-        values[columns.label] = labels
+        name = str(columns.label)
+        values[name], found["rows_with_repeated_labels"] = read_labels(row.get(name), name, where)
     elif columns.target:
         answer, found["rows_with_several_answers"] = first_answer(row.get(columns.target))
         values[columns.target] = _clean_cell(answer, columns.target, where, found)

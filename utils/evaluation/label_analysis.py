@@ -61,9 +61,9 @@ def analyse_labels(
     the calibration error `ece`."""
     found = []
     for i, name in enumerate(names):
-        own = [values[:, [i]] for values in (predicted, true)]
-        micro = evaluate_statistics(multi_label_statistics(*own), clusters)
-        ece = evaluate_statistics(probability_statistics(probabilities[:, [i]], own[1]), clusters)["ece"]
+        own = true[:, [i]]
+        micro = evaluate_statistics(multi_label_statistics(predicted[:, [i]], own), clusters)
+        ece = evaluate_statistics(probability_statistics(probabilities[:, [i]], own), clusters)["ece"]
         row = {"label": name, "train_rows": int(class_counts[i]), "support": int(true[:, i].sum())}
         values = {key: micro[f"micro_{key}"] for key in ("precision", "recall", "f1")}
         row |= {key: float(value) if np.isfinite(value) else None for key, value in values.items()}

@@ -136,8 +136,9 @@ def evaluate(
         sets[name], statistics = other_system(own, known, true, groups)
         results |= evaluate_statistics(statistics, clusters, name)
         results |= paired_difference({m: tuned[m] for m in COMPARED}, statistics, clusters, f"delta_{name}")
-        right = ((own == true).all(axis=1) for own in (predicted, sets[name]))
-        results[f"mcnemar_{name.removeprefix('base_')}_accuracy_p"] = mcnemar(*right, clusters)
+        results[f"mcnemar_{name.removeprefix('base_')}_accuracy_p"] = mcnemar(
+            (predicted == true).all(axis=1), (sets[name] == true).all(axis=1), clusters
+        )
 
     given = task.get("data", {}).get("language")
     results["language"] = [given] if given else identify_languages(test["text"])

@@ -165,8 +165,8 @@ def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
     """
     levels = found["probabilities"] if "shown" in found else [found["probabilities"]]
     several = "thresholds" in task  # one for each label: no common line
-    thresholds = task["abstention"]["thresholds" if "shown" in found else "threshold"] if not several else None
-    thresholds = thresholds if "shown" in found else [thresholds]
+    abstention = task.get("abstention", {})
+    thresholds = abstention["thresholds"] if "shown" in found else [None if several else abstention["threshold"]]
     figure = make_subplots(rows=len(levels), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for row, (level, threshold) in enumerate(zip(levels, thresholds, strict=True), start=1):
         names, values = zip(*list(level.items())[:BARS][::-1], strict=True)
