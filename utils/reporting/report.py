@@ -65,7 +65,8 @@ def write_report(
         }
     )
     write_comparison(results, output_dir / "baseline_comparison.csv")
-    present = [(name, about) for name, about in FILES.items() if name == "report.md" or (output_dir / name).exists()]
+    made = ("report.md", "report.html")  # after this list
+    present = [(name, about) for name, about in FILES.items() if name in made or (output_dir / name).exists()]
     sections = {
         "Results": paragraphs(headline_table(results), baselines_line(results), shown.get("baseline_comparison.png")),
         "What to look at": look_at(results, advice, notes),
