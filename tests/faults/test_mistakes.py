@@ -108,8 +108,8 @@ def test_a_mistake_with_a_finished_run_is_one_line(danger_reader, data, tmp_path
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_the_line_is_the_last_word_of_a_launcher(processes, tmp_path):
     recipe = write_yaml(tmp_path / "recipe.yaml", {"learning_rte": 1})
-    several = ["--multi_gpu", "--num_processes", "2"] if processes > 1 else []
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--cpu", *several]
+    one = ["accelerate.commands.launch", "--quiet", "--cpu"]
+    command = [sys.executable, "-m", *(one if processes == 1 else ["torch.distributed.run", "--nproc_per_node", "2"])]
     done = subprocess.run(
         [*command, "run_classification.py", str(recipe)], cwd=ROOT, env=os.environ, capture_output=True, text=True
     )
