@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import app
+import export
 import predict
 import run_classification
 import run_hierarchical
@@ -34,6 +35,7 @@ ARGUMENTS = {
     "predict.py": (predict.PredictArguments,),
     "app.py": (app.AppArguments,),
     "sweep.py": (SweepArguments,),
+    "export.py": (export.ExportArguments,),
     "utils.safety": (SafetyArguments,),
     "utils.data": (DataArguments, ColumnArguments),
     "utils.metrics": (MetricsArguments,),

@@ -33,12 +33,14 @@ ROOMS = {
     "inputs": set(),
     "shown_examples": set(),
     "ordered_lines": set(),
-    "inference": {"metrics", "evaluation", "factuality", "logits", "shown_examples"},
+    "loading": set(),
+    "inference": {"metrics", "evaluation", "factuality", "logits", "shown_examples", "loading"},
     "retrieval": {"metrics", "evaluation", "factuality"},
     "citations": {"metrics", "evaluation", "factuality", "retrieval"},
     "serving": {"evaluation", "factuality", "inference", "retrieval", "citations", "safety", "shown_examples"},
     "sweeps": {"metrics", "evaluation", "factuality", "reporting"},
     "quickstart": {"evaluation"},
+    "export": {"metrics", "evaluation", "factuality", "logits", "loading", "reporting"},
 }
 COMMANDS = {"utils.evaluation.__main__": {"reporting"}}  # an entry: it ends with the report
 

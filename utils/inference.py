@@ -7,20 +7,12 @@ import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.numpy import load_file
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
 from utils.chat import tokenize_pairs, truncate_pairs
 from utils.chunking import cut_sources
-from utils.control_tokens import keep_control_tokens, plain_text
+from utils.control_tokens import plain_text
 from utils.encoding import encode_texts
 from utils.evaluation.calibration import softmax
 from utils.evaluation.confidence import abstain_to_parent, answer_confidence
@@ -30,31 +22,22 @@ from utils.evaluation.multiple_choice import score_options
 from utils.evaluation.summaries import summarize
 from utils.examples import Examples
 from utils.factuality import find_hallucinations
-from utils.generation import generate_answers, set_generation
-from utils.heads import prepare_classifier
+from utils.generation import generate_answers
 from utils.hierarchy import (
     LabelTree,
     expand_predictions,
     leaf_log_probabilities,
     sum_to_parents,
 )
-from utils.hub import why_not_loaded
+from utils.loading import AUTO_CLASSES, load_run_tokenizer, load_trained
 from utils.logits import predict_logits
 from utils.metrics.languages import reads_english
-from utils.modeling import all_finite, check_packing, class_config
+from utils.modeling import all_finite
 from utils.prompts import prompt_turns, recent_turns, render_prompt
-from utils.run import embeddings_sha256, has_bfloat16
+from utils.run import has_bfloat16
 from utils.shown_examples import find_examples, with_examples
 from utils.task import find_run, load_task, read_input
 from utils.templates import fill_template, option_answers
-
-OTHER_BASE = "give the model that it was trained on as `--base_model`"
-AUTO_CLASSES = {
-    "qa": AutoModelForCausalLM,
-    "classification": AutoModelForSequenceClassification,
-    "hierarchical": AutoModelForSequenceClassification,
-    "summarization": AutoModelForSeq2SeqLM,
-}
 
 
 class Predictor:
@@ -107,47 +90,14 @@ class Predictor:
         task = load_task(folder)
         if task["task"] not in AUTO_CLASSES:
             raise UserError(f"`model` {model} has task {task['task']}: give a run of {', '.join(AUTO_CLASSES)}.")
-        quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
-        is_adapter = (folder / "adapter_config.json").exists()
-        source = (base_model or task["base_model"]) if is_adapter else str(folder)
-        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-        names = LabelTree.from_dict(task["tree"]).node_names if "tree" in task else task.get("labels")
-        classes = class_config(names) if names else {}
-        try:
-            loaded = AUTO_CLASSES[task["task"]].from_pretrained(
-                source,
-                revision=task["base_model_revision"] if is_adapter and not base_model else None,
-                dtype=task["dtype"] if task["dtype"] == "auto" else getattr(torch, task["dtype"]),
-                quantization_config=quantization,
-                device_map={"": device},
-                trust_remote_code=trust_remote_code,
-                **classes,
-            )
-        except (OSError, ValueError) as error:
-            reason = why_not_loaded(error)
-            raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
-        check_packing(loaded)
-        own = embeddings_sha256(loaded)
-        if is_adapter and task.get("base_model_sha256", own) != own:  # an adapter of equal sizes would load in silence
-            raise UserError(f"the adapter of `model` {model} is of another model than `{source}`: {OTHER_BASE}.")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        for key in task.keys() & {"prompt_template", "text_template"}:  # earlier versions marked no control tokens
-            task[key] = keep_control_tokens(tokenizer, task[key])
-        if "heads" in task:
-            loaded = prepare_classifier(loaded, task["heads"], task["pooling"])
-        if task["task"] == "summarization":
-            set_generation(loaded, tokenizer, task["stop"], task["generation"])
-        half = "heads" not in task and loaded.dtype != torch.float32
-        if is_adapter:
-            try:
-                loaded = PeftModel.from_pretrained(loaded, folder)
-            except (RuntimeError, ValueError) as error:  # other layers or sizes
-                raise UserError(f"the adapter of `model` {model} does not fit `{source}`: {OTHER_BASE}.") from error
+        tokenizer = load_run_tokenizer(folder, task)
+        loaded = load_trained(folder, task, tokenizer, base_model, trust_remote_code)
         linear = folder / "linear.safetensors"
         scores = load_file(linear) if linear.exists() else None
         if not (all_finite(loaded) and all(np.isfinite(weights).all() for weights in (scores or {}).values())):
             raise UserError(f"`model` {model} has weights that are not finite: its training diverged; train it again.")
-        if is_adapter and task["task"] != "qa" and not quantization and not half:
+        half = "heads" not in task and loaded.dtype != torch.float32
+        if isinstance(loaded, PeftModel) and task["task"] != "qa" and not task["quantization"] and not half:
             # merged is faster, but rounding quantized or half-precision weights would change answers
             loaded = loaded.merge_and_unload()
         return cls(loaded.eval(), tokenizer, task, scores, find_examples(folder, examples_file, task))

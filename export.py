@@ -1,0 +1,163 @@
+"""Export a trained model, and prove that the export answers like it.
+
+    python export.py --model outputs/phi3-qlora --output_dir exports/phi3
+    python export.py --model outputs/phi3-qlora --format merged --dtype bfloat16 --output_dir exports/phi3-bf16
+
+Both the trained model, in float32, and the export in its own runtime answer the test rows that the run stored. A
+merged export in float32 has to repeat every answer and, up to 0.001, every logit. Another export may not have a metric
+that is worse by more than `max_loss`. An export that fails is deleted, and the exit code is 2.
+
+`predict.py --model EXPORT` and `app.py --model EXPORT` use an export like a run. docs/export.md has the details.
+
+Not a medical device: answers may be wrong. For research and teaching.
+"""
+
+import contextlib
+import errno
+import gc
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.arguments import UserError, parse_recipe, user_errors
+from utils.export.answers import answer_rows, measure
+from utils.export.card import write_export_card
+from utils.export.merge import merge, write_generation
+from utils.export.run import check_room, count_weights, in_float32, read_run, stored_rows
+from utils.export.verify import check, compare, export_table
+from utils.json_files import read_json, write_json
+from utils.loading import load_run_tokenizer, load_trained
+from utils.run import make_readable
+from utils.task import load_task
+
+logger = logging.getLogger(__name__)
+FORMATS = ("merged",)
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a weight
+COPIED = ("recipe.yaml", "all_results.json", "linear.safetensors")  # what serving and the card read
+
+
+@dataclass
+class ExportArguments:
+    """The model and its export."""
+
+    model: str = field(metadata={"help": "The `output_dir` of a finished run."})
+    output_dir: str = field(metadata={"help": "Folder for the export, which must not exist."})
+    format: str = field(
+        default="merged", metadata={"help": "What to write: merged (transformers, vLLM).", "choices": FORMATS}
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Of merged weights. In half precision some answers change.", "choices": tuple(DTYPES)},
+    )
+    max_loss: float = field(
+        default=0.01, metadata={"help": "How much worse a metric of an export that is rounded may be."}
+    )
+    max_predict_samples: int | None = field(
+        default=None,
+        metadata={"help": "Test rows to verify the export on. Default: all; 200 where the model writes texts."},
+    )
+    batch_size: int = field(default=8, metadata={"help": "Rows per batch while verifying."})
+    base_model: str | None = field(
+        default=None, metadata={"help": "Where the base model is now, if it has moved since training."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the base model."})
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "max_predict_samples"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise UserError(f"`{key}` is {value}: give 1 or more.")
+        if not 0 <= self.max_loss <= 1:
+            raise UserError(f"`max_loss` is {self.max_loss}: give 0 to 1.")
+
+
+@contextlib.contextmanager
+def new_folder(output_dir: Path) -> Iterator[Path]:
+    """Yield a folder beside `output_dir` that takes its name at the end, and is deleted if anything fails.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    work = output_dir.with_name(f".{output_dir.name}.partial")
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        yield work
+        output_dir.is_dir() and output_dir.rmdir()  # an empty one
+        work.rename(output_dir)
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full and not isinstance(error, PermissionError):
+            raise
+        raise UserError(f"`output_dir` {output_dir} cannot be written ({error}): choose another disk.") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_output(output_dir: Path, run: Path) -> None:
+    """Raise a UserError if the export would overwrite something."""
+    if output_dir.resolve() == run.resolve():
+        raise UserError(f"`output_dir` {output_dir} is the `model`: give a new folder.")
+    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise UserError(f"`output_dir` {output_dir} exists: give a new folder, or delete it.")
+
+
+def write_merged(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: dict[str, Any], args: ExportArguments, work: Path
+) -> dict[str, Any]:
+    """Write the base model with its adapter merged in, and return what its `task.json` says otherwise."""
+    check_room(Path(args.output_dir), count_weights(model) * DTYPES[args.dtype])
+    merged = merge(model, getattr(torch, args.dtype))
+    write_generation(merged, tokenizer, task)
+    merged.save_pretrained(work, max_shard_size="2GB")
+    return {"dtype": args.dtype, "quantization": None}
+
+
+def main(args: ExportArguments) -> None:
+    folder, task = read_run(args.model)
+    output_dir = Path(args.output_dir)
+    check_output(output_dir, folder)
+    if args.dtype != "float32" and "generation" not in task:
+        raise UserError(f"`dtype` is {args.dtype}: a classifier is small, and is exported in float32.")
+    rows, train = stored_rows(folder, task, args.max_predict_samples)
+    linear = load_file(folder / "linear.safetensors") if (folder / "linear.safetensors").exists() else None
+    tokenizer = load_run_tokenizer(folder, task)
+    model = in_float32(load_trained(folder, task, tokenizer, args.base_model, args.trust_remote_code))
+    trained = answer_rows(model, tokenizer, rows, task, args.batch_size, linear)
+    # 8-bit layers round what they read, too, which no merged weights repeat
+    exact = args.dtype == "float32" and not (task["quantization"] or {}).get("load_in_8bit")
+
+    with new_folder(output_dir) as work:
+        changes = write_merged(model, tokenizer, task, args, work)
+        del model
+        gc.collect()
+        tokenizer.save_pretrained(work)
+        for name in COPIED:
+            if (folder / name).exists():
+                shutil.copy(folder / name, work)
+        export = {"format": args.format, "dtype": args.dtype, "exact": exact, "max_loss": args.max_loss}
+        write_json(work / "task.json", read_json(folder / "task.json") | changes | {"export": export})
+        make_readable(work)
+
+        own = load_task(work)
+        tokenizer = load_run_tokenizer(work, own)
+        model = load_trained(work, own, tokenizer, trust_remote_code=args.trust_remote_code)
+        answers = answer_rows(model, tokenizer, rows, own, args.batch_size, linear)
+        statistics = measure(trained, rows, train, task), measure(answers, rows, train, own)
+        results = compare(trained, answers, statistics, rows["cluster"])
+        check(results, exact, args.max_loss, args.model)
+        write_json(work / "export.json", export | results)
+        write_export_card(work, output_dir.name, export, results)
+    print(export_table(results), f"export: {output_dir}", sep="\n")
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(*parse_recipe((ExportArguments,), description=__doc__)[:1])

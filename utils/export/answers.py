@@ -1,0 +1,120 @@
+"""What a model answers to the stored test rows, and its metrics: the same for a trained model and an export."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.chunking import cut_sources
+from utils.encoding import encode_texts
+from utils.evaluation import classification, hierarchical, qa, summarization
+from utils.evaluation.answers import predict_answers
+from utils.evaluation.ensemble import ensemble_logits, linear_scores
+from utils.hierarchy import LabelTree, expand_predictions, sum_to_parents
+from utils.logits import predict_logits
+from utils.metrics.languages import is_english
+from utils.overlap import choose_tokenizers
+from utils.prompts import tokenize_turns
+from utils.seq2seq import encode_pairs, predict_summaries
+from utils.task import template_names
+
+LOGITS = 2**26  # values of a text model to compare, 256 MB
+
+Outputs = dict[str, Any]
+
+
+def answer_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Mapping[str, Any],
+    task: Mapping[str, Any],
+    batch_size: int,
+    linear: dict[str, np.ndarray] | None = None,
+) -> Outputs:
+    """Answer the test rows of a run.
+
+    Args:
+        model: of the run or of an export, on its device.
+        tokenizer: of the same folder.
+        rows: from `stored_rows`.
+        task: the content of `task.json`.
+        batch_size: maximum rows per forward pass.
+        linear: weights of the linear model of an ensemble.
+
+    Returns:
+        the outputs that the evaluation of the task reads; `answers`, one comparable value per row; and `logits` of the
+        model itself: float [rows, classes], or of a model that writes texts [values], those of the first tokens of
+        the experts' answers.
+    """
+    if task["task"] == "qa":
+        outputs = predict_answers(model, tokenizer, rows, task, batch_size, "answers", len(rows["turns"]), False)
+        _, prompts, references, _ = tokenize_turns(tokenizer, task, rows["turns"], list(rows["reference"]))
+        pairs = zip(prompts, references, strict=True)
+        logits = _first_logits(model, [({"input_ids": ids + own[:-1]}, len(own)) for ids, own in pairs])
+        return outputs | {"answers": outputs["prediction"], "logits": logits}
+    if task["task"] == "summarization":
+        column, others = task["columns"]["text"], dict.fromkeys(template_names(task), "")  # which are not stored
+        chunks, _ = cut_sources(tokenizer, [others | {column: text} for text in rows["text"]], task)
+        ids, labels, owners, _ = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
+        found = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners}
+        outputs = predict_summaries(model, tokenizer, found, task, batch_size, "summaries")
+        start = model.generation_config.decoder_start_token_id
+        pairs = zip(ids, labels, strict=True)
+        inputs = [({"input_ids": i, "decoder_input_ids": [start, *own[:-1]]}, len(own)) for i, own in pairs]
+        return outputs | {"answers": outputs["prediction"], "logits": _first_logits(model, inputs)}
+    ids, _ = encode_texts(tokenizer, rows["text"], task["max_length"], task["long_texts"], task["max_chunks"])
+    pad = tokenizer.pad_token_id
+    logits = predict_logits(model, ids, pad, task["max_length"], batch_size, name="texts")
+    outputs = {"logits": logits}
+    if linear:
+        outputs["linear_scores"] = linear_scores(linear, rows["text"])
+    if "tree" in task:
+        tree = LabelTree.from_dict(task["tree"])
+        scores = ensemble_logits(hierarchical.leaf_outputs(outputs, tree), task)
+        log_p = sum_to_parents(scores / task["temperature"], tree)
+        answers = expand_predictions(log_p, tree)[:, -1].tolist()
+        return {"logits": logits, "log_p": log_p, "answers": answers}
+    scores = ensemble_logits(outputs, task)
+    return {"logits": logits, "scores": scores, "answers": scores.argmax(axis=1).tolist()}
+
+
+@torch.inference_mode()
+def _first_logits(model: PreTrainedModel, inputs: list[tuple[dict[str, list[int]], int]]) -> np.ndarray:
+    """Return the logits of the first tokens of each answer, as one float array of equal values per row at most
+    `LOGITS`: a row has the token ids that a model reads, and the number of answer tokens at their end."""
+    found = []
+    room = LOGITS // len(inputs)
+    for ids, count in inputs:
+        tensors = {name: torch.tensor([values], device=model.device) for name, values in ids.items()}
+        logits = model(**tensors, use_cache=False).logits[0, -count:].float()
+        found.append(logits[: max(1, room // logits.shape[-1])].flatten().cpu().numpy())
+    return np.concatenate(found)
+
+
+def measure(
+    outputs: Outputs, rows: Mapping[str, Any], train: Mapping[str, Any], task: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the row statistics of answers, as the evaluation of the run has them.
+
+    Args:
+        outputs: from `answer_rows`.
+        rows, train: from `stored_rows`.
+        task: the content of `task.json`.
+    """
+    if task["task"] == "qa":
+        plain = {name: values for name, values in rows.items() if "options" not in name and name != "answer_index"}
+        tokenizers = choose_tokenizers(rows["reference"])
+        statistics = qa.row_statistics(outputs, plain, tokenizers, task["evaluation"]["seed"])
+        if "options" in rows:
+            statistics |= qa.answer_statistics(outputs, dict(rows), tokenizers)[0]
+        return statistics
+    if task["task"] == "summarization":
+        tokenizers = choose_tokenizers(rows["reference"])
+        english = is_english([task.get("data", {}).get("language") or "en"], tokenizers.rouge)
+        return summarization.row_statistics(outputs, dict(rows), False, tokenizers, english)
+    if "tree" in task:
+        return hierarchical.row_statistics(outputs["log_p"], rows["label"], LabelTree.from_dict(task["tree"]))
+    temperature, counts = task["temperature"], train["class_counts"]
+    return classification.row_statistics(outputs["scores"], rows["label"], temperature, counts, dict(task))

@@ -1,0 +1,96 @@
+"""Load the model of a finished run: its base model with the adapter, or a model of its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from utils.arguments import UserError
+from utils.control_tokens import keep_control_tokens
+from utils.generation import set_generation
+from utils.heads import prepare_classifier
+from utils.hierarchy import LabelTree
+from utils.hub import why_not_loaded
+from utils.modeling import check_packing, class_config
+from utils.run import embeddings_sha256
+
+OTHER_BASE = "give the model that it was trained on as `--base_model`"
+AUTO_CLASSES = {
+    "qa": AutoModelForCausalLM,
+    "classification": AutoModelForSequenceClassification,
+    "hierarchical": AutoModelForSequenceClassification,
+    "summarization": AutoModelForSeq2SeqLM,
+}
+
+
+def load_run_tokenizer(folder: Path, task: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a run. In `task`, mark the control tokens of templates, as earlier versions did not."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for key in task.keys() & {"prompt_template", "text_template"}:
+        task[key] = keep_control_tokens(tokenizer, task[key])
+    return tokenizer
+
+
+def load_trained(
+    folder: Path,
+    task: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    base_model: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Return the model of a run on this process's device, with its adapter beside the weights of the base model.
+
+    Args:
+        folder: the output folder of the run.
+        task: the content of its `task.json`.
+        tokenizer: of the run.
+        base_model: location of the base model, if it has moved since training.
+        trust_remote_code: run code that comes with the base model.
+
+    Raises:
+        UserError: the base model cannot be loaded, or the adapter is of another one.
+    """
+    quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
+    is_adapter = (folder / "adapter_config.json").exists()
+    source = (base_model or task["base_model"]) if is_adapter else str(folder)
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    names = LabelTree.from_dict(task["tree"]).node_names if "tree" in task else task.get("labels")
+    classes = class_config(names) if names else {}
+    try:
+        model = AUTO_CLASSES[task["task"]].from_pretrained(
+            source,
+            revision=task["base_model_revision"] if is_adapter and not base_model else None,
+            dtype=task["dtype"] if task["dtype"] == "auto" else getattr(torch, task["dtype"]),
+            quantization_config=quantization,
+            device_map={"": device},
+            trust_remote_code=trust_remote_code,
+            **classes,
+        )
+    except (OSError, ValueError) as error:
+        reason = why_not_loaded(error)
+        raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
+    check_packing(model)
+    own = embeddings_sha256(model)
+    if is_adapter and task.get("base_model_sha256", own) != own:  # an adapter of equal sizes would load in silence
+        raise UserError(f"the adapter of `model` {folder} is of another model than `{source}`: {OTHER_BASE}.")
+    if "heads" in task:
+        model = prepare_classifier(model, task["heads"], task["pooling"])
+    if task["task"] == "summarization":
+        set_generation(model, tokenizer, task["stop"], task["generation"])
+    if is_adapter:
+        try:
+            model = cast(PreTrainedModel, PeftModel.from_pretrained(model, folder))  # forwards attributes and calls
+        except (RuntimeError, ValueError) as error:  # other layers or sizes
+            raise UserError(f"the adapter of `model` {folder} does not fit `{source}`: {OTHER_BASE}.") from error
+    return model.eval()
