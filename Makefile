@@ -2,7 +2,8 @@
 #
 #   make install           train, predict, the quickstart      make install-sweeps    sweep.py
 #   make install-app       app.py                              make install-trackers  wandb, trackio, tensorboard
-#   make install-privacy   names of persons in data      make install-dev       all of these, and the tests
+#   make install-privacy   names of persons in data            make install-export    export.py to ONNX Runtime
+#   make install-dev       all of these, and the tests
 PYTHON ?= python3
 BIN := .venv/bin
 # uv where it is on the PATH, which does not read pip's configuration; `make INSTALL='.venv/bin/pip install'` overrides.
@@ -11,13 +12,13 @@ INSTALL ?= $(if $(shell command -v uv 2>/dev/null),uv pip install --python $(BIN
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file recipes/accelerate/cpu.yaml
 QUICKSTART := recipes/quickstart/requirements.txt
 
-.PHONY: install install-app install-sweeps install-trackers install-privacy install-dev quickstart \
+.PHONY: install install-app install-export install-sweeps install-trackers install-privacy install-dev quickstart \
 	quickstart-classification quickstart-multilabel quickstart-hierarchical quickstart-summarization quickstart-sweep \
 	safety-classifier results readme test faults audit wheelhouse quality style
 
 # ----- Packages: a file .venv/installed* marks what is there, so that a second call does nothing
 install: .venv/installed
-install-app install-sweeps install-trackers install-privacy install-dev: install-%: .venv/installed-%
+install-app install-export install-sweeps install-trackers install-privacy install-dev: install-%: .venv/installed-%
 
 .venv/installed: requirements.txt $(QUICKSTART) | $(BIN)/python
 	$(INSTALL) -r requirements.txt
@@ -28,7 +29,7 @@ install-app install-sweeps install-trackers install-privacy install-dev: install
 	$(INSTALL) -r requirements.txt -r $<
 	touch $@
 
-.venv/installed-dev: requirements/app.txt requirements/sweeps.txt requirements/trackers.txt requirements/privacy.txt \
+.venv/installed-dev: requirements/app.txt requirements/export.txt requirements/sweeps.txt requirements/trackers.txt requirements/privacy.txt \
 		tests/requirements.txt .venv/installed
 	$(INSTALL) -r requirements.txt $(addprefix -r ,$(filter %.txt,$^))
 	touch $@

@@ -1,7 +1,8 @@
 """Export a trained model, and prove that the export answers like it.
 
     python export.py --model outputs/phi3-qlora --output_dir exports/phi3
-    python export.py --model outputs/phi3-qlora --format merged --dtype bfloat16 --output_dir exports/phi3-bf16
+    python export.py --model outputs/phi3-qlora --dtype bfloat16 --output_dir exports/phi3-bf16
+    python export.py --model outputs/quickstart-classification --format onnx --output_dir exports/organ-systems
 
 Both the trained model, in float32, and the export in its own runtime answer the test rows that the run stored. A
 merged export in float32 has to repeat every answer and, up to 0.001, every logit. Another export may not have a metric
@@ -28,19 +29,19 @@ from safetensors.numpy import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError, parse_recipe, user_errors
+from utils.evaluation.outputs import make_readable
 from utils.export.answers import answer_rows, measure
 from utils.export.card import write_export_card
+from utils.export.formats import DTYPES, QUANTIZATION, check_format, is_exact
 from utils.export.merge import merge, write_generation
+from utils.export.onnx import write_onnx
 from utils.export.run import check_room, count_weights, in_float32, read_run, stored_rows
 from utils.export.verify import check, compare, export_table
 from utils.json_files import read_json, write_json
 from utils.loading import load_run_tokenizer, load_trained
-from utils.run import make_readable
 from utils.task import load_task
 
 logger = logging.getLogger(__name__)
-FORMATS = ("merged",)
-DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a weight
 COPIED = ("recipe.yaml", "all_results.json", "linear.safetensors")  # what serving and the card read
 
 
@@ -51,8 +52,13 @@ class ExportArguments:
     model: str = field(metadata={"help": "The `output_dir` of a finished run."})
     output_dir: str = field(metadata={"help": "Folder for the export, which must not exist."})
     format: str = field(
-        default="merged", metadata={"help": "What to write: merged (transformers, vLLM).", "choices": FORMATS}
+        default="merged",
+        metadata={
+            "help": "merged: safetensors for transformers and vLLM. onnx: classifiers for ONNX Runtime.",
+            "choices": tuple(QUANTIZATION),
+        },
     )
+    quantization: str | None = field(default=None, metadata={"help": "Of onnx: int8 (default), none."})
     dtype: str = field(
         default="float32",
         metadata={"help": "Of merged weights. In half precision some answers change.", "choices": tuple(DTYPES)},
@@ -90,7 +96,8 @@ def new_folder(output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         yield work
-        output_dir.is_dir() and output_dir.rmdir()  # an empty one
+        if output_dir.is_dir():  # an empty one
+            output_dir.rmdir()
         work.rename(output_dir)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
@@ -109,40 +116,50 @@ def check_output(output_dir: Path, run: Path) -> None:
         raise UserError(f"`output_dir` {output_dir} exists: give a new folder, or delete it.")
 
 
-def write_merged(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: dict[str, Any], args: ExportArguments, work: Path
+def write_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: dict[str, Any],
+    args: ExportArguments,
+    quantization: str,
+    work: Path,
 ) -> dict[str, Any]:
-    """Write the base model with its adapter merged in, and return what its `task.json` says otherwise."""
-    check_room(Path(args.output_dir), count_weights(model) * DTYPES[args.dtype])
+    """Write the weights of an export, and return what its `task.json` says otherwise than that of the run."""
+    check_room(Path(args.output_dir), 2 * count_weights(model) * DTYPES[args.dtype])
     merged = merge(model, getattr(torch, args.dtype))
+    changes = {"dtype": args.dtype, "quantization": None}
+    if args.format == "onnx":
+        write_onnx(merged, tokenizer, task, work, quantization == "int8")
+        # the temperature as it applies to these logits: a head that was divided by it has 1
+        return changes | {"autocast": None, "temperature": task["temperature"], "beyond_weights": ["ONNX Runtime"]}
     write_generation(merged, tokenizer, task)
     merged.save_pretrained(work, max_shard_size="2GB")
-    return {"dtype": args.dtype, "quantization": None}
+    return changes
 
 
 def main(args: ExportArguments) -> None:
     folder, task = read_run(args.model)
     output_dir = Path(args.output_dir)
     check_output(output_dir, folder)
-    if args.dtype != "float32" and "generation" not in task:
-        raise UserError(f"`dtype` is {args.dtype}: a classifier is small, and is exported in float32.")
+    quantization = check_format(args.format, args.quantization, args.dtype, task)
     rows, train = stored_rows(folder, task, args.max_predict_samples)
     linear = load_file(folder / "linear.safetensors") if (folder / "linear.safetensors").exists() else None
     tokenizer = load_run_tokenizer(folder, task)
     model = in_float32(load_trained(folder, task, tokenizer, args.base_model, args.trust_remote_code))
     trained = answer_rows(model, tokenizer, rows, task, args.batch_size, linear)
-    # 8-bit layers round what they read, too, which no merged weights repeat
-    exact = args.dtype == "float32" and not (task["quantization"] or {}).get("load_in_8bit")
+    export: dict[str, Any] = {
+        "format": args.format, "dtype": args.dtype, "quantization": quantization, "max_loss": args.max_loss,
+        "exact": is_exact(args.format, quantization, args.dtype, task),
+    }  # fmt: skip
 
     with new_folder(output_dir) as work:
-        changes = write_merged(model, tokenizer, task, args, work)
+        changes = write_model(model, tokenizer, task, args, quantization, work)
         del model
         gc.collect()
         tokenizer.save_pretrained(work)
         for name in COPIED:
             if (folder / name).exists():
                 shutil.copy(folder / name, work)
-        export = {"format": args.format, "dtype": args.dtype, "exact": exact, "max_loss": args.max_loss}
         write_json(work / "task.json", read_json(folder / "task.json") | changes | {"export": export})
         make_readable(work)
 
@@ -152,7 +169,7 @@ def main(args: ExportArguments) -> None:
         answers = answer_rows(model, tokenizer, rows, own, args.batch_size, linear)
         statistics = measure(trained, rows, train, task), measure(answers, rows, train, own)
         results = compare(trained, answers, statistics, rows["cluster"])
-        check(results, exact, args.max_loss, args.model)
+        check(results, export["exact"], args.max_loss, args.model)
         write_json(work / "export.json", export | results)
         write_export_card(work, output_dir.name, export, results)
     print(export_table(results), f"export: {output_dir}", sep="\n")

@@ -18,7 +18,7 @@ PINS = {path: path.read_text(encoding="utf-8") for path in (
 DISTRIBUTIONS = packages_distributions()
 # what comes with a pinned package, in the version that it asks for
 INDIRECT = {"safetensors", "tokenizers", "pydantic", "starlette"}
-LEAVES = {"serving": "app", "sweeps": "sweeps"}  # room of utils -> its extra
+LEAVES = {"serving": "app", "sweeps": "sweeps", "export": "export", "runtimes": "export"}  # room of utils -> its extra
 
 
 def normal(name: str) -> str:
@@ -45,7 +45,9 @@ def files(extra: str | None) -> list[Path]:
     return found + [*ROOT.glob("run_*.py"), ROOT / "predict.py"] * (extra is None)
 
 
-@pytest.mark.parametrize(("extra", "entry"), [(None, "predict.py"), ("app", "app.py"), ("sweeps", "sweep.py")])
+@pytest.mark.parametrize(
+    ("extra", "entry"), [(None, "predict.py"), ("app", "app.py"), ("sweeps", "sweep.py"), ("export", "export.py")]
+)
 def test_what_is_imported_is_pinned(extra: str | None, entry: str):
     allowed = pinned(ROOT / "requirements.txt") | pinned(ROOT / "requirements" / "trackers.txt")  # if `report_to` asks
     allowed |= pinned(ROOT / "requirements" / "privacy.txt")  # where it is installed

@@ -33,14 +33,24 @@ ROOMS = {
     "inputs": set(),
     "shown_examples": set(),
     "ordered_lines": set(),
-    "loading": set(),
+    "runtimes": set(),
+    "loading": {"runtimes"},
     "inference": {"metrics", "evaluation", "factuality", "logits", "shown_examples", "loading"},
     "retrieval": {"metrics", "evaluation", "factuality"},
     "citations": {"metrics", "evaluation", "factuality", "retrieval"},
-    "serving": {"evaluation", "factuality", "inference", "retrieval", "citations", "safety", "shown_examples"},
+    "serving": {
+        "evaluation",
+        "factuality",
+        "inference",
+        "retrieval",
+        "citations",
+        "safety",
+        "shown_examples",
+        "runtimes",
+    },
     "sweeps": {"metrics", "evaluation", "factuality", "reporting"},
     "quickstart": {"evaluation"},
-    "export": {"metrics", "evaluation", "factuality", "logits", "loading", "reporting"},
+    "export": {"metrics", "evaluation", "factuality", "logits", "loading", "reporting", "runtimes"},
 }
 COMMANDS = {"utils.evaluation.__main__": {"reporting"}}  # an entry: it ends with the report
 

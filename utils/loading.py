@@ -24,6 +24,7 @@ from utils.hierarchy import LabelTree
 from utils.hub import why_not_loaded
 from utils.modeling import check_packing, class_config
 from utils.run import embeddings_sha256
+from utils.runtimes.onnx import load_onnx
 
 OTHER_BASE = "give the model that it was trained on as `--base_model`"
 AUTO_CLASSES = {
@@ -61,6 +62,8 @@ def load_trained(
     Raises:
         UserError: the base model cannot be loaded, or the adapter is of another one.
     """
+    if task.get("export", {}).get("format") == "onnx":
+        return cast(PreTrainedModel, load_onnx(folder))  # takes the place of a PyTorch model
     quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
     is_adapter = (folder / "adapter_config.json").exists()
     source = (base_model or task["base_model"]) if is_adapter else str(folder)
@@ -81,8 +84,8 @@ def load_trained(
         reason = why_not_loaded(error)
         raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
     check_packing(model)
-    own = embeddings_sha256(model)
-    if is_adapter and task.get("base_model_sha256", own) != own:  # an adapter of equal sizes would load in silence
+    found = embeddings_sha256(model)
+    if is_adapter and task.get("base_model_sha256", found) != found:  # an adapter of equal sizes would load in silence
         raise UserError(f"the adapter of `model` {folder} is of another model than `{source}`: {OTHER_BASE}.")
     if "heads" in task:
         model = prepare_classifier(model, task["heads"], task["pooling"])

@@ -84,7 +84,8 @@ def qa_run_on(folder, source, targets, **lora):
     test = {"id": [row["id"] for row in rows], "cluster": [row["id"] for row in rows]}
     asked = [task["prompt_template"].format(question=row["question"]) for row in rows]
     test["turns"] = [[{"role": "user", "content": text}] for text in asked]
-    test |= {"reference": [row["answer"] for row in rows], "source": asked}
+    test |= {"reference": [row["answer"] for row in rows], "question": [row["question"] for row in rows]}
+    test["source"] = asked
     return finished_run(folder, base, tokenizer, task, test, targets, **lora)
 
 

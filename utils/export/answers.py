@@ -10,16 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from utils.chunking import cut_sources
 from utils.encoding import encode_texts
 from utils.evaluation import classification, hierarchical, qa, summarization
-from utils.evaluation.answers import predict_answers
+from utils.evaluation.answers import predict_answers, tokenize_turns
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
+from utils.evaluation.summaries import predict_summaries
 from utils.hierarchy import LabelTree, expand_predictions, sum_to_parents
 from utils.logits import predict_logits
 from utils.metrics.languages import is_english
+from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
 from utils.overlap import choose_tokenizers
-from utils.prompts import tokenize_turns
-from utils.seq2seq import encode_pairs, predict_summaries
+from utils.seq2seq import encode_pairs
 from utils.task import template_names
 
+FIRST_TOKENS = 32  # of an answer, which are compared one by one: after the first that differs, others follow
 LOGITS = 2**26  # values of a text model to compare, 256 MB
 
 Outputs = dict[str, Any]
@@ -53,17 +55,17 @@ def answer_rows(
         _, prompts, references, _ = tokenize_turns(tokenizer, task, rows["turns"], list(rows["reference"]))
         pairs = zip(prompts, references, strict=True)
         logits = _first_logits(model, [({"input_ids": ids + own[:-1]}, len(own)) for ids, own in pairs])
-        return outputs | {"answers": outputs["prediction"], "logits": logits}
+        return outputs | _texts(tokenizer, outputs["prediction"]) | {"logits": logits}
     if task["task"] == "summarization":
         column, others = task["columns"]["text"], dict.fromkeys(template_names(task), "")  # which are not stored
         chunks, _ = cut_sources(tokenizer, [others | {column: text} for text in rows["text"]], task)
         ids, labels, owners, _ = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
-        found = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners}
+        found: dict[str, list] = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners}
         outputs = predict_summaries(model, tokenizer, found, task, batch_size, "summaries")
         start = model.generation_config.decoder_start_token_id
         pairs = zip(ids, labels, strict=True)
         inputs = [({"input_ids": i, "decoder_input_ids": [start, *own[:-1]]}, len(own)) for i, own in pairs]
-        return outputs | {"answers": outputs["prediction"], "logits": _first_logits(model, inputs)}
+        return outputs | _texts(tokenizer, outputs["prediction"]) | {"logits": _first_logits(model, inputs)}
     ids, _ = encode_texts(tokenizer, rows["text"], task["max_length"], task["long_texts"], task["max_chunks"])
     pad = tokenizer.pad_token_id
     logits = predict_logits(model, ids, pad, task["max_length"], batch_size, name="texts")
@@ -78,6 +80,12 @@ def answer_rows(
         return {"logits": logits, "log_p": log_p, "answers": answers}
     scores = ensemble_logits(outputs, task)
     return {"logits": logits, "scores": scores, "answers": scores.argmax(axis=1).tolist()}
+
+
+def _texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Outputs:
+    """Return texts to compare, and their first tokens."""
+    first = [ids[:FIRST_TOKENS] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    return {"answers": texts, "first_tokens": first}
 
 
 @torch.inference_mode()
@@ -104,9 +112,11 @@ def measure(
         task: the content of `task.json`.
     """
     if task["task"] == "qa":
-        plain = {name: values for name, values in rows.items() if "options" not in name and name != "answer_index"}
         tokenizers = choose_tokenizers(rows["reference"])
-        statistics = qa.row_statistics(outputs, plain, tokenizers, task["evaluation"]["seed"])
+        statistics: dict[str, Any] = text_statistics(outputs["prediction"], rows["reference"], tokenizers=tokenizers)
+        statistics |= accuracy_statistics(outputs["finished"], "finished")
+        if "nll" in outputs:
+            statistics |= loss_statistics(outputs["nll"], outputs["tokens"])
         if "options" in rows:
             statistics |= qa.answer_statistics(outputs, dict(rows), tokenizers)[0]
         return statistics

@@ -52,8 +52,7 @@ def untie(base: PreTrainedModel) -> None:
     changed = [isinstance(module, LoraLayer | ModulesToSaveWrapper) for module in ends]
     if not getattr(config, "tie_word_embeddings", False) or ends[1] is None or not any(changed):
         return
-    layer = ends[1]
-    layer = layer.get_base_layer() if isinstance(layer, LoraLayer) else getattr(layer, "original_module", layer)
+    layer = getattr(ends[1], "original_module", getattr(ends[1], "base_layer", ends[1]))  # below the adapter
     layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
     base.config.tie_word_embeddings = config.tie_word_embeddings = False
     base.all_tied_weights_keys = {}
@@ -72,7 +71,7 @@ def _plain(layer: LoraLayer, dtype: torch.dtype) -> nn.Linear:
     if variant:
         merged = variant.merge_safe(layer, name, weight)
     else:
-        merged = weight + layer.get_delta_weight(name).float()  # type: ignore[attr-defined]  # each kind has its own
+        merged = weight + cast(Any, layer).get_delta_weight(name).float()  # each kind of layer has its own
     plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
     plain.weight = nn.Parameter(merged.detach().to(dtype), requires_grad=False)
     if base.bias is not None:

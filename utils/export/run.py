@@ -25,12 +25,15 @@ def read_run(model: str) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the task of a finished run that can be exported.
 
     Raises:
-        UserError: `model` is no finished run, an export, or a run without test rows.
+        UserError: `model` is no finished run, an export, a run with damaged weights, or one with several labels a
+            text.
     """
     folder = find_run(model)
     task = load_task(folder)
     if "export" in task:
         raise UserError(f"`model` {model} is an export: give the `output_dir` of the run that it was made of.")
+    if "problem_type" in task:
+        raise UserError(f"`model` {model} gives a text several labels, which no export has yet: use the run itself.")
     if not (folder / "all_results.json").exists():
         raise UserError(f"`model` {model} has no all_results.json, so its run did not finish: let it finish first.")
     weights = [*folder.glob("adapter_model*.safetensors"), *folder.glob("model*.safetensors")]

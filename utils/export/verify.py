@@ -1,6 +1,6 @@
 """Does an export answer like the trained model? Logits, answers and metrics of the same rows say so."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,20 +28,32 @@ def compare(
         clusters: cluster of each row.
 
     Returns:
-        `rows`; `equal_answers`, their number; `max_logit_difference`, None without logits; and for each metric that
-        has a better direction its values as `trained_<name>` and `export_<name>`, and `delta_<name>`, the export
-        minus the trained model, with the interval of that paired difference.
+        `rows`; `equal_answers`, their number; of texts `equal_first_tokens`, the share of the first tokens of the
+        trained model's answers that the export has, too; `max_logit_difference`, None without logits; and for each
+        metric that has a better direction its values as `trained_<name>` and `export_<name>`, and `delta_<name>`, the
+        export minus the trained model, with the interval of that paired difference.
     """
     equal = sum(a == b for a, b in zip(trained["answers"], export["answers"], strict=True))
     results: dict[str, Any] = {"rows": len(trained["answers"]), "equal_answers": equal, "max_logit_difference": None}
-    if "logits" in export:
-        results["max_logit_difference"] = float(np.abs(trained["logits"] - export["logits"]).max())
+    if "first_tokens" in export:
+        results["equal_first_tokens"] = _equal_share(trained["first_tokens"], export["first_tokens"])
+    if "logits" in export:  # another prompt has another number of them
+        alike = trained["logits"].shape == export["logits"].shape
+        results["max_logit_difference"] = (
+            float(np.abs(trained["logits"] - export["logits"]).max()) if alike else float("inf")
+        )
     both = [
         {name: own[name] for name in statistics[0].keys() & statistics[1].keys() if direction(name)}
         for own in statistics
     ]
     results |= evaluate_statistics(both[0], clusters, "trained") | evaluate_statistics(both[1], clusters, "export")
     return results | paired_difference(both[1], both[0], clusters, "delta")
+
+
+def _equal_share(trained: Sequence[list[int]], export: Sequence[list[int]]) -> float:
+    """Return the share of tokens of some texts that others have at the same place, too."""
+    equal = sum(a == b for old, new in zip(trained, export, strict=True) for a, b in zip(old, new, strict=False))
+    return equal / max(1, sum(map(len, trained)))
 
 
 def direction(name: str) -> int:
@@ -92,6 +104,11 @@ def export_table(results: Mapping[str, Any]) -> str:
     difference = results["max_logit_difference"]
     lines = [
         ["equal answers", "-", f"{results['equal_answers']} of {results['rows']}", "-"],
+        *(
+            [["equal first 32 tokens", "-", f"{100 * results['equal_first_tokens']:.1f}%", "-"]]
+            if "equal_first_tokens" in results
+            else []
+        ),
         ["largest difference of a logit", "-", "-" if difference is None else f"{difference:.2g}", "-"],
     ]
     for key, value in results.items():
