@@ -194,7 +194,7 @@ def main(
     task |= describe_run(model_args, data_args, given, base, device) | {"heads": heads}
     task["autocast"] = autocast_dtype(model_args, training_args)  # serving uses it too, for the same predictions
     if several:
-        prepare_labels(base, task)
+        prepare_labels(base, task, class_counts, len(datasets["train"]))
     if encoder_args.long_texts == "chunks":
         pool_chunks(base)  # averages chunk logits inside the model, so that the loss counts texts, not chunks
     model = add_adapter(base, model_args, task, heads, first_adapter)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Run, assert_remade, flags, read_jsonl, run_here, write_rows
 from fastapi.testclient import TestClient
 from sklearn.metrics import f1_score, label_ranking_average_precision_score
 from sklearn.preprocessing import MultiLabelBinarizer
+from transformers import AutoModelForSequenceClassification
 
 import app
 import predict
@@ -20,6 +22,7 @@ from utils.data.__main__ import ColumnArguments
 from utils.data.__main__ import main as clean
 from utils.inference import Predictor
 from utils.inputs import Input
+from utils.multilabel import prepare_labels
 from utils.task import read_input
 
 OWN = {
@@ -158,6 +161,14 @@ def test_cleaning_alone_writes_the_lists_again(lists, tmp_path, capsys):
     ]
     expected = {row["id"]: sorted(row["wards"]) for row in toy_lists()}
     assert {row["id"]: row["wards"] for row in written} == expected
+
+
+def test_the_head_starts_at_the_shares_of_the_labels(tiny_bert):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=3)
+    task = {"heads": ["classifier"], "autocast": "bfloat16"}
+    prepare_labels(model, task, np.array([8, 1, 0]), 10)
+    assert torch.sigmoid(model.classifier.bias).tolist() == pytest.approx([9 / 12, 2 / 12, 1 / 12])
+    assert model.config.problem_type == "multi_label_classification" and task["autocast"] is None
 
 
 def test_csv_with_json_lists_is_the_same_data(list_run, tiny_bert, tmp_path):
