@@ -47,6 +47,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.inference import Predictor
 from utils.retrieval import read_corpus
+from utils.runtimes.llama_cpp import LlamaCpp
 from utils.safety import risk_level, unrecognised
 from utils.safety.context import SecondStage
 from utils.safety.language import unread_language
@@ -63,6 +64,7 @@ from utils.serving.answering import (
 from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
 from utils.serving.decoding import Client
 from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
+from utils.serving.llama_cpp import answer_by_llama_cpp
 from utils.serving.openai_backend import State, Unavailable, answer_there, connect, read_task, read_tokenizer
 from utils.serving.page import TITLE, make_page, mount_page
 from utils.serving.schemas import (
@@ -239,6 +241,8 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         task["generation"]["max_time"] = args.time_limit  # seconds: the client has its 504 after that
 
     def answer(rows: list[Any], deliver: Deliver) -> None:
+        if isinstance(predictor.model, LlamaCpp):
+            return answer_by_llama_cpp(predictor, predictor.model, rows, deliver)
         if task["task"] == "qa":
             return answer_here(predictor, rows, args.batch_size, deliver)
         for i, result in enumerate(predictor(rows, args.batch_size)):

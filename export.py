@@ -30,15 +30,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.evaluation.outputs import make_readable
-from utils.export.answers import answer_rows, measure
+from utils.export.answers import answer_prompts, answer_rows, measure
 from utils.export.card import write_export_card
 from utils.export.formats import DTYPES, QUANTIZATION, check_format, is_exact
+from utils.export.gguf import first_token, rendered_prompts, write_gguf
 from utils.export.merge import merge, write_generation
 from utils.export.onnx import write_onnx
 from utils.export.run import check_room, count_weights, in_float32, read_run, stored_rows
 from utils.export.verify import check, compare, export_table
 from utils.json_files import read_json, write_json
 from utils.loading import load_run_tokenizer, load_trained
+from utils.runtimes.llama_cpp import FILE as GGUF
+from utils.runtimes.llama_cpp import LlamaCpp
 from utils.task import load_task
 
 logger = logging.getLogger(__name__)
@@ -54,11 +57,15 @@ class ExportArguments:
     format: str = field(
         default="merged",
         metadata={
-            "help": "merged: safetensors for transformers and vLLM. onnx: classifiers for ONNX Runtime.",
+            "help": "merged: safetensors for transformers and vLLM. onnx: classifiers for ONNX Runtime. gguf: "
+            "answers for llama.cpp and Ollama.",
             "choices": tuple(QUANTIZATION),
         },
     )
-    quantization: str | None = field(default=None, metadata={"help": "Of onnx: int8 (default), none."})
+    quantization: str | None = field(
+        default=None,
+        metadata={"help": "onnx: int8 (default), none. gguf: f16 (default), q8_0, bf16, f32."},
+    )
     dtype: str = field(
         default="float32",
         metadata={"help": "Of merged weights. In half precision some answers change.", "choices": tuple(DTYPES)},
@@ -133,7 +140,12 @@ def write_model(
         # the temperature as it applies to these logits: a head that was divided by it has 1
         return changes | {"autocast": None, "temperature": task["temperature"], "beyond_weights": ["ONNX Runtime"]}
     write_generation(merged, tokenizer, task)
-    merged.save_pretrained(work, max_shard_size="2GB")
+    target = work / "merged" if args.format == "gguf" else work
+    merged.save_pretrained(target, max_shard_size="2GB")
+    if args.format == "gguf":
+        tokenizer.save_pretrained(target)
+        write_gguf(target, work, tokenizer, task, quantization)
+        shutil.rmtree(target)
     return changes
 
 
@@ -166,7 +178,12 @@ def main(args: ExportArguments) -> None:
         own = load_task(work)
         tokenizer = load_run_tokenizer(work, own)
         model = load_trained(work, own, tokenizer, trust_remote_code=args.trust_remote_code)
-        answers = answer_rows(model, tokenizer, rows, own, args.batch_size, linear)
+        if isinstance(model, LlamaCpp):
+            text, first = (work / "Modelfile").read_text(encoding="utf-8"), first_token(work / GGUF, tokenizer)
+            prompts = rendered_prompts(text, tokenizer, own, rows, first)
+            answers = answer_prompts(model, tokenizer, prompts, rows, own)
+        else:
+            answers = answer_rows(model, tokenizer, rows, own, args.batch_size, linear)
         statistics = measure(trained, rows, train, task), measure(answers, rows, train, own)
         results = compare(trained, answers, statistics, rows["cluster"])
         check(results, export["exact"], args.max_loss, args.model)

@@ -1,4 +1,4 @@
-"""What exports lose and gain: answers of a merged model, speed and scores of an int8 classifier.
+"""What exports lose and gain: answers of a merged and of a GGUF model, speed and scores of an int8 classifier.
 
     make quickstart quickstart-classification install-export
     python -m benchmarks.export
@@ -53,6 +53,11 @@ def main() -> None:
         folder = Path(name)
         if args.qa != "none":
             results["merged"] = write_export(args.qa, folder / "merged", **rows)
+            asked = {"max_predict_samples": args.max_predict_samples or 100}
+            for kind in ("f16", "q8_0"):
+                results[f"gguf_{kind}"] = write_export(
+                    args.qa, folder / kind, format="gguf", quantization=kind, **asked
+                )
         if args.classifier != "none":
             for kind in ("none", "int8"):
                 results[f"onnx_{kind}"] = write_export(

@@ -35,7 +35,7 @@ ROOMS = {
     "ordered_lines": set(),
     "runtimes": set(),
     "loading": {"runtimes"},
-    "inference": {"metrics", "evaluation", "factuality", "logits", "shown_examples", "loading"},
+    "inference": {"metrics", "evaluation", "factuality", "logits", "shown_examples", "loading", "runtimes"},
     "retrieval": {"metrics", "evaluation", "factuality"},
     "citations": {"metrics", "evaluation", "factuality", "retrieval"},
     "serving": {

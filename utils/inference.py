@@ -15,7 +15,7 @@ from utils.chunking import cut_sources
 from utils.control_tokens import plain_text
 from utils.encoding import encode_texts
 from utils.evaluation.calibration import softmax
-from utils.evaluation.confidence import abstain_to_parent, answer_confidence
+from utils.evaluation.confidence import abstain_to_parent, answer_confidence, lower_repeated
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
 from utils.evaluation.multilabel import label_probabilities
 from utils.evaluation.multiple_choice import score_options
@@ -35,6 +35,7 @@ from utils.metrics.languages import reads_english
 from utils.modeling import all_finite
 from utils.prompts import prompt_turns, recent_turns, render_prompt
 from utils.run import has_bfloat16
+from utils.runtimes.llama_cpp import LlamaCpp
 from utils.shown_examples import find_examples, with_examples
 from utils.task import find_run, load_task, read_input
 from utils.templates import fill_template, option_answers
@@ -175,6 +176,17 @@ class Predictor:
     def _answer(self, rows: list[Mapping[str, Any]], batch_size: int) -> list[dict[str, Any]]:
         task = self.task
         prompts, ids, cut = self._prompts(rows)
+        if isinstance(self.model, LlamaCpp):
+            answers = [self.model.answer(own, task["generation"]) for own in ids]
+            return [
+                {
+                    "prediction": answer.text,
+                    "finished": answer.finished,
+                    "cut": was_cut,
+                    "confidence": lower_repeated(answer.probability, answer.text),
+                }
+                for answer, was_cut in zip(answers, cut, strict=True)
+            ]
         texts, finished = generate_answers(
             self.model, self.tokenizer, ids, task["stop"], task["generation"], batch_size, None
         )

@@ -24,6 +24,7 @@ from utils.hierarchy import LabelTree
 from utils.hub import why_not_loaded
 from utils.modeling import check_packing, class_config
 from utils.run import embeddings_sha256
+from utils.runtimes.llama_cpp import load_llama_cpp
 from utils.runtimes.onnx import load_onnx
 
 OTHER_BASE = "give the model that it was trained on as `--base_model`"
@@ -62,8 +63,9 @@ def load_trained(
     Raises:
         UserError: the base model cannot be loaded, or the adapter is of another one.
     """
-    if task.get("export", {}).get("format") == "onnx":
-        return cast(PreTrainedModel, load_onnx(folder))  # takes the place of a PyTorch model
+    if (runtime := task.get("export", {}).get("format")) in ("onnx", "gguf"):  # takes the place of a PyTorch model
+        own = load_onnx(folder) if runtime == "onnx" else load_llama_cpp(folder, task)
+        return cast(PreTrainedModel, own)
     quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
     is_adapter = (folder / "adapter_config.json").exists()
     source = (base_model or task["base_model"]) if is_adapter else str(folder)

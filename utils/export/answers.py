@@ -1,12 +1,15 @@
 """What a model answers to the stored test rows, and its metrics: the same for a trained model and an export."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from utils.arguments import UserError
+from utils.chat import truncate_pairs
 from utils.chunking import cut_sources
 from utils.encoding import encode_texts
 from utils.evaluation import classification, hierarchical, qa, summarization
@@ -18,6 +21,7 @@ from utils.logits import predict_logits
 from utils.metrics.languages import is_english
 from utils.metrics.statistics import accuracy_statistics, loss_statistics, text_statistics
 from utils.overlap import choose_tokenizers
+from utils.runtimes.llama_cpp import LlamaCpp
 from utils.seq2seq import encode_pairs
 from utils.task import template_names
 
@@ -80,6 +84,33 @@ def answer_rows(
         return {"logits": logits, "log_p": log_p, "answers": answers}
     scores = ensemble_logits(outputs, task)
     return {"logits": logits, "scores": scores, "answers": scores.argmax(axis=1).tolist()}
+
+
+def answer_prompts(
+    model: LlamaCpp,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    rows: Mapping[str, Any],
+    task: Mapping[str, Any],
+) -> Outputs:
+    """Answer the test rows with llama.cpp: as `answer_rows`, without likelihoods and logits, which it does not give.
+
+    It reads the text of a prompt with its own tokenizer, as in Ollama; one that is too long for the model is given as
+    the token ids that are left of it.
+
+    Raises:
+        UserError: its tokenizer reads a prompt otherwise than that of the run.
+    """
+    whole = tokenize_turns(tokenizer, {**task, "max_length": sys.maxsize}, rows["turns"], None)[1]
+    short, _, _ = truncate_pairs(whole, None, task["max_length"])
+    answers, differ = [], 0
+    for prompt, ids, own in zip(prompts, whole, short, strict=True):
+        answers.append(model.answer(prompt if ids == own else own, task["generation"]))
+        differ += answers[-1].prompt_tokens != len(own)
+    if differ:
+        raise UserError(f"llama.cpp splits {differ} of {len(answers)} prompts into other tokens: choose merged.")
+    texts = [answer.text for answer in answers]
+    return _texts(tokenizer, texts) | {"prediction": texts, "finished": [answer.finished for answer in answers]}
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Outputs:

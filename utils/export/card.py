@@ -12,6 +12,7 @@ USES = {
     "merged": "Its weights are those of the base model with the adapter merged in: plain `transformers` and vLLM load "
     "it as any other model.",
     "onnx": "It runs in `onnxruntime`, without PyTorch's kernels.",
+    "gguf": "It runs in llama.cpp and Ollama: `ollama create NAME -f Modelfile`.",
 }
 
 

