@@ -51,5 +51,5 @@ def load_onnx(folder: Path) -> OnnxClassifier:
         )
     try:
         return OnnxClassifier(folder / FILE, AutoConfig.from_pretrained(folder))
-    except (OSError, RuntimeError, ValueError) as error:  # its own errors are RuntimeErrors
+    except Exception as error:  # ONNX Runtime's own errors have no base class of theirs
         raise UserError(f"`model` {folder}: {FILE} cannot be loaded: {' '.join(str(error).split())[:300]}.") from error
