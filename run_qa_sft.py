@@ -23,7 +23,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from utils.adapters import add_adapter, count_parameters, find_adapter, upcast_trainable_weights
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
-from utils.chat import Turn, prompt_settings
+from utils.chat import Turn
 from utils.chat_tokenizer import load_chat_tokenizer
 from utils.control_tokens import plain_text
 from utils.data.augmentation import augment
@@ -45,7 +45,7 @@ from utils.metrics.baselines import nearest_answers
 from utils.modeling import check_float16, get_quantization_config, load_base_model, load_config
 from utils.positions import check_positions
 from utils.privacy.identifiers import warn_of_identifiers
-from utils.prompts import earlier_turns, prompt_turns, tokenize_dialogues
+from utils.prompts import earlier_turns, prompt_settings, prompt_turns, tokenize_dialogues
 from utils.push import push
 from utils.reporting.card import write_card
 from utils.reporting.console import closing

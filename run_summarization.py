@@ -1,5 +1,4 @@
-"""Fine-tune an encoder-decoder to summarize dialogues or notes, and count the omissions and hallucinations of its
-summaries.
+"""Fine-tune an encoder-decoder or a decoder to summarize dialogues or notes, and count omissions and hallucinations.
 
     accelerate launch --quiet run_summarization.py recipes/flan_t5_lora.yaml
     accelerate launch --quiet run_summarization.py recipes/flan_t5_lora.yaml \
@@ -31,6 +30,7 @@ from trl import ModelConfig
 
 from utils.adapters import add_adapter, count_parameters, find_adapter
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
+from utils.chat import settle_chat_template
 from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
@@ -41,11 +41,12 @@ from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summaries import predict_summaries
 from utils.evaluation.summarization import evaluate
 from utils.extra_metrics import check_extra_metrics
-from utils.generation import check_bertscore_model, measure_latency
+from utils.generation import measure_latency
 from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.metrics.summaries import add_bert_scores, summary_baselines
 from utils.modeling import autocast_dtype, get_quantization_config, load_tokenizer
+from utils.overlap import check_bertscore_model
 from utils.privacy.identifiers import warn_of_identifiers
 from utils.push import push
 from utils.reporting.card import write_card
@@ -56,12 +57,13 @@ from utils.sampling import set_train_order
 from utils.seq2seq import (
     check_lengths,
     check_seq2seq_training,
+    decoder_settings,
     encode_pairs,
-    end_token,
     generation_metrics,
     load_for_generation,
     load_seq2seq_config,
     token_loss,
+    training_rows,
 )
 from utils.templates import check_adapted, fill_template
 from utils.tokenizers import unread
@@ -134,7 +136,9 @@ def to_pairs(
     rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "text": split[task["columns"]["text"]][:]}
     rows |= {"reference": [to_source_and_summary(row, task)[1] for row in table], "cut": [n > 0 for n in lost]}
     # Each chunk learns only its own sentences of the summary: asked for the others, it would learn to invent them
-    ids, labels, owners, cut_summaries = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
+    ids, labels, owners, cut_summaries = encode_pairs(
+        tokenizer, chunks, rows["reference"], task["max_target_length"], task.get("chat")
+    )
     # A summary longer than its text is a sign of swapped columns, which `main` warns about
     longer = sum(count_words(r) > count_words(t) for t, r in zip(rows["text"], rows["reference"], strict=True))
     counts = {"cut_sources": sum(rows["cut"]), "lost_source_tokens": sum(lost)}
@@ -146,7 +150,7 @@ def to_pairs(
 def make_task(
     args: SummarizationArguments,
     config: PreTrainedConfig,
-    seed: int,
+    training_args: Seq2SeqTrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
     columns: Columns,
     train: Dataset,
@@ -155,6 +159,7 @@ def make_task(
     lengths = ("max_source_length", "max_target_length", "max_new_tokens")
     generation = ("max_new_tokens", "num_beams", "no_repeat_ngram_size")
     check_lengths(config, args.trust_remote_code, **{key: getattr(args, key) for key in lengths})
+    settings = (args.text_template, args.no_repeat_ngram_size, training_args.predict_with_generate)
     # Both belong to beam search, and transformers warns about them without beams
     beams = {"length_penalty": args.length_penalty, "early_stopping": True} if args.num_beams > 1 else {}
     task = {
@@ -163,10 +168,10 @@ def make_task(
         "raw_columns": columns.to_dict(),
         "text_template": keep_control_tokens(tokenizer, args.text_template),
         **{key: getattr(args, key) for key in (*lengths[:2], "long_texts", "max_chunks")},
-        "stop": end_token(tokenizer),
+        **decoder_settings(config, tokenizer, *settings),
         # Greedy or beam search instead of sampling: a note gets the same summary every time
         "generation": {"do_sample": False, **{key: getattr(args, key) for key in generation}} | beams,
-        "evaluation": {"seed": seed, "use_stemmer": args.use_stemmer, "bertscore_model": None},
+        "evaluation": {"seed": training_args.seed, "use_stemmer": args.use_stemmer, "bertscore_model": None},
     }
     check_adapted(lambda row: to_source_and_summary(row, task)[0], task, train, "text_template")
     return task
@@ -194,6 +199,7 @@ def main(
     remote_code = summary_args.trust_remote_code
     config = load_seq2seq_config(model_args, training_args.fp16, remote_code)  # first, since the data may take minutes
     tokenizer = load_tokenizer(model_args, remote_code, first_adapter)
+    settle_chat_template(tokenizer)  # of a decoder
     layer, name = check_bertscore_model(summary_args.bertscore_model, summary_args.bertscore_layer)
     check_extra_metrics(data_args.extra_metrics, remote_code, ["text"])  # one that fails does so now
     # Near-duplicate texts stay in one split: otherwise the test would reward memorization
@@ -205,7 +211,7 @@ def main(
         lowercase=data_args.lowercase,
     )
     splits, results = load_splits(data_args, columns, cluster_columns=[columns.input], seed=training_args.seed)
-    task = make_task(summary_args, config, training_args.seed, tokenizer, columns, splits["train"])
+    task = make_task(summary_args, config, training_args, tokenizer, columns, splits["train"])
     task["evaluation"]["bertscore_model"] = name
     rows, pairs = {}, {}
     for split, table in splits.items():
@@ -225,9 +231,7 @@ def main(
     model = add_adapter(base, model_args, task, first_adapter=first_adapter)
 
     # ----- 4. Trainer
-    datasets = {
-        split: Dataset.from_dict({key: own[key] for key in ("input_ids", "labels")}) for split, own in pairs.items()
-    }
+    datasets = {split: training_rows(own, task.get("chat")) for split, own in pairs.items()}
     compute_metrics = generation_metrics(tokenizer, summary_args.use_stemmer)
     with library_checks("Seq2SeqTrainer"):
         trainer = Seq2SeqTrainer(
@@ -243,8 +247,8 @@ def main(
             compute_metrics=compute_metrics if training_args.predict_with_generate else None,
         )
     add_early_stopping(trainer, summary_args.early_stopping_patience, checkpoint)
-    # Sources and summaries are padded separately, so batches are grouped by both lengths
-    set_train_order(trainer, datasets["train"], target_lengths=[len(ids) for ids in pairs["train"]["labels"]])
+    # An encoder-decoder pads sources and summaries separately, so batches are grouped by both lengths
+    set_train_order(trainer, datasets["train"], target_lengths=[len(ids) for ids in datasets["train"]["labels"]])
     results |= count_parameters(model)
 
     # ----- 5. Train

@@ -44,12 +44,11 @@ from utils.arguments import parse_recipe
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.evaluation.summaries import predict_summaries
-from utils.generation import set_generation
 from utils.json_files import write_json
 from utils.metrics.statistics import text_statistics
 from utils.modeling import load_base_model, load_tokenizer
 from utils.sampling import set_train_order
-from utils.seq2seq import load_seq2seq_config, token_loss
+from utils.seq2seq import load_seq2seq_config, set_generation, token_loss
 
 RECIPE, MODEL = "recipes/quickstart/summarization.yaml", "outputs/quickstart-summarization"
 STEPS = {"official": 60, "official_batch": 12, "ours": 40}  # steps per round

@@ -5,7 +5,8 @@ from conftest import CHATML, PHI3, make_tokenizer
 from tokenizers import AddedToken
 
 from utils.arguments import UserError
-from utils.chat import answer_delimiters, chat_prompt, prompt_settings
+from utils.chat import answer_delimiters, chat_prompt
+from utils.prompts import prompt_settings
 
 
 def test_an_end_of_turn_that_eats_the_white_space_after_it_is_found():

@@ -5,7 +5,8 @@ from conftest import toy_dialogues
 from transformers import AutoTokenizer
 
 from utils.arguments import UserError
-from utils.chunking import SENTENCES, cut_sources, join_summaries, split_summary
+from utils.chunking import SENTENCES, cut_sources, split_summary
+from utils.evaluation.summaries import join_summaries
 
 COLUMNS = {"text": "dialogue", "summary": "note"}
 NOTES = [row["note"] for row in toy_dialogues()[:5]]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import (
     ROOT,
     SIZES,
@@ -15,6 +16,7 @@ from conftest import (
     read_jsonl,
     run_here,
     save_model,
+    toy_dialogues,
     toy_exam,
     toy_notes,
     toy_rows,
@@ -42,6 +44,7 @@ from transformers import (
 import run_classification
 import run_hierarchical
 import run_qa_sft
+import run_summarization
 from utils.arguments import UserError
 from utils.chat import answer_delimiters, chat_prompt, generation_prompt, settle_chat_template
 from utils.control_tokens import THOUGHT
@@ -184,11 +187,19 @@ def tree(folder: Path) -> Path:
     return write_rows(folder / "train.csv", rows)
 
 
+def visits(folder: Path) -> Path:
+    rows = [{"dataset": "aci", **row} for row in toy_dialogues()]
+    write_rows(folder / "train.csv", rows[:60])
+    write_rows(folder / "valid.csv", rows[60:70])
+    return write_rows(folder / "clinicalnlp_taskB_test1.csv", rows[70:]).parent
+
+
 RECIPES = {
     "qwen3_4b_qlora": (run_qa_sft, "qwen3", lambda folder, data: data.exam_folder),
     "medgemma_1_5_4b_qlora": (run_qa_sft, "gemma3", lambda folder, data: medqa(folder)),
     "phi4_mini_qlora": (run_qa_sft, "phi4_mini", lambda folder, data: pubmedqa(folder)),
     "smollm3_qlora": (run_qa_sft, "smollm3", lambda folder, data: medquad(folder)),
+    "qwen3_4b_aci_bench": (run_summarization, "qwen3", lambda folder, data: visits(folder)),
     "bioclinical_modernbert": (run_classification, "modernbert", lambda folder, data: notes(folder)),
     "bioclinical_modernbert_hierarchical": (run_hierarchical, "modernbert", lambda folder, data: tree(folder)),
 }
@@ -198,7 +209,15 @@ TINY = {
     "load_best_model_at_end": False, "report_to": "none", "max_eval_samples": 4, "max_predict_samples": 4,
     "max_train_samples": 40, "near_duplicate_threshold": 1.0,
 }  # fmt: skip
-SMALLER = {run_qa_sft: {"max_length": 256, "max_new_tokens": 4, "optim": "adamw_torch", "warmup_steps": 1}}
+SMALLER = {
+    run_qa_sft: {"max_length": 256, "max_new_tokens": 4, "optim": "adamw_torch", "warmup_steps": 1},
+    run_summarization: {
+        "max_source_length": 300,
+        "max_target_length": 32,
+        "max_new_tokens": 4,
+        "optim": "adamw_torch",
+    },
+}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -206,6 +225,9 @@ def test_a_recipe_trains_evaluates_saves_and_serves_its_architecture(name, decod
     script, model, make_data = RECIPES[name]
     rows, folder = make_data(tmp_path / "data", data), decoders.get(model, modernbert)
     source = {"dataset_name": rows} if rows.is_dir() else {"train_file": rows}
+    if script is run_summarization:
+        names = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())
+        source = {f"{split}_file": rows / names[f"{split}_file"] for split in ("train", "validation", "test")}
     values = TINY | SMALLER.get(script, {}) | source
     values |= {"model_name_or_path": folder, "output_dir": tmp_path / "run"}
     recipe = (ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -228,6 +250,8 @@ def test_a_recipe_trains_evaluates_saves_and_serves_its_architecture(name, decod
         if "option" in answer:  # chosen by likelihood; the written answer of the evaluation is another
             continue
         assert answer["prediction"] == row["prediction"]
+        if script is run_summarization:
+            continue
         found = [a[-1] if isinstance(a, list) else a for a in (answer["confidence"], row["confidence"])]  # of a leaf
         assert found[0] == pytest.approx(found[1], abs=1e-3)
 

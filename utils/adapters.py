@@ -112,7 +112,7 @@ def add_adapter(
     Raises:
         UserError: as `get_lora_config`; or `first_adapter` is of another task, other classes or other modules.
     """
-    kind = TASK_TYPES[task["task"]]
+    kind = "CAUSAL_LM" if "chat" in task else TASK_TYPES[task["task"]]
     targets = args.lora_target_modules or args.lora_target_parameters
     config = get_lora_config(args, model, kind, heads) if targets or first_adapter is None else None
     if first_adapter is None:

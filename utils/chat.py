@@ -5,14 +5,13 @@ import datetime
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
 
 from utils.arguments import UserError
-from utils.control_tokens import THOUGHT, as_text, keep_control_tokens, plain_text, token_ids
+from utils.control_tokens import THOUGHT, as_text, plain_text, token_ids
 
 logger = logging.getLogger(__name__)
 Turn = dict[str, str]  # `role` and `content`, as chat templates take them
@@ -92,46 +91,6 @@ def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> str:
     return _render(tokenizer, question, add_generation_prompt=True).rpartition(MARKER)[2]
 
 
-# ----- Prompts and answers
-
-
-def prompt_settings(
-    tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, prompt_template: str | None, roles: Sequence[str]
-) -> dict[str, Any]:
-    """Return what `task.json` says about prompts: `chat`, `system_prompt`, `prompt_template` and `stop`.
-
-    Args:
-        tokenizer: the base model's tokenizer.
-        system_prompt, prompt_template: of the recipe.
-        roles: what a row has of context, question and options, which the default template joins.
-
-    Raises:
-        UserError: the model has no chat template, and `prompt_template` is missing or `system_prompt` given; or the
-            chat template refuses or drops a turn.
-    """
-    chat = tokenizer.chat_template is not None
-    if not chat and prompt_template is None:  # guessing a format would train on prompts that nobody uses
-        raise UserError(
-            "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
-            'prompt_template: "Question: {question}\\nAnswer:".'
-        )
-    if not chat and system_prompt:
-        raise UserError(f"`system_prompt`: the model has no chat template: {WITHOUT['system']}.")
-    marked = chat and has_generation_markers(str(tokenizer.chat_template))
-    if marked and not is_chat_template_stop_token_trained(tokenizer):
-        logger.warning("the chat template marks answers without the token that ends them: they may not learn to end")
-    if chat:  # before any work on the data
-        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-        chat_prompt(tokenizer, [*system, {"role": "user", "content": "question"}])
-    template = prompt_template or "\n\n".join(f"{{{role}}}" for role in roles)
-    return {
-        "chat": chat,
-        "system_prompt": system_prompt,
-        "prompt_template": keep_control_tokens(tokenizer, template),
-        "stop": answer_delimiters(tokenizer, chat)[1],  # not always the end-of-sequence token: Phi-3 uses <|end|>
-    }
-
-
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
     """Render the turns before an answer with the chat template, up to where the answer begins. A control token in a
     turn is text.
@@ -182,9 +141,6 @@ def answer_delimiters(tokenizer: PreTrainedTokenizerBase, chat: bool) -> tuple[s
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     ends = [index for index in tokenizer(after, add_special_tokens=False)["input_ids"] if index in special]
     return before, str(tokenizer.convert_ids_to_tokens(ends[0])) if ends else tokenizer.eos_token
-
-
-# ----- Tokens
 
 
 def tokenize_pairs(

@@ -8,7 +8,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.control_tokens import text_ids
+from utils.chat import chat_prompt
+from utils.control_tokens import as_text, text_ids, token_ids
 from utils.templates import fill_template
 from utils.words import SENTENCES, split_words
 
@@ -25,10 +26,10 @@ def cut_sources(
     Args:
         tokenizer: the model's tokenizer.
         rows: the text and the columns that the template names.
-        task: `text_template`, `columns`, `max_source_length` (tokens), `max_chunks`, and `long_texts`, how to read
-            longer texts. `head`: only the beginning. `head_tail`: a quarter of the tokens from the beginning, the rest
-            from the end. `chunks`: up to `max_chunks` chunks, which end at a line break if they are at least half full
-            there.
+        task: `text_template`, `columns`, `chat` (see `source_ids`), `max_source_length` (tokens), `max_chunks`, and
+            `long_texts`, how to read longer texts. `head`: only the beginning. `head_tail`: a quarter of the tokens
+            from the beginning, the rest from the end. `chunks`: up to `max_chunks` chunks, which end at a line break
+            if they are at least half full there.
 
     Returns:
         the inputs of each row, one text or several chunks; and the number of tokens of each row that no chunk holds.
@@ -37,12 +38,26 @@ def cut_sources(
         UserError: the template leaves no room for the text.
     """
     filled = [_fill(task, row) for row in rows]
-    lengths = [len(ids) for ids in text_ids(tokenizer, filled)]
+    lengths = [len(ids) for ids in source_ids(tokenizer, filled, task.get("chat"))]
     found, lost = [[text] for text in filled], [0] * len(filled)
     for i, length in enumerate(lengths):
         if length > task["max_source_length"]:
             found[i], lost[i] = _cut(tokenizer, rows[i], task)
     return found, lost
+
+
+def source_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], chat: bool) -> list[str]:
+    """Return the prompts of a decoder: filled templates, in its chat template if it has one (`chat`)."""
+    if not chat:
+        return [as_text(tokenizer, text) for text in texts]
+    return [chat_prompt(tokenizer, [{"role": "user", "content": text}]) for text in texts]
+
+
+def source_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], chat: bool | None) -> list[list[int]]:
+    """Tokenize filled templates as the model reads them; `chat` is None for an encoder-decoder."""
+    if chat is None:
+        return text_ids(tokenizer, texts)
+    return token_ids(tokenizer, source_prompts(tokenizer, texts, chat), not chat)
 
 
 def _fill(task: Mapping[str, Any], row: Mapping[str, Any], text: str | None = None) -> str:
@@ -54,11 +69,11 @@ def _cut(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: Mappi
     """Return the chunks of a long row, and the number of its tokens that no chunk holds."""
     words = WORDS.findall(row[task["columns"]["text"]])
     counts = [len(ids) for ids in text_ids(tokenizer, words, add_special_tokens=False)]
-    room = task["max_source_length"] - len(text_ids(tokenizer, [_fill(task, row, "")])[0])
+    room = task["max_source_length"] - len(source_ids(tokenizer, [_fill(task, row, "")], task.get("chat"))[0])
     while room > 0:
         spans = _spans(words, np.cumsum([0, *counts]), room, task["long_texts"], task["max_chunks"])
         pieces = [_fill(task, row, "".join(word for a, b in own for word in words[a:b])) for own in spans]
-        lengths = [len(ids) for ids in text_ids(tokenizer, pieces)]
+        lengths = [len(ids) for ids in source_ids(tokenizer, pieces, task.get("chat"))]
         over = max(lengths) - task["max_source_length"]
         if over <= 0:
             return pieces, sum(counts) - sum(sum(counts[a:b]) for own in spans for a, b in own)
@@ -106,14 +121,3 @@ def split_summary(summary: str, chunks: Sequence[str]) -> list[str]:
         words = set(split_words(sentence.lower()))
         parts[max(range(len(chunks)), key=lambda i: len(words & known[i]))] += sentence
     return [part.strip() for part in parts]
-
-
-def join_summaries(summaries: Sequence[str]) -> str:
-    """Join the summaries of a text's chunks, and drop sentences that repeat an earlier summary."""
-    seen: set[str] = set()
-    kept = []
-    for summary in summaries:
-        sentences = {" ".join(sentence.casefold().split()): sentence for sentence in SENTENCES.findall(summary)}
-        kept.append("".join(sentence for key, sentence in sentences.items() if key not in seen).strip())
-        seen |= sentences.keys()
-    return ("\n" if any("\n" in text for text in kept) else " ").join(text for text in kept if text)

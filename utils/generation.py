@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,23 +10,16 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets.utils import are_progress_bars_disabled
 from tqdm.auto import tqdm
-from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.hub import why_not_loaded
+from utils.seq2seq import with_max_length
 
 Result = TypeVar("Result")
 
 # Maximum logits (values) per forward pass while scoring. On a CPU, blocks over 32 MB go back to the system at once,
 # and allocating them anew costs more than a larger batch saves.
 CPU_LOGITS, GPU_LOGITS = 2**24, 2**28
-
-# Layer with the best correlation with human judgments on WMT16, from the table in the package bert-score 0.3.13
-BERTSCORE_LAYERS = {
-    "microsoft/deberta-xlarge-mnli": 40, "microsoft/deberta-large-mnli": 18, "microsoft/deberta-base-mnli": 9,
-    "roberta-large": 17, "FacebookAI/roberta-large": 17, "bert-base-uncased": 9, "google-bert/bert-base-uncased": 9,
-    "distilbert-base-uncased": 5, "distilbert/distilbert-base-uncased": 5, "allenai/scibert_scivocab_uncased": 8,
-}  # fmt: skip
 
 
 def batches_by_length(
@@ -198,7 +190,7 @@ def generate_answers(
     reads = model.config.is_encoder_decoder  # its output starts with a decoder start token, not with the prompt
     stop_ids = [tokenizer.convert_tokens_to_ids(stop)]
     stop_ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    values = _with_max_length(generation) if reads else generation
+    values = with_max_length(generation) if reads else generation
     config = GenerationConfig(**values, eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id)
     results: list[tuple[int, tuple[str, bool]]] = []
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
@@ -216,29 +208,6 @@ def generate_answers(
     return list(texts), list(finished)
 
 
-def set_generation(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: str, generation: Mapping[str, Any]
-) -> None:
-    """Replace an encoder-decoder's generation defaults with `generation`, keeping only its special tokens. A base
-    model's own settings (BART-CNN: `min_length: 56`, a forced end token) would otherwise be merged into every call."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig(
-        **_with_max_length(generation),
-        eos_token_id=tokenizer.convert_tokens_to_ids(stop),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=own.bos_token_id,
-        decoder_start_token_id=own.decoder_start_token_id,
-        forced_bos_token_id=own.forced_bos_token_id,  # the language token of mBART
-    )
-
-
-def _with_max_length(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `max_length`, which counts the decoder start token, instead of `max_new_tokens`: `Seq2SeqTrainer` fills
-    in the default of whichever is missing, and then both are set."""
-    values = {key: value for key, value in generation.items() if key != "max_new_tokens"}
-    return values | {"max_length": generation["max_new_tokens"] + 1}
-
-
 def measure_latency(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], task: Mapping[str, Any]
 ) -> dict[str, float]:
@@ -250,37 +219,3 @@ def measure_latency(
         milliseconds.append(1000 * (time.perf_counter() - start))
     p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
     return {"latency_p50_ms": p50, "latency_p95_ms": p95}
-
-
-def check_bertscore_model(model_name_or_path: str | None, num_layers: int | None) -> tuple[int, str | None]:
-    """Return the layer for BERTScore, and a name that identifies comparable scores.
-
-    Args:
-        model_name_or_path: an encoder, as a folder or Hub id; without one the name is None.
-        num_layers: number of layers to use; defaults to the recommended one (`BERTSCORE_LAYERS`).
-
-    Returns:
-        the layer, and a name such as "microsoft/deberta-xlarge-mnli layer 40".
-
-    Raises:
-        UserError: the model cannot be loaded, is not an encoder, or does not have this layer.
-    """
-    if model_name_or_path is None:
-        return 0, None
-    try:
-        config = AutoConfig.from_pretrained(model_name_or_path)
-    except (OSError, ValueError) as error:
-        reason = why_not_loaded(error)
-        raise UserError(
-            f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): choose an encoder."
-        ) from error
-    if config.is_encoder_decoder:
-        raise UserError(f"`bertscore_model` {model_name_or_path} ({config.model_type}) is not an encoder: use BERT.")
-    layers = num_layers or BERTSCORE_LAYERS.get(model_name_or_path)
-    if layers is None or not 1 <= layers <= config.num_hidden_layers:
-        raise UserError(
-            f"`bertscore_layer` is {num_layers}: for {model_name_or_path} give 1 to {config.num_hidden_layers}; a "
-            f"default is known for {', '.join(BERTSCORE_LAYERS)}."
-        )
-    folder = Path(model_name_or_path)
-    return layers, f"{folder.resolve().name if folder.exists() else model_name_or_path} layer {layers}"

@@ -18,7 +18,6 @@ from transformers import (
 
 from utils.arguments import UserError
 from utils.control_tokens import keep_control_tokens
-from utils.generation import set_generation
 from utils.heads import prepare_classifier
 from utils.hierarchy import LabelTree
 from utils.hub import why_not_loaded
@@ -26,6 +25,7 @@ from utils.modeling import check_packing, class_config
 from utils.run import embeddings_sha256
 from utils.runtimes.llama_cpp import load_llama_cpp
 from utils.runtimes.onnx import load_onnx
+from utils.seq2seq import set_generation
 
 OTHER_BASE = "give the model that it was trained on as `--base_model`"
 AUTO_CLASSES = {
@@ -73,7 +73,8 @@ def load_trained(
     names = LabelTree.from_dict(task["tree"]).node_names if "tree" in task else task.get("labels")
     classes = class_config(names) if names else {}
     try:
-        model = AUTO_CLASSES[task["task"]].from_pretrained(
+        auto_class = AutoModelForCausalLM if "chat" in task else AUTO_CLASSES[task["task"]]
+        model = auto_class.from_pretrained(
             source,
             revision=task["base_model_revision"] if is_adapter and not base_model else None,
             dtype=task["dtype"] if task["dtype"] == "auto" else getattr(torch, task["dtype"]),
@@ -91,7 +92,7 @@ def load_trained(
         raise UserError(f"the adapter of `model` {folder} is of another model than `{source}`: {OTHER_BASE}.")
     if "heads" in task:
         model = prepare_classifier(model, task["heads"], task["pooling"])
-    if task["task"] == "summarization":
+    if model.config.is_encoder_decoder and task["task"] == "summarization":
         set_generation(model, tokenizer, task["stop"], task["generation"])
     if is_adapter:
         try:

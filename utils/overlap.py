@@ -7,13 +7,17 @@ are compared by the words of `utils.words`, and BLEU takes sacrebleu's tokenizer
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import regex
 from fontTools.unicodedata import script, script_name
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
+from transformers import AutoConfig
 
+from utils.arguments import UserError
+from utils.hub import why_not_loaded
 from utils.words import SENTENCES, UNSPACED, split_words
 
 # A to z are 98 % of the letters in German and 97 % in French: rouge-score would cut every tenth word in two
@@ -98,3 +102,45 @@ def split_lines(text: str, tokenizers: Tokenizers) -> str:
     if tokenizers.rouge == "unicode":
         lines, letter = SENTENCES.findall(text), LETTER_OR_DIGIT
     return "\n".join(line.replace("\n", " ") for line in lines if letter.search(line)) or " ".join(lines)
+
+
+# Layer with the best correlation with human judgments on WMT16, from the table in the package bert-score 0.3.13
+BERTSCORE_LAYERS = {
+    "microsoft/deberta-xlarge-mnli": 40, "microsoft/deberta-large-mnli": 18, "microsoft/deberta-base-mnli": 9,
+    "roberta-large": 17, "FacebookAI/roberta-large": 17, "bert-base-uncased": 9, "google-bert/bert-base-uncased": 9,
+    "distilbert-base-uncased": 5, "distilbert/distilbert-base-uncased": 5, "allenai/scibert_scivocab_uncased": 8,
+}  # fmt: skip
+
+
+def check_bertscore_model(model_name_or_path: str | None, num_layers: int | None) -> tuple[int, str | None]:
+    """Return the layer for BERTScore, and a name that identifies comparable scores.
+
+    Args:
+        model_name_or_path: an encoder, as a folder or Hub id; without one the name is None.
+        num_layers: number of layers to use; defaults to the recommended one (`BERTSCORE_LAYERS`).
+
+    Returns:
+        the layer, and a name such as "microsoft/deberta-xlarge-mnli layer 40".
+
+    Raises:
+        UserError: the model cannot be loaded, is not an encoder, or does not have this layer.
+    """
+    if model_name_or_path is None:
+        return 0, None
+    try:
+        config = AutoConfig.from_pretrained(model_name_or_path)
+    except (OSError, ValueError) as error:
+        reason = why_not_loaded(error)
+        raise UserError(
+            f"`bertscore_model` {model_name_or_path} cannot be loaded ({reason}): choose an encoder."
+        ) from error
+    if config.is_encoder_decoder:
+        raise UserError(f"`bertscore_model` {model_name_or_path} ({config.model_type}) is not an encoder: use BERT.")
+    layers = num_layers or BERTSCORE_LAYERS.get(model_name_or_path)
+    if layers is None or not 1 <= layers <= config.num_hidden_layers:
+        raise UserError(
+            f"`bertscore_layer` is {num_layers}: for {model_name_or_path} give 1 to {config.num_hidden_layers}; a "
+            f"default is known for {', '.join(BERTSCORE_LAYERS)}."
+        )
+    folder = Path(model_name_or_path)
+    return layers, f"{folder.resolve().name if folder.exists() else model_name_or_path} layer {layers}"

@@ -1,17 +1,58 @@
 """Turn rows into the turns and tokens that a causal language model reads, with one code path for training, evaluation
 and serving."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import has_generation_markers
+from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
 
 from utils.arguments import UserError
-from utils.chat import Turn, chat_prompt, generation_prompt, tokenize_pairs, turns_as_text
-from utils.control_tokens import BREAK, THOUGHT, as_text, token_ids
+from utils.chat import WITHOUT, Turn, answer_delimiters, chat_prompt, generation_prompt, tokenize_pairs, turns_as_text
+from utils.control_tokens import BREAK, THOUGHT, as_text, keep_control_tokens, token_ids
 from utils.templates import fill_template
+
+logger = logging.getLogger(__name__)
+
+
+def prompt_settings(
+    tokenizer: PreTrainedTokenizerBase, system_prompt: str | None, prompt_template: str | None, roles: Sequence[str]
+) -> dict[str, Any]:
+    """Return what `task.json` says about prompts: `chat`, `system_prompt`, `prompt_template` and `stop`.
+
+    Args:
+        tokenizer: the base model's tokenizer.
+        system_prompt, prompt_template: of the recipe.
+        roles: what a row has of context, question and options, which the default template joins.
+
+    Raises:
+        UserError: the model has no chat template, and `prompt_template` is missing or `system_prompt` given; or the
+            chat template refuses or drops a turn.
+    """
+    chat = tokenizer.chat_template is not None
+    if not chat and prompt_template is None:  # guessing a format would train on prompts that nobody uses
+        raise UserError(
+            "`prompt_template` is not set and the model has no chat template: give the full prompt, for example "
+            'prompt_template: "Question: {question}\\nAnswer:".'
+        )
+    if not chat and system_prompt:
+        raise UserError(f"`system_prompt`: the model has no chat template: {WITHOUT['system']}.")
+    marked = chat and has_generation_markers(str(tokenizer.chat_template))
+    if marked and not is_chat_template_stop_token_trained(tokenizer):
+        logger.warning("the chat template marks answers without the token that ends them: they may not learn to end")
+    if chat:  # before any work on the data
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        chat_prompt(tokenizer, [*system, {"role": "user", "content": "question"}])
+    template = prompt_template or "\n\n".join(f"{{{role}}}" for role in roles)
+    return {
+        "chat": chat,
+        "system_prompt": system_prompt,
+        "prompt_template": keep_control_tokens(tokenizer, template),
+        "stop": answer_delimiters(tokenizer, chat)[1],  # not always the end-of-sequence token: Phi-3 uses <|end|>
+    }
+
 
 # ----- Turns of a dialogue
 

@@ -1,16 +1,20 @@
-"""Support for encoder-decoders: limits of the model, source and summary pairs, generation, and a loss per token."""
+"""Support for summarizers, encoder-decoders and decoders: limits of the model, source and summary pairs, generation,
+and a loss per token."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from sacrebleu import corpus_bleu
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BitsAndBytesConfig,
     EvalPrediction,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -19,12 +23,12 @@ from transformers import (
 from trl import ModelConfig
 
 from utils.arguments import UserError
-from utils.chunking import split_summary
+from utils.chat import answer_delimiters, tokenize_pairs
+from utils.chunking import source_prompts, split_summary
 from utils.control_tokens import plain_text, special_tokens, text_ids
-from utils.generation import set_generation
 from utils.modeling import architecture, load_base_model, load_config
 from utils.overlap import choose_tokenizers, rouge_scorer, split_lines
-from utils.positions import empty_model, position_limit, warn_if_longer
+from utils.positions import check_positions, empty_model, position_limit, warn_if_longer
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
@@ -34,14 +38,13 @@ def load_seq2seq_config(args: ModelConfig, fp16: bool, trust_remote_code: bool =
     """Load the model's configuration before any work on the data.
 
     Raises:
-        UserError: the model cannot be loaded, is not a text encoder-decoder, or is a T5 that `fp16` or `dtype` would
-            compute in float16.
+        UserError: the model cannot be loaded, writes no text, or is a T5 that `fp16` or `dtype` would compute in
+            float16.
     """
     config = load_config(args, trust_remote_code)
     name = f"`model_name_or_path` {args.model_name_or_path} ({config.model_type})"
-    if (found := architecture(config)) in ("encoder", "decoder", None):
-        script = "run_classification.py" if found == "encoder" else "run_qa_sft.py"
-        raise UserError(f"{name} is no encoder-decoder: choose a model such as T5 or BART, or use {script}.")
+    if architecture(config) in ("encoder", None):
+        raise UserError(f"{name} writes no text: choose T5, BART or a decoder, or use run_classification.py.")
     if (fp16 or args.dtype == "float16") and config.model_type in OVERFLOWS:
         raise UserError(
             f"{name} overflows in float16: its loss becomes 0 or nan (transformers#23918). Set `bf16: true`, "
@@ -58,22 +61,79 @@ def load_for_generation(
     task: Mapping[str, Any],
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load an encoder-decoder as `load_base_model` does, and apply `stop` and `generation` of `task.json`."""
+    """Load a model as `load_base_model` does, and an encoder-decoder with `stop` and `generation` of `task.json`."""
+    if "chat" in task:
+        return load_base_model(args, AutoModelForCausalLM, quantization, device, trust_remote_code)
     model = load_base_model(args, AutoModelForSeq2SeqLM, quantization, device, trust_remote_code)
     set_generation(model, tokenizer, task["stop"], task["generation"])
     return model
 
 
+def set_generation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: str, generation: Mapping[str, Any]
+) -> None:
+    """Replace an encoder-decoder's generation defaults with `generation`, keeping only its special tokens. A base
+    model's own settings (BART-CNN: `min_length: 56`, a forced end token) would otherwise be merged into every call."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        **with_max_length(generation),
+        eos_token_id=tokenizer.convert_tokens_to_ids(stop),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=own.bos_token_id,
+        decoder_start_token_id=own.decoder_start_token_id,
+        forced_bos_token_id=own.forced_bos_token_id,  # the language token of mBART
+    )
+
+
+def with_max_length(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `max_length`, which counts the decoder start token, instead of `max_new_tokens`: `Seq2SeqTrainer` fills
+    in the default of whichever is missing, and then both are set."""
+    values = {key: value for key, value in generation.items() if key != "max_new_tokens"}
+    return values | {"max_length": generation["max_new_tokens"] + 1}
+
+
+def decoder_settings(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    text_template: str,
+    no_repeat_ngram_size: int,
+    predict_with_generate: bool,
+) -> dict[str, Any]:
+    """Return `stop`, the token that ends a summary, and of a decoder `chat`, whether it has a chat template.
+
+    Raises:
+        UserError: a decoder has neither a chat template nor a `text_template`, or cannot do what another key asks for.
+    """
+    if architecture(config) == "encoder-decoder":
+        return {"stop": end_token(tokenizer)}
+    chat = tokenizer.chat_template is not None
+    if not chat and text_template == "{text}":
+        raise UserError(
+            "`text_template` is {text}, and the model has no chat template: give the full prompt, for example "
+            'text_template: "Dialogue: {text}\\n\\nNote:".'
+        )
+    if no_repeat_ngram_size:  # for a decoder, the text itself is what was written before
+        raise UserError("`no_repeat_ngram_size` would keep a decoder from repeating words of the text: delete it.")
+    if predict_with_generate:  # from inputs that hold the summary
+        raise UserError("`predict_with_generate` is for encoder-decoders: delete it; the loss chooses the checkpoint.")
+    return {"chat": chat, "stop": answer_delimiters(tokenizer, chat)[1]}
+
+
 def check_lengths(config: PreTrainedConfig, trust_remote_code: bool = False, **lengths: int) -> None:
-    """Raise a UserError if `max_source_length`, `max_target_length` or `max_new_tokens` exceeds the model's positions.
-    T5 uses relative positions and has no limit."""
+    """Raise a UserError if `max_source_length`, `max_target_length` or `max_new_tokens` exceeds the model's positions,
+    which of a decoder source and summary share. T5 uses relative positions and has no limit."""
+    source = "max_source_length"
+    if not config.is_encoder_decoder:
+        for key in lengths.keys() - {source}:
+            check_positions(config, trust_remote_code, {source: lengths[source], key: lengths[key]})
     model = empty_model(config, trust_remote_code)
     for key, length in lengths.items():
-        limit = position_limit(model, "encoder" if key == "max_source_length" else "decoder") if model else None
-        least = 8 if key == "max_source_length" else 2
+        side = ("encoder" if key == source else "decoder") if config.is_encoder_decoder else ""
+        limit = position_limit(model, side) if model else None
+        least = 8 if key == source else 2
         if length < least or (limit and length > limit):
             allowed = f"{least} to {limit}" if limit else f"{least} or more"
-            longer = "; for longer texts set `long_texts: chunks`" if key == "max_source_length" else ""
+            longer = "; for longer texts set `long_texts: chunks`" if key == source else ""
             raise UserError(f"`{key}` is {length}: this model supports {allowed} tokens{longer}.")
         warn_if_longer(config, length, f"`{key}`")
 
@@ -98,7 +158,11 @@ def check_seq2seq_training(args: Seq2SeqTrainingArguments) -> None:
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, chunks: list[list[str]], summaries: Sequence[str], max_target_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    chunks: list[list[str]],
+    summaries: Sequence[str],
+    max_target_length: int,
+    chat: bool | None = None,
 ) -> tuple[list[list[int]], list[list[int]], list[int], int]:
     """Tokenize sources and their summaries.
 
@@ -111,6 +175,7 @@ def encode_pairs(
         chunks: inputs of each row, from `cut_sources`.
         summaries: one per row.
         max_target_length: maximum tokens of a summary, including its end token.
+        chat: of a decoder, whether it has a chat template; None for an encoder-decoder.
 
     Returns:
         token ids of each chunk and of its part of the summary, the row of each, and the number of parts that were cut.
@@ -122,11 +187,25 @@ def encode_pairs(
         if part
     ]
     rows, texts, targets = zip(*parts, strict=True)
-    inputs = text_ids(tokenizer, texts)
-    labels = text_ids(tokenizer, [plain_text(target) for target in targets], target=True)
+    if chat is None:
+        inputs = text_ids(tokenizer, texts)
+        labels = text_ids(tokenizer, [plain_text(target) for target in targets], target=True)
+    else:
+        inputs, labels = tokenize_pairs(tokenizer, source_prompts(tokenizer, texts, chat), list(targets), chat)
     short = [ids if len(ids) <= max_target_length else [*ids[: max_target_length - 1], ids[-1]] for ids in labels]
     cut = sum(len(a) < len(b) for a, b in zip(short, labels, strict=True))
     return inputs, short, list(rows), cut
+
+
+def training_rows(pairs: Mapping[str, Any], chat: bool | None) -> Dataset:
+    """Return the rows of `encode_pairs` for the trainer. A decoder reads source and summary in one; its labels are
+    what each position predicts: the next token of the summary, and -100 within the source."""
+    inputs, labels = pairs["input_ids"], pairs["labels"]
+    if chat is not None:
+        both = list(zip(inputs, labels, strict=True))
+        inputs = [(source + summary)[:-1] for source, summary in both]
+        labels = [[-100] * (len(source) - 1) + summary for source, summary in both]
+    return Dataset.from_dict({"input_ids": inputs, "labels": labels})
 
 
 def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:

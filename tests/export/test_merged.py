@@ -31,7 +31,6 @@ from transformers import (
 )
 
 import export
-from utils.chat import prompt_settings
 from utils.data.columns import Columns
 from utils.evaluation.outputs import save_outputs
 from utils.export.verify import compare, direction, faults
@@ -40,6 +39,7 @@ from utils.inference import Predictor
 from utils.json_files import read_json, write_json
 from utils.metrics.statistics import accuracy_statistics
 from utils.modeling import class_config
+from utils.prompts import prompt_settings
 from utils.run import TASK_VERSION, embeddings_sha256
 
 WARDS = ["allergy", "cardiology", "urology"]

@@ -10,9 +10,9 @@ from conftest import ROOT
 from transformers import AutoModel, AutoTokenizer
 
 from utils.arguments import UserError
-from utils.generation import BERTSCORE_LAYERS, check_bertscore_model
 from utils.metrics.statistics import reduce_sums
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_baselines, summary_statistics
+from utils.overlap import BERTSCORE_LAYERS, check_bertscore_model
 
 MINILM = ROOT / "quickstart/models/all-minilm-l6-v2"
 

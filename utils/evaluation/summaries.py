@@ -1,14 +1,14 @@
 """The outputs of a summarizer for each row: the likelihood of the reference and its own summary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.chunking import join_summaries
-from utils.control_tokens import text_ids
-from utils.generation import generate_answers, score_summaries
+from utils.chunking import source_ids
+from utils.generation import generate_answers, score_answers, score_summaries
+from utils.words import SENTENCES
 
 
 def summarize(
@@ -22,17 +22,17 @@ def summarize(
     """Summarize each row.
 
     Args:
-        model: prepared by `set_generation`.
+        model: a decoder, or an encoder-decoder prepared by `set_generation`.
         tokenizer: the model's tokenizer.
         chunks: inputs of each row, from `cut_sources`; the summaries of several chunks are joined.
-        task: `stop`, the token that ends a summary, and `generation`.
+        task: `stop`, the token that ends a summary, `generation` and, of a decoder, `chat`.
         batch_size: chunks per batch.
         name: label of the progress bar; None shows none.
 
     Returns:
         the summaries, and whether every chunk's summary ended with the stop token.
     """
-    ids = text_ids(tokenizer, [text for own in chunks for text in own])
+    ids = source_ids(tokenizer, [text for own in chunks for text in own], task.get("chat"))
     found = generate_answers(model, tokenizer, ids, task["stop"], task["generation"], batch_size, name)
     results = iter(zip(*found, strict=True))
     rows = [[next(results) for _ in own] for own in chunks]
@@ -52,7 +52,7 @@ def predict_summaries(
     """Score the references of rows, and summarize the rows.
 
     Args:
-        model: an encoder-decoder prepared by `set_generation`.
+        model: a decoder, or an encoder-decoder prepared by `set_generation`.
         tokenizer: the model's tokenizer.
         pairs: `chunks` of each row; `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
         task: as for `summarize`.
@@ -69,6 +69,18 @@ def predict_summaries(
         written = summarize(model, tokenizer, pairs["chunks"], task, batch_size, f"{name}: summaries")
         texts = dict(zip(("prediction", "finished"), written, strict=True))
     pad_id = tokenizer.pad_token_id
-    found = score_summaries(model, pairs["input_ids"], pairs["labels"], pad_id, batch_size, f"{name}: loss")
+    score = score_answers if "chat" in task else score_summaries
+    found = score(model, pairs["input_ids"], pairs["labels"], pad_id, batch_size, f"{name}: loss")
     nll, tokens = (np.bincount(pairs["row"], weights=values) for values in found)
     return texts | {"nll": nll, "tokens": tokens}
+
+
+def join_summaries(summaries: Sequence[str]) -> str:
+    """Join the summaries of a text's chunks, and drop sentences that repeat an earlier summary."""
+    seen: set[str] = set()
+    kept = []
+    for summary in summaries:
+        sentences = {" ".join(sentence.casefold().split()): sentence for sentence in SENTENCES.findall(summary)}
+        kept.append("".join(sentence for key, sentence in sentences.items() if key not in seen).strip())
+        seen |= sentences.keys()
+    return ("\n" if any("\n" in text for text in kept) else " ").join(text for text in kept if text)

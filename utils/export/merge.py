@@ -10,7 +10,7 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.generation import set_generation
+from utils.seq2seq import set_generation
 
 
 def merge(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -82,7 +82,7 @@ def _plain(layer: LoraLayer, dtype: torch.dtype) -> nn.Linear:
 def write_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: dict[str, Any]) -> None:
     """Let plain transformers and vLLM generate as the run did: greedily, up to its stop token, not with the sampling
     of the base model."""
-    if task["task"] == "summarization":
+    if model.config.is_encoder_decoder and task["task"] == "summarization":
         set_generation(model, tokenizer, task["stop"], task["generation"])
     elif task["task"] == "qa":
         ends = {tokenizer.convert_tokens_to_ids(task["stop"]), tokenizer.eos_token_id} - {None}

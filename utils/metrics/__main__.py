@@ -15,7 +15,6 @@ import torch
 
 from utils.arguments import UserError, check_language, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
-from utils.generation import check_bertscore_model
 from utils.json_files import finite
 from utils.metrics.intervals import MIN_CLUSTERS, evaluate_statistics
 from utils.metrics.languages import describe_texts, is_english
@@ -23,7 +22,7 @@ from utils.metrics.libraries import multi_label_values, scikit_learn_values, tex
 from utils.metrics.multilabel import label_sets, multi_label_statistics
 from utils.metrics.statistics import classification_statistics, text_statistics
 from utils.metrics.summaries import bert_scores, bert_statistics, summary_statistics
-from utils.overlap import choose_tokenizers
+from utils.overlap import check_bertscore_model, choose_tokenizers
 
 logger = logging.getLogger(__name__)
 

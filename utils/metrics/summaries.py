@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging
 
-from utils.generation import batches_by_length, check_bertscore_model, progress
+from utils.generation import batches_by_length, progress
 from utils.metrics.statistics import text_statistics
-from utils.overlap import Tokenizers
+from utils.overlap import Tokenizers, check_bertscore_model
 from utils.tokenizers import complete_tokenizer
 from utils.words import count_words, split_words, word_pieces
 
