@@ -19,6 +19,9 @@ TASKS = {
     "qa": ("run_qa_sft.py", "to define a medical term", "SmolLM2", ("rougeL", "perplexity"), True),
     "classification": (
         "run_classification.py", "the organ system of a definition", "MiniLM", ("macro_f1", "accuracy"), False),
+    "multilabel": (
+        "run_classification.py", "all organ systems of a definition", "MiniLM",
+        ("micro_f1", "macro_f1", "samples_f1", "ece"), False),
     "hierarchical": (
         "run_hierarchical.py", "chapter and block of an ICD-10-CM title", "MiniLM",
         ("child_macro_f1", "parent_macro_f1"), False),
