@@ -257,9 +257,7 @@ def main(
         save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
-            write_card(output_dir, repo_id)
-            write_report(output_dir)
-            print(closing(output_dir))
+            print(closing(write_card(output_dir, repo_id), write_report(output_dir)))
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit

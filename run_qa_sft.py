@@ -33,13 +33,12 @@ from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers, tokenize_turns
 from utils.evaluation.confidence import MAX_ROWS, in_turns
 from utils.evaluation.identity import run_identity
-from utils.evaluation.models import earlier_models, trained_model
+from utils.evaluation.models import earlier_models, measure_latency, trained_model
 from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
 from utils.examples import COLUMN, add_examples, check_examples
 from utils.extra_metrics import check_extra_metrics
-from utils.generation import measure_latency
 from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.modeling import check_float16, get_quantization_config, load_base_model, load_config
@@ -283,9 +282,7 @@ def main(
         save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
-            write_card(output_dir, repo_id)
-            write_report(output_dir)
-            print(closing(output_dir))
+            print(closing(write_card(output_dir, repo_id), write_report(output_dir)))
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit

@@ -36,12 +36,11 @@ from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.evaluation.identity import run_identity
-from utils.evaluation.models import earlier_models, trained_model
+from utils.evaluation.models import earlier_models, measure_latency, trained_model
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summaries import predict_summaries
 from utils.evaluation.summarization import evaluate
 from utils.extra_metrics import check_extra_metrics
-from utils.generation import measure_latency
 from utils.hub import check_push_access
 from utils.metrics.baselines import nearest_answers
 from utils.metrics.summaries import add_bert_scores, summary_baselines
@@ -283,9 +282,7 @@ def main(
         save_outputs(output_dir, rows, outputs, measured, repo_id)  # to `_private/`, never pushed: texts of patients
         write_results(output_dir, task, results, files)
         if data_args.evaluate_test:
-            write_card(output_dir, repo_id)
-            write_report(output_dir)
-            print(closing(output_dir))
+            print(closing(write_card(output_dir, repo_id), write_report(output_dir)))
 
     # ----- 8. Hub
     if push_to_hub and trainer.is_world_process_zero():  # files of an allow-list, in one commit

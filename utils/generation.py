@@ -1,6 +1,6 @@
 """Score and generate answers with causal models and encoder-decoders, batched by length, on several processes."""
 
-import time
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, Pre
 from utils.arguments import UserError
 from utils.seq2seq import with_max_length
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Maximum logits (values) per forward pass while scoring. On a CPU, blocks over 32 MB go back to the system at once,
@@ -57,8 +58,10 @@ def _in_order(results: list[tuple[int, Result]], n_rows: int) -> list[Result]:
 
 def progress(batches: list[list[int]], name: str | None) -> tqdm:
     """Return a progress bar over batches, shown on the main process, if it has a name and `datasets` shows bars."""
-    hidden = name is None or not PartialState().is_main_process or are_progress_bars_disabled()
-    return tqdm(batches, desc=name, disable=hidden)
+    shown = name is not None and PartialState().is_main_process
+    if shown and are_progress_bars_disabled():
+        logger.info("%s: %d batches", name, len(batches))
+    return tqdm(batches, desc=name, disable=not shown or are_progress_bars_disabled())
 
 
 def _pad(
@@ -208,14 +211,3 @@ def generate_answers(
     return list(texts), list(finished)
 
 
-def measure_latency(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], task: Mapping[str, Any]
-) -> dict[str, float]:
-    """Measure P50 and P95 latency in milliseconds of complete answers to single prompts."""
-    milliseconds = []
-    for prompt in prompts:
-        start = time.perf_counter()
-        generate_answers(model, tokenizer, [prompt], task["stop"], task["generation"], 1, None)
-        milliseconds.append(1000 * (time.perf_counter() - start))
-    p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
-    return {"latency_p50_ms": p50, "latency_p95_ms": p95}

@@ -105,8 +105,10 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     for name in ("httpx", "absl"):  # they log every request and every ROUGE scorer
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity(args.get_process_log_level())
+    args.disable_tqdm |= "disable_tqdm" not in given and not sys.stderr.isatty()  # bars are for a terminal
     if args.disable_tqdm:
         datasets.disable_progress_bars()  # and those of evaluations, see `progress`
+        transformers.utils.logging.disable_progress_bar()  # of loading weights
     if "HF_HUB_DISABLE_TELEMETRY" not in os.environ:  # TRL reports each trainer; set the variable to 0 to allow it
         huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     if args.device.type == "cpu" and args.world_size == 1:

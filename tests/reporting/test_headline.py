@@ -98,6 +98,6 @@ def test_a_report_has_its_plots_inside_and_the_console_its_headline(tmp_path):
     page = read(report.with_suffix(".html").read_text())
     pictures = [attrs for tag, attrs in page.seen if tag == "img"]
     assert len(pictures) == 2 and all(p["src"].startswith("data:") and p["alt"] for p in pictures)
-    text = closing(tmp_path)
+    text = closing(tmp_path / "README.md", report)
     assert text.count("0.700 [0.500, 0.800]") == 2  # the sentence and the table, once each
     assert str(tmp_path / "report.html") in text and "python predict.py" in text.splitlines()[-1]
