@@ -30,7 +30,7 @@ from utils.hierarchy import (
     sum_to_parents,
     tree_log_softmax,
 )
-from utils.logits import abstain_to_parent, predict_logits
+from utils.logits import predict_logits
 from utils.losses import class_weights, focal_loss
 from utils.modeling import get_quantization_config, load_base_model
 

@@ -1,7 +1,7 @@
-"""Predict the logits of a classifier, one row per text, measure how long that takes, and abstain in a tree."""
+"""Predict the logits of a classifier, one row per text, and measure how long that takes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 
 from utils.encoding import pad, split_chunks
 from utils.generation import batches_by_length, check_finite, progress
-from utils.hierarchy import LabelTree, expand_predictions
 
 NEAR_TIE = 0.1  # bfloat16 moved MiniLM's logits by up to 0.04 on 1,071 texts; one predicted class changed
 
@@ -103,18 +102,3 @@ def _logits(
     logits = np.zeros((len(rows), len(found[0][1])), dtype=np.float32)
     np.add.at(logits, [row for row, _ in found], np.stack([value for _, value in found]))
     return logits / np.bincount([row for row, _ in found], minlength=len(rows))[:, None]
-
-
-def abstain_to_parent(log_p: np.ndarray, tree: LabelTree, threshold: float | Sequence[float]) -> np.ndarray:
-    """Return how many levels of the predicted path to show, int [rows]: down to the deepest sufficiently likely node.
-
-    0 defers the row to a person.
-
-    Args:
-        log_p: float [rows, nodes], from `sum_to_parents`.
-        tree: the labels.
-        threshold: minimum probability of a node, shared or one per level; infinity is never reached.
-    """
-    leaf = expand_predictions(log_p, tree)[:, -1]
-    enough = np.exp(np.take_along_axis(log_p, tree.ancestor_columns[leaf], axis=1)) >= np.asarray(threshold)
-    return (enough * np.arange(1, tree.depth + 1)).max(axis=1)

@@ -27,7 +27,6 @@ from utils.hierarchy import (
     leaf_log_probabilities,
     sum_to_parents,
 )
-from utils.logits import abstain_to_parent
 from utils.metrics.extra import compare_extra
 from utils.metrics.hierarchy import hierarchy_statistics
 from utils.metrics.intervals import Clusters, count_clusters, evaluate_statistics, mcnemar, paired_difference

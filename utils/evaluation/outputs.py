@@ -90,15 +90,6 @@ def write_results(
     make_readable(output_dir)
 
 
-def make_readable(folder: Path) -> None:
-    """Give weights the default permissions: safetensors makes them readable by the owner only, not by other users
-    of the disk or a container."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in Path(folder).glob("*.safetensors"):
-        path.chmod(0o666 & ~mask)
-
-
 def prediction_files(columns: Mapping[str, Sequence[Any]], patterns: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Return the two files that contain texts of rows: all predictions as JSON Lines, and those with errors as CSV.
 
