@@ -189,7 +189,6 @@ class Guard(TrainerCallback):
         self.finite_loss = self.finite_norm = True
         self.signal, self.signal_at = 0, 0.0
         self.stopping = False
-        self.first_step, self.began = 0, time.monotonic()
         step, clip = trainer.training_step, trainer.accelerator.clip_grad_norm_
 
         def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -235,7 +234,6 @@ class Guard(TrainerCallback):
         if self.best:  # where the folder is now; `Trainer` knows where it was
             state.best_model_checkpoint = str(self.best)
         self.first_step, self.began = state.global_step, time.monotonic()
-        logger.info("training: %d steps", state.max_steps - state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if not math.isfinite(kwargs["metrics"].get("eval_loss", 0.0)):
@@ -244,9 +242,7 @@ class Guard(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step - self.first_step == 10:
             minutes = (time.monotonic() - self.began) / 10 * (state.max_steps - state.global_step) / 60
-            logger.info(
-                "training: step %d of %d, about %.0f minutes left", state.global_step, state.max_steps, minutes
-            )
+            logger.info("training: 10 steps done, about %.0f minutes left", minutes)
         accelerator, scaler = self.trainer.accelerator, self.trainer.accelerator.scaler
         skipped = accelerator.optimizer_step_was_skipped
         # Of float16 gradients that overflow a step is skipped, and the scale halved: normal, unless it goes on

@@ -145,9 +145,7 @@ def load_splits(
     report |= describe_leaks(pieces["train"], columns, key_columns)
     if label_column:
         pieces = as_classes(pieces, label_column, names)
-    logger.info(
-        "data: %d rows read; %s", total["read"], ", ".join(f"{len(p)} for {name}" for name, p in pieces.items())
-    )
+    logger.info("data: %d rows read; %s", total["read"], {split: len(piece) for split, piece in pieces.items()})
     return datasets.DatasetDict(pieces), report
 
 

@@ -1,14 +1,17 @@
 """The models that an evaluation compares: the trained one, and what came before it."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from utils.adapters import upcast_trainable_weights
+from utils.generation import generate_answers
 
 
 def trained_model(trainer: Trainer) -> PreTrainedModel:
@@ -50,3 +53,16 @@ def earlier_models(
         yield "first_adapter_test", cast(PreTrainedModel, tuned)
         for name, weight in trained.items():
             own[name].data.copy_(weight)
+
+
+def measure_latency(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], task: Mapping[str, Any]
+) -> dict[str, float]:
+    """Measure P50 and P95 latency in milliseconds of complete answers to single prompts."""
+    milliseconds = []
+    for prompt in prompts:
+        start = time.perf_counter()
+        generate_answers(model, tokenizer, [prompt], task["stop"], task["generation"], 1, None)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
+    return {"latency_p50_ms": p50, "latency_p95_ms": p95}
