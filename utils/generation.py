@@ -209,5 +209,3 @@ def generate_answers(
             results.append((i, (text, end is not None)))
     texts, finished = zip(*_in_order(results, len(prompts)), strict=True)
     return list(texts), list(finished)
-
-
