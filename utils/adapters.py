@@ -216,7 +216,6 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
     lora = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and "lora_" in name)
-    logger.info("model: training changes %s of its %s weights", f"{trainable:,}", f"{total:,}")
     return {
         "trainable_parameters": trainable,
         "lora_parameters": lora,

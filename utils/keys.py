@@ -52,7 +52,6 @@ ALIASES: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "dataset_streaming": (("streaming",), same),
     "test_split_size": (("test_fraction",), same),
 }
-
 _TOKEN = "set the environment variable HF_TOKEN; a token does not belong in a recipe"
 _ONE_MODEL = "delete it; configuration and tokenizer are those of `model_name_or_path`"
 _GENERATION = "set `max_new_tokens`, `num_beams`, `length_penalty` and `no_repeat_ngram_size`"

@@ -36,11 +36,9 @@ DATA_FACTS = (
     "dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language", "license",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
-
 SUMS, SAVING = "SHA256SUMS", ".saving"  # files of a checkpoint; the second is there until the first is written
 UNFINISHED = "it was not written to its end"
 TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wrongly
-
 RECOMPUTATION = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}  # torch's options
 # Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
@@ -64,8 +62,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
         the newest complete checkpoint in `output_dir`, or None to start from scratch.
 
     Raises:
-        UserError: the folder is not writable, in use, or holds checkpoints of another recipe or only damaged ones; or
-            keys, launcher, trackers and machine do not go together.
+        UserError: the folder is not writable or holds a run with another recipe, or a key cannot work on this machine.
     """
     if not 0 <= args.label_smoothing_factor < 1:
         raise UserError(f"`label_smoothing_factor` is {args.label_smoothing_factor}: give 0 or more, and below 1.")

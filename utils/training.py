@@ -233,16 +233,12 @@ class Guard(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if self.best:  # where the folder is now; `Trainer` knows where it was
             state.best_model_checkpoint = str(self.best)
-        self.first_step, self.began = state.global_step, time.monotonic()
 
     def on_evaluate(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         if not math.isfinite(kwargs["metrics"].get("eval_loss", 0.0)):
             raise self.diverged("the loss of the evaluation")
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step - self.first_step == 10:
-            minutes = (time.monotonic() - self.began) / 10 * (state.max_steps - state.global_step) / 60
-            logger.info("training: 10 steps done, about %.0f minutes left", minutes)
         accelerator, scaler = self.trainer.accelerator, self.trainer.accelerator.scaler
         skipped = accelerator.optimizer_step_was_skipped
         # Of float16 gradients that overflow a step is skipped, and the scale halved: normal, unless it goes on
