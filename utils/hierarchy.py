@@ -1,9 +1,8 @@
 """Classes in a tree: validated labels, consistent probabilities on all levels, the loss, and predictions.
 
 The model is any transformers sequence classifier with one output per node, `class_config(tree.node_names)`: its last
-linear layer stacks the heads of all levels. It is loaded, quantized, fine-tuned, saved and pushed like a flat
-classifier, at the same cost. Only `conditional_log_softmax` turns its logits into a tree, in the loss, the evaluation
-and serving. The columns of logits and probabilities are the nodes, level by level: `tree.columns[level]`.
+linear layer stacks the heads of all levels. Only `conditional_log_softmax` turns its logits into a tree, in the loss,
+the evaluation and serving. Columns of logits and probabilities are the nodes, level by level: `tree.columns[level]`.
 """
 
 import re
