@@ -102,7 +102,7 @@ def start_run(args: TrainingArguments, given: dict[str, Any], argument_types: tu
     for name in ("httpx", "absl"):  # they log every request and every ROUGE scorer
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.set_verbosity(args.get_process_log_level())
-    args.disable_tqdm |= "disable_tqdm" not in given and not sys.stderr.isatty()  # bars are for a terminal
+    args.disable_tqdm = args.disable_tqdm or ("disable_tqdm" not in given and not sys.stderr.isatty())
     if args.disable_tqdm:
         datasets.disable_progress_bars()  # and those of evaluations, see `progress`
         transformers.utils.logging.disable_progress_bar()  # of loading weights

@@ -44,9 +44,7 @@ def main(args: EvaluationArguments) -> None:
     results = saved["measured"] | metrics
     write_results(output_dir, task, results, files)
     if files:  # a run with `evaluate_test: false` has no report
-        write_card(output_dir, saved["repo_id"])
-        write_report(output_dir)
-        print(closing(output_dir))
+        print(closing(write_card(output_dir, saved["repo_id"]), write_report(output_dir)))
 
 
 if __name__ == "__main__":
