@@ -400,10 +400,9 @@ def test_a_mistake_ends_in_one_line_that_names_it(tiny_t5, data, tmp_path, value
     assert expected in refused(tiny_t5, tmp_path / "run", **{"train_file": data.dialogues} | values)
 
 
-def test_a_model_that_is_no_encoder_decoder_is_named(tiny_llama, tiny_bert, data, tmp_path):
-    for model, script in ((tiny_llama, "run_qa_sft.py"), (tiny_bert, "run_classification.py")):
-        error = refused(model, tmp_path / "run", train_file=data.dialogues)
-        assert "`model_name_or_path`" in error and "encoder-decoder" in error and script in error
+def test_an_encoder_is_refused_and_its_script_named(tiny_bert, data, tmp_path):
+    error = refused(tiny_bert, tmp_path / "run", train_file=data.dialogues)
+    assert "`model_name_or_path`" in error and "run_classification.py" in error
 
 
 def test_lengths_beyond_a_models_positions_are_named(tiny_encoder_decoder, data, tmp_path):

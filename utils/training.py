@@ -90,7 +90,9 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
 
 
 def mean_loss(state: TrainerState) -> float:
-    """Return the mean loss of all steps; `Trainer` gives that of the steps since the run went on."""
+    """Return the mean loss of all steps, 0 without any; `Trainer` gives that of the steps since the run went on."""
+    if not state.global_step:
+        return 0.0
     return cast(dict[str, Any], state.stateful_callbacks)["Guard"]["attributes"]["total_loss"] / state.global_step
 
 

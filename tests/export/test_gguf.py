@@ -8,11 +8,10 @@ from test_merged import class_run_on, exported, qa_run_on, refused
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from utils.arguments import UserError
-from utils.chat import prompt_settings
 from utils.export import gguf
 from utils.export.gguf import FIELD, modelfile, prompt_parts, render, rendered_prompts
 from utils.inference import Predictor
-from utils.prompts import build_prompt
+from utils.prompts import build_prompt, prompt_settings
 from utils.quickstart.ontologies import package_folder
 from utils.serving.answering import Question
 from utils.serving.llama_cpp import answer_by_llama_cpp

@@ -150,7 +150,7 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
             if not all(isinstance(label, types) for label in labels):
                 allowed = " or ".join(t.__name__ for t in types) + (", or a list of them" if len(types) > 1 else "")
                 raise UserError(f"{where} has a `{key}` of type {type(row[key]).__name__}: write {allowed}.")
-            if rows and isinstance(row[key], list) != isinstance(rows[0][key], list):
+            if rows and key in rows[0] and isinstance(row[key], list) != isinstance(rows[0][key], list):
                 raise UserError(f"{where} differs from the first in `{key}`: write a list in every line or in none.")
         if isinstance(row["prediction"], list) != isinstance(row["reference"], list):
             raise UserError(f"{where} has a list in one of `prediction` and `reference`: write both as lists.")
