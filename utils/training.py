@@ -91,9 +91,8 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
 
 def mean_loss(state: TrainerState) -> float:
     """Return the mean loss of all steps, 0 without any; `Trainer` gives that of the steps since the run went on."""
-    if not state.global_step:
-        return 0.0
-    return cast(dict[str, Any], state.stateful_callbacks)["Guard"]["attributes"]["total_loss"] / state.global_step
+    kept = cast(dict[str, Any], state.stateful_callbacks).get("Guard", {"attributes": {"total_loss": 0.0}})
+    return kept["attributes"]["total_loss"] / max(state.global_step, 1)
 
 
 def save_whole(trainer: Trainer) -> None:

@@ -19,8 +19,7 @@ FALSE_POSITIVE_AND_NEGATIVE_WEIGHT = (0.001, 0.999)
 # Four standard deviations of the similarity estimated from 128 permutations. Rows from one template are all candidates
 # of each other, and comparing signatures is faster than comparing shingles.
 ESTIMATE_ERROR = 0.15
-# Texts of one template all fall into one bucket. Above this size, comparing each with each takes too long.
-LARGE_BUCKET = 50
+LARGE_BUCKET = 50  # texts of one template fill a bucket; comparing each with each would take too long
 FIRST = 64  # texts with a rare shingle that are compared first: mostly one is joined, and its cluster is skipped
 ROUNDING = 1e-9  # 0.55 * 20 is 11.000000000000002
 
