@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_remade, flags, read_jsonl, run_here, write_rows
+from conftest import Run, assert_remade, read_jsonl, run_here, write_rows
 from fastapi.testclient import TestClient
 from sklearn.metrics import f1_score, label_ranking_average_precision_score
 from sklearn.preprocessing import MultiLabelBinarizer
+from test_run_classification import class_flags
 from transformers import AutoModelForSequenceClassification
 
 import app
@@ -46,13 +47,7 @@ def toy_lists(rows: int = 160) -> list[dict]:
 
 
 def list_flags(model: Path, folder: Path, **values) -> list[str]:
-    defaults = {
-        "model_name_or_path": model, "output_dir": folder, "use_cpu": True, "use_peft": True, "lora_r": 4,
-        "lora_alpha": 8, "lora_target_modules": ["query", "value"], "max_length": 32, "max_steps": 2,
-        "per_device_train_batch_size": 8, "learning_rate": 1e-3, "save_strategy": "no", "report_to": "none",
-        "text_column": "note", "label_column": "wards", "near_duplicate_threshold": 1.0,
-    }  # fmt: skip
-    return flags(**defaults | values)
+    return class_flags(model, folder, **{"label_column": "wards"} | values)
 
 
 def run_lists(model, folder, **values) -> Run:
