@@ -9,6 +9,7 @@ from conftest import toy_dialogues
 from test_run_summarization import refused, run_main
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import export
 from utils.chat import chat_prompt
 from utils.chunking import cut_sources, source_ids
 from utils.inference import Predictor
@@ -83,3 +84,11 @@ def test_what_a_decoder_cannot_do_is_refused_in_one_line(tiny_llama, tiny_phi, t
     assert "`no_repeat_ngram_size`" in refused(tiny_llama, tmp_path / "b", **given, no_repeat_ngram_size=3)
     assert "`predict_with_generate`" in refused(tiny_llama, tmp_path / "c", **given, predict_with_generate=True)
     assert "`model_name_or_path`" in refused(tiny_bert, tmp_path / "d", **given)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["decoder", "encoder-decoder"])
+def test_a_merged_export_answers_like_the_run(runs, which, tmp_path):
+    export.main(export.ExportArguments(model=str(runs[which].folder), output_dir=str(tmp_path / "merged")))
+    found = json.loads((tmp_path / "merged" / "export.json").read_text())
+    assert found["exact"] and found["equal_answers"] == found["rows"] == len(runs[which].predictions)
+    assert found["max_logit_difference"] <= 1e-3

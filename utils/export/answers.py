@@ -57,18 +57,19 @@ def answer_rows(
     if task["task"] == "qa":
         outputs = predict_answers(model, tokenizer, rows, task, batch_size, "answers", len(rows["turns"]), False)
         _, prompts, references, _ = tokenize_turns(tokenizer, task, rows["turns"], list(rows["reference"]))
-        pairs = zip(prompts, references, strict=True)
-        logits = _first_logits(model, [({"input_ids": ids + own[:-1]}, len(own)) for ids, own in pairs])
+        logits = _first_logits(model, _decoder_inputs(prompts, references))
         return outputs | _texts(tokenizer, outputs["prediction"]) | {"logits": logits}
     if task["task"] == "summarization":
         column, others = task["columns"]["text"], dict.fromkeys(template_names(task), "")  # which are not stored
         chunks, _ = cut_sources(tokenizer, [others | {column: text} for text in rows["text"]], task)
-        ids, labels, owners, _ = encode_pairs(tokenizer, chunks, rows["reference"], task["max_target_length"])
+        length, chat = task["max_target_length"], task.get("chat")  # None: an encoder-decoder
+        ids, labels, owners, _ = encode_pairs(tokenizer, chunks, rows["reference"], length, chat)
         found: dict[str, list] = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners}
         outputs = predict_summaries(model, tokenizer, found, task, batch_size, "summaries")
-        start = model.generation_config.decoder_start_token_id
-        pairs = zip(ids, labels, strict=True)
-        inputs = [({"input_ids": i, "decoder_input_ids": [start, *own[:-1]]}, len(own)) for i, own in pairs]
+        inputs = _decoder_inputs(ids, labels)
+        if chat is None:
+            start, pairs = model.generation_config.decoder_start_token_id, zip(ids, labels, strict=True)
+            inputs = [({"input_ids": i, "decoder_input_ids": [start, *own[:-1]]}, len(own)) for i, own in pairs]
         return outputs | _texts(tokenizer, outputs["prediction"]) | {"logits": _first_logits(model, inputs)}
     ids, _ = encode_texts(tokenizer, rows["text"], task["max_length"], task["long_texts"], task["max_chunks"])
     pad = tokenizer.pad_token_id
@@ -117,6 +118,11 @@ def _texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Outputs:
     """Return texts to compare, and their first tokens."""
     first = [ids[:FIRST_TOKENS] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return {"answers": texts, "first_tokens": first}
+
+
+def _decoder_inputs(prompts: list[list[int]], answers: list[list[int]]) -> list[tuple[dict[str, list[int]], int]]:
+    """Return what `_first_logits` reads of a decoder-only model."""
+    return [({"input_ids": ids + own[:-1]}, len(own)) for ids, own in zip(prompts, answers, strict=True)]
 
 
 @torch.inference_mode()
