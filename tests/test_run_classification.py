@@ -27,14 +27,22 @@ from conftest import (
 )
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score, log_loss
-from transformers import AutoModelForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+from trl import ModelConfig
 
 from run_classification import ARGUMENTS, main
 from utils.adapters import count_parameters
 from utils.arguments import UserError
+from utils.encoding import EncoderArguments, load_classifier
 from utils.evaluation.class_analysis import frequency_groups
 from utils.inference import Predictor
 from utils.losses import CLASS_IMBALANCE
+from utils.modeling import class_config
 
 SYSTEMS = ("test", "base_test", *(f"baseline_{n}_test" for n in ("majority", "stratified_random", "tfidf_svm")))
 WARDS = ["allergy", "cardiology", "urology"]
@@ -321,6 +329,28 @@ def test_a_second_stage_goes_on_from_the_adapter_and_head_of_the_first(class_run
     values["train_file"] = write_rows(tmp_path / "fewer.csv", fewer)
     error = refused(class_run.folder, tmp_path / "no", **values)
     assert "another `labels`" in error and "`allergy`" in error
+
+
+@pytest.mark.parametrize("own", [["a", "b"], ["a", "b", "c"], WARDS[::-1], WARDS])
+def test_a_base_model_with_other_classes_keeps_its_layers_but_the_last(own, tiny_bert, data, tmp_path, caplog):
+    """Three outputs fit three wards, and would answer for classes that they never saw."""
+    labels = class_config(own)
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_bert, **labels)
+    base.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "base")
+    args = ModelConfig(model_name_or_path=str(tmp_path / "base"), dtype="float32")
+    model = load_classifier(args, EncoderArguments(max_length=32), torch.device("cpu"), WARDS, ["classifier"])
+    assert list(model.config.id2label.values()) == WARDS and model.classifier.out_features == 3
+    kept = own == WARDS
+    assert torch.equal(model.bert.pooler.dense.weight, base.bert.pooler.dense.weight)
+    assert kept == (base.num_labels == 3 and torch.equal(model.classifier.weight, base.classifier.weight))
+    assert kept == ("`model_name_or_path`" not in caplog.text)
+    if own == ["a", "b"]:  # an adapter on it is served with its own head
+        run = classify(tmp_path / "base", tmp_path / "run", train_file=data.notes, max_steps=3)
+        answers = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
+        assert [a["confidence"] for a in answers] == pytest.approx(
+            [r["confidence"] for r in run.predictions], abs=1e-3
+        )
 
 
 def test_8_bit_trains_an_adapter(tiny_bert, data, tmp_path):

@@ -17,7 +17,7 @@ from trl import ModelConfig
 from utils.arguments import LONG_TEXTS, DataArguments, UserError
 from utils.control_tokens import keep_control_tokens, plain_text, special_tokens, text_ids
 from utils.data.columns import Columns
-from utils.heads import prepare_classifier
+from utils.heads import prepare_classifier, renew_outputs
 from utils.modeling import get_quantization_config, load_base_model
 from utils.positions import warn_if_longer
 from utils.tokenizers import unread
@@ -111,6 +111,7 @@ def load_classifier(
     remote_code = encoder_args.trust_remote_code
     model = load_base_model(args, AutoModelForSequenceClassification, quantization, device, remote_code, labels)
     warn_if_longer(model.config, encoder_args.max_length, "`max_length`")
+    renew_outputs(model, args, labels, heads, remote_code)
     return prepare_classifier(model, heads, encoder_args.pooling, encoder_args.dropout)
 
 

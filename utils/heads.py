@@ -1,5 +1,6 @@
 """The heads of classifiers: which modules they are, how they pool, and at which rate they learn."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,6 +10,8 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from trl import ModelConfig
 
 from utils.modeling import AutoClass, class_config, load_config, not_loaded
+
+logger = logging.getLogger(__name__)
 
 POOLING = "classifier_pooling"  # of a configuration: how a classifier pools, where the architecture has a choice
 
@@ -27,6 +30,27 @@ def head_names(
         raise not_loaded(str(args.model_name_or_path), error) from error
     own = {child: module for child, module in model.named_children() if child != model.base_model_prefix}
     return [child for child, module in own.items() if any(True for _ in module.parameters())]
+
+
+def renew_outputs(model: PreTrainedModel, args: ModelConfig, labels: list[str], heads: list[str], code: bool) -> None:
+    """Start the last layer anew if the base model classifies into other classes, or of these in another order: where
+    there are as many, transformers would keep it, and each output would answer for a class that it never saw."""
+    config = load_config(args, code)
+    own = list((config.id2label or {}).values())
+    if own == labels or not any("Classification" in name for name in config.architectures or ()):
+        return
+    logger.warning(
+        "`model_name_or_path` %s is a classifier of %d classes, which are not the %d of this data in their order: its "
+        "last layer starts anew.",
+        args.model_name_or_path,
+        len(own),
+        len(labels),
+    )
+    for module in (module for head in heads for module in model.get_submodule(head).modules()):
+        if isinstance(module, nn.Linear) and module.out_features == len(labels):
+            nn.init.normal_(module.weight, std=getattr(config, "initializer_range", 0.02))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def prepare_classifier(

@@ -81,6 +81,7 @@ def load_trained(
             quantization_config=quantization,
             device_map={"": device},
             trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=is_adapter and bool(names),  # the adapter brings the heads
             **classes,
         )
     except (OSError, ValueError) as error:

@@ -161,6 +161,7 @@ def load_base_model(
             # "auto" splits the model over all GPUs, which fails under `accelerate launch` (accelerate#2713)
             device_map={"": device},
             trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=bool(labels),  # a base model that classifies: see `renew_outputs`
             **classes,
         )
     except ImportError as error:

@@ -67,7 +67,8 @@ def _load_adapter(task: Mapping[str, Any], model: str, base: str) -> str:
         f"labels = {task['labels']}\n"
         "base = AutoModelForSequenceClassification.from_pretrained(\n"
         f'    "{base}", num_labels=len(labels), id2label=dict(enumerate(labels)),\n'
-        f'    pad_token_id=tokenizer.pad_token_id, dtype="float32"{pooling}\n'
+        f'    pad_token_id=tokenizer.pad_token_id, dtype="float32"{pooling},\n'
+        "    ignore_mismatched_sizes=True,  # the adapter brings the head\n"
         ")\n"
         f'model = PeftModel.from_pretrained(base, "{model}").merge_and_unload()\n'
         'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)'
