@@ -80,7 +80,8 @@ def compare(way: str, seed: int) -> dict[str, Any]:
     output_dir = OUTPUTS / f"{way}-against-head"
     compare_runs([str(OUTPUTS / f"{own}-{seed}") for own in ("head", way)], output_dir)
     found = read_json(output_dir / "comparison.json")
-    return {key: value for key, value in found.items() if key.startswith("delta_")}
+    own = f"delta_{way}-{seed}_"
+    return {key.replace(own, "delta_"): value for key, value in found.items() if key.startswith(own)}
 
 
 def quality(seeds: int) -> dict[str, Any]:

@@ -99,6 +99,69 @@ def confidence() -> str:
     return table(["third of the answers", "ROUGE-L"], rows)
 
 
+def seeds() -> str:
+    """Mean and spread over seeds, and how much of the uncertainty is of rows and how much of training."""
+    found, rows = read("seeds"), []
+    for task, table_of in ((task, own) for task, own in found.items() if isinstance(own, dict)):
+        for metric, systems in table_of.items():
+            if metric in ("seeds", "commits"):
+                continue
+            for system, own in systems.items():
+                parts = f"{own['rows_sd']:.3f}" if "rows_sd" in own else ""
+                values = f"{own['mean']:.3f} ± {own['sd']:.3f}"
+                rows.append([task, len(table_of["seeds"]), label(metric), system, values, parts])
+    head = ["task", "seeds", "metric", "system", "mean ± standard deviation over seeds", "standard error of rows"]
+    return table(head, rows)
+
+
+def ensemble() -> str:
+    """What a linear model beside the encoder adds, by data and training rows: paired over seeds."""
+    found, rows, systems = read("ensemble"), [], ("encoder_alone", "linear_alone", "ensemble")
+    for name, own in found.items():
+        if isinstance(own, dict):
+            data, size = name.rsplit("_", 1)
+            shown = []
+            for metric in ("macro_f1", "accuracy"):
+                delta = own[metric]["ensemble_minus_encoder_alone"]
+                shown.append(with_interval({"delta": delta["mean"], "delta_ci95": delta["ci95"]}, "delta"))
+            means = (f"{own['macro_f1'][system]['mean']:.3f}" for system in systems)
+            rows.append([data.replace("_", " "), size, *means, *shown])
+    head = ["data", "rows", "encoder, macro F1", "linear model", "ensemble", "gain in macro F1", "gain in accuracy"]
+    return table(head, rows)
+
+
+def export() -> str:
+    """What exports lose against the run that they are of, and how fast classifiers are."""
+    found, rows = read("export"), []
+    for name, metric in (
+        ("merged", "rougeL"), ("gguf_f16", "rougeL"), ("gguf_q8_0", "rougeL"),
+        ("onnx_none", "macro_f1"), ("onnx_int8", "macro_f1"),
+    ):  # fmt: skip
+        own = found[name]
+        equal = f"{own['equal_answers']:,} of {own['rows']:,}"
+        tokens = own.get("equal_first_tokens")
+        speed = found.get(f"{name}_speed")
+        times = speed and speed["predict_texts_per_second"] / found["pytorch_speed"]["predict_texts_per_second"]
+        rows.append([
+            name.replace("_", ", "), label(metric), equal, f"{100 * tokens:.1f} %" if tokens else "",
+            with_interval(own, f"delta_{metric}"), f"{own['megabytes']:,.0f}", f"{times:.2f}" if times else "",
+        ])  # fmt: skip
+    head = ["export", "metric", "equal answers", "equal first 32 tokens", "metric, export minus run", "MB",
+            "times PyTorch's texts/s"]  # fmt: skip
+    return table(head, rows)
+
+
+def long_inputs() -> str:
+    """Ways to read long texts, and what a text costs."""
+    found = read("long_inputs")
+    rows = []
+    for way, own in found["ways"].items():
+        delta = with_interval(own["minus_head"], "delta_macro_f1") if "minus_head" in own else ""
+        scores = (f"{own[m]:.3f}" for m in ("macro_f1", "accuracy"))
+        rows.append([way.replace("_", " and "), *scores, delta, f"{own['train_minutes']:.1f}"])
+    return table(["long_texts", "macro F1", "accuracy", "macro F1 minus head, first seed", "minutes"], rows)
+
+
 def sweep() -> str:
     found, rows = read("quickstart_sweep"), []
     for row in found["configurations"]:
@@ -209,7 +272,7 @@ def drugs() -> str:
 BLOCKS = {
     f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety, drugs)
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage)}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, seeds, ensemble, export, long_inputs)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 

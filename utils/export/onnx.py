@@ -49,8 +49,8 @@ def write_onnx(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         torch.onnx.export(
-            _Logits(model), inputs, str(path), input_names=["input_ids", "attention_mask"], output_names=["logits"],
-            dynamic_shapes=(sizes, sizes), dynamo=True, external_data=False, verbose=False,
+            _Logits(model).eval(), inputs, str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=["input_ids", "attention_mask"], output_names=["logits"], dynamic_shapes=(sizes, sizes),
         )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
