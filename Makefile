@@ -11,8 +11,9 @@ LAUNCH := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(getconf _NPROCESSORS_ONLN)} $(B
 QUICKSTART := recipes/quickstart/requirements.txt
 
 .PHONY: help docs install install-app install-export install-sweeps install-trackers install-privacy install-dev \
-	quickstart quickstart-classification quickstart-multilabel quickstart-hierarchical quickstart-summarization quickstart-sweep \
-	safety-classifier results readme test faults audit wheelhouse quality style
+	quickstart quickstart-classification quickstart-multilabel quickstart-hierarchical quickstart-summarization \
+	quickstart-summarization-decoder quickstart-sweep \
+	safety-classifier results benchmark readme test faults audit wheelhouse quality style
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,19 +77,39 @@ safety-classifier: .venv/installed  ## the second stage of the safety checks, in
 	$(BIN)/python -m utils.quickstart
 	$(BIN)/python -m benchmarks.safety_classifier --output_dir outputs/safety
 
+quickstart-summarization-decoder: .venv/installed  ## the same rows with a decoder, and the difference between both
+	$(BIN)/python -m utils.quickstart
+	$(LAUNCH) run_summarization.py recipes/quickstart/summarization_decoder.yaml \
+		--output_dir outputs/quickstart-summarization-decoder
+	$(BIN)/python -m utils.quickstart --show outputs/quickstart-summarization-decoder
+
 quickstart-sweep: .venv/installed-sweeps  ## several learning rates and seeds, one table
 	$(BIN)/python -m utils.quickstart
 	$(BIN)/python sweep.py recipes/sweeps/quickstart.yaml
 
 results: quickstart quickstart-classification quickstart-multilabel quickstart-hierarchical \
-		quickstart-summarization quickstart-sweep  # the numbers in the README
+		quickstart-summarization quickstart-summarization-decoder quickstart-sweep  # the numbers in the README
 	mkdir -p benchmarks/results
 	cp outputs/quickstart-qa/all_results.json benchmarks/results/quickstart_qa.json
 	cp outputs/quickstart-classification/all_results.json benchmarks/results/quickstart_classification.json
 	cp outputs/quickstart-multilabel/all_results.json benchmarks/results/quickstart_multilabel.json
 	cp outputs/quickstart-hierarchical/all_results.json benchmarks/results/quickstart_hierarchical.json
 	cp outputs/quickstart-summarization/all_results.json benchmarks/results/quickstart_summarization.json
+	cp outputs/quickstart-summarization-decoder/all_results.json benchmarks/results/quickstart_summarization_decoder.json
+	$(BIN)/python sweep.py --compare outputs/quickstart-summarization outputs/quickstart-summarization-decoder \
+		--output_dir outputs/decoder-against-encoder
+	cp outputs/decoder-against-encoder/comparison.json benchmarks/results/decoder_against_encoder.json
 	cp outputs/sweep-quickstart/all_results.json benchmarks/results/quickstart_sweep.json
+
+benchmark: .venv/installed-dev  ## each script against what a user would run instead; two hours, nothing else running
+	$(BIN)/python -m utils.quickstart
+	$(BIN)/python -m benchmarks.qa_speed
+	$(BIN)/python -m benchmarks.classification_speed
+	$(BIN)/python -m benchmarks.summarization_speed
+	$(BIN)/python -m benchmarks.shared_machine
+	$(BIN)/python -m benchmarks.data_speed --rows 10000 100000 1000000
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.readme
 
 docs: .venv/installed-dev  ## the pages of docs/ as a site, in site/
 	$(BIN)/mkdocs build --strict

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed import equal_work, ratios
 from utils.reporting.metric_names import BASELINES, PROBE, baselines_line, label, system_names
 from utils.reporting.tables import table, with_interval
 
@@ -172,13 +173,39 @@ def sweep() -> str:
 
 
 def speed() -> str:
-    found = read("classification_speed") | read("summarization_speed")
-    keys = {
-        "training a classifier, against transformers' example script": "train_ours_over_official",
-        "classifying, against transformers' `pipeline`": "predict_ours_over_pipeline",
-        "training a summarizer, against transformers' example script": "train_rows_per_second_ours_over_official",
-    }
-    return table(["on 2 CPU cores", "times as fast"], [[what, f"{found[key]:.1f}"] for what, key in keys.items()])
+    """Each script against what a user would run instead; and that both do the same work on the same rows."""
+    first = table(["on 2 CPU cores", "against", "times as fast"], [[*w, f"{ratio:.1f}"] for *w, ratio in ratios()])
+    names = {"ours": "`recipes/quickstart/qa.yaml`", "trl": "`trl sft`, its defaults", "trl_best": "`trl sft`, its "
+             "fastest flags found", "ours_4bit": "the recipe with `load_in_4bit`"}  # fmt: skip
+    rows = [
+        [names[way], f"{own['tokens_per_second']:,.0f}", f"{own['peak_memory_gb']:.1f}", f"{own['loss']:.3f}",
+         f"{own['grad_norm']:.3f}", f"{100 * own['share_of_matmul_peak']:.0f} %"] for way, own in equal_work()
+    ]  # fmt: skip
+    head = ["training on questions", "tokens/s", "GB", "loss", "gradient norm", "share of the matrix product's peak"]
+    return f"{first}\n\n{table(head, rows)}"
+
+
+def data_speed() -> str:
+    """Cleaning, clustering and splitting, on one thread."""
+    found, rows = read("data_speed"), []
+    for kind in ("unique", "near_duplicates", "template"):
+        for size, own in found[kind].items():
+            if isinstance(own, dict):
+                share = "" if own["found"] is None else f"{own['found']:.3f}"
+                rows.append([kind.replace("_", " "), f"{int(size):,}", f"{own['seconds']:.0f}",
+                             f"{own['peak_memory_gb']:.1f}", share])  # fmt: skip
+    return table(["texts", "rows", "seconds", "GB", "near-duplicate pairs that share a split"], rows)
+
+
+def shared_machine() -> str:
+    """A training step beside one busy process, against alone."""
+    found = read("shared_machine")
+    names = {"scripts": "the scripts (`GOMP_SPINCOUNT=1000`)", "default": "the default of OpenMP"}
+    rows = [
+        [words, *(f"{found['seconds_per_step'][f'{name}_{how}']:.1f}" for how in ("alone", "busy")),
+         f"{found[f'{name}_busy_over_alone']:.1f}"] for name, words in names.items()
+    ]  # fmt: skip
+    return table(["threads that wait", "seconds alone", "beside a busy process", "times as slow"], rows)
 
 
 def gpu() -> str:
@@ -273,6 +300,7 @@ BLOCKS = {
     f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety, drugs)
 }
 BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, seeds, ensemble, export, long_inputs)}
+BLOCKS |= {f.__name__: f for f in (data_speed, shared_machine)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
