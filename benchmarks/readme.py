@@ -182,7 +182,7 @@ def speed() -> str:
          f"{own['grad_norm']:.3f}", f"{100 * own['share_of_matmul_peak']:.0f} %"] for way, own in equal_work()
     ]  # fmt: skip
     head = ["training on questions", "tokens/s", "GB", "loss", "gradient norm", "share of the matrix product's peak"]
-    return f"{first}\n\n{table(head, rows)}"
+    return f"{first}\n\n{table(head, rows)}" if rows else first
 
 
 def data_speed() -> str:
@@ -299,8 +299,7 @@ def drugs() -> str:
 BLOCKS = {
     f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety, drugs)
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, seeds, ensemble, export, long_inputs)}
-BLOCKS |= {f.__name__: f for f in (data_speed, shared_machine)}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 

@@ -30,12 +30,13 @@ WIDTH, LEFT, ROW, BAR = 980, 470, 44, 18  # pixels
 
 def ratios() -> list[tuple[str, str, float]]:
     """Return what is measured, what a user would run instead, and how many times as fast the scripts are."""
-    return [(what, peer, read_json(RESULTS / f"{name}.json")[key]) for name, key, what, peer in RATIOS]
+    found = {name: read_json(RESULTS / f"{name}.json") for name, *_ in RATIOS}
+    return [(what, peer, found[name][key]) for name, key, what, peer in RATIOS if key in found[name]]
 
 
 def equal_work() -> list[tuple[str, dict[str, Any]]]:
     """Return the ways of training on questions, with loss and gradient norm of the first step on the same rows."""
-    return list(read_json(RESULTS / "qa_speed.json")["ways"].items())
+    return list(read_json(RESULTS / "qa_speed.json").get("ways", {}).items())
 
 
 def draw(theme: str) -> str:
