@@ -2,7 +2,7 @@
 
     python -m benchmarks.seeds
 
-Trains the quickstarts for classification (five seeds) and summarization (three) on one split, that of seed 42: a seed
+Trains the quickstarts for classification and summarization with three seeds on one split, that of seed 42: a seed
 changes the new head and the order of the rows. The uncertainty of a score has two parts. Rows: another sample of test
 rows would score differently, which the interval of one run measures. Training: another seed would, which the standard
 deviation over seeds measures. Finished runs are not repeated. Writes results/seeds.json.
@@ -22,7 +22,7 @@ from utils.json_files import read_json, write_json
 OUTPUTS = Path("outputs/seeds")
 SPLIT = 42  # of the quickstarts
 TASKS: dict[str, tuple[Sequence[int], Sequence[str]]] = {
-    "classification": ((42, 43, 44, 45, 46), ("accuracy", "macro_f1")),
+    "classification": ((42, 43, 44), ("accuracy", "macro_f1")),
     "summarization": ((42, 43, 44), ("rouge1", "omission", "hallucination")),
 }
 SYSTEMS = {  # as in the file of a run
