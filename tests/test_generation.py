@@ -5,7 +5,7 @@ from conftest import toy_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from utils.chat import chat_prompt, tokenize_pairs
-from utils.generation import batches_by_length, generate_answers, score_answers
+from utils.generation import batches_by_length, generate_answers, progress, score_answers
 
 GENERATION = {"max_new_tokens": 12, "do_sample": False}
 
@@ -105,3 +105,16 @@ def test_batches_hold_each_row_once_longest_first():
     flat = [i for batch in batches for i in batch]
     assert sorted(flat) == list(range(7)) and [len(b) for b in batches] == [3, 3, 1]
     assert [lengths[i] for i in flat] == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("seconds, said", [(0.5, False), (45.0, True)])
+def test_where_there_are_no_bars_a_line_says_how_long_it_takes(seconds, said, monkeypatch, caplog):
+    now = iter(range(10))
+    monkeypatch.setattr("utils.generation.are_progress_bars_disabled", lambda: True)
+    monkeypatch.setattr("utils.generation.time.monotonic", lambda: next(now) * seconds)
+    with caplog.at_level("INFO"):
+        assert list(progress([[3, 1], [0], [2]], "test")) == [[3, 1], [0], [2]]
+    assert "test: 3 batches" in caplog.text
+    assert ("minutes" in caplog.text) == said
+    caplog.clear()
+    assert list(progress([[0], [1]], None)) == [[0], [1]] and not caplog.text

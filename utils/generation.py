@@ -1,7 +1,8 @@
 """Score and generate answers with causal models and encoder-decoders, batched by length, on several processes."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,12 +57,19 @@ def _in_order(results: list[tuple[int, Result]], n_rows: int) -> list[Result]:
     return [gathered[i] for i in range(n_rows)]
 
 
-def progress(batches: list[list[int]], name: str | None) -> tqdm:
-    """Return a progress bar over batches, shown on the main process, if it has a name and `datasets` shows bars."""
+def progress(batches: list[list[int]], name: str | None) -> Iterator[list[int]]:
+    """Yield the batches, with a progress bar on the main process if they have a name; where `datasets` shows no bars,
+    as in a log file, with a line that says how many there are and, after the first, how long they take at most."""
     shown = name is not None and PartialState().is_main_process
-    if shown and are_progress_bars_disabled():
-        logger.info("%s: %d batches", name, len(batches))
-    return tqdm(batches, desc=name, disable=not shown or are_progress_bars_disabled())
+    if not shown or not are_progress_bars_disabled():
+        yield from tqdm(batches, desc=name, disable=not shown)
+        return
+    logger.info("%s: %d batches", name, len(batches))
+    start = time.monotonic()
+    for i, batch in enumerate(batches):
+        if i == 1 and (seconds := (time.monotonic() - start) * len(batches)) > 60:  # the longest rows come first
+            logger.info("%s: at most %.0f minutes", name, seconds / 60)
+        yield batch
 
 
 def _pad(
