@@ -68,6 +68,8 @@ def known_failure(error: BaseException) -> str | None:
         return f"{file} cannot be written, since the disk is full: make room, then give the same command again."
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{file} cannot be read or written ({os.strerror(number)}): change its rights, or choose another."
+    if number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE):  # a broken disk or network drive; ulimit -n
+        return f"{file} cannot be read or written ({os.strerror(number)}): mend that, and give the command again."
     if isinstance(error, pickle.UnpicklingError):
         return "weights in a pickle hold more than tensors, which could be any code: give them as .safetensors."
     if isinstance(error, MemoryError) or re.search("OutOfMemoryError|allocate memory|not enough memory", text):

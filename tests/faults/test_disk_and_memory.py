@@ -137,7 +137,8 @@ def test_what_a_machine_lacks_is_told_from_a_defect():
     for error in (OSError(errno.ENOSPC, "x", "a/b"), OSError(errno.EDQUOT, "x"), Exception("x (os error 28)")):
         assert "the disk is full" in known_failure(error)
     assert "`a/b`" in known_failure(OSError(errno.ENOSPC, "x", "a/b"))
-    assert "`a/b`" in known_failure(PermissionError(errno.EACCES, "x", "a/b"))
+    for number in (errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE):
+        assert "`a/b`" in known_failure(OSError(number, "x", "a/b"))
     for error in (ValueError("x"), FileNotFoundError(errno.ENOENT, "x", "a"), RuntimeError("x"), KeyError("memory")):
         assert known_failure(error) is None
 
