@@ -36,7 +36,7 @@ def renew_outputs(model: PreTrainedModel, args: ModelConfig, labels: list[str], 
     """Start the last layer anew if the base model classifies into other classes, or of these in another order: where
     there are as many, transformers would keep it, and each output would answer for a class that it never saw."""
     config = load_config(args, code)
-    own = list((config.id2label or {}).values())
+    own = [str(name) for _, name in sorted((config.id2label or {}).items())]
     if own == labels or not any("Classification" in name for name in config.architectures or ()):
         return
     logger.warning(
