@@ -30,6 +30,7 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
 
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from utils.arguments import UserError, parse_recipe, user_errors
 from utils.citations import cite
@@ -210,6 +211,8 @@ def open_output(
 
 
 def main(args: PredictArguments) -> None:
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # of loading weights: fragments in a log
     rank, processes, launch = take_rank()
     folder = find_run(args.model, args.revision)
     task = load_task(folder)

@@ -24,6 +24,7 @@ from trl import ModelConfig
 from utils.arguments import UserError, library_checks
 from utils.json_files import read_json
 from utils.modeling import all_finite, check_name
+from utils.weights import load_adapter
 
 logger = logging.getLogger(__name__)
 TASK_TYPES = {
@@ -120,7 +121,7 @@ def add_adapter(
             return get_peft_model(model, config) if config else model
     _check_purpose(first_adapter, task, kind, heads)
     try:
-        tuned = PeftModel.from_pretrained(model, first_adapter, is_trainable=True)
+        tuned = load_adapter(model, first_adapter, is_trainable=True)
     except (ValueError, RuntimeError) as error:  # other modules, or another number of classes
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"`model_name_or_path` {first_adapter} does not fit the base model: {reason}") from error

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -26,6 +25,7 @@ from utils.run import embeddings_sha256
 from utils.runtimes.llama_cpp import load_llama_cpp
 from utils.runtimes.onnx import load_onnx
 from utils.seq2seq import set_generation
+from utils.weights import check_weights, load_adapter
 
 OTHER_BASE = "give the model that it was trained on as `--base_model`"
 AUTO_CLASSES = {
@@ -74,19 +74,23 @@ def load_trained(
     classes = class_config(names) if names else {}
     try:
         auto_class = AutoModelForCausalLM if "chat" in task else AUTO_CLASSES[task["task"]]
-        model = auto_class.from_pretrained(
+        model, found_weights = auto_class.from_pretrained(
             source,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_weights` names them
             revision=task["base_model_revision"] if is_adapter and not base_model else None,
             dtype=task["dtype"] if task["dtype"] == "auto" else getattr(torch, task["dtype"]),
             quantization_config=quantization,
             device_map={"": device},
             trust_remote_code=trust_remote_code,
-            ignore_mismatched_sizes=is_adapter and bool(names),  # the adapter brings the heads
             **classes,
         )
     except (OSError, ValueError) as error:
         reason = why_not_loaded(error)
         raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
+    new = list(task.get("heads", [])) if is_adapter else []  # which the adapter brings
+    new += ["pooler"] if task.get("pooling") == "mean" else []
+    check_weights("base_model" if is_adapter else "model", source, found_weights, new)
     check_packing(model)
     found = embeddings_sha256(model)
     if is_adapter and task.get("base_model_sha256", found) != found:  # an adapter of equal sizes would load in silence
@@ -97,7 +101,7 @@ def load_trained(
         set_generation(model, tokenizer, task["stop"], task["generation"])
     if is_adapter:
         try:
-            model = cast(PreTrainedModel, PeftModel.from_pretrained(model, folder))  # forwards attributes and calls
+            model = cast(PreTrainedModel, load_adapter(model, folder))  # forwards attributes and calls
         except (RuntimeError, ValueError) as error:  # other layers or sizes
             raise UserError(f"the adapter of `model` {folder} does not fit `{source}`: {OTHER_BASE}.") from error
     return model.eval()

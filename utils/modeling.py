@@ -1,10 +1,10 @@
 """Load the tokenizer and the (quantized) base model."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from trl import ModelConfig
 from utils.arguments import UserError
 from utils.hub import why_not_loaded
 from utils.tokenizers import complete_tokenizer
+from utils.weights import check_weights
 
 PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
@@ -135,6 +136,7 @@ def load_base_model(
     device: torch.device,
     trust_remote_code: bool = False,
     labels: list[str] | None = None,
+    new: Sequence[str] = (),
 ) -> PreTrainedModel:
     """Load the model of `model_name_or_path` in `dtype`, on this process's own device.
 
@@ -145,6 +147,7 @@ def load_base_model(
         device: device of this process.
         trust_remote_code: run code from the model repository; only if the recipe allows it.
         labels: class names, for a classifier.
+        new: modules that start anew, such as heads; its files have to have all others.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -152,8 +155,10 @@ def load_base_model(
     name = check_name(args)
     classes = class_config(labels) if labels else {}
     try:
-        model = auto_class.from_pretrained(
+        model, found = cast(Any, auto_class).from_pretrained(
             name,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_weights` names them
             revision=args.model_revision,
             dtype=args.dtype if args.dtype == "auto" else getattr(torch, str(args.dtype)),
             attn_implementation=args.attn_implementation,
@@ -161,13 +166,13 @@ def load_base_model(
             # "auto" splits the model over all GPUs, which fails under `accelerate launch` (accelerate#2713)
             device_map={"": device},
             trust_remote_code=trust_remote_code,
-            ignore_mismatched_sizes=bool(labels),  # a base model that classifies: see `renew_outputs`
             **classes,
         )
     except ImportError as error:
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from error
+    check_weights("model_name_or_path", name, found, new)
     if not all_finite(model):
         raise UserError(f"`model_name_or_path` {name} has weights that are not finite: choose another model.")
     check_packing(model)

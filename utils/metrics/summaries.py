@@ -20,6 +20,7 @@ from utils.generation import batches_by_length, progress
 from utils.metrics.statistics import text_statistics
 from utils.overlap import Tokenizers, check_bertscore_model
 from utils.tokenizers import complete_tokenizer
+from utils.weights import check_weights
 from utils.words import count_words, split_words, word_pieces
 
 LONGEST_NGRAM = 4
@@ -161,8 +162,9 @@ def _load_encoder(name: str, layers: int) -> tuple[PreTrainedTokenizerBase, PreT
     config.num_hidden_layers = layers  # layers above are not loaded
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # hide warnings about the unused layers and heads
-    model = AutoModel.from_pretrained(name, config=config, dtype=torch.float32)
+    model, found = AutoModel.from_pretrained(name, config=config, dtype=torch.float32, output_loading_info=True)
     logging.set_verbosity(verbosity)
+    check_weights("bertscore_model", name, found, ["pooler"])
     return tokenizer, model
 
 
