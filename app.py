@@ -1,12 +1,15 @@
-"""Web page and REST API for fine-tuned models, one model per task.
+"""Web page and REST API for fine-tuned models.
 
     python app.py --model outputs/quickstart-qa
     python app.py --model outputs/quickstart-qa --model outputs/quickstart-classification --port 8080
+    python app.py --model outputs/first-classifier --model outputs/second-classifier
     python app.py --model outputs/quickstart-qa --corpus_file leaflets.csv
     python app.py --model outputs/phi3-qlora --backend openai --base_url http://127.0.0.1:8000/v1
 
 The page is at `/`, the API documentation at `/docs` and the Prometheus metrics at `/metrics`.
 
+- Several models of one task: a request names one of them in `model`, by the last part of its path; without, the first
+  one answers. The page shows their answers side by side.
 - Token: if the environment variable APP_TOKEN is set, every request except `/health` must send `Authorization: Bearer
   TOKEN`. A browser asks for a password instead: enter the token there.
 - `--corpus_file` adds passages of your own texts to each question; the answer cites them.
@@ -37,7 +40,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that sp
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response, Security
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
@@ -63,17 +65,19 @@ from utils.serving.answering import (
 )
 from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
 from utils.serving.decoding import Client
-from utils.serving.guard import DISCLAIMER, Guard, Server, is_loopback, listen
+from utils.serving.guard import DISCLAIMER, Guard, is_loopback, listen
 from utils.serving.llama_cpp import answer_by_llama_cpp
-from utils.serving.openai_backend import State, Unavailable, answer_there, connect, read_task, read_tokenizer
-from utils.serving.page import TITLE, make_page, mount_page
+from utils.serving.models import CLASSIFIERS, find_model, name_models
+from utils.serving.openai_backend import State, answer_there, connect, read_task, read_tokenizer
+from utils.serving.page import TITLE, OnText, add_page
+from utils.serving.refusals import REFUSED, status_and_detail
 from utils.serving.schemas import (
-    MAX_CHARACTERS,
     ClassifyAnswer,
     ClassifyRequest,
     GenerateAnswer,
     GenerateRequest,
     Health,
+    LoadedModel,
     Problem,
     SummarizeAnswer,
     SummarizeRequest,
@@ -83,7 +87,8 @@ from utils.task import read_input
 
 logger = logging.getLogger("app")
 ROUTES = (
-    "/generate", "/classify", "/summarize", "/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json",
+    "/generate", "/classify", "/summarize", "/models", "/live", "/ready", "/health", "/metrics", "/docs",
+    "/openapi.json",
 )  # fmt: skip
 MAX_BYTES = 1_000_000  # per request body
 
@@ -98,7 +103,9 @@ class AppArguments:
 
     model: list[str] = field(
         default_factory=lambda: os.environ.get("APP_MODEL", "").split(),
-        metadata={"help": "`output_dir` or Hub repository of a run, one per task; default: the variable APP_MODEL."},
+        metadata={
+            "help": "`output_dir` or Hub repository of a run; may be given several times. Default: variable APP_MODEL."
+        },
     )
     host: str = field(
         default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
@@ -201,13 +208,14 @@ class Served(NamedTuple):
     server_state: Callable[[], str] | None
 
 
-def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
+def load(model: str, args: AppArguments, metrics: Metrics, label: str | None = None) -> Served:
     """Load a model into this process, or connect to the server that hosts it.
 
     Args:
         model: `output_dir` or Hub repository of a run.
         args: backend, corpus and limits.
         metrics: metrics of the application.
+        label: name of its queue in the metrics; default: its task.
 
     Raises:
         UserError: `model` is not a run, needs more than one text as input, or cannot be used with the corpus.
@@ -232,7 +240,7 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         examples = find_examples(Path(model), args.examples_file, task)  # a repository has none
         ask = partial(answer_as_read, ask, task, tokenizer, examples)
         # the server does its own batching, so each question is sent immediately
-        batcher = Batcher("qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
+        batcher = Batcher(label or "qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
         return Served(task, batcher, State(client, name))
     examples_file = args.examples_file if task["task"] == "qa" else None
     predictor = Predictor.from_pretrained(model, args.revision, examples_file=examples_file)
@@ -254,8 +262,32 @@ def load(model: str, args: AppArguments, metrics: Metrics) -> Served:
         answer = partial(answer_as_read, answer, task, predictor.tokenizer, predictor.examples)
     warm_up = Question("warm up", max_length=1) if task["task"] == "qa" else "warm up"
     answer([warm_up], lambda *_: None)  # the first call is slow
-    batcher = Batcher(task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)
+    batcher = Batcher(label or task["task"], answer, metrics, args.batch_size, args.batch_wait_ms, args.queue_size)
     return Served(task, batcher, None)
+
+
+def load_models(args: AppArguments, metrics: Metrics) -> dict[str, Served]:
+    """Load all models, after a look at the task of each, because loading takes minutes.
+
+    Returns:
+        Name of a model, from `name_models`, -> loaded model.
+
+    Raises:
+        UserError: a model cannot be loaded, is given twice, or an argument needs a model of another task.
+    """
+    names = name_models(args.model)
+    tasks = [read_task(model, args.revision)["task"] for model in args.model]
+    if args.corpus_file is not None and "qa" not in tasks:
+        raise UserError("`corpus_file` needs a `model` of task qa: add one, or drop `corpus_file`.")
+    if args.safety_model is not None and "qa" not in tasks:
+        raise UserError("`safety_model` checks questions, so it needs a `model` of task qa: add one, or drop it.")
+    if args.served_model is not None and tasks.count("qa") > 1:
+        raise UserError("`served_model` names one model, and several of task qa are given: drop it, or serve one.")
+    models = {}
+    for place, (name, task) in enumerate(zip(names, tasks, strict=True)):
+        label = task if task not in tasks[:place] else f"{task} {name}"  # a dashboard of one model keeps its label
+        models[name] = load(args.model[place], args, metrics, label)
+    return models
 
 
 def join_models(argv: list[str]) -> list[str]:
@@ -294,13 +326,9 @@ async def until_disconnect(request: Request) -> None:
 
 def refuse(request: Request, error: Exception) -> JSONResponse:
     """Turn an exception into a one-line JSON response that repeats nothing of the request."""
-    if isinstance(error, RequestValidationError):
-        return JSONResponse({"detail": [{key: e[key] for key in ("type", "loc", "msg")} for e in error.errors()]}, 422)
-    if isinstance(error, Busy):
-        return JSONResponse({"detail": str(error)}, 429, {"Retry-After": str(error.retry_after)})
-    if isinstance(error, asyncio.TimeoutError):
-        return JSONResponse({"detail": "the time limit is exceeded, try again later"}, 504)
-    return JSONResponse({"detail": str(error)}, 503 if isinstance(error, Unavailable) else 422)
+    status, detail = status_and_detail(error)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
+    return JSONResponse({"detail": detail}, status, headers)
 
 
 def make_app(
@@ -313,7 +341,7 @@ def make_app(
     """Build the application: API, page, metrics and middleware.
 
     Args:
-        models: task name -> loaded model.
+        models: name -> loaded model.
         args: host and limits.
         metrics: metrics of the application.
         token: required by every request except those of probes; None requires no token.
@@ -324,7 +352,7 @@ def make_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for served in models.values():  # uvicorn has waited for API requests; those of the page finish here
+        for served in models.values():  # uvicorn has waited for requests
             await asyncio.to_thread(served.batcher.close)
 
     # The middleware checks the token; this says so in the API's description
@@ -334,21 +362,19 @@ def make_app(
     if hosts is None and is_loopback(args.host) and token is None:  # against DNS rebinding: sites at 127.0.0.1
         hosts = ["127.0.0.1", "localhost", "[::1]", args.host]
 
-    async def ask(name: str, rows: list[Any], http: Request) -> list[dict[str, Any]]:
+    async def ask(served: Served, rows: list[Any], http: Request) -> list[dict[str, Any]]:
         """Wait for the results, until the time limit or until the client closes the connection."""
-        if name not in models:
-            raise HTTPException(404, f"no model of task {name} is loaded: start app.py with the `output_dir` of one")
         # A row that lacks a column is refused by itself, not with the batch that it would be part of
-        rows = [read_input(row, models[name].task, f"text {i}") if isinstance(row, dict) else row
+        rows = [read_input(row, served.task, f"text {i}") if isinstance(row, dict) else row
                 for i, row in enumerate(rows, 1)]  # fmt: skip
         has_left = threading.Event()
-        if name == "qa":
+        if served.task["task"] == "qa":
             client = Client(time.monotonic() + args.time_limit, has_left.is_set)
             rows = [row._replace(client=client) for row in rows]
-        results = asyncio.wrap_future(models[name].batcher.submit(rows))
+        results = asyncio.wrap_future(served.batcher.submit(rows))
         leaving = asyncio.create_task(until_disconnect(http))
-        await asyncio.wait({results, leaving}, timeout=args.time_limit, return_when=asyncio.FIRST_COMPLETED)
         try:
+            await asyncio.wait({results, leaving}, timeout=args.time_limit, return_when=asyncio.FIRST_COMPLETED)
             if results.done():
                 return results.result()
             if leaving.done():
@@ -359,10 +385,11 @@ def make_app(
             leaving.cancel()
             results.cancel()
 
-    @app.post("/generate", responses=PROBLEMS, dependencies=secured)
-    async def generate(request: GenerateRequest, http: Request) -> GenerateAnswer:
-        """Answer a question. Emergencies and harmful requests get a fixed reply, and no model is asked."""
+    async def answer_question(
+        request: GenerateRequest, http: Request, on_text: OnText | None = None
+    ) -> GenerateAnswer:
         start = time.perf_counter()
+        served = find_model(models, ("qa",), request.model)
         patient = request.patient_context.model_dump(exclude_none=True) if request.patient_context else None
         found: list[dict[str, Any]] = []
         instead = None
@@ -372,7 +399,7 @@ def make_app(
         answer |= {"confidence": None, "confidence_note": None}
         if instead is None:
             settings = (request.temperature, request.max_length, request.num_beams, request.length_penalty)
-            (answer,) = await ask("qa", [Question(request.question, *settings)], http)
+            (answer,) = await ask(served, [Question(request.question, *settings, on_text)], http)
             if request.use_safety:
                 found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
         report: dict[str, Any] | None = None
@@ -383,22 +410,37 @@ def make_app(
         more = {"safety_report": report, "inference_time_ms": milliseconds_since(start)}
         return GenerateAnswer.model_validate(answer | more)
 
+    async def classify_texts(request: ClassifyRequest, http: Request) -> tuple[ClassifyAnswer, dict[str, Any]]:
+        start = time.perf_counter()
+        served = find_model(models, (request.task,) if request.task else CLASSIFIERS, request.model)
+        results = await ask(served, request.texts or [request.text], http)
+        shown = [show_first(result, request.top_k) for result in results]
+        answer = {"results": shown, "inference_time_ms": milliseconds_since(start)}
+        return ClassifyAnswer.model_validate(answer), served.task
+
+    @app.post("/generate", responses=PROBLEMS, dependencies=secured)
+    async def generate(request: GenerateRequest, http: Request) -> GenerateAnswer:
+        """Answer a question. Emergencies and harmful requests get a fixed reply, and no model is asked."""
+        return await answer_question(request, http)
+
     @app.post("/classify", responses=PROBLEMS, dependencies=secured)
     async def classify(request: ClassifyRequest, http: Request) -> ClassifyAnswer:
         """Classify one or more texts, flat or along a tree of classes. A text is an object of columns for a model that
         was trained on several."""
-        start = time.perf_counter()
-        name = request.task or ("hierarchical" if "classification" not in models else "classification")
-        results = await ask(name, request.texts or [request.text], http)
-        shown = [show_first(result, request.top_k) for result in results]
-        return ClassifyAnswer.model_validate({"results": shown, "inference_time_ms": milliseconds_since(start)})
+        return (await classify_texts(request, http))[0]
 
     @app.post("/summarize", responses=PROBLEMS, dependencies=secured)
     async def summarize(request: SummarizeRequest, http: Request) -> SummarizeAnswer:
         """Summarize a dialogue or note and list the hallucinations of the summary."""
         start = time.perf_counter()
-        (found,) = await ask("summarization", [request.text], http)
+        served = find_model(models, ("summarization",), request.model)
+        (found,) = await ask(served, [request.text], http)
         return SummarizeAnswer(summary=found.pop("prediction"), **found, inference_time_ms=milliseconds_since(start))
+
+    @app.get("/models", responses=PROBLEMS, dependencies=secured)
+    def loaded_models() -> list[LoadedModel]:
+        """List the models. A request names one of them in `model`; without, the first one of its task answers."""
+        return [LoadedModel(name=name, task=served.task["task"]) for name, served in models.items()]
 
     def describe_health(states: list[str], response: Response) -> Health:
         wrong = [state for state in states if state != "ok"]
@@ -430,20 +472,19 @@ def make_app(
         """Prometheus metrics: requests, latency, queue lengths and batch sizes."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    for kind in (RequestValidationError, UserError, Busy, Unavailable, asyncio.TimeoutError):
+    for kind in REFUSED:
         app.add_exception_handler(kind, refuse)
     app.add_middleware(
         Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES, root_path=args.root_path,
         allowed_hosts=hosts, frame_ancestors=args.frame_ancestors,
     )  # fmt: skip
-    # Outermost, since a browser asks by a request without token. Without it, Gradio would allow every origin.
+    # Outermost, since a browser asks by a request without token
     headers = ["Authorization", "Content-Type"]
     app.add_middleware(
         CORSMiddleware, allow_origins=args.cors_origins or [], allow_methods=["POST"], allow_headers=headers
     )
-    page = make_page({name: (m.task, m.batcher.submit) for name, m in models.items()}, args.time_limit, MAX_CHARACTERS,
-                     second_stage)  # fmt: skip
-    app.state.stop = mount_page(app, page, args.root_path)
+    tasks = {name: served.task for name, served in models.items()}
+    add_page(app, tasks, answer_question, classify_texts, summarize, args.root_path, second_stage is not None)
     return app
 
 
@@ -455,18 +496,8 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError("`APP_TOKEN` is empty: set a token, or unset the variable.")
         listener = listen(args.host, args.port)  # fails before the models are loaded, which takes minutes
         metrics = make_metrics()
-        folders: dict[str, str] = {}
-        for model in args.model:
-            name = read_task(model, args.revision)["task"]
-            if name in folders:
-                raise UserError(f"`model` {model} is the second one of task {name}: pass one model per task.")
-            folders[name] = model
-        if args.corpus_file is not None and "qa" not in folders:
-            raise UserError("`corpus_file` needs a `model` of task qa: add one, or drop `corpus_file`.")
-        if args.safety_model is not None and "qa" not in folders:
-            raise UserError("`safety_model` checks questions, so it needs a `model` of task qa: add one, or drop it.")
+        models = load_models(args, metrics)
         second_stage = load_second_stage(args.safety_model) if args.safety_model is not None else None
-        models = {name: load(model, args, metrics) for name, model in folders.items()}
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if token is None and not is_loopback(args.host):
@@ -475,7 +506,7 @@ def main(argv: list[str] | None = None) -> None:
     # no access log: it would contain query strings
     config = uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=int(args.time_limit) + 1)
     logger.info("http://%s:%d", args.host, listener.getsockname()[1])
-    Server(config, app.state.stop).run([listener])
+    uvicorn.Server(config).run([listener])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -40,7 +41,8 @@ from utils.safety.second_stage import load_second_stage
 from utils.serving import decoding
 from utils.serving.answering import check_after
 from utils.serving.batching import make_metrics
-from utils.serving.guard import DISCLAIMER, Server, listen
+from utils.serving.guard import DISCLAIMER, listen
+from utils.serving.models import name_models
 from utils.serving.schemas import MAX_CHARACTERS, MAX_TEXTS
 
 ATTACK = "I have crushing chest pain right now."
@@ -75,14 +77,11 @@ def make_client(folders: list[str], token: str | None = None, **limits) -> TestC
     argv = ["--model", *folders, *(text for key, value in limits.items() for text in (f"--{key}", str(value)))]
     args, _ = parse_recipe((served_app.AppArguments,), argv)
     metrics = make_metrics()
-    models = {}
-    for folder in folders:
-        served = served_app.load(folder, args, metrics)
-        models[served.task["task"]] = served
+    models = served_app.load_models(args, metrics)
     second_stage = load_second_stage(args.safety_model) if args.safety_model else None
     served = served_app.make_app(models, args, metrics, token, second_stage)
     client = TestClient(served, base_url="http://127.0.0.1")
-    client.models = models
+    client.models = {served.task["task"]: served for served in reversed(models.values())}  # the first of each task
     return client
 
 
@@ -272,6 +271,52 @@ def test_the_safety_checks_read_an_answer_without_its_citations():
         assert words[0].replace(f" [{NO_SUPPORT}]", "") == words[1]
 
 
+# ----- Several models of one task
+
+
+@pytest.fixture(scope="module")
+def two(runs, tmp_path_factory):
+    """A client of two classifiers with the same weights; the second one's classes have other names."""
+    folder = shutil.copytree(runs["classification"], tmp_path_factory.mktemp("lab") / "second")
+    task = json.loads((folder / "task.json").read_text())
+    task["labels"] = [f"{label}, again" for label in task["labels"]]
+    (folder / "task.json").write_text(json.dumps(task))
+    with make_client([runs["classification"], runs["hierarchical"], str(folder)]) as client:
+        yield client
+
+
+def test_a_request_names_one_of_several_models_and_without_gets_the_first(two, runs):
+    first, tree, second = two.get("/models").json()
+    assert first == {"name": Path(runs["classification"]).name, "task": "classification"}
+    assert tree["task"] == "hierarchical" and second == {"name": "second", "task": "classification"}
+
+    def predict(**body):
+        return post(two, "/classify", text="Patient 1: heart murmur.", **body).json()["results"][0]["prediction"]
+
+    assert predict() == predict(model=first["name"]) == predict(task="classification")
+    assert predict(model="second") == f"{predict()}, again"
+    assert isinstance(predict(model=tree["name"]), list)
+    for wrong in ({"model": "third"}, {"model": tree["name"], "task": "classification"}):
+        answer = post(two, "/classify", text="x", **wrong)
+        assert answer.status_code == 404 and "second" in answer.json()["detail"] and "third" not in answer.text
+    assert post(two, "/summarize", text="x", model="second").status_code == 404
+    assert 'app_queue_length{task="classification second"} 0.0' in two.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["outputs/a"], ["a"]),
+        (["outputs/a/", "lab/b"], ["a", "b"]),
+        (["alice/qa", "bob/qa", "c"], ["alice/qa", "bob/qa", "c"]),
+        (["x/lab/qa", "y/lab/qa", "z/other/qa"], ["x/lab/qa", "y/lab/qa", "other/qa"]),
+        (["qa", "lab/qa"], ["qa", "lab/qa"]),
+    ],
+)
+def test_the_name_of_a_model_is_as_short_as_tells_it_from_others(given, names):
+    assert name_models(given) == names
+
+
 # ----- Safety
 
 
@@ -458,7 +503,7 @@ def test_what_takes_too_long_is_504_and_the_next_request_is_answered(runs):
 
 def test_the_token_guards_everything_but_health(runs):
     with make_client([runs["classification"]], token="right") as client:
-        for path in ("/", "/docs", "/openapi.json", "/metrics", "/config", "/gradio_api/info", "/static/x"):
+        for path in ("/", "/docs", "/openapi.json", "/metrics", "/models", "/page/classify", "/static/page.js"):
             assert client.get(path).status_code == 401
         assert post(client, "/classify", text="x").status_code == 401
         assert client.get("/health").status_code == 200
@@ -468,7 +513,7 @@ def test_the_token_guards_everything_but_health(runs):
 
 
 def test_no_other_site_may_read_an_answer_or_reach_the_app_by_another_name(client):
-    for path in ("/health", "/config", "/"):
+    for path in ("/health", "/models", "/"):
         answer = client.get(path, headers={"Origin": "http://localhost:3000"})
         assert answer.status_code == 200 and not any(name.startswith("access-control") for name in answer.headers)
     asked = {"Origin": "http://x.example", "Access-Control-Request-Method": "POST"}
@@ -522,9 +567,9 @@ def test_behind_a_proxy_under_a_path_page_and_documentation_find_their_files(run
         base = f"http://127.0.0.1:{port}"
         try:
             page = _get(f"{base}/med/", proxy).text
-            assert json.loads(page.partition("window.gradio_config = ")[2].partition(";</script>")[0])["root"] == (
-                f"{base}/med"
-            )
+            assert '<base href="/med/">' in page
+            for file in re.findall(r"(?:src|href)=\"(static/[^\"]+)", page):
+                assert httpx.get(f"{base}/med/{file}").status_code == 200, file
             docs = httpx.get(f"{base}/med/docs").text
             for file in re.findall(r"(?:src|href|url)[=:] ?[\"'](/[^\"']+)", docs):
                 assert file.startswith("/med/") and httpx.get(f"{base}{file}").status_code == 200, file
@@ -620,7 +665,7 @@ def test_the_description_and_the_page_need_no_other_site(client):
     api = client.get("/openapi.json").json()
     assert api["info"]["description"] == DISCLAIMER
     assert {"/generate", "/classify", "/summarize", "/health"} <= set(api["paths"])
-    assert client.get("/config").json()["analytics_enabled"] is False
+    assert not re.search(r"(?:src|href)=\"(?:https?:)?//", client.get("/").text)
 
 
 def test_metrics_count_requests_by_status(client):
@@ -654,7 +699,7 @@ def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
     assert "`model` is not given" in refused(capsys, APP_MODEL=" ")
     assert "no task.json" in refused(capsys, "--model", str(tiny_llama), "--port", "0")
     assert "no task.json" in refused(capsys, "--model", str(tmp_path / "nothing"), "--port", "0")
-    assert "second one of task qa" in refused(capsys, "--model", qa, "--model", qa, "--port", "0")
+    assert "given twice" in refused(capsys, "--model", qa, "--model", f"{qa}/", "--port", "0")
     assert "`port` is 70000" in refused(capsys, "--model", qa, "--port", "70000")
     assert "`backend`" in refused(capsys, "--model", qa, "--backend", "vllm")
     assert "belong together" in refused(capsys, "--model", qa, "--backend", "openai")
@@ -692,7 +737,8 @@ def test_the_server_ends_after_it_has_answered(runs):
     url = f"http://127.0.0.1:{port}"
     try:
         assert _get(f"{url}/health", process).json()["status"] == "ok"
-        with httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=60):  # a browser that stays
+        with httpx.Client() as browser:  # which keeps its connection
+            assert browser.get(url).status_code == 200
             asked = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             body = json.dumps({"question": "What is cardiitis?", "max_length": 250})
             asked.request("POST", "/generate", body, {"Content-Type": "application/json"})
@@ -712,9 +758,7 @@ def test_the_server_ends_after_it_has_answered(runs):
 def serving(folders: list[str], token: str | None = None, **limits) -> Iterator[str]:
     """The address of a server with these models, in a thread."""
     client, listener = make_client(folders, token, **limits), listen("127.0.0.1", 0)
-    server = Server(
-        uvicorn.Config(client.app, log_level="warning", timeout_graceful_shutdown=1), client.app.state.stop
-    )
+    server = uvicorn.Server(uvicorn.Config(client.app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -96,7 +96,7 @@ def test_every_answer_says_that_this_is_no_medical_device():
     client = make_client(TOKEN)
     for answer in (client.get("/health"), client.get("/nothing"), client.post("/echo")):
         assert answer.headers["x-notice"] == DISCLAIMER and answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
 
 
 def test_requests_are_counted_by_route_and_status_and_unknown_paths_together():

@@ -1,18 +1,19 @@
 """What the page shows of an answer: marks at the right place, and nothing that a browser would run."""
 
 import re
-from html import unescape
+from html import escape
 
 import pytest
 
 from utils.serving.marking import (
+    answer_html,
     describe_classes,
+    draw_classes,
     list_findings,
     list_passages,
     mark_covered,
     mark_spans,
     notes_on,
-    plot_classes,
     unrecognised_note,
     warn_of,
 )
@@ -142,20 +143,37 @@ def test_a_path_is_shown_down_to_where_it_is_sure():
     )
 
 
-def test_the_figure_has_a_row_a_level_with_the_likeliest_on_top():
-    figure = plot_classes(PATH, PATH_TASK)
-    assert [list(bar.x) for bar in figure.data] == [[0.1, 0.9], [0.25, 0.35, 0.4]]
-    assert [(a.text, a.y) for a in figure.layout.annotations if a.yref == "y2"] == [
-        ("lobe", 0), ("wall", 1), ("valve", 2),
-    ]  # fmt: skip
-    assert [line.x0 for line in figure.layout.shapes] == [0.6]  # the second level has no threshold
+def bars(html: str) -> list[list[tuple[str, str]]]:
+    """Of each list the names and probabilities."""
+    lists = re.findall(r'<ol class="bars">(.*?)</ol>', html)
+    return [re.findall(r'<span>(.*?)</span> <span class="number">(.*?)</span>', own) for own in lists]
 
 
-def test_long_names_that_begin_alike_keep_bars_of_their_own():
-    figure = plot_classes(FLAT, FLAT_TASK)
-    names = [annotation.text for annotation in figure.layout.annotations]
-    assert list(figure.data[0].x) == [0.04, 0.06, 0.9] and len(names) == 3
-    assert all(len(unescape(name)) <= 45 and "<" not in name for name in names)
+def test_there_is_a_list_of_bars_a_level_with_the_likeliest_on_top():
+    html = draw_classes(PATH, PATH_TASK)
+    assert bars(html) == [
+        [("heart", "0.90"), ("lung", "0.10")],
+        [("valve", "0.40"), ("wall", "0.35"), ("lobe", "0.25")],
+    ]
+    assert re.findall(r'class="predicted"><span>(\w+)', html) == ["heart", "valve"]
+    assert set(re.findall(r'<line x1="([\d.]+)"', html)) == {"60.0"}  # the second level has no threshold
+    assert re.findall(r'<rect width="([\d.]+)"', html) == ["90.0", "10.0", "40.0", "35.0", "25.0"]
+
+
+def test_at_most_five_classes_are_drawn_and_their_names_are_whole_and_escaped():
+    html = draw_classes(FLAT, FLAT_TASK)
+    assert [name for name, _ in bars(html)[0]] == [escape(name) for name in FLAT["probabilities"]]
+    many = {f"class {n}": 0.1 for n in range(9)}
+    assert len(bars(draw_classes(FLAT | {"probabilities": many}, FLAT_TASK))[0]) == 5
+
+
+def test_of_an_emergency_the_reply_is_an_alert_and_of_an_unchecked_answer_nothing_is_said_to_be_safe():
+    answer = {"response": EVIL, "safety_report": None, "finished": True, "cut": False}
+    assert "<script" not in answer_html(answer) and "does not mean" not in answer_html(answer)
+    found = [finding(0, 1, where="question")]
+    report = {"warnings": found, "unrecognised": [], "unread_language": None}
+    html = answer_html(answer | {"safety_report": report})
+    assert html.startswith('<div class="banner" role="alert">') and "<script" not in html
 
 
 def test_the_labels_of_a_text_are_named_with_their_chances_and_none_is_said():
@@ -166,5 +184,7 @@ def test_the_labels_of_a_text_are_named_with_their_chances_and_none_is_said():
     task = {"problem_type": "multi_label_classification", "thresholds": [0.5, 0.3, 0.6]}
     html = describe_classes(found, task)
     assert "&lt;heart&gt;" in html and "about 81 have" in html and "about 40 have" in html and ">ear<" not in html
-    assert len(plot_classes(found, task).data[0].x) == 3
+    html = draw_classes(found, task | {"labels": ["eye", "<heart>", "ear"]})
+    assert re.findall(r'class="predicted"><span>(.*?)</span>', html) == ["&lt;heart&gt;", "eye"]
+    assert re.findall(r'<line x1="([\d.]+)"', html) == ["30.0", "50.0", "60.0"]
     assert "human review" in describe_classes(found | {"prediction": [], "confidence": []}, task)

@@ -1,13 +1,13 @@
-"""The page as a browser uses it: over its queue, with real models behind it."""
+"""The routes of the page on real models: the answers of the API, each with the HTML that shows it."""
 
 import json
-import uuid
+import re
 
 import pytest
+from fastapi.testclient import TestClient
 from test_app import ATTACK, corpus, make_client, runs  # noqa: F401  fixtures
 
-from utils.inference import Predictor
-from utils.serving.page import EXAMPLES, TABS
+from utils.serving.page import EXAMPLES, page_html
 
 
 @pytest.fixture(scope="module")
@@ -16,107 +16,90 @@ def client(runs):  # noqa: F811
         yield client
 
 
-def press(client, label: str, *values, which: int = 0) -> list[dict]:
-    """Press the `which`th button of this label and return what the browser gets until the event is done."""
-    config = client.get("/config").json()
-    buttons = [c["id"] for c in config["components"] if c["type"] == "button" and c["props"].get("value") == label]
-    button = buttons[which]
-    (event,) = [d["id"] for d in config["dependencies"] if [button, "click"] in d["targets"]]
-    session = uuid.uuid4().hex
-    body = {"data": list(values), "fn_index": event, "session_hash": session}
-    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-    stream = client.get("/gradio_api/queue/data", params={"session_hash": session}).text
-    return [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
+def show(client: TestClient, path: str, **body) -> dict:
+    answer = client.post(f"/page/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
-def outcome(messages: list[dict]) -> list:
-    (done,) = [m for m in messages if m["msg"] == "process_completed"]
-    assert done["success"], done
-    return done["output"]["data"]
+def ask(client: TestClient, question: str, **body) -> list[dict]:
+    """The lines that answer a question."""
+    answer = client.post("/page/generate", json={"question": question, **body})
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def refused(messages: list[dict]) -> str:
-    (done,) = [m for m in messages if m["msg"] == "process_completed"]
-    assert not done["success"]
-    return done["output"]["error"]
+def config_of(html: str) -> dict:
+    return json.loads(re.search(r'id="config">(.*?)</script>', html)[1])
 
 
-PATIENT = ("", False, "", "", "")  # age, pregnant, medications, allergies, conditions
-SETTINGS = (0, 6, 1, 1)  # temperature, longest answer, beams, length penalty
-
-
-def test_there_is_a_tab_a_model(client, runs):  # noqa: F811
-    labels = [c["props"]["label"] for c in client.get("/config").json()["components"] if c["type"] == "tabitem"]
-    assert labels == list(TABS.values()) and set(EXAMPLES) == set(TABS)
-    with make_client([runs["classification"]]) as other:
-        config = other.get("/config").json()["components"]
-        assert [c["props"]["label"] for c in config if c["type"] == "tabitem"] == ["Classify"]
-
-
-def test_an_answer_is_streamed_and_is_that_of_the_predictor(client, runs):  # noqa: F811
+def test_an_answer_is_streamed_and_is_that_of_the_api(client):
     question = "What is hepatosis?"
-    (expected,) = Predictor.from_pretrained(runs["qa"])([question])
-    messages = press(client, "Ask", question, *PATIENT, *SETTINGS)
-    assert len([m for m in messages if m["msg"] == "process_generating"]) >= 2
-    answer, findings = outcome(messages)
-    assert expected["prediction"].split()[0] in answer and "mean probability" in findings
+    *texts, last = ask(client, question)
+    assert len(texts) >= 2 and all(set(line) == {"text"} for line in texts)
+    expected = client.post("/generate", json={"question": question}).json()
+    assert last["answer"] | {"inference_time_ms": 0} == expected | {"inference_time_ms": 0}
+    assert "mean probability" in last["html"] and "does not mean" in last["html"]
 
 
-def test_settings_that_contradict_each_other_are_told(client):
-    assert "give one of them" in refused(press(client, "Ask", "What is cardiitis?", *PATIENT, 0.7, 6, 4, 1))
-    answer, _ = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, 0, 6, 4, -1))
-    assert 'class="text"' in answer
+def test_an_emergency_is_a_banner_and_no_model_writes(client):
+    (last,) = ask(client, ATTACK)
+    assert 'role="alert"' in last["html"] and "112" in last["html"] and "chest pain" in last["html"]
+    (last,) = ask(client, "My baby has a fever of 39.", patient_context={"age": 0})  # an age of 0 is an age
+    assert 'role="alert"' in last["html"]
 
 
-def test_an_age_of_0_is_an_age(client):
-    fever = "My baby has a fever of 39."
-    answer, _ = outcome(press(client, "Ask", fever, "0", *PATIENT[1:], *SETTINGS))
-    assert 'role="alert"' in answer
-    answer, _ = outcome(press(client, "Ask", fever, *PATIENT, *SETTINGS))
-    assert 'role="alert"' not in answer
+def test_a_question_that_cannot_be_asked_has_the_status_of_the_api(runs, client):  # noqa: F811
+    for body in ({}, {"question": " "}, {"question": "x", "num_beams": 4, "temperature": 0.5}):
+        assert client.post("/page/generate", json=body).status_code == 422
+    assert client.post("/page/generate", json={"question": "x", "model": "none"}).status_code == 404
+    with make_client([runs["qa"]], time_limit=0.01) as hurried:
+        body = {"question": "What is cardiitis?", "max_length": 250}
+        answer = hurried.post("/page/generate", json=body)
+        *_, last = answer.text.splitlines()  # too late before the first word, or after it
+        assert answer.status_code == 504 or set(json.loads(last)) == {"detail"}
 
 
 def test_passages_are_shown_below_the_answer(runs, corpus):  # noqa: F811
     with make_client([runs["qa"]], corpus_file=corpus) as client:
-        _, below = outcome(press(client, "Ask", "What is cardiitis?", *PATIENT, *SETTINGS))
-        assert "[1]" in below and "Toy leaflets" in below and "Cardiitis is a disease" in below
-        _, below = outcome(press(client, "Ask", "zzyzx", *PATIENT, *SETTINGS))
-        assert "No passage" in below
+        html = ask(client, "What is cardiitis?")[-1]["html"]
+        assert "[1]" in html and "Toy leaflets" in html and "Cardiitis is a disease" in html
+        assert "No passage" in ask(client, "zzyzx")[-1]["html"]
 
 
-def test_an_emergency_is_a_banner(client):
-    answer, findings = outcome(press(client, "Ask", ATTACK, *PATIENT, *SETTINGS))
-    assert 'role="alert"' in answer and "112" in answer and "chest pain" in findings
-
-
-@pytest.mark.parametrize(("which", "levels"), [(0, 1), (1, 2)])
-def test_classes_come_with_a_figure(client, which, levels):
-    verdict, plot = outcome(press(client, "Classify", "Patient 1: heart murmur.", which=which))
-    assert any(ward in verdict for ward in ("allergy", "cardiology", "urology")) and "right" in verdict
-    assert plot["type"] == "plotly" and len(json.loads(plot["plot"])["data"]) == levels
+@pytest.mark.parametrize(("task", "levels"), [("classification", 1), ("hierarchical", 2)])
+def test_classes_come_with_bars(client, task, levels):
+    body = {"text": "Patient 1: heart murmur.", "task": task}
+    shown = show(client, "classify", **body)
+    expected = client.post("/classify", json=body).json()
+    assert shown["answer"]["results"] == expected["results"]
+    assert shown["html"].count('<ol class="bars">') == levels and "right" in shown["html"]
 
 
 def test_a_summary_is_marked_against_its_text(client):
-    text = "Doctor: What is wrong?\nPatient: I have fever <b>now</b>."
-    summary, source = outcome(press(client, "Summarize", text))
-    assert 'class="text"' in summary and "&lt;b&gt;" in source
+    shown = show(client, "summarize", text="Doctor: What is wrong?\nPatient: I have fever <b>now</b>.")
+    assert 'class="text"' in shown["html"] and "&lt;b&gt;" in shown["html"] and "<b>now" not in shown["html"]
+    assert shown["answer"]["summary"]
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "x" * 60_000])
-def test_an_empty_or_huge_text_is_refused(client, text):
-    assert "text" in refused(press(client, "Classify", text)).lower()
+def test_the_page_knows_its_models_and_is_as_safe_as_its_routes(client, runs):  # noqa: F811
+    page = client.get("/")
+    config = config_of(page.text)
+    assert [model["task"] for model in config["models"]] == list(runs) and set(EXAMPLES) == set(runs)
+    policy = page.headers["content-security-policy"]
+    assert "unsafe" not in policy and "default-src 'none'" in policy and "http" not in policy
+    assert "unsafe-eval" not in client.get("/docs").headers["content-security-policy"]
+    paths = client.get("/openapi.json").json()["paths"]
+    assert not [path for path in paths if path.startswith("/page")]  # of the page alone
+    for path in ("static/../page.py", "static/%2e%2e/page.py", "static/"):
+        assert client.get(path).status_code == 404
 
 
-def test_what_cannot_be_is_told_and_nothing_is_printed(client, capfd):
-    assert "`age`" in refused(press(client, "Ask", "What is it?", "old", *PATIENT[1:], *SETTINGS))
-    messages = press(client, "Ask", "What is it?", "500", *PATIENT[1:], *SETTINGS)
-    assert "`age`" in refused(messages)
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def test_events_of_the_page_are_no_api_and_take_no_files(client):
-    assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
-    for path in ("run/predict", "call/run", "api/run", "upload", "component_server"):
-        assert client.post(f"/gradio_api/{path}", json={"data": ["x"]}).status_code == 404
-    for path in ("file=/etc/passwd", "proxy=https://example.org", "openapi.json", "runs", "deep_link"):
-        assert client.get(f"/gradio_api/{path}").status_code == 404
+def test_a_name_cannot_end_the_script_or_the_page():
+    name = '</script><script>alert("x")</script>'
+    task = {"task": "classification", "raw_columns": {"parts": [name], "input": "text"}}
+    html = page_html({name: task}, "/a&b", True)
+    (model,) = config_of(html)["models"]
+    assert model == {"name": name, "task": "classification", "parts": [name], "column": "text"}
+    assert "alert(" not in re.sub(r'id="config">.*?</script>', "", html) and 'href="/a&amp;b/"' in html
+    assert "{{" not in html

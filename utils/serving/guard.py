@@ -1,6 +1,5 @@
 """Middleware around every request (token, body size, headers, metrics, a log without texts), and the socket."""
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -11,9 +10,7 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
-import uvicorn
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,23 +20,23 @@ from utils.serving.batching import Metrics
 logger = logging.getLogger("app")
 
 DISCLAIMER = "Not a medical device. Answers may be wrong; for research and teaching only."
-# Headers of every response. The policy blocks fonts, scripts and images of other sites.
+# Headers of every response
 HEADERS = {
     "X-Notice": DISCLAIMER,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'"
+# The page runs its own files alone: no script of another site, and none that a text could bring along
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'self'"
+POLICY += "; form-action 'none'"
+# Swagger UI has a script and styles within its HTML
+DOCS_POLICY = "default-src 'self' data: 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'none'"
 OPEN = ("/live", "/ready", "/health")  # need no token: probes have none
-# Gradio routes that the page needs. The others accept uploads, fetch files of other sites or run functions
-PAGE_PATHS = tuple(
-    f"/gradio_api/{name}" for name in ("queue/join", "queue/data", "heartbeat/", "info", "startup-events", "cancel")
-)
 
 
 class Guard:
-    """ASGI middleware: checks token and body size, closes unneeded Gradio routes, adds headers, counts and logs.
+    """ASGI middleware: checks token and body size, adds headers, counts and logs.
 
     The log has route, status and time of each request, never its content. An unexpected exception becomes a status
     500, and the log says where it was raised.
@@ -70,12 +67,8 @@ class Guard:
         self.app, self.metrics, self.routes, self.max_bytes = app, metrics, routes, max_bytes
         self.token = None if token is None else token.encode()
         self.root_path = root_path
-        framed_by = " ".join(frame_ancestors) or "'none'"
-        policy = f"{POLICY}; frame-ancestors {framed_by}"
-        self.added = [
-            (name.lower().encode(), value.encode())
-            for name, value in (HEADERS | {"Content-Security-Policy": policy}).items()
-        ]
+        self.added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+        self.framed_by = " ".join(frame_ancestors) or "'none'"
         self.hosts = (
             None if allowed_hosts is None or "*" in allowed_hosts else {name.lower() for name in allowed_hosts}
         )
@@ -96,8 +89,10 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                policy = f"{DOCS_POLICY if path == '/docs' else POLICY}; frame-ancestors {self.framed_by}"
+                added = [*self.added, (b"content-security-policy", policy.encode())]
                 kept = {name for name, _ in message["headers"]} & {b"cache-control"}
-                message["headers"] = [*message["headers"], *(pair for pair in self.added if pair[0] not in kept)]
+                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in kept)]
             await send(message)
 
         async def receive_on() -> Message:
@@ -120,8 +115,6 @@ class Guard:
                 challenges = (b"Bearer", b'Basic realm="password: the token", charset="UTF-8"')
                 challenge = [(b"www-authenticate", value) for value in challenges]
                 await _refuse(send_on, 401, "a valid token is required: send Authorization: Bearer TOKEN", challenge)
-            elif path.startswith("/gradio_api") and not path.startswith(PAGE_PATHS):
-                await _refuse(send_on, 404, "Not Found")
             elif length.isdigit() and int(length) > self.max_bytes:
                 await _refuse(send_on, 413, f"the body is larger than {self.max_bytes} bytes")
             else:
@@ -186,18 +179,3 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no such address"
         raise UserError(f"cannot listen on `host` {host}, `port` {port} ({reason}): choose another one.") from error
-
-
-class Server(uvicorn.Server):
-    """uvicorn server that sets `stop` on a signal, to end the connections that browsers keep open to the page.
-
-    uvicorn waits for open connections before it exits.
-    """
-
-    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
-        super().__init__(config)
-        self.stop = stop
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.stop.set()
-        super().handle_exit(sig, frame)

@@ -1,29 +1,56 @@
-"""HTML and figures of the page: marked texts, safety findings, passages, classes and their probabilities.
+"""HTML of the page: marked texts, safety findings, passages, classes and their probabilities as bars.
 
 All text of users and models is escaped.
 """
 
 from collections.abc import Callable
 from html import escape
+from itertools import islice
 from typing import Any
-
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from utils.factuality import STOP_WORDS
 from utils.factuality.words import split_words, stem
 from utils.safety import SERIOUS, risk_level
 
 BARS = 5  # classes shown per level
-LABEL_LENGTH = 45  # maximum characters of a class name: the width of a phone
-CSS = """
-.text { white-space: pre-wrap; line-height: 1.6; }
-.text mark, p mark { border-radius: 3px; padding: 0 2px; color: inherit; }
-mark.level1, mark.covered { background: #d5e8d4aa; } mark.level2 { background: #ffe08acc; }
-mark.level3, mark.hallucinated { background: #f8a978cc; } mark.level4 { background: #f08080cc; }
-.passages { list-style: none; padding-left: 0; } .passages li { margin: 6px 0; }
-.banner { border-left: 5px solid #c0392b; background: #c0392b1a; font-weight: 600; padding: 8px 12px; }
-"""
+NOT_SEARCHED = "<p>Hallucinations were not searched: the rules and word lists are English, and the text is not.</p>"
+SUMMARY = '<p><b>Summary</b> (hallucinations that were found are <mark class="hallucinated">marked</mark>)</p>'
+SOURCE = '<p><b>Text</b> (words that the summary uses are <mark class="covered">marked</mark>)</p>'
+
+
+# ----- One answer of each task
+
+
+def answer_html(answer: dict[str, Any]) -> str:
+    """Return an answer of `/generate` as HTML, with what the safety checks found of it."""
+    report = answer["safety_report"]
+    if report is None:
+        return f'<div class="text">{escape(answer["response"])}</div>{notes_on(answer)}'
+    found = report["warnings"]
+    notes = unrecognised_note(report["unrecognised"]) + list_findings(found, report["unread_language"])
+    if any(finding["where"] == "question" for finding in found):  # a fixed reply: no model was asked
+        return banner(answer["response"]) + notes
+    marked = mark_spans(answer["response"], found, lambda finding: f"level{finding['severity']}")
+    text = warn_of(found) + f'<div class="text">{marked}</div>'
+    return text + notes + notes_on(answer) + list_passages(answer)
+
+
+def classes_html(found: dict[str, Any], task: dict[str, Any]) -> str:
+    """Return a result of `/classify` as HTML, with a bar for each of the most likely classes."""
+    return describe_classes(found, task) + draw_classes(found, task)
+
+
+def summary_html(answer: dict[str, Any], text: str) -> str:
+    """Return an answer of `/summarize` as HTML, with hallucinations marked in it, and its words in the text."""
+    hallucinations = answer["hallucinations"] or []
+    marked = mark_spans(answer["summary"], hallucinations, lambda _: "hallucinated")
+    listed = "".join(f"<li>{escape(f['text'])}: {escape(f['detail'])}</li>" for f in hallucinations)
+    notes = notes_on(answer) + (f"<ul>{listed}</ul>" if listed else "")
+    notes += NOT_SEARCHED if answer["hallucinations"] is None else ""
+    return f'{SUMMARY}<div class="text">{marked}</div>{notes}{SOURCE}{mark_covered(text, answer["summary"])}'
+
+
+# ----- Texts with marks
 
 
 def mark_spans(text: str, findings: list[dict[str, Any]], css_class: Callable[[dict[str, Any]], str]) -> str:
@@ -56,6 +83,9 @@ def mark_covered(source: str, summary: str) -> str:
     used = {word.stem for word in split_words(summary)} - {stem(word) for word in STOP_WORDS}
     spans = [{"span": [word.start, word.end]} for word in split_words(source) if word.stem in used]
     return f'<div class="text">{mark_spans(source, spans, lambda _: "covered")}</div>'
+
+
+# ----- Findings, passages and notes
 
 
 def unread_note(language: str | None) -> str:
@@ -91,7 +121,7 @@ def list_findings(findings: list[dict[str, Any]], language: str | None = None) -
 
 def list_passages(answer: dict[str, Any]) -> str:
     """Return the passages behind an answer as an HTML list, cited ones marked; empty without a corpus."""
-    if "passages" not in answer:
+    if answer.get("passages") is None:
         return ""
     if not answer["passages"]:
         return "<p>No passage of your texts shares words with the question, or none fits into the prompt with it.</p>"
@@ -121,6 +151,9 @@ def notes_on(answer: dict[str, Any]) -> str:
     notes += [] if answer["finished"] else ["It is not finished: it stopped at the length or time limit."]
     notes += [answer["confidence_note"]] if answer.get("confidence_note") else []
     return "".join(f"<p>{escape(note)}</p>" for note in notes)
+
+
+# ----- Classes
 
 
 def describe_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
@@ -157,36 +190,37 @@ def describe_labels(found: dict[str, Any]) -> str:
     return "".join([*lines, cut])
 
 
-def plot_classes(found: dict[str, Any], task: dict[str, Any]) -> go.Figure:
-    """Plot the most likely classes as bars, with one row per level.
+def draw_classes(found: dict[str, Any], task: dict[str, Any]) -> str:
+    """Return the most likely classes as bars in HTML, with a list per level.
 
-    Names stand above their bars because they leave no room beside them on a phone. The dashed line is the threshold
-    below which the model abstains.
+    The bars of predicted classes stand out. The line across a bar is the threshold below which the model abstains, or
+    of several labels that of each label.
     """
-    levels = found["probabilities"] if "shown" in found else [found["probabilities"]]
-    several = "thresholds" in task  # one for each label: no common line
+    in_tree = "shown" in found
+    levels = found["probabilities"] if in_tree else [found["probabilities"]]
+    predicted = found["prediction"]
+    lists = []
+    for number, level in enumerate(levels):
+        own = predicted[number : number + 1] if in_tree else predicted if isinstance(predicted, list) else [predicted]
+        rows = []
+        for name, p in islice(level.items(), BARS):
+            threshold = _threshold(task, name, number if in_tree else None)
+            at = None if threshold is None else f"{100 * threshold:.1f}"
+            line = "" if at is None else f'<line x1="{at}" x2="{at}" y2="8" />'
+            bar = f'<rect width="{100 * p:.1f}" height="8" />{line}'
+            svg = f'<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">{bar}</svg>'
+            head = f'<span>{escape(name)}</span> <span class="number">{p:.2f}</span>'
+            rows.append(f'<li class="{"predicted" if name in own else "other"}">{head}{svg}</li>')
+        title = f"<p>Level {number + 1}</p>" if len(levels) > 1 else ""
+        lists.append(f'{title}<ol class="bars">{"".join(rows)}</ol>')
+    bars = "".join(lists)
+    line = "; line: the threshold to predict a label" if "thresholds" in task else "; line: the threshold to abstain"
+    return f'{bars}<p class="hint">Calibrated probability{line if "<line" in bars else ""}.</p>'
+
+
+def _threshold(task: dict[str, Any], name: str, level: int | None) -> float | None:
+    if "thresholds" in task:
+        labels = task["labels"]
+        return task["thresholds"][labels.index(name)] if name in labels else None
     abstention = task.get("abstention", {})
-    thresholds = abstention["thresholds"] if "shown" in found else [None if several else abstention["threshold"]]
-    figure = make_subplots(rows=len(levels), cols=1, shared_xaxes=True, vertical_spacing=0.05)
-    for row, (level, threshold) in enumerate(zip(levels, thresholds, strict=True), start=1):
-        names, values = zip(*list(level.items())[:BARS][::-1], strict=True)
-        bars = go.Bar(
-            x=values, customdata=names, orientation="h", width=0.4, marker_color="#4c78a8", texttemplate="%{x:.2f}",
-            textposition="outside", cliponaxis=False, hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
-        )  # fmt: skip
-        figure.add_trace(bars, row=row, col=1)
-        for place, name in enumerate(names):
-            short = name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
-            figure.add_annotation(
-                x=0, y=place, yshift=17, text=escape(short), showarrow=False, xanchor="left", row=row, col=1
-            )
-        if threshold is not None:
-            figure.add_vline(x=threshold, line_dash="dash", line_color="#c0392b", row=row, col=1)
-    figure.update_xaxes(range=[0, 1])
-    title = "probability" if several else "probability; dashed: threshold to abstain"
-    figure.update_xaxes(title=title, row=len(levels), col=1)
-    figure.update_yaxes(showticklabels=False, range=[-0.5, BARS - 0.1])
-    figure.update_layout(
-        height=80 + 42 * BARS * len(levels), margin={"l": 10, "r": 35, "t": 10, "b": 40}, showlegend=False
-    )
-    return figure
+    return abstention.get("threshold") if level is None else abstention["thresholds"][level]

@@ -21,6 +21,12 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Request(Body):
+    model: str | None = Field(
+        None, max_length=1000, description="name of a model of `GET /models`; default: the first one of the task"
+    )
+
+
 class PatientContext(Body):
     """What is known about the patient. Only the safety checks use it."""
 
@@ -35,7 +41,7 @@ class PatientContext(Body):
     allergies: Names | None = None
 
 
-class GenerateRequest(Body):
+class GenerateRequest(Request):
     question: Text
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; default: as in the evaluation")
     max_length: int | None = Field(
@@ -117,7 +123,7 @@ class GenerateAnswer(BaseModel):
     )
 
 
-class ClassifyRequest(Body):
+class ClassifyRequest(Request):
     text: Text | Row | None = None
     texts: Annotated[list[Text | Row], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     top_k: int = Field(3, ge=1, le=10_000, description="number of most likely classes to return per level")
@@ -160,7 +166,7 @@ class ClassifyAnswer(BaseModel):
     inference_time_ms: float
 
 
-class SummarizeRequest(Body):
+class SummarizeRequest(Request):
     text: Text
 
 
@@ -179,6 +185,11 @@ class SummarizeAnswer(BaseModel):
         description="found claims that the text does not support; null where the text is not English"
     )
     inference_time_ms: float
+
+
+class LoadedModel(BaseModel):
+    name: str
+    task: Literal["qa", "classification", "hierarchical", "summarization"]
 
 
 class Health(BaseModel):
