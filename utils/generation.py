@@ -128,9 +128,10 @@ def score_answers(
     vocabulary = model.config.get_text_config().vocab_size
     most_tokens = (CPU_LOGITS if model.device.type == "cpu" else GPU_LOGITS) // vocabulary
     lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
-    for rows in progress(batches_by_length(lengths, batch_size, most_tokens), name):
+    kept = [len(answer) + 1 for answer in answers]
+    for rows in progress(batches_by_length(lengths, batch_size, most_tokens, kept), name):
         ids, mask = _pad([prompts[i] + answers[i] for i in rows], pad_id, model.device, left=True)
-        keep = max(len(answers[i]) for i in rows) + 1  # logits are as wide as the vocabulary: only those of answers
+        keep = max(kept[i] for i in rows)  # logits are as wide as the vocabulary: only those of answers
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits

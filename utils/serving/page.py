@@ -43,7 +43,7 @@ EXAMPLES = {
         "Patient: Ibuprofen, 400 mg, twice a day.\nDoctor: Keep to that for another week and rest the knee."
     ],
 }
-ONE_STAGE = "rules alone, which miss what they do not list: no classifier (`safety_model`) is loaded"
+ONE_STAGE = "rules alone, which miss what they do not list: the app runs without --safety_model"
 OnText = Callable[[str], None]
 Generate = Callable[[GenerateRequest, Request, OnText], Awaitable[GenerateAnswer]]
 Classify = Callable[[ClassifyRequest, Request], Awaitable[tuple[ClassifyAnswer, dict[str, Any]]]]
