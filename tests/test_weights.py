@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PegasusConfig, PegasusForConditionalGeneration
 from trl import ModelConfig
 
 from utils.arguments import UserError
@@ -57,6 +57,20 @@ def test_layers_of_other_sizes_are_refused_in_one_line(tiny_llama, tmp_path):
         load_base_model(arguments(folder), AutoModelForCausalLM, None, CPU)
 
 
+def test_positions_that_are_computed_may_be_missing(tmp_path):
+    """As in the published files of PEGASUS."""
+    config = PegasusConfig(
+        d_model=16, vocab_size=40, max_position_embeddings=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2,
+    )  # fmt: skip
+    whole = PegasusForConditionalGeneration(config)
+    whole.save_pretrained(tmp_path / "whole")
+    folder = without(tmp_path / "whole", tmp_path / "a", "encoder.embed_positions")
+    folder = without(folder, tmp_path / "b", "decoder.embed_positions")
+    model = load_base_model(arguments(folder), AutoModelForSeq2SeqLM, None, CPU)
+    assert torch.equal(model.model.encoder.embed_positions.weight, whole.model.encoder.embed_positions.weight)
+
+
 def test_an_encoder_without_its_pooler_needs_mean_pooling(tiny_bert, tmp_path):
     """A pooler that is drawn at random is not saved with an adapter, so another one would serve."""
     folder = without(without(tiny_bert, tmp_path / "a", "pooler.dense.weight"), tmp_path / "b", "pooler.dense.bias")
@@ -83,11 +97,12 @@ def test_an_adapter_that_lacks_a_layer_is_refused(tiny_llama, tmp_path):
 
 
 def test_only_modules_that_are_named_may_be_missing():
-    check_weights("model", "x", NO)
-    check_weights(
-        "model", "x", NO | {"missing_keys": {"classifier.out.weight", "bert.pooler.bias"}}, ["classifier", "pooler"]
-    )
-    check_weights("model", "x", NO | {"mismatched_keys": {("score.weight", (2, 8), (3, 8))}}, ["score"])
+    def check(new: list[str], **keys: set) -> None:
+        check_weights("model", "x", torch.nn.Module(), NO | keys, new)
+
+    check([])
+    check(["classifier", "pooler"], missing_keys={"classifier.out.weight", "bert.pooler.bias"})
+    check(["score"], mismatched_keys={("score.weight", (2, 8), (3, 8))})
     for key in ("bert.classifier_norm.weight", "encoder.poolers.weight"):
         with pytest.raises(UserError, match="`model` x lacks 1 "):
-            check_weights("model", "x", NO | {"missing_keys": {key}}, ["classifier", "pooler"])
+            check(["classifier", "pooler"], missing_keys={key})

@@ -90,7 +90,7 @@ def load_trained(
         raise UserError(f"base model `{source}` cannot be loaded ({reason}): give `--base_model`.") from error
     new = list(task.get("heads", [])) if is_adapter else []  # which the adapter brings
     new += ["pooler"] if task.get("pooling") == "mean" else []
-    check_weights("base_model" if is_adapter else "model", source, found_weights, new)
+    check_weights("base_model" if is_adapter else "model", source, model, found_weights, new)
     check_packing(model)
     found = embeddings_sha256(model)
     if is_adapter and task.get("base_model_sha256", found) != found:  # an adapter of equal sizes would load in silence

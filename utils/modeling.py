@@ -172,7 +172,7 @@ def load_base_model(
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from error
-    check_weights("model_name_or_path", name, found, new)
+    check_weights("model_name_or_path", name, model, found, new)
     if not all_finite(model):
         raise UserError(f"`model_name_or_path` {name} has weights that are not finite: choose another model.")
     check_packing(model)

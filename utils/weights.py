@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 from utils.arguments import UserError
@@ -15,16 +16,18 @@ from utils.arguments import UserError
 logging.getLogger("transformers.modeling_utils").addFilter(lambda record: "LOAD REPORT" not in record.getMessage())
 
 
-def check_weights(key: str, name: str, found: Mapping[str, Any], new: Iterable[str] = ()) -> None:
-    """Raise a UserError if files lack weights of a model, or have them in other sizes.
+def check_weights(key: str, name: str, model: nn.Module, found: Mapping[str, Any], new: Iterable[str] = ()) -> None:
+    """Raise a UserError if files lack weights of a model, or have them in other sizes. Sines of positions may be
+    missing, as in the published files of PEGASUS: they are computed.
 
     Args:
         key: which named the model, such as `model_name_or_path`.
-        name: the model.
+        name, model: what was loaded.
         found: from `from_pretrained(..., ignore_mismatched_sizes=True, output_loading_info=True)`.
         new: modules that may be missing, such as heads.
     """
     keys = {*found["missing_keys"], *(weight for weight, *_ in found["mismatched_keys"])}
+    keys -= {f"{own}.weight" for own, module in model.named_modules() if "Sinusoidal" in type(module).__name__}
     lacking = sorted(weight for weight in keys if not any(f".{module}." in f".{weight}" for module in new))
     if lacking:
         instead = "set `pooling: mean`" if ".pooler." in lacking[0] else "choose a model of this kind"

@@ -164,7 +164,7 @@ def _load_encoder(name: str, layers: int) -> tuple[PreTrainedTokenizerBase, PreT
     logging.set_verbosity_error()  # hide warnings about the unused layers and heads
     model, found = AutoModel.from_pretrained(name, config=config, dtype=torch.float32, output_loading_info=True)
     logging.set_verbosity(verbosity)
-    check_weights("bertscore_model", name, found, ["pooler"])
+    check_weights("bertscore_model", name, model, found, ["pooler"])
     return tokenizer, model
 
 
