@@ -62,8 +62,10 @@ from utils.serving.answering import (
     answer_here,
     check_after,
     check_before,
+    warm_up_checks,
 )
 from utils.serving.batching import Batcher, Busy, Metrics, make_metrics
+from utils.serving.connections import Connection
 from utils.serving.decoding import Client
 from utils.serving.guard import DISCLAIMER, Guard, is_loopback, listen
 from utils.serving.llama_cpp import answer_by_llama_cpp
@@ -174,7 +176,10 @@ class AppArguments:
         default=256, metadata={"help": "Maximum requests waiting for a model; further ones get status 429."}
     )
     time_limit: float = field(
-        default=60.0, metadata={"help": "Maximum seconds per request; longer ones get status 504."}
+        default=60.0,
+        metadata={
+            "help": "Maximum seconds to answer a request (status 504 then), and for a client to send it or read on."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -362,6 +367,9 @@ def make_app(
     if hosts is None and is_loopback(args.host) and token is None:  # against DNS rebinding: sites at 127.0.0.1
         hosts = ["127.0.0.1", "localhost", "[::1]", args.host]
 
+    async def in_thread(check: Callable, *given: Any) -> Any:
+        return await asyncio.wait_for(asyncio.to_thread(check, *given), args.time_limit)
+
     async def ask(served: Served, rows: list[Any], http: Request) -> list[dict[str, Any]]:
         """Wait for the results, until the time limit or until the client closes the connection."""
         # A row that lacks a column is refused by itself, not with the batch that it would be part of
@@ -394,14 +402,14 @@ def make_app(
         found: list[dict[str, Any]] = []
         instead = None
         if request.use_safety:
-            found, instead = await asyncio.to_thread(check_before, request.question, patient, second_stage)
+            found, instead = await in_thread(check_before, request.question, patient, second_stage)
         answer: dict[str, Any] = {"response": instead, "finished": True, "cut": False}
         answer |= {"confidence": None, "confidence_note": None}
         if instead is None:
             settings = (request.temperature, request.max_length, request.num_beams, request.length_penalty)
             (answer,) = await ask(served, [Question(request.question, *settings, on_text)], http)
             if request.use_safety:
-                found += await asyncio.to_thread(check_after, answer["response"], request.question, patient)
+                found += await in_thread(check_after, answer["response"], request.question, patient)
         report: dict[str, Any] | None = None
         if request.use_safety:
             unread = unread_language(answer["response"]) or unread_language(request.question)
@@ -475,8 +483,8 @@ def make_app(
     for kind in REFUSED:
         app.add_exception_handler(kind, refuse)
     app.add_middleware(
-        Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES, root_path=args.root_path,
-        allowed_hosts=hosts, frame_ancestors=args.frame_ancestors,
+        Guard, metrics=metrics, routes=ROUTES, token=token, max_bytes=MAX_BYTES, seconds=args.time_limit,
+        root_path=args.root_path, allowed_hosts=hosts, frame_ancestors=args.frame_ancestors,
     )  # fmt: skip
     # Outermost, since a browser asks by a request without token
     headers = ["Authorization", "Content-Type"]
@@ -498,13 +506,18 @@ def main(argv: list[str] | None = None) -> None:
         metrics = make_metrics()
         models = load_models(args, metrics)
         second_stage = load_second_stage(args.safety_model) if args.safety_model is not None else None
+        if any(served.task["task"] == "qa" for served in models.values()):
+            warm_up_checks()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if token is None and not is_loopback(args.host):
         logger.warning("`host` is %s and APP_TOKEN is not set: anyone who can reach it can use the models.", args.host)
     app = make_app(models, args, metrics, token, second_stage)
     # no access log: it would contain query strings
-    config = uvicorn.Config(app, access_log=False, timeout_graceful_shutdown=int(args.time_limit) + 1)
+    config = uvicorn.Config(
+        app, http=cast(type[Connection], partial(Connection, seconds=args.time_limit)), ws="none", access_log=False,
+        timeout_graceful_shutdown=int(args.time_limit) + 1,
+    )  # fmt: skip
     logger.info("http://%s:%d", args.host, listener.getsockname()[1])
     uvicorn.Server(config).run([listener])
 

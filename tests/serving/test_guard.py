@@ -32,7 +32,7 @@ def make_client(token: str | None = None, max_bytes: int = 1000) -> TestClient:
     async def broken() -> None:
         raise RuntimeError("the patient is called Jane Doe")
 
-    app.add_middleware(Guard, metrics=metrics, routes=("/echo",), token=token, max_bytes=max_bytes)
+    app.add_middleware(Guard, metrics=metrics, routes=("/echo",), token=token, max_bytes=max_bytes, seconds=60)
     client = TestClient(app, raise_server_exceptions=True)
     client.registry = metrics.registry
     return client
@@ -116,7 +116,7 @@ def test_a_web_socket_is_closed():
     async def send(message: dict) -> None:
         sent.append(message)
 
-    guard = Guard(None, make_metrics(), (), None, 10)
+    guard = Guard(None, make_metrics(), (), None, 10, 60)
     asyncio.run(guard({"type": "websocket", "path": "/", "headers": []}, None, send))
     assert [message["type"] for message in sent] == ["websocket.close"]
 

@@ -48,20 +48,26 @@ def make_finding(rule: str, kind: str, severity: int, message: str, span: tuple[
 
 class Sentence(NamedTuple):
     """A sentence: tokens, marks of cues and drugs, index of the clause of each token, whether it ends in a question
-    mark, and marks of concepts (of red flags and harmful requests)."""
+    mark, marks of concepts (of red flags and harmful requests), and `marks` by kind, since a search through all of
+    them for each of them takes seconds in a text that repeats a phrase."""
 
     tokens: list[Token]
     marks: list[Mark]
     clauses: list[int]
     is_question: bool
     concepts: list[Mark]
+    by_kind: dict[str, list[Mark]]
 
     @property
     def span(self) -> tuple[int, int]:
         return self.tokens[0].start, self.tokens[-1].end
 
     def has(self, *kinds: str) -> bool:
-        return any(mark.kind in kinds for mark in self.marks)
+        return any(kind in self.by_kind for kind in kinds)
+
+    def of(self, *kinds: str) -> list[Mark]:
+        """Return the marks of some kinds, one kind after the other."""
+        return [mark for kind in kinds for mark in self.by_kind.get(kind, ())]
 
 
 @functools.cache
@@ -76,7 +82,11 @@ def read_sentences(text: str) -> list[Sentence]:
     for tokens in split_sentences(text):
         marks = find_phrases(_phrases(), tokens)
         clauses = _clauses(tokens, marks)
-        sentences.append(Sentence(tokens, marks, clauses, tokens[-1].word == "?", find_concepts(tokens)))
+        by_kind: dict[str, list[Mark]] = {}
+        for mark in marks:
+            by_kind.setdefault(mark.kind, []).append(mark)
+        is_question = tokens[-1].word == "?"
+        sentences.append(Sentence(tokens, marks, clauses, is_question, find_concepts(tokens), by_kind))
     return sentences
 
 
@@ -199,8 +209,8 @@ def is_denied(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
     no fever and my chest hurts`). A negation inside a concept (`isn't breathing`) does not apply to words after it.
     """
     clause = sentence.clauses[flag.first]
-    for mark in sentence.marks:
-        if mark.kind in ("no", *kinds) and mark.first < flag.first and sentence.clauses[mark.first] == clause:
+    for mark in sentence.of("no", *kinds):
+        if mark.first < flag.first and sentence.clauses[mark.first] == clause:
             inside = any(0 <= mark.first - c.first <= 2 and mark.last < c.last for c in sentence.concepts)
             between = [token.word for token in sentence.tokens[mark.first : flag.first]]
             renewed = any(

@@ -105,7 +105,7 @@ def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
     lasting = flag.kind in _LASTING
     if _is_figurative_or_mild(flag, sentence) or (not lasting and is_resolved(flag, sentence)):
         return False
-    if any(is_general(mark, flag, sentence, lasting) for mark in sentence.marks):
+    if any(is_general(mark, flag, sentence, lasting) for mark in sentence.of("education", "premise")):
         return False
     if is_answer or sentence.has("now"):
         return True
@@ -114,7 +114,7 @@ def _is_present(flag: Mark, sentence: Sentence, is_answer: bool) -> bool:
 
 def _is_addressed(flag: Mark, sentence: Sentence) -> bool:
     """Return whether an answer says that the reader or the writer has a red flag, unlike in general."""
-    addressed = any(m.kind == "you" and m.first <= flag.first <= m.last + ADDRESSED for m in sentence.marks)
+    addressed = any(m.first <= flag.first <= m.last + ADDRESSED for m in sentence.of("you"))
     if not addressed and not any(token.word in _FIRST_PERSON for token in sentence.tokens):
         return False
     return not sentence.has("if", "somebody", "hypothetical", "history", "study") and not sentence.is_question
@@ -122,7 +122,7 @@ def _is_addressed(flag: Mark, sentence: Sentence) -> bool:
 
 def _is_figurative_or_mild(flag: Mark, sentence: Sentence) -> bool:
     """Return whether a phrase is part of an idiom (`my feet are killing me`) or mild (`a bit breathless`)."""
-    return any(m.kind in ("idiom", "mild") and m.first <= flag.last and flag.first <= m.last for m in sentence.marks)
+    return any(m.first <= flag.last and flag.first <= m.last for m in sentence.of("idiom", "mild"))
 
 
 def find_infant_fever(text: str, age: float | None) -> list[Finding]:
@@ -171,7 +171,7 @@ def find_harmful_requests(sentences: list[Sentence]) -> list[Finding]:
 
 def _is_real(mark: Mark, sentence: Sentence) -> bool:
     """Return whether a phrase is meant: not denied, not an idiom, and not a word of a frame (`a novel where`)."""
-    if any(m.kind == "story" and m.first <= mark.first <= mark.last <= m.last for m in sentence.marks):
+    if any(m.first <= mark.first <= mark.last <= m.last for m in sentence.of("story")):
         return False
     return not is_denied(mark, sentence) and not _is_figurative_or_mild(mark, sentence)
 

@@ -77,6 +77,8 @@ def is_framed(flag: Mark, sentence: Sentence, *kinds: str) -> bool:
 
     A person inside quotation marks (`translate "I am choking"`) is nobody. An urgent cue (`help me`) ends all frames.
     """
+    if not sentence.has("fiction", "story", *kinds):
+        return False
     quoted = _quoted(flag, sentence)
     marks = [mark for mark in sentence.marks if mark.first not in quoted]
     frames = [mark for mark in marks if mark.kind in ("fiction", "story", *kinds)]
@@ -196,7 +198,7 @@ def is_past(flag: Mark, sentence: Sentence) -> bool:
 
     A time that is a part of its own (`years ago, I had ...`) applies to the next part.
     """
-    cues = [mark for mark in sentence.marks if mark.kind in ("past", "family")]
+    cues = sentence.of("past", "family")
     if not cues:
         return False
     parts = _parts(sentence)
@@ -228,7 +230,7 @@ def _is_of_family(family: Mark, flag: Mark, sentence: Sentence) -> bool:
 
 def is_resolved(flag: Mark, sentence: Sentence) -> bool:
     """Return whether a cue after the flag, or in its part, says that it is over: `he fell, he is fine now`."""
-    cues = [mark for mark in sentence.marks if mark.kind == "resolved"]
+    cues = sentence.of("resolved")
     if not cues:
         return False
     parts = _parts(sentence)

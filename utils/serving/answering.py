@@ -19,6 +19,7 @@ from utils.prompts import build_prompt
 from utils.retrieval import MAX_PASSAGES, Retriever, add_passages
 from utils.safety import check_question, check_response
 from utils.safety.context import SecondStage
+from utils.safety.language import unread_language
 from utils.serving.decoding import Client, Row, decode_rows
 from utils.shown_examples import with_examples
 from utils.task import read_input
@@ -116,6 +117,14 @@ def answer_as_read(
     rows = with_examples(read, examples, task, tokenizer)
     pairs = zip(questions, rows, strict=True)
     answer([question._replace(text=row[column], examples=row.get(COLUMN, "")) for question, row in pairs], deliver)
+
+
+def warm_up_checks() -> None:
+    """Read the tables of the safety checks. It takes seconds, of which the first users at once would each wait for
+    all."""
+    check_before("warm up", None)
+    check_after("warm up", "warm up", None)
+    unread_language("quelques mots de deux langues")
 
 
 # ----- Passages

@@ -48,6 +48,7 @@ class Guard:
         token: expected in `Authorization: Bearer`, or as the password of `Authorization: Basic`, which browsers send;
             None allows every request.
         max_bytes: maximum size of a request body.
+        seconds: maximum time until a request body is there.
         root_path: path under which a proxy publishes the application, whether or not the proxy removes it.
         allowed_hosts: host names by which clients may call; None or "*" allows all.
         frame_ancestors: origins whose pages may show the page in a frame.
@@ -60,11 +61,13 @@ class Guard:
         routes: tuple[str, ...],
         token: str | None,
         max_bytes: int,
+        seconds: float,
         root_path: str = "",
         allowed_hosts: Sequence[str] | None = None,
         frame_ancestors: Sequence[str] = (),
     ) -> None:
-        self.app, self.metrics, self.routes, self.max_bytes = app, metrics, routes, max_bytes
+        self.app, self.metrics, self.routes = app, metrics, routes
+        self.max_bytes, self.seconds = max_bytes, seconds
         self.token = None if token is None else token.encode()
         self.root_path = root_path
         self.added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
@@ -78,7 +81,7 @@ class Guard:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # the app has no web sockets
             return await send({"type": "websocket.close", "code": 1008})
-        start, status, received = time.perf_counter(), 0, 0
+        start, status, received, whole = time.perf_counter(), 0, 0, False
         headers = dict(scope["headers"])
         path = scope["path"]
         if self.root_path:  # Starlette expects both
@@ -96,8 +99,14 @@ class Guard:
             await send(message)
 
         async def receive_on() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what comes next is that the client leaves
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), start + self.seconds - time.perf_counter())
+            except asyncio.TimeoutError:
+                raise HTTPException(408, f"the body was not there within {self.seconds:g} s") from None
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self.max_bytes:
                 raise HTTPException(413, f"the body is larger than {self.max_bytes} bytes")

@@ -13,6 +13,7 @@ from utils.serving.models import UnknownModel
 from utils.serving.openai_backend import Unavailable
 
 REFUSED = (RequestValidationError, UserError, Busy, Unavailable, UnknownModel, asyncio.TimeoutError)
+MAX_ERRORS, MAX_NAME = 20, 100  # of an answer with status 422, and characters of a name in it
 
 
 def status_and_detail(error: Exception) -> tuple[int, Any]:
@@ -21,7 +22,8 @@ def status_and_detail(error: Exception) -> tuple[int, Any]:
     if isinstance(error, HTTPException):
         return error.status_code, error.detail
     if isinstance(error, RequestValidationError):
-        return 422, [{key: e[key] for key in ("type", "loc", "msg")} for e in error.errors()]
+        wrong = error.errors()[:MAX_ERRORS]
+        return 422, [{"type": e["type"], "loc": [_name(part) for part in e["loc"]], "msg": e["msg"]} for e in wrong]
     if isinstance(error, asyncio.TimeoutError):
         return 504, "the time limit is exceeded, try again later"
     statuses = {Busy: 429, Unavailable: 503, UnknownModel: 404, UserError: 422}
@@ -30,3 +32,9 @@ def status_and_detail(error: Exception) -> tuple[int, Any]:
             return status, str(error)
     log_defect(error)
     return 500, "internal error"
+
+
+def _name(part: str | int) -> str | int:
+    """Return a part of a place in a request as it can be sent: a key that the client made up may have any length, and
+    characters that UTF-8 cannot write."""
+    return part if isinstance(part, int) else part[:MAX_NAME].encode("utf-8", "replace").decode()

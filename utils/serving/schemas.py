@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from utils.serving.answering import check_settings
 
@@ -10,11 +10,20 @@ MAX_CHARACTERS = 50_000  # per text, about 10,000 tokens; `cut` says whether the
 MAX_TEXTS = 64  # per request
 MAX_BEAMS = 8  # each beam is a row of the batch
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
-Name = Annotated[str, Field(max_length=200)]
+
+def _can_be_sent(text: str) -> str:
+    """JSON may write half of a character (`"\\ud800"`), which neither a tokenizer nor an answer can hold."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the text has a lone surrogate, which is no character")
+    return text
+
+
+Whole = Annotated[str, AfterValidator(_can_be_sent)]
+Text = Annotated[Whole, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=r"\S")]
+Name = Annotated[Whole, Field(max_length=200)]
 Names = Annotated[list[Name], Field(max_length=100)] | Name
 # The columns of a model that reads several
-Row = Annotated[dict[Name, Annotated[str, Field(max_length=MAX_CHARACTERS)]], Field(min_length=1, max_length=20)]
+Row = Annotated[dict[Name, Annotated[Whole, Field(max_length=MAX_CHARACTERS)]], Field(min_length=1, max_length=20)]
 
 
 class Body(BaseModel):
