@@ -146,7 +146,11 @@ class AppArguments:
         default=None, metadata={"help": "URL of an OpenAI-compatible server: http://HOST:PORT/v1."}
     )
     served_model: str | None = field(
-        default=None, metadata={"help": "Name of the model on that server; default: the last part of `model`."}
+        default=None,
+        metadata={
+            "help": "Name of the model on that server; default: the last part of `model`.",
+            "needs": ("base_url", None),
+        },
     )
     corpus_file: str | None = field(
         default=None,

@@ -315,6 +315,23 @@ def test_a_fraction_of_a_split_that_is_given_has_no_effect_and_is_refused(recipe
     assert message(recipe, f"{key}: x\n{fraction}: 0.2\n") == found
 
 
+@pytest.mark.parametrize(
+    ("key", "of"), [("model_revision", "model_name_or_path"), ("dataset_revision", "dataset_name")]
+)
+def test_a_revision_of_a_folder_is_refused(recipe, tmp_path, key, of):
+    found = message(recipe, "", f"--{of}", str(tmp_path), f"--{key}", "v1")
+    assert f"`{key}`" in found and f"`{of}`" in found
+    assert recipe("", f"--{of}", "org/name", f"--{key}", "v1")[-1][key] == "v1"
+    assert recipe(f"{of}: {tmp_path}\n{key}: v1\n", f"--no_{key}")[-1][of] == str(tmp_path)
+
+
+def test_a_revision_of_a_folder_is_refused_where_a_model_is_used(tmp_path):
+    argv = ["--revision", "v1", "--text", "a"]
+    with pytest.raises(UserError, match="`revision` has no effect"):
+        parse_recipe((PredictArguments,), ["--model", str(tmp_path), *argv])
+    assert parse_recipe((PredictArguments,), ["--model", "org/name", *argv])[0].revision == "v1"
+
+
 def test_a_negated_boolean_is_false_and_any_other_negated_key_has_its_default(recipe):
     text = "load_in_4bit: true\ndrop_ambiguous: true\nlora_r: 4\nlora_target_modules: [q_proj]\n"
     argv = ["--no_load_in_4bit", "--no-drop-ambiguous", "--no_lora_r", "--no_lora_target_modules"]

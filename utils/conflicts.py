@@ -16,6 +16,7 @@ BELONG_TO = {
     "bertscore_model": ("bertscore_layer",),
 }  # fmt: skip
 SOURCES = {"train_file": "dataset_name", "dataset_name": "train_file"}  # each replaces the other
+REVISIONS = {"model_revision": "model_name_or_path", "dataset_revision": "dataset_name", "revision": "model"}
 # The first of two keys leaves the second without effect
 WITHOUT_EFFECT = (
     ("validation_file", "validation_fraction"),
@@ -28,8 +29,8 @@ WITHOUT_EFFECT = (
 def find_conflict(
     given: Mapping[str, Any], recipe: Mapping[str, Any], flags: Sequence[str], recipe_file: str
 ) -> str | None:
-    """Return what is wrong with the keys as a whole: a flag replaces what other keys of the recipe belong to, or a key
-    leaves another without effect.
+    """Return what is wrong with the keys as a whole: a flag replaces what other keys of the recipe belong to, a key
+    leaves another without effect, or a revision is that of a folder.
 
     Args:
         given: every key that is set, with its value.
@@ -42,15 +43,17 @@ def find_conflict(
         if key not in flags or not is_named or _same(recipe.get(key), given[key]):
             continue
         if stale := [other for other in others if other in recipe and other not in flags]:
-            return (
-                f"`{key}` is given on top of {recipe_file}, whose {_listed(stale)} belong to what it replaces: give "
-                f"new values, too, or take them out: delete the lines, or add {_without(stale)}."
-            )
+            old = ", ".join(f"`{other}`" for other in stale)
+            found = f"`{key}` is given on top of {recipe_file}, whose {old} belong to what it replaces"
+            return f"{found}: give new values, too, delete the lines, or add {_without(stale)}."
     for key, other in WITHOUT_EFFECT:
         if given.get(key) and other in given:
+            return f"`{other}` has no effect with `{key}`: delete one of the lines, or add {_without([other])}."
+    for key, of in REVISIONS.items():
+        names = [given[of]] if isinstance(given.get(of), str) else given.get(of) or ()
+        if given.get(key) and names and all(Path(name).is_dir() for name in names):
             return (
-                f"`{other}` has no effect with `{key}`: delete one of the lines, or add {_without([other])} or "
-                f"{_without([key])}."
+                f"`{key}` has no effect: `{of}` is a folder on this machine, which has no revisions: delete `{key}`."
             )
     return None
 
@@ -58,10 +61,6 @@ def find_conflict(
 def _same(one: Any, other: Any) -> bool:
     """Return whether two values are equal, or paths of one file."""
     return one == other or (one is not None and Path(str(one)).resolve() == Path(str(other)).resolve())
-
-
-def _listed(keys: Sequence[str]) -> str:
-    return ", ".join(f"`{key}`" for key in keys)
 
 
 def _without(keys: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Run scripts in forks of one process that has imported the libraries, and kill them at a chosen moment.
 
-A moment is a number of seconds, or of events: a file or folder of the run that is about to be written, renamed or
-deleted, and a connection that is about to be made. Jobs are lines of JSON on standard input, answers on its output.
+A moment is a number of seconds, or of events, and of seconds after the last of them: a file or folder of the run that
+is about to be written, renamed or deleted, and a connection that is about to be made. Jobs are lines of JSON on
+standard input, answers on its output.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("run_qa_sft", "run_classification", "run_hierarchical", "run_summarization")
+SCRIPTS = ("run_qa_sft", "run_classification", "run_hierarchical", "run_summarization", "predict", "export", "sweep")
 
 
 class Done(NamedTuple):
@@ -43,11 +45,13 @@ class Forks:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, script: str, flags: list[str], event: int | None = None, seconds: float | None = None) -> Done:
-        """Run a script, or Python code, and kill it before its `event`-th event or after `seconds`."""
+    def run(
+        self, script: str, flags: list[str], event: int | None = None, seconds: float | None = None, after: float = 0.0
+    ) -> Done:
+        """Run a script, or Python code, and kill it `after` seconds from its `event`-th event, or after `seconds`."""
         self.number += 1
         log, folder = self.folder / f"{self.number}.log", next((a for f, a in pairs(flags) if f in OUTPUTS), "none")
-        job = {"script": script, "flags": flags, "folder": folder, "log": str(log), "event": event}
+        job = {"script": script, "flags": flags, "folder": folder, "log": str(log), "event": event, "after": after}
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(job | {"seconds": seconds}) + "\n")
         self.process.stdin.flush()
@@ -78,8 +82,12 @@ def start_forks(folder: Path, env: dict[str, str], under: Sequence[str] = ()) ->
 # ----- In the process that forks
 
 
-def watch(folder: str, kill_at: int | None) -> list[str]:
-    """Collect the events of this process, and kill it before one of them."""
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(folder: str, kill_at: int | None, after: float) -> list[str]:
+    """Collect the events of this process in a folder, and kill it before one of them, or some seconds later."""
     found: list[str] = []
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -93,8 +101,12 @@ def watch(folder: str, kill_at: int | None) -> list[str]:
             return
         if name == "connection" or os.path.abspath(name).startswith(folder):
             found.append(f"{event} {name}")
-            if len(found) == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if len(found) == kill_at and after:
+                timer = threading.Timer(after, kill)
+                timer.daemon = True
+                timer.start()
+            elif len(found) == kill_at:
+                kill()
 
     sys.addaudithook(hook)
     return found
@@ -105,7 +117,8 @@ def child(job: dict[str, Any]) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         sys.argv = [job["script"], *job["flags"]]
-        found = watch(os.path.abspath(job["folder"]), job["event"])
+        # the folder around that of the run: an export is written beside its own
+        found = watch(os.path.dirname(os.path.abspath(job["folder"])), job["event"], job["after"])
         code = 0
         try:
             if job["script"].endswith(".py"):

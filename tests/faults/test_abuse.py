@@ -235,23 +235,13 @@ def test_whatever_is_written_the_answer_is_json(server, asked):
     check_answer(server.post(path, body))
 
 
-FLOODS = [
-    "\u0301",
-    "a\u0301",
-    "\u202e",
-    "1 mg ",
-    "aspirin ",
-    "<|im_end|>",
-    "I want to kill ",
-    "\n",
-    "-",
-    "𝕳",
-    "x",
-    "٣ ",
-]
+FLOODS = ["\u0301", "I want to kill ", "<|im_end|>"]
+MORE_FLOODS = ["a\u0301", "\u202e", "1 mg ", "aspirin ", "\n", "-", "𝕳", "x", "٣ ", "("]
 
 
-@pytest.mark.parametrize("flood", FLOODS, ids=repr)
+@pytest.mark.parametrize(
+    "flood", [*FLOODS, *(pytest.param(flood, marks=pytest.mark.faults) for flood in MORE_FLOODS)], ids=repr
+)
 def test_a_flood_of_one_character_or_phrase_delays_nobody(server, flood):
     text = (flood * MAX_CHARACTERS)[: MAX_CHARACTERS - 1] + "x"
     with ThreadPoolExecutor(2) as pool:

@@ -1,13 +1,12 @@
 """SIGKILL at any moment, then the same command again: the same weights bit for bit, and the same results."""
 
-import os
+import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,11 @@ from tests.faults.conftest import KILLED, SCRIPTS, different, outcome
 from utils.json_files import read_json
 from utils.run import SAVING, newest_checkpoint
 
-KILLS = 22  # of each script in the long part
-
 
 def stage(folder: Path) -> str:
     """Where a run was, as its folder shows."""
+    if not (folder / "recipe.yaml").exists():
+        return "while it loads"
     checkpoints = list(folder.glob("checkpoint-*"))
     if any((path / SAVING).exists() or not list(path.iterdir()) for path in checkpoints):
         return "in a checkpoint"
@@ -48,74 +47,143 @@ def test_a_run_killed_in_its_middle_goes_on_to_the_same_end(forks, command, whol
     assert different(outcome(expected.folder), outcome(folder)) == []
 
 
+# ----- The long part: 100 kills. Those that are done are in `DONE`, so that the command goes on if it is killed itself
+
+KILLS = {
+    "run_qa_sft.py": 20, "run_classification.py": 20, "run_hierarchical.py": 16, "run_summarization.py": 16,
+    "predict.py": 10, "export.py": 10, "sweep.py": 8,
+}  # fmt: skip
+DONE = ROOT / "outputs" / "faults" / "kills.jsonl"
+
+
+def kills_of(script: str) -> list[str]:
+    """Return where the kills of a script that are done were."""
+    return [line["where"] for line in read_jsonl(DONE) if line["script"] == script] if DONE.exists() else []
+
+
+def moments(script: str, events: int, loading: float) -> Iterator[dict[str, float]]:
+    """Yield random moments for the kills that are left: a fifth while a script loads, the others at an event or up to
+    a second after it."""
+    while (number := len(kills_of(script))) < KILLS[script]:
+        rng = random.Random(f"{script} {number} {time.time()}")
+        if number % 5 == 0:
+            yield {"seconds": rng.uniform(0.01, loading)}
+        else:
+            yield {"event": rng.randint(1, events), "after": number % 2 * rng.uniform(0, 1)}
+
+
+def note(script: str, where: str) -> None:
+    DONE.parent.mkdir(parents=True, exist_ok=True)
+    with DONE.open("a") as stream:
+        stream.write(json.dumps({"script": script, "where": where}) + "\n")
+
+
 @pytest.mark.faults
-def test_a_run_may_be_killed_at_any_moment(hub, forks, command, whole, tmp_path, table):
-    rng, stages = random.Random(0), {script: Counter[str]() for script in SCRIPTS}
-    for number, script in ((number, script) for number in range(KILLS) for script in SCRIPTS):
-        expected, folder = whole(script), tmp_path / script / str(number) / "run"
-        repo = f"tester/{script[4:-3]}-{number}"
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_run_may_be_killed_at_any_moment(script, hub, forks, command, whole, tmp_path):
+    expected = whole(script)
+    for number, moment in enumerate(moments(script, expected.events, expected.seconds / 4)):
+        folder, repo = tmp_path / str(number) / "run", f"tester/{script[4:-3]}-{number}"
         argv = command(script, folder, push_to_hub=True, hub_model_id=repo)
-        event, seconds = rng.randint(1, expected.events), rng.uniform(0, expected.seconds)
-        at = {"event": event} if number % 2 else {"seconds": seconds}
-        stages[script][kill_and_repeat(forks, argv, script, folder, **at) or "had ended"] += 1
-        assert different(outcome(expected.folder), outcome(folder)) == [], at
+        where = kill_and_repeat(forks, argv, script, folder, **moment)
+        assert different(outcome(expected.folder), outcome(folder)) == [], moment
         pushed = hub.repos[repo].files["adapter_model.safetensors"]
         assert pushed == (folder / "adapter_model.safetensors").read_bytes()
-        shutil.rmtree(folder)
-        table.setdefault("kills", {})[script] = {"recovered": number + 1, "of": number + 1, "where": stages[script]}
+        shutil.rmtree(folder.parent)
+        if where:
+            note(script, where)
 
 
 @pytest.mark.faults
-def test_predict_may_be_killed_at_any_moment(forks, danger_reader, data, tmp_path, table):
+def test_predict_may_be_killed_at_any_moment(forks, whole, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", [{"id": n, "note": f"heart murmur number {n}"} for n in range(200)])
+    model = str(whole(KILLED).folder)
 
-    def argv(name, *more):
-        files = ["--input_file", str(rows), "--output_file", str(tmp_path / name), *more]
-        return ["--model", danger_reader, "--batch_size", "4", *files]
+    def argv(folder, *more):
+        files = ["--input_file", str(rows), "--output_file", str(folder / "out.jsonl"), *more]
+        return ["--model", model, "--batch_size", "4", *files]
 
-    whole = forks.run("predict.py", argv("whole.jsonl"))
-    assert whole.code == 0, whole.output
-    rng, kills = random.Random(1), 0
-    for number in range(7):
-        name = f"{number}.jsonl"
-        kills += forks.run("predict.py", argv(name), event=rng.randint(1, whole.events)).code == -signal.SIGKILL
-        again = forks.run("predict.py", argv(name, "--resume", "true"))
+    (tmp_path / "whole").mkdir()
+    start, first = time.monotonic(), forks.run("predict.py", argv(tmp_path / "whole"))
+    assert first.code == 0, first.output
+    for number, moment in enumerate(moments("predict.py", first.events, (time.monotonic() - start) / 2)):
+        (folder := tmp_path / str(number)).mkdir()
+        killed = forks.run("predict.py", argv(folder), **moment).code == -signal.SIGKILL
+        there = (folder / "out.jsonl").exists()
+        again = forks.run("predict.py", argv(folder, "--resume", "true"))
         assert again.code == 0, again.output
-        assert read_jsonl(tmp_path / name) == read_jsonl(tmp_path / "whole.jsonl")
-    table.setdefault("kills", {})["predict.py"] = {"recovered": 7, "of": 7, "where": {"while it writes": kills}}
+        assert read_jsonl(folder / "out.jsonl") == read_jsonl(tmp_path / "whole" / "out.jsonl")
+        assert [path.name for path in folder.iterdir()] == ["out.jsonl"]
+        if killed:
+            note("predict.py", "while it writes" if there else "before the first batch")
 
 
 @pytest.mark.faults
-def test_a_sweep_may_be_killed_at_any_moment(command, tmp_path, table):
-    words = command("run_classification.py", tmp_path)
-    given = {key: value for key, value in zip(words, words[1:], strict=False) if key.startswith("--")}
-    recipe = "".join(f"{key[2:]}: {value}\n" for key, value in given.items() if key != "--output_dir")
-    (tmp_path / "recipe.yaml").write_text(recipe)
+def test_an_export_may_be_killed_at_any_moment(forks, whole, tmp_path):
+    model = str(whole("run_qa_sft.py").folder)
+
+    def argv(folder):
+        return ["--model", model, "--output_dir", str(folder / "export"), "--max_predict_samples", "4"]
+
+    def files(folder):
+        found = {path.name: path.read_bytes() for path in (folder / "export").iterdir()}
+        return {name: content for name, content in found.items() if name.endswith((".safetensors", "task.json"))}
+
+    start, first = time.monotonic(), forks.run("export.py", argv(tmp_path / "whole"))
+    assert first.code == 0, first.output
+    for number, moment in enumerate(moments("export.py", first.events, (time.monotonic() - start) / 2)):
+        folder = tmp_path / str(number)
+        killed = forks.run("export.py", argv(folder), **moment).code == -signal.SIGKILL
+        begun, ended = (folder / ".export.partial").exists(), (folder / "export").exists()
+        if not ended:  # what has its name is whole
+            again = forks.run("export.py", argv(folder))
+            assert again.code == 0, again.output
+        assert files(folder) == files(tmp_path / "whole") and [p.name for p in folder.iterdir()] == ["export"]
+        shutil.rmtree(folder)
+        if killed:
+            note("export.py", "at the end" if ended else "while it writes or checks" if begun else "before it writes")
+
+
+@pytest.mark.faults
+def test_a_sweep_may_be_killed_at_any_moment(forks, tmp_path):
     sweep = {
-        "script": "run_classification.py", "recipe": f"{tmp_path}/recipe.yaml", "metric": "eval_macro_f1",
-        "direction": "maximize", "seeds": [1, 2], "configurations": {"first": {}, "second": {"learning_rate": 0.01}},
+        "script": str(ROOT / "tests" / "sweep_script.py"), "metric": "eval_loss", "direction": "minimize",
+        "recipe": str(write_yaml(tmp_path / "recipe.yaml", {"step_seconds": 0.1})), "seeds": [1, 2],
+        "configurations": {"first": {}, "second": {"learning_rate": 1.0}},
     }  # fmt: skip
-    write_yaml(tmp_path / "sweep.yaml", sweep)
+    file = str(write_yaml(tmp_path / "sweep.yaml", sweep))
 
-    def start(folder):
-        argv = [sys.executable, "sweep.py", str(tmp_path / "sweep.yaml"), "--output_dir", str(folder)]
-        return subprocess.Popen(argv, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def argv(folder):
+        return [file, "--output_dir", str(folder / "sweep")]
 
-    begin = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    duration, rng, kills = time.monotonic() - begin, random.Random(2), 0
-    for number in range(5):
-        process = start(tmp_path / str(number))
-        time.sleep(rng.uniform(0, duration))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        assert start(tmp_path / str(number)).wait() == 0
-        one, other = (
-            read_json(folder / "all_results.json") for folder in (tmp_path / "whole", tmp_path / str(number))
-        )
-        for key in ("chosen", "seeds"):
-            assert one[key] == other[key]
-        for a, b in zip(one["configurations"].values(), other["configurations"].values(), strict=True):
-            assert a.get("values") == b.get("values") and a.get("mean") == b.get("mean")
-        assert one["test"]["test_macro_f1"] == other["test"]["test_macro_f1"]
-    table.setdefault("kills", {})["sweep.py"] = {"recovered": 5, "of": 5, "where": {"while it runs": kills}}
+    def found(folder):
+        results = read_json(folder / "sweep" / "all_results.json")
+        of_each = {name: (one.get("values"), one.get("mean")) for name, one in results["configurations"].items()}
+        return results["chosen"], results["seeds"], of_each, results["test"]
+
+    start, first = time.monotonic(), forks.run("sweep.py", argv(tmp_path / "whole"))
+    assert first.code == 0, first.output
+    expected = found(tmp_path / "whole")
+    for number, moment in enumerate(moments("sweep.py", first.events, (time.monotonic() - start) / 4)):
+        folder = tmp_path / str(number)
+        killed = forks.run("sweep.py", argv(folder), **moment).code == -signal.SIGKILL
+        rows = len(list(folder.rglob("row.json")))
+        again = forks.run("sweep.py", argv(folder))
+        assert again.code == 0, again.output
+        assert found(folder) == expected
+        if killed:
+            note("sweep.py", f"with {rows} of 4 runs done")
+
+
+@pytest.mark.faults
+def test_all_kills_are_recovered(table):
+    table["kills"] = {
+        script: {"recovered": len(kills_of(script)), "of": number, "where": dict(Counter(kills_of(script)))}
+        for script, number in KILLS.items()
+    }
+    for script, line in table["kills"].items():
+        print(f"{script:24} {line['recovered']:3} of {line['of']:3}   {line['where']}")
+    total = sum(line["recovered"] for line in table["kills"].values())
+    print(f"{'all':24} {total:3} of {sum(KILLS.values()):3}")
+    assert total == sum(KILLS.values()) == 100
+    DONE.unlink()

@@ -707,6 +707,8 @@ def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
     assert "`base_url`" in refused(
         capsys, "--model", qa, "--backend", "openai", "--base_url", "no address", "--port", "0"
     )
+    assert "`served_model`" in refused(capsys, "--model", qa, "--served_model", "phi", "--port", "0")
+    assert "`revision`" in refused(capsys, "--model", qa, "--revision", "v1", "--port", "0")
     assert "does not exist" in refused(capsys, "--model", qa, "--corpus_file", "no_such.csv", "--port", "0")
     assert "needs a `model` of task qa" in refused(
         capsys, "--model", runs["classification"], "--corpus_file", "no_such.csv", "--port", "0"
