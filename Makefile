@@ -123,8 +123,8 @@ test: .venv/installed-dev  ## the tests, one process per processor
 faults: .venv/installed-dev  ## hundreds of kills, full disks and failures of the Hub: benchmarks/results/faults.json
 	$(BIN)/python -m pytest -m faults tests/faults -q
 
-audit: .venv/installed-dev  ## known weaknesses of the pinned packages; needs the network
-	$(BIN)/pip-audit -r requirements.txt $(addprefix -r ,$(wildcard requirements/*.txt))
+audit: .venv/installed-dev  ## known weaknesses of the pinned packages; needs the network, and fails without an answer
+	$(BIN)/pip-audit --strict -r requirements.txt $(addprefix -r ,$(wildcard requirements/*.txt))
 
 # All that a machine without a network needs. There, with this folder:
 #   PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/wheelhouse make install INSTALL='.venv/bin/pip install'

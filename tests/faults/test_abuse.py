@@ -66,7 +66,7 @@ def test_who_sends_or_reads_too_slowly_is_cut_off_and_hinders_nobody(server):
         "a chunk": head("/classify", "Transfer-Encoding: chunked") + b"\r\n\r\n" + b"1\r\n \r\n" * 100,
         "too long": head("/classify", f"Content-Length: {2 * MAX_BYTES}") + b"\r\n\r\n" + b" " * 500,
         "a second head": request("/classify", body) + head("/classify") + b"\r\nX: " + b"x" * 500,
-        "to somewhere": head("/gradio_api/upload", "Content-Length: 1000") + b"\r\n\r\n" + b"x" * 500,
+        "to somewhere": head("/nothing", "Content-Length: 1000") + b"\r\n\r\n" + b"x" * 500,
     }  # fmt: skip
     starts = {"a body": len(whole) - 5, "a second head": len(whole)}
     sent = {
@@ -124,12 +124,14 @@ def test_connections_without_a_request_take_no_place_from_others(server):
             connection.close()
 
 
-@pytest.mark.parametrize("abrupt", [False, True])
-def test_who_leaves_without_an_answer_gives_the_model_back(server, abrupt):
+@pytest.mark.parametrize(("path", "abrupt"), [("/generate", False), ("/generate", True), ("/page/generate", True)])
+def test_who_leaves_without_an_answer_gives_the_model_back(server, path, abrupt):
     long = json.dumps({"question": "What is cardiitis?", "max_length": 4000}).encode()
     for _ in range(20):
         connection = server.connect()
-        connection.sendall(request("/generate", long))
+        connection.sendall(request(path, long))
+        if path.startswith("/page"):  # while the answer streams
+            assert connection.recv(1)
         if abrupt:  # a reset instead of an end
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
@@ -213,6 +215,7 @@ VALUES = st.recursive(
 PATIENTS = st.fixed_dictionaries(
     {}, optional=dict.fromkeys(("age", "kidney", "medications", "allergies", "conditions", "pregnancy"), VALUES)
 )
+PATHS = ["/classify", "/generate", "/summarize", "/page/classify", "/page/generate"]
 REQUESTS = st.one_of(
     st.tuples(st.just("/classify"), st.fixed_dictionaries({"text": TEXTS | VALUES})),
     st.tuples(st.just("/classify"), st.fixed_dictionaries({"texts": st.lists(TEXTS, max_size=5)})),
@@ -220,7 +223,7 @@ REQUESTS = st.one_of(
         st.just("/generate"),
         st.fixed_dictionaries({"question": TEXTS, "max_length": st.just(2)}, optional={"patient_context": PATIENTS}),
     ),
-    st.tuples(st.sampled_from(["/classify", "/generate", "/summarize"]), st.dictionaries(TEXTS, VALUES, max_size=5)),
+    st.tuples(st.sampled_from(PATHS), st.dictionaries(TEXTS, VALUES, max_size=5)),
 )  # fmt: skip
 
 

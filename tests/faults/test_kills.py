@@ -158,7 +158,7 @@ def test_a_sweep_may_be_killed_at_any_moment(forks, tmp_path):
 
     def found(folder):
         results = read_json(folder / "sweep" / "all_results.json")
-        of_each = {name: (one.get("values"), one.get("mean")) for name, one in results["configurations"].items()}
+        of_each = [[one[key] for key in ("configuration", "mean", "sd")] for one in results["configurations"]]
         return results["chosen"], results["seeds"], of_each, results["test"]
 
     start, first = time.monotonic(), forks.run("sweep.py", argv(tmp_path / "whole"))

@@ -72,6 +72,8 @@ def check(mistakes, tmp_path, monkeypatch) -> str:
             or done.stderr.splitlines()[-1] != errors[0]
         ):
             wrong.append(f"{mistake.name}: exit code {done.code}, {errors or done.stderr[-300:]}")
+        if "words of row" in done.stdout + done.stderr:
+            wrong.append(f"{mistake.name}: the text of a row is printed")
         if files(folder) != before:
             wrong.append(f"{mistake.name}: a file has changed")
     return "\n".join(wrong)

@@ -1,5 +1,6 @@
 """Middleware around every request (token, body size, headers, metrics, a log without texts), and the socket."""
 
+import asyncio
 import base64
 import binascii
 import hmac
