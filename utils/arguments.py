@@ -72,6 +72,8 @@ def known_failure(error: BaseException) -> str | None:
         return f"{file} cannot be read or written ({os.strerror(number)}): mend that, and give the command again."
     if isinstance(error, pickle.UnpicklingError):
         return "weights in a pickle hold more than tensors, which could be any code: give them as .safetensors."
+    if "index out of range in self" in text or "device-side assert" in text:  # of torch's embeddings, and CUDA's
+        return "a token has no embedding in the model: its tokenizer is of another model, or has tokens added since."
     if isinstance(error, MemoryError) or re.search("OutOfMemoryError|allocate memory|not enough memory", text):
         return (
             "the memory does not suffice: lower `per_device_train_batch_size` and raise `gradient_accumulation_steps` "

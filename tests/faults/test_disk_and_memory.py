@@ -139,6 +139,8 @@ def test_what_a_machine_lacks_is_told_from_a_defect():
     assert "`a/b`" in known_failure(OSError(errno.ENOSPC, "x", "a/b"))
     for number in (errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE):
         assert "`a/b`" in known_failure(OSError(number, "x", "a/b"))
+    no_embedding = raised(lambda: torch.nn.Embedding(4, 2)(torch.tensor([4])))
+    assert "tokenizer" in known_failure(no_embedding)
     for error in (ValueError("x"), FileNotFoundError(errno.ENOENT, "x", "a"), RuntimeError("x"), KeyError("memory")):
         assert known_failure(error) is None
 
