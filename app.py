@@ -292,6 +292,11 @@ def load_models(args: AppArguments, metrics: Metrics) -> dict[str, Served]:
         raise UserError("`safety_model` checks questions, so it needs a `model` of task qa: add one, or drop it.")
     if args.served_model is not None and tasks.count("qa") > 1:
         raise UserError("`served_model` names one model, and several of task qa are given: drop it, or serve one.")
+    served = [Path(model).name for model, task in zip(args.model, tasks, strict=True) if task == "qa"]
+    if args.base_url is not None and len(set(served)) < len(served):
+        raise UserError(
+            "`model` has two of task qa that the server knows by one name, the last part: rename a folder."
+        )
     models = {}
     for place, (name, task) in enumerate(zip(names, tasks, strict=True)):
         label = task if task not in tasks[:place] else f"{task} {name}"  # a dashboard of one model keeps its label

@@ -585,11 +585,10 @@ def test_behind_a_proxy_under_a_path_page_and_documentation_find_their_files(run
 # ----- Clients that leave
 
 
-def test_the_answer_to_a_client_that_has_left_ends_at_its_next_token(runs, monkeypatch):
+@pytest.mark.parametrize("path", ["/generate", "/page/generate"])
+def test_the_answer_to_a_client_that_has_left_ends_at_its_next_token(runs, monkeypatch, path):
     body = json.dumps({"question": "What is cardiitis?", "max_length": 4000}).encode()
-    head = (
-        f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     ended: list[int] = []
     end, watch = decoding._Watch.end, decoding._Watch.__call__
     monkeypatch.setattr(decoding._Watch, "end", lambda *args: (ended.append(len(args[2])), end(*args)))
@@ -605,7 +604,7 @@ def test_the_answer_to_a_client_that_has_left_ends_at_its_next_token(runs, monke
         start = time.monotonic()
         answer = httpx.post(f"{url}/generate", json={"question": "What is otalgia?", "max_length": 2}, timeout=60)
         assert answer.status_code == 200 and time.monotonic() - start < 20
-        assert 'route="/generate",status="499"' in httpx.get(f"{url}/metrics").text
+        assert path != "/generate" or 'route="/generate",status="499"' in httpx.get(f"{url}/metrics").text
     assert ended[-2] < 60 and ended[-1] == 2
 
 
@@ -709,6 +708,11 @@ def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
     )
     assert "`served_model`" in refused(capsys, "--model", qa, "--served_model", "phi", "--port", "0")
     assert "`revision`" in refused(capsys, "--model", qa, "--revision", "v1", "--port", "0")
+    twin = shutil.copytree(qa, tmp_path / Path(qa).name)
+    there = ("--backend", "openai", "--base_url", "http://127.0.0.1:1/v1", "--port", "0")
+    assert "by one name" in refused(capsys, "--model", qa, "--model", str(twin), *there)
+    two = ("--model", qa, "--model", str(twin.rename(tmp_path / "twin")))
+    assert "`served_model`" in refused(capsys, *two, "--served_model", "x", *there)
     assert "does not exist" in refused(capsys, "--model", qa, "--corpus_file", "no_such.csv", "--port", "0")
     assert "needs a `model` of task qa" in refused(
         capsys, "--model", runs["classification"], "--corpus_file", "no_such.csv", "--port", "0"

@@ -6,8 +6,6 @@ import json
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from test_app import ATTACK, runs, serving  # noqa: F401  a fixture
 
 from utils.serving.guard import DISCLAIMER
@@ -88,6 +86,11 @@ def answered(page, tab: str, text: str | None = None):
     return panel
 
 
+def choose(page, text: str | bytes, name: str = "rows.csv") -> None:
+    data = text if isinstance(text, bytes) else text.encode()
+    page.get_by_label("Csv file").set_input_files({"name": name, "mimeType": "text/csv", "buffer": data})
+
+
 def downloaded(page, panel, name: str) -> str:
     with page.expect_download() as download:
         panel.get_by_role("button", name=name).click()
@@ -163,8 +166,10 @@ def test_a_keyboard_reaches_everything_and_sees_where_it_is(page):
     page.get_by_role("alert").filter(has_text="empty").wait_for()
     box = page.locator(":focus")
     assert box.get_attribute("name") == "question" and box.get_attribute("aria-invalid") == "true"
-    status = answered(page, "Ask").get_by_role("status")
-    playwright.expect(status).to_have_text("Answered.")
+    panel = answered(page, "Ask")
+    playwright.expect(panel.get_by_role("status")).to_have_text("Answered.")
+    live = panel.locator("[aria-live=polite]")
+    assert live.get_attribute("aria-busy") == "false" and "Confidence" in live.inner_text()
 
 
 # ----- Answers
@@ -267,138 +272,6 @@ def test_a_history_is_kept_only_if_it_is_asked_for_and_never_leaves_the_browser(
     )
     panel.get_by_label("Keep a history").uncheck()
     assert page.evaluate("localStorage.length") == 0 and sent == [] and page.wrong == []
-
-
-# ----- A file
-
-
-def choose(page, text: str | bytes, name: str = "rows.csv") -> None:
-    data = text if isinstance(text, bytes) else text.encode()
-    page.get_by_label("Csv file").set_input_files({"name": name, "mimeType": "text/csv", "buffer": data})
-
-
-def test_a_file_is_classified_in_bounded_requests_and_no_row_is_lost(page):
-    organs = ["heart", "kidney stone", "pollen"]
-    texts = [f'Patient {n}: "{organs[n % 3]}", {"fever " * (n % 5)}' for n in range(40)] + ["", "é" * 49_999] * 5
-    content = io.StringIO()
-    rows = [{"=cmd": "@SUM(1)", "note": text, "prediction": f"-{n}"} for n, text in enumerate(texts)]
-    writer = csv.DictWriter(content, ["=cmd", "note", "prediction"], delimiter=";")
-    writer.writeheader()
-    writer.writerows(rows)
-    asked = []
-    page.on(
-        "request", lambda r: asked.append((r.post_data_json, len(r.post_data_buffer))) if "classify" in r.url else 0
-    )
-    panel = open_tab(page, "Classify a file")
-    choose(page, content.getvalue())
-    panel.get_by_label("Model").select_option(label="second (classification)")
-    panel.get_by_label("Column of the texts").select_option("note")
-    panel.get_by_role("button", name="Classify the file").click()
-    panel.get_by_text("45 of 50 rows are classified, 5 failed.").wait_for()
-    assert len(asked) > 3 and all(len(body["texts"]) <= 16 and size < 500_000 for body, size in asked)
-    assert panel.get_by_role("progressbar").evaluate("e => e.value === e.max")
-    assert "50 of 50 rows, 5 failed" in panel.inner_text() and panel.get_by_role("cell", name="41").is_visible()
-    table = table_of(downloaded(page, panel, "Download csv"))
-    expected = page.request.post(f"{page.url}classify", data={"texts": texts[:40], "top_k": 3}).json()["results"]
-    for n, row in enumerate(table):
-        assert (row["'=cmd"], row["note"], row["prediction"]) == ("'@SUM(1)", texts[n], f"'-{n}")
-        assert row["row"] == str(n + 1) and row["model"] == "second"
-        if n < 40:
-            assert row["prediction_"] == expected[n]["prediction"] and row["error"] == ""
-            assert float(row["confidence"]) == pytest.approx(expected[n]["confidence"], abs=1e-4)
-    assert [row["row"] for row in table if row["error"]] == ["41", "43", "45", "47", "49"] and len(table) == len(texts)
-    raw = json.loads(downloaded(page, panel, "Download json"))
-    assert raw[0]["input"] == rows[0] and set(expected[0]) <= set(raw[0]) and "error" in raw[40]
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ("", "empty"), ("\n \n", "empty"), ("text\n", "one row"), ("a,a\n1,2\n", "`a`"),
-        ("id,text\n1,x\n2\n", "Row 2 has 1 cells"), ("id,text\n1,x\n2,y,z\n", "Row 2 has 3 cells"),
-        ('id,text\n1,"x\n2,y\n', "Row 1 opens"), ('id,text\n1,"x"y\n', "Row 1 has text after"),
-        (b"text\n\xe9\n", "UTF-8"), ("text\nx\n".encode("utf-16"), "UTF-8"), (b"PK\x03\x04", "spreadsheet"),
-        ("text\n" + "x\n" * 10_001, "10001 rows"), (b"text\n" + b"x" * 20_000_001, "MB"),
-        (f"id,text\n1,x\n2,{'x' * 50_001}\n", "Row 2, column `text` has 50001"),
-    ],
-    ids=lambda value: str(value)[:20],
-)  # fmt: skip
-def test_a_bad_file_is_refused_before_a_request_with_its_row_or_column(files, content, named):
-    page, asked = files
-    choose(page, content)
-    page.get_by_role("button", name="Classify the file").click()
-    alert = page.get_by_role("alert").filter(visible=True)
-    alert.wait_for()
-    assert named in alert.inner_text() and asked == [] and "\n" not in alert.inner_text()
-
-
-@pytest.fixture(scope="module")
-def files(browser, url):
-    """The tab for files, and what it asked the server for."""
-    context, asked = browser.new_context(viewport=PHONE), []
-    page = open_page(context, url)
-    open_tab(page, "Classify a file")
-    page.on("request", lambda request: asked.append(request.url))
-    yield page, asked
-    context.close()
-
-
-def test_a_busy_server_is_asked_again_and_only_faulty_rows_fail(page):
-    tries = []
-
-    def answer(route) -> None:
-        body = route.request.post_data_json
-        tries.append(len(body["texts"]))
-        if len(tries) == 1:
-            return route.fulfill(status=429, headers={"Retry-After": "0.01"}, json={"detail": "the queue is full"})
-        if "bad" in body["texts"]:
-            return route.fulfill(status=422, json={"detail": [{"loc": ["body", "texts", 0], "msg": "is wrong"}]})
-        return route.continue_()
-
-    page.route("**/classify", answer)
-    panel = open_tab(page, "Classify a file")
-    choose(page, "text\r\nheart\r\nbad\r\n\r\nkidney\r\n")
-    panel.get_by_role("button", name="Classify the file").click()
-    panel.get_by_text("2 of 4 rows are classified, 2 failed.").wait_for()
-    assert tries == [3, 3, 1, 1, 1]
-    assert [row["error"] for row in table_of(downloaded(page, panel, "Download csv"))] == [
-        "", "texts, 0: is wrong", "the text is empty", "",
-    ]  # fmt: skip
-
-
-def test_a_file_can_be_stopped_and_what_was_not_asked_is_listed(page):
-    page.route("**/classify", lambda route: None if "last" in route.request.post_data else route.continue_())
-    panel = open_tab(page, "Classify a file")
-    choose(page, "text\n" + "heart\n" * 16 + "last\n" * 3)
-    panel.get_by_role("button", name="Classify the file").click()
-    panel.get_by_text("16 of 19 rows, 0 failed").wait_for()
-    panel.get_by_role("button", name="Stop").click()
-    panel.get_by_text("16 of 19 rows are classified, 3 failed.").wait_for()
-    assert sum("stopped" in row["error"] for row in table_of(downloaded(page, panel, "Download csv"))) == 3
-
-
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-CELLS |= st.sampled_from(
-    ["=1", "+1", "-1", "@a", "\t=1", " =1", "＝1", 'a"b', "a,b", "a;b", "a\nb", "a\r\nb", "'", ""]
-)
-
-
-@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4))
-def test_what_is_written_is_read_again_here_and_elsewhere_and_runs_nowhere(files, rows):
-    page, _ = files
-    script = """async (rows) => {
-        const { parse, write } = await import(new URL("static/csv.js", document.baseURI));
-        const text = write(["first", "second"], rows);
-        return [text, parse(text)];
-    }"""
-    text, read = page.evaluate(script, [list(row) for row in rows])
-    assert [tuple(row) for row in read["rows"]] == [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))][
-        1:
-    ]
-    for row, original in zip(read["rows"], rows, strict=True):
-        for cell, own in zip(row, original, strict=True):
-            assert cell in (own, f"'{own}") and cell.strip()[:1] not in set("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 # ----- The token

@@ -31,12 +31,20 @@ export function startBatch(section, models, maxCharacters) {
   modelBox.addEventListener("change", offerColumns);
   offerColumns();
 
-  file.addEventListener("change", async () => {
+  const forget = () => {
     table = null;
     tell(form, null);
     section.querySelector(".progress").hidden = true;
     section.querySelector(".done").replaceChildren(); // of the file before
     document.getElementById("batch-file").textContent = "";
+    offerColumns();
+  };
+  file.addEventListener("click", () => { // so that the same file, once it is mended, is a change
+    file.value = "";
+    forget();
+  });
+  file.addEventListener("change", async () => {
+    forget();
     try {
       if (file.files.length) table = await readTable(file.files[0]);
     } catch (error) {
@@ -52,7 +60,8 @@ export function startBatch(section, models, maxCharacters) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (!file.files.length) return tell(form, "No file is chosen: choose a csv file.", file);
-    if (!table) return; // its fault is shown already
+    const fault = form.querySelector(".error").textContent;
+    if (!table) return tell(form, fault || "The file is still being read: try again in a moment.");
     let texts;
     try {
       texts = textsOf(table, model().parts.length ? model().parts : [columnBox.value], model().parts.length > 0, maxCharacters);

@@ -40,10 +40,10 @@ function startTask(section) {
     event.preventDefault();
     running?.abort(); // the last question counts
     output.replaceChildren(); // an older answer is none to this text
-    const boxes = [...form.querySelectorAll("textarea")];
+    if (!chosen().length) return tell(form, "No model is chosen: tick one.");
+    const boxes = boxesOf(form, chosen());
     const empty = boxes.find((box) => !box.value.trim());
     if (empty) return tell(form, "The text is empty: enter a text.", empty);
-    if (!chosen().length) return tell(form, "No model is chosen: tick one.");
     let more;
     try {
       more = task === "qa" ? readSettings(form) : {};
@@ -61,11 +61,22 @@ function startTask(section) {
 function addTexts(form, models) {
   const holder = form.querySelector(".texts");
   if (!holder) return;
-  const names = [...new Set(models.flatMap(({ parts }) => (parts.length ? parts : ["Text"])))];
-  for (const name of names) {
+  for (const name of new Set(models.flatMap(columnsOf))) {
     const box = make("textarea", { name, rows: 4, maxLength: config.max_characters });
     holder.append(make("label", {}, `${name} `, box));
   }
+}
+
+/** Return the names of the texts that a classifier reads: its columns, if it reads several. */
+function columnsOf({ parts }) {
+  return parts.length ? parts : ["Text"];
+}
+
+/** Return the boxes of the texts that some models read. */
+function boxesOf(form, models) {
+  const boxes = [...form.querySelectorAll("textarea")];
+  if (!form.querySelector(".texts")) return boxes;
+  return boxes.filter(({ name }) => models.some((model) => columnsOf(model).includes(name)));
 }
 
 function addExamples(form, texts) {
@@ -115,12 +126,13 @@ async function compare(task, models, boxes, more, output, signal) {
   const cards = models.map(({ name }) => make("article", { className: "card" }, make("h3", {}, name), make("p", {}, "Waiting …")));
   const summary = make("p");
   summary.setAttribute("role", "status");
-  const grid = make("div", { className: "cards" }, ...cards);
+  const grid = make("div", { className: "cards", ariaLive: "polite", ariaBusy: "true" }, ...cards); // read out once complete
   output.replaceChildren(make("h2", {}, models.length > 1 ? "Answers" : "Answer"), summary, grid);
-  summary.textContent = "Waiting for an answer.";
+  output.firstChild.scrollIntoView({ block: "nearest" });
   const input = Object.fromEntries(boxes.map((box) => [box.name, box.value]));
   const results = await Promise.all(models.map((model, i) => ask(task, model, input, more, cards[i], signal)));
   if (!output.contains(grid)) return; // a later question has taken its place
+  grid.ariaBusy = "false";
   const answered = results.filter(({ answer }) => answer);
   summary.textContent = sayAtEnd(task, answered, models.length);
   if (!answered.length) return;
