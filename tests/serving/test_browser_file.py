@@ -68,7 +68,8 @@ def test_a_file_is_classified_in_bounded_requests_and_no_row_is_lost(page):  # n
         ("id,text\n1,x\n2\n", "Row 2 has 1 cells"), ("id,text\n1,x\n2,y,z\n", "Row 2 has 3 cells"),
         ('id,text\n1,"x\n2,y\n', "Row 1 opens"), ('id,text\n1,"x"y\n', "Row 1 has text after"),
         (b"text\n\xe9\n", "UTF-8"), ("text\nx\n".encode("utf-16"), "UTF-8"), (b"PK\x03\x04", "spreadsheet"),
-        ("text\n" + "x\n" * 10_001, "10001 rows"), (f"id,text\n1,x\n2,{'x' * 50_001}\n", "Row 2, column `text` has 50001"),
+        ("text\n" + "x\n" * 10_001, "10001 rows"),
+        (f"id,text\n1,x\n2,{'x' * 50_001}\n", "Row 2, column `text` has 50001"),
     ],
     ids=lambda value: str(value)[:20],
 )  # fmt: skip

@@ -124,7 +124,7 @@ function readSettings(form) {
 
 async function compare(task, models, boxes, more, output, signal) {
   const cards = models.map(({ name }) => make("article", { className: "card" }, make("h3", {}, name), make("p", {}, "Waiting …")));
-  const summary = make("p");
+  const summary = make("div", { className: models.length > 1 ? "" : "for-readers" });
   summary.setAttribute("role", "status");
   const grid = make("div", { className: "cards", ariaLive: "polite", ariaBusy: "true" }, ...cards); // read out once complete
   output.replaceChildren(make("h2", {}, models.length > 1 ? "Answers" : "Answer"), summary, grid);
