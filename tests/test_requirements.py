@@ -17,7 +17,7 @@ PINS = {path: path.read_text(encoding="utf-8") for path in (
 )}  # fmt: skip
 DISTRIBUTIONS = packages_distributions()
 # what comes with a pinned package, in the version that it asks for
-INDIRECT = {"safetensors", "tokenizers", "pydantic", "starlette"}
+INDIRECT = {"safetensors", "tokenizers", "pydantic", "starlette", "h11"}
 LEAVES = {"serving": "app", "sweeps": "sweeps", "export": "export", "runtimes": "export"}  # room of utils -> its extra
 
 
