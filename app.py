@@ -286,8 +286,9 @@ def load_models(args: AppArguments, metrics: Metrics) -> dict[str, Served]:
     """
     names = name_models(args.model)
     tasks = [read_task(model, args.revision)["task"] for model in args.model]
-    if args.corpus_file is not None and "qa" not in tasks:
-        raise UserError("`corpus_file` needs a `model` of task qa: add one, or drop `corpus_file`.")
+    for key in ("corpus_file", "examples_file"):
+        if getattr(args, key) is not None and "qa" not in tasks:
+            raise UserError(f"`{key}` needs a `model` of task qa: add one, or drop `{key}`.")
     if args.safety_model is not None and "qa" not in tasks:
         raise UserError("`safety_model` checks questions, so it needs a `model` of task qa: add one, or drop it.")
     if args.served_model is not None and tasks.count("qa") > 1:

@@ -15,6 +15,7 @@ from tests.hub_server import Hub, serve_hub
 from utils.json_files import read_json, write_json
 
 KILLED = "run_classification.py"  # the script of the quick part
+RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 SCRIPTS = ("run_qa_sft.py", "run_classification.py", "run_hierarchical.py", "run_summarization.py")
 
 
@@ -36,8 +37,18 @@ def table() -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = {}
     yield found
     if found:
-        path = ROOT / "benchmarks" / "results" / "faults.json"
-        write_json(path, read_json(path) | found | {"command": "make faults"})
+        write_json(RESULTS, read_json(RESULTS) | found | {"command": "make faults"})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table of the kills after the long part."""
+    if config.option.markexpr == "faults":
+        kills = read_json(RESULTS)["kills"]
+        lines = {script: (one["recovered"], one["of"], one["where"]) for script, one in kills.items()}
+        lines["all"] = (*(sum(line[place] for line in lines.values()) for place in (0, 1)), {})
+        for script, (recovered, of, where) in lines.items():
+            places = ", ".join(f"{count} {place}" for place, count in sorted(where.items()))
+            terminalreporter.write_line(f"{script:22} {recovered:3} of {of:3} kills recovered  {places}")
 
 
 @pytest.fixture(scope="session")

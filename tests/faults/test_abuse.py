@@ -272,7 +272,7 @@ def test_100000_requests_leave_the_memory_flat(whole, table):
             request("/summarize", b'{"text": ""}'), head("/metrics", method="GET") + b"\r\n\r\n",
             request("/summarize", json.dumps({"text": "Doctor: What brings you in? Patient: A cough."}).encode()),
         ]  # fmt: skip
-        weights = [30, 30, 10, 5, 8, 6, 5, 4, 1, 1]
+        weights = [40, 20, 20, 8, 2, 3, 3, 2, 1, 1]
 
         def ask(number: int) -> dict[int, int]:
             """Ask as one client, over one connection after another, and count the answers by status."""
@@ -291,6 +291,7 @@ def test_100000_requests_leave_the_memory_flat(whole, table):
                 for counts in pool.map(ask, range(start, start + 50)):
                     statuses = {s: statuses.get(s, 0) + counts.get(s, 0) for s in statuses | counts}
                 memory.append(round(server.memory()))
+                print(f"{sum(statuses.values())} requests: {memory[-1]} MB")
         assert sum(statuses.values()) == 100_000 and set(statuses) <= {200, 404, 422}
         table["app"] = table.get("app", {}) | {
             "requests": 100_000, "answers_by_status": {str(key): n for key, n in sorted(statuses.items())},

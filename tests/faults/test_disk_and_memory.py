@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_here
+from conftest import ROOT, read_jsonl, run_here, write_rows
 
 import run_classification
 from tests.faults.conftest import KILLED, SCRIPTS, different, outcome
@@ -38,8 +38,8 @@ def size(folder):
     return sum(path.stat().st_blocks for path in folder.rglob("*")) // 2
 
 
-def check_full_disk(script, kib, whole, forks, command, folder):
-    """Run into a full disk, then make room and go on."""
+def check_full_disk(script, kib, whole, forks, command, folder, goes_on=True):
+    """Run into a full disk; then make room and go on, if asked to."""
     with small_disk(folder, kib):
         done = forks.run(script, command(script, folder / "run"))
         assert done.code == 2 and len(done.errors) == 1 and "Traceback" not in done.output, done.output[-3000:]
@@ -47,6 +47,8 @@ def check_full_disk(script, kib, whole, forks, command, folder):
         for path in folder.glob("run/checkpoint-*"):
             assert (path / SAVING).exists() or not list(path.iterdir()) or damage(path) is None
         assert not list(folder.rglob("*.tmp"))
+        if not goes_on:
+            return
         remount(folder, "size=100m")
         again = forks.run(script, command(script, folder / "run"))
         assert again.code == 0, again.output[-3000:]
@@ -62,13 +64,52 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(forks, c
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_disk_may_be_full_at_any_write(script, forks, command, whole, tmp_path, table):
     expected, shares = whole(script).folder, [0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    for share in shares:
-        check_full_disk(script, int(size(expected) * share), expected, forks, command, tmp_path / f"disk{share}")
-    table.setdefault("full_disks", {})[script] = {"one_line_and_goes_on": len(shares), "of": len(shares)}
+    for number, share in enumerate(shares):
+        disk, kib = tmp_path / f"disk{share}", int(size(expected) * share)
+        check_full_disk(script, kib, expected, forks, command, disk, goes_on=number % 3 == 0)
+    table.setdefault("full_disks", {})[script] = {"one_line": len(shares), "of": len(shares), "gone_on_from": 4}
 
 
-def test_a_folder_that_cannot_be_written_is_one_line_and_changes_nothing(forks, command, tmp_path):
-    script, disk = "run_classification.py", tmp_path / "disk"
+@pytest.mark.faults
+def test_a_disk_may_be_full_at_any_write_of_an_output_or_an_export(forks, whole, tmp_path, table):
+    model = whole(KILLED).folder
+    rows = write_rows(tmp_path / "rows.jsonl", [{"id": n, "note": f"heart murmur number {n}"} for n in range(400)])
+    sizes = [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]
+    for kib in sizes:
+        with small_disk(tmp_path / f"output{kib}", kib):
+            output = tmp_path / f"output{kib}" / "out.jsonl"
+            argv = [
+                "--model",
+                str(model),
+                "--batch_size",
+                "8",
+                "--input_file",
+                str(rows),
+                "--output_file",
+                str(output),
+            ]
+            done = forks.run("predict.py", argv)
+            assert done.code == 2 and len(done.errors) == 1 and "Traceback" not in done.output, done.output[-3000:]
+            remount(output.parent, "size=100m")
+            again = forks.run("predict.py", [*argv, "--resume", "true"])
+            assert again.code == 0, again.output
+            assert [row["id"] for row in read_jsonl(output)] == list(range(400))
+    table.setdefault("full_disks", {})["predict.py"] = {"one_line": len(sizes), "of": len(sizes), "gone_on_from": 10}
+    argv = ["--model", str(model), "--max_predict_samples", "4", "--output_dir"]
+    first = forks.run("export.py", [*argv, str(tmp_path / "export")])
+    assert first.code == 0, first.output
+    for number in range(10):
+        with small_disk(tmp_path / f"export{number}", max(4, size(tmp_path / "export") * number // 10)):
+            export = tmp_path / f"export{number}" / "export"
+            done = forks.run("export.py", [*argv, str(export)])
+            assert done.code == 2 and len(done.errors) == 1 and "Traceback" not in done.output, done.output[-3000:]
+            assert list(export.parent.iterdir()) == []
+    table["full_disks"]["export.py"] = {"one_line": 10, "of": 10, "gone_on_from": 0}
+
+
+@pytest.mark.parametrize("script", [s if s == KILLED else pytest.param(s, marks=pytest.mark.faults) for s in SCRIPTS])
+def test_a_folder_that_cannot_be_written_is_one_line_and_changes_nothing(script, forks, command, tmp_path):
+    disk = tmp_path / "disk"
     with small_disk(disk, 100_000):
         assert forks.run(script, command(script, disk / "run")).code == 0
         before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
@@ -79,6 +120,8 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_changes_nothing(forks, 
         model = ["--model", str(disk / "run"), "--text", "a murmur of the heart"]
         file = forks.run("predict.py", [*model, "--output_file", str(disk / "out.jsonl")])
         assert file.code == 2 and len(file.errors) == 1 and "`output_file`" in file.errors[0], file.output
+        export = forks.run("export.py", [*model[:2], "--output_dir", str(disk / "export")])
+        assert export.code == 2 and len(export.errors) == 1 and "`output_dir`" in export.errors[0], export.output
 
 
 HOLD = """

@@ -7,7 +7,7 @@ import pytest
 from conftest import toy_dialogues, toy_exam, toy_notes, toy_rows, tree_rows, write_rows
 
 pytestmark = pytest.mark.faults
-WORD = re.compile("zq[a-z]{5}", re.IGNORECASE)
+WORD = re.compile("zqxjzq[a-z]{5}", re.IGNORECASE)  # long enough not to be in an image by chance
 # A script with what it draws as text: pictures hide words from a search
 PLOTTED = """
 import pathlib, runpy, sys
@@ -31,7 +31,7 @@ runpy.run_module("{name}", run_name="__main__")
 
 
 def letters(number: int) -> str:
-    return "zq" + "".join(chr(97 + number // 26**place % 26) for place in range(5))
+    return "zqxjzq" + "".join(chr(97 + number // 26**place % 26) for place in range(5))
 
 
 def marked(rows: Iterable[dict], columns: Iterable[str]) -> list[dict]:

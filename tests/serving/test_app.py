@@ -714,9 +714,9 @@ def test_mistakes_are_one_line(capsys, runs, tiny_llama, tmp_path):
     two = ("--model", qa, "--model", str(twin.rename(tmp_path / "twin")))
     assert "`served_model`" in refused(capsys, *two, "--served_model", "x", *there)
     assert "does not exist" in refused(capsys, "--model", qa, "--corpus_file", "no_such.csv", "--port", "0")
-    assert "needs a `model` of task qa" in refused(
-        capsys, "--model", runs["classification"], "--corpus_file", "no_such.csv", "--port", "0"
-    )
+    for key in ("corpus_file", "examples_file"):
+        found = refused(capsys, "--model", runs["classification"], f"--{key}", "no_such.csv", "--port", "0")
+        assert f"`{key}` needs a `model` of task qa" in found
     assert "`APP_TOKEN` is empty" in refused(capsys, "--model", qa, APP_TOKEN=" ")
     for key, value in (("batch_size", "0"), ("queue_size", "0"), ("batch_wait_ms", "-1"), ("time_limit", "0")):
         assert f"`{key}` is" in refused(capsys, "--model", qa, f"--{key}", value)
