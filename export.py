@@ -45,6 +45,7 @@ from utils.runtimes.llama_cpp import LlamaCpp
 from utils.task import load_task
 
 logger = logging.getLogger(__name__)
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 COPIED = ("recipe.yaml", "all_results.json", "linear.safetensors")  # what serving and the card read
 
 
@@ -107,8 +108,7 @@ def new_folder(output_dir: Path) -> Iterator[Path]:
             output_dir.rmdir()
         work.rename(output_dir)
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        if not full and not isinstance(error, PermissionError):
+        if getattr(error, "errno", None) not in NOT_WRITABLE and "No space left" not in str(error):
             raise
         raise UserError(f"`output_dir` {output_dir} cannot be written ({error}): choose another disk.") from error
     finally:
