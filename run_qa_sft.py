@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that sp
 
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
-from trl import ModelConfig, SFTConfig, SFTTrainer
+from trl import ModelConfig, SFTConfig
 
 from utils.adapters import add_adapter, count_parameters, find_adapter, upcast_trainable_weights
 from utils.arguments import DataArguments, UserError, library_checks, parse_recipe, user_errors
@@ -230,6 +230,8 @@ def main(
     model = add_adapter(base, model_args, task, first_adapter=first_adapter)
 
     # ----- 4. Trainer
+    from trl import SFTTrainer  # here: it imports wandb, and a mistake above would be reported seconds later
+
     with library_checks("SFTTrainer"):
         trainer = SFTTrainer(
             model=model,

@@ -31,10 +31,11 @@ import transformers
 import trl
 from datasets import Dataset, disable_progress_bars
 from transformers import AutoModelForCausalLM
+from trl import SFTTrainer
 
 from benchmarks.gpu.cases import matmul_peak
 from benchmarks.gpu.training import as_flags, run_flags, train, trl_trainer, useful_flops
-from run_qa_sft import ARGUMENTS, SFTTrainer, make_task, to_training_rows
+from run_qa_sft import ARGUMENTS, make_task, to_training_rows
 from utils.adapters import add_adapter
 from utils.arguments import parse_recipe
 from utils.chat_tokenizer import load_chat_tokenizer

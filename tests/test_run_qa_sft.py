@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT, Run, assert_remade, qa_flags, read_jsonl, run_here, write_yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from trl import SFTTrainer
 
 from run_qa_sft import ARGUMENTS, main
 from utils.inference import Predictor
@@ -235,14 +236,13 @@ def test_curriculum_trains_in_the_order_of_length(tiny_llama, data, tmp_path, mo
     packed = {"train_sampling_strategy": "sequential", "packing": True}
     assert "`packing: false`" in refused(tiny_llama, tmp_path / "no", **common, **packed)
     lengths = []
-    trainer = sys.modules["run_qa_sft"].SFTTrainer
-    step = trainer.training_step
+    step = SFTTrainer.training_step
 
     def watched(self, model, inputs, *args):
         lengths.extend(inputs["attention_mask"].sum(1).tolist())
         return step(self, model, inputs, *args)
 
-    monkeypatch.setattr(trainer, "training_step", watched)
+    monkeypatch.setattr(SFTTrainer, "training_step", watched)
     values = common | {"train_sampling_strategy": "sequential", "max_steps": 5}
     qa(tiny_llama, tmp_path / "run", **values)
     assert len(lengths) == 20 and lengths == sorted(lengths)

@@ -1,6 +1,8 @@
 """What the scripts share: the same eight sections, and the same last two to the letter."""
 
+import json
 import re
+import subprocess
 import sys
 
 import pytest
@@ -30,3 +32,24 @@ def test_threads_are_told_not_to_spin_before_any_package_is_imported(path):
     told = next(i for i, line in enumerate(lines) if line.startswith('os.environ.setdefault("GOMP_SPINCOUNT", '))
     before = [line.split()[1].split(".")[0] for line in lines[:told] if re.match(r"(import|from) ", line)]
     assert before and set(before) <= sys.stdlib_module_names
+
+
+# One start of Python: predict.py first, since nothing is taken out of memory again
+HELPS = """
+import contextlib, io, json, runpy, sys
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    print(json.dumps([script, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_help_imports_nothing_that_only_a_later_section_or_another_task_uses():
+    heavy = {"evaluate", "gradio", "matplotlib", "nltk", "rouge_score", "trackio", "wandb"}
+    commands = ["predict.py", *(path.name for path in SCRIPTS)]
+    done = subprocess.run([sys.executable, "-c", HELPS, *commands], cwd=ROOT, capture_output=True, text=True)
+    imported = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert imported.keys() == set(commands), done.stderr[-2000:]
+    assert {"torch", "transformers"} <= {*imported["predict.py"]} and "trl" not in imported["predict.py"]
+    assert {command: heavy & {*packages} for command, packages in imported.items()} == dict.fromkeys(commands, set())

@@ -7,7 +7,7 @@ from conftest import word_tokenizer
 
 from utils.arguments import UserError
 from utils.data.columns import Columns
-from utils.run import TASK_VERSION
+from utils.json_files import TASK_VERSION
 from utils.serving.answering import Question, answer_as_read
 from utils.task import load_task, read_input, template_names, upgrade_task
 

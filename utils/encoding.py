@@ -6,13 +6,12 @@ exactly `max_length` tokens, so `split_chunks` can separate them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
-from trl import ModelConfig
 
 from utils.arguments import LONG_TEXTS, DataArguments, UserError
 from utils.control_tokens import keep_control_tokens, plain_text, special_tokens, text_ids
@@ -21,6 +20,9 @@ from utils.heads import prepare_classifier, renew_outputs
 from utils.modeling import get_quantization_config, load_base_model
 from utils.positions import warn_if_longer
 from utils.tokenizers import unread
+
+if TYPE_CHECKING:
+    from trl import ModelConfig  # takes a second, and serving needs none
 
 ENSEMBLES = ("none", "prior", "linear")
 BATCH = 1000  # texts that are tokenized at once
@@ -96,7 +98,7 @@ def text_columns(args: EncoderArguments, data_args: DataArguments, label: str, l
 
 
 def load_classifier(
-    args: ModelConfig, encoder_args: EncoderArguments, device: torch.device, labels: list[str], heads: list[str]
+    args: "ModelConfig", encoder_args: EncoderArguments, device: torch.device, labels: list[str], heads: list[str]
 ) -> PreTrainedModel:
     """Load an encoder with new heads, in 4 or 8 bits if requested; the heads are never quantized.
 

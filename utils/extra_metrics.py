@@ -5,13 +5,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import evaluate
 import numpy as np
-from evaluate import EvaluationModule
 
 from utils.arguments import UserError
+
+if TYPE_CHECKING:
+    from evaluate import EvaluationModule
 
 
 def check_extra_metrics(names: Sequence[str] | None, trust_remote_code: bool, examples: Sequence[Any]) -> None:
@@ -46,19 +47,21 @@ def check_extra_metrics(names: Sequence[str] | None, trust_remote_code: bool, ex
             raise UserError(f"`extra_metrics`: {name} returns no number: drop it.")
 
 
-def load_metric(name: str) -> EvaluationModule:
+def load_metric(name: str) -> "EvaluationModule":
     """Load a metric; its code is trusted.
 
     Raises:
         UserError: it cannot be loaded.
     """
+    import evaluate  # here: few recipes have such metrics
+
     try:
         return evaluate.load(name, keep_in_memory=True)
     except Exception as error:  # whatever the code of the metric raises
         raise UserError(f"`extra_metrics`: {name} cannot be loaded ({first_line(error)}).") from error
 
 
-def scores(metric: EvaluationModule, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+def scores(metric: "EvaluationModule", predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
     """Return the numbers of a metric; a list with one number per row counts as its mean."""
     features = metric.features[0] if isinstance(metric.features, list) else metric.features
     if getattr(features["predictions"], "dtype", None) == "string":  # such as `exact_match`, of classes

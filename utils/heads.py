@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from trl import ModelConfig
 
 from utils.modeling import AutoClass, class_config, load_config, not_loaded
+
+if TYPE_CHECKING:
+    from trl import ModelConfig  # takes a second, and serving needs none
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +19,7 @@ POOLING = "classifier_pooling"  # of a configuration: how a classifier pools, wh
 
 
 def head_names(
-    args: ModelConfig, auto_class: AutoClass, labels: list[str], trust_remote_code: bool = False
+    args: "ModelConfig", auto_class: AutoClass, labels: list[str], trust_remote_code: bool = False
 ) -> list[str]:
     """Return the modules on top of the base model that have weights, such as `classifier`. They are newly initialized,
     so they are trained in full and never quantized (bitsandbytes would: peft#1720). Reads a model on the meta device,

@@ -32,9 +32,8 @@ from utils.hierarchy import (
 from utils.loading import AUTO_CLASSES, load_run_tokenizer, load_trained
 from utils.logits import predict_logits
 from utils.metrics.languages import reads_english
-from utils.modeling import all_finite
+from utils.modeling import all_finite, has_bfloat16
 from utils.prompts import prompt_turns, recent_turns, render_prompt
-from utils.run import has_bfloat16
 from utils.runtimes.llama_cpp import LlamaCpp
 from utils.shown_examples import find_examples, with_examples
 from utils.task import find_run, load_task, read_input

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 logger = logging.getLogger(__name__)
+TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wrongly
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,8 +20,7 @@ from utils.control_tokens import keep_control_tokens
 from utils.heads import prepare_classifier
 from utils.hierarchy import LabelTree
 from utils.hub import why_not_loaded
-from utils.modeling import check_packing, class_config
-from utils.run import embeddings_sha256
+from utils.modeling import check_packing, class_config, embeddings_sha256
 from utils.runtimes.llama_cpp import load_llama_cpp
 from utils.runtimes.onnx import load_onnx
 from utils.seq2seq import set_generation

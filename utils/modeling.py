@@ -1,10 +1,11 @@
 """Load the tokenizer and the (quantized) base model."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -25,19 +26,21 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.hub import why_not_loaded
 from utils.tokenizers import complete_tokenizer
 from utils.weights import check_weights
 
+if TYPE_CHECKING:
+    from trl import ModelConfig  # takes a second, and serving needs none
+
 PACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' `Linear4bit`: whether an evaluation repacks its weights
 AutoClass = type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM] | type[AutoModelForSequenceClassification]
 
 
 def load_tokenizer(
-    args: ModelConfig, trust_remote_code: bool = False, first_adapter: Path | None = None
+    args: "ModelConfig", trust_remote_code: bool = False, first_adapter: Path | None = None
 ) -> PreTrainedTokenizerBase:
     """Load the tokenizer of `first_adapter`, if it has one, or of `model_name_or_path`. What its repository leaves out
     is set: maximum length, case, and the pad token, which is the end-of-sequence token.
@@ -62,7 +65,7 @@ def load_tokenizer(
     return tokenizer
 
 
-def load_config(args: ModelConfig, trust_remote_code: bool = False, **values: Any) -> PreTrainedConfig:
+def load_config(args: "ModelConfig", trust_remote_code: bool = False, **values: Any) -> PreTrainedConfig:
     """Load the configuration of `model_name_or_path`, with `values` as overrides.
 
     Raises:
@@ -91,7 +94,7 @@ def architecture(config: PreTrainedConfig) -> str | None:
 
 
 def get_quantization_config(
-    args: ModelConfig, device: torch.device, skip_modules: list[str] | None = None
+    args: "ModelConfig", device: torch.device, skip_modules: list[str] | None = None
 ) -> BitsAndBytesConfig | None:
     """Return the bitsandbytes configuration that the recipe requests, or None.
 
@@ -130,7 +133,7 @@ def get_quantization_config(
 
 
 def load_base_model(
-    args: ModelConfig,
+    args: "ModelConfig",
     auto_class: AutoClass,
     quantization: BitsAndBytesConfig | None,
     device: torch.device,
@@ -185,7 +188,7 @@ def class_config(labels: list[str]) -> dict[str, Any]:
     return {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": index}
 
 
-def check_float16(model: PreTrainedModel, args: ModelConfig, training_args: TrainingArguments) -> None:
+def check_float16(model: PreTrainedModel, args: "ModelConfig", training_args: TrainingArguments) -> None:
     """Raise a UserError for float16 weights that would all be trained, or pass gradients on without loss scaling:
     small gradients become 0, and small updates are lost."""
     if model.dtype == torch.float16 and not (args.use_peft and (training_args.fp16 or training_args.bf16)):
@@ -195,7 +198,7 @@ def check_float16(model: PreTrainedModel, args: ModelConfig, training_args: Trai
         )
 
 
-def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str | None:
+def autocast_dtype(args: "ModelConfig", training_args: TrainingArguments) -> str | None:
     """Return the trainer's autocast dtype, "bfloat16" or "float16"; None computes in the dtype of the weights.
 
     Raises:
@@ -206,6 +209,24 @@ def autocast_dtype(args: ModelConfig, training_args: TrainingArguments) -> str |
         why = "training all weights needs float32" if found else "neither `bf16` nor `fp16` is true"
         raise UserError(f"`dtype` is {args.dtype}, but {why}: set `dtype: float32`, or `bf16: true` with LoRA.")
     return found
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` computes bfloat16 in hardware (CPU: AMX, AVX512-BF16, Arm BF16). Emulation is slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def embeddings_sha256(model: PreTrainedModel) -> str:
+    """Return a sha256 of some values of a model's input embeddings, which tell it from another model of its shape.
+    They are never quantized, and never new like a head or a pooler; if they are trained, these are those before."""
+    embeddings = cast(nn.Module, model.get_input_embeddings())
+    embeddings = getattr(embeddings, "original_module", embeddings)  # of `lora_modules_to_save`
+    values = cast(torch.Tensor, embeddings.weight).detach().flatten()
+    some = values[:: max(1, len(values) // 4096)].float().cpu().numpy()
+    return hashlib.sha256(some.tobytes()).hexdigest()
 
 
 def all_finite(model: nn.Module, only_trainable: bool = False) -> bool:
@@ -241,7 +262,7 @@ def check_packing(model: nn.Module) -> None:
         setattr(layer, PACKS, rows % 32 == 0 and columns % layer.weight.quant_state.blocksize == 0)
 
 
-def check_name(args: ModelConfig) -> str:
+def check_name(args: "ModelConfig") -> str:
     """Return `model_name_or_path`, or raise a UserError if it is not set, or a folder that does not exist."""
     name = args.model_name_or_path
     if not name:

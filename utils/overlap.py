@@ -8,17 +8,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import regex
 from fontTools.unicodedata import script, script_name
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 from transformers import AutoConfig
 
 from utils.arguments import UserError
 from utils.hub import why_not_loaded
 from utils.words import SENTENCES, UNSPACED, split_words
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 # A to z are 98 % of the letters in German and 97 % in French: rouge-score would cut every tenth word in two
 MIN_A_TO_Z = 0.99
@@ -76,6 +77,8 @@ class RougeTokenizer:
     """Splits texts for `RougeScorer`. A text without words is split into its symbols."""
 
     def __init__(self, name: str, use_stemmer: bool) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer  # here: it imports nltk, which only scoring needs
+
         self.default = DefaultTokenizer(use_stemmer) if name == "rouge-score" else None
 
     def tokenize(self, text: str) -> list[str]:
@@ -90,8 +93,10 @@ def unicode_words(text: str) -> list[str]:
     return [INVISIBLE.sub("", word).replace("i\u0307", "i").replace("\u0131", "i") for word in words]
 
 
-def rouge_scorer(rouge_types: Sequence[str], tokenizers: Tokenizers, use_stemmer: bool) -> RougeScorer:
+def rouge_scorer(rouge_types: Sequence[str], tokenizers: Tokenizers, use_stemmer: bool) -> "RougeScorer":
     """Return rouge-score's scorer. Porter stemming is for English, so `unicode` goes without it."""
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(list(rouge_types), tokenizer=RougeTokenizer(tokenizers.rouge, use_stemmer))
 
 

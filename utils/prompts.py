@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
 
 from utils.arguments import UserError
 from utils.chat import WITHOUT, Turn, answer_delimiters, chat_prompt, generation_prompt, tokenize_pairs, turns_as_text
@@ -31,6 +30,8 @@ def prompt_settings(
         UserError: the model has no chat template, and `prompt_template` is missing or `system_prompt` given; or the
             chat template refuses or drops a turn.
     """
+    from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained  # in training only
+
     chat = tokenizer.chat_template is not None
     if not chat and prompt_template is None:  # guessing a format would train on prompts that nobody uses
         raise UserError(
@@ -172,6 +173,8 @@ def tokenize_dialogues(
 def marked_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
     """Return the token ids of a dialogue, and 1 for those in the `{% generation %}` markers of the chat template, else
     0, as for what a prompt ends with; both empty if it has no markers, or if a turn has a control token, as text."""
+    from trl.chat_template_utils import has_generation_markers
+
     texts = turns_as_text(tokenizer, turns)
     if not has_generation_markers(tokenizer.chat_template) or any(BREAK in turn["content"] for turn in texts):
         return [], []

@@ -29,7 +29,8 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from trl import ModelConfig
 
 from utils.arguments import DataArguments, UserError, write_recipe
-from utils.json_files import hold, read_json, read_yaml, write_json, write_text
+from utils.json_files import TASK_VERSION, hold, read_json, read_yaml, write_json, write_text
+from utils.modeling import embeddings_sha256, has_bfloat16
 
 logger = logging.getLogger(__name__)
 DATA_FACTS = (
@@ -38,7 +39,6 @@ DATA_FACTS = (
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
 SUMS, SAVING = "SHA256SUMS", ".saving"  # files of a checkpoint; the second is there until the first is written
 UNFINISHED = "it was not written to its end"
-TASK_VERSION = 3  # of `task.json`: raised when code of before would read it wrongly
 RECOMPUTATION = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}  # torch's options
 # Keys that may change when a run resumes: none of them affects a weight.
 FREE_KEYS = {
@@ -142,14 +142,6 @@ def check_launcher(args: TrainingArguments) -> None:
                 f"`accelerate launch` sets `{flag}` {found}, and the recipe {own or 'no'}: launch with `--{flag} no`, "
                 f"and write it into the recipe, such as `{key}: true`."
             )
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` computes bfloat16 in hardware (CPU: AMX, AVX512-BF16, Arm BF16). Emulation is slow."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def newest_checkpoint(output_dir: Path, needs_best: bool = False) -> str | None:
@@ -320,16 +312,6 @@ def describe_run(
         "versions": {name: version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
-
-
-def embeddings_sha256(model: PreTrainedModel) -> str:
-    """Return a sha256 of some values of a model's input embeddings, which tell it from another model of its shape.
-    They are never quantized, and never new like a head or a pooler; if they are trained, these are those before."""
-    embeddings = cast(nn.Module, model.get_input_embeddings())
-    embeddings = getattr(embeddings, "original_module", embeddings)  # of `lora_modules_to_save`
-    values = cast(torch.Tensor, embeddings.weight).detach().flatten()
-    some = values[:: max(1, len(values) // 4096)].float().cpu().numpy()
-    return hashlib.sha256(some.tobytes()).hexdigest()
 
 
 def peak_memory() -> dict[str, float]:

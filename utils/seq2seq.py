@@ -2,7 +2,7 @@
 and a loss per token."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     Seq2SeqTrainingArguments,
 )
-from trl import ModelConfig
 
 from utils.arguments import UserError
 from utils.chat import answer_delimiters, tokenize_pairs
@@ -30,11 +29,14 @@ from utils.modeling import architecture, load_base_model, load_config
 from utils.overlap import choose_tokenizers, rouge_scorer, split_lines
 from utils.positions import check_positions, empty_model, position_limit, warn_if_longer
 
+if TYPE_CHECKING:
+    from trl import ModelConfig  # takes a second, and serving needs none
+
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
 
 
-def load_seq2seq_config(args: ModelConfig, fp16: bool, trust_remote_code: bool = False) -> PreTrainedConfig:
+def load_seq2seq_config(args: "ModelConfig", fp16: bool, trust_remote_code: bool = False) -> PreTrainedConfig:
     """Load the model's configuration before any work on the data.
 
     Raises:
@@ -54,7 +56,7 @@ def load_seq2seq_config(args: ModelConfig, fp16: bool, trust_remote_code: bool =
 
 
 def load_for_generation(
-    args: ModelConfig,
+    args: "ModelConfig",
     quantization: BitsAndBytesConfig | None,
     device: torch.device,
     tokenizer: PreTrainedTokenizerBase,

@@ -15,8 +15,7 @@ from utils.data.cleaning import clean_text, read_text
 from utils.data.columns import Columns
 from utils.data.rows import read_row, written_options
 from utils.hub import why_not_loaded
-from utils.json_files import read_yaml
-from utils.run import TASK_VERSION
+from utils.json_files import TASK_VERSION, read_yaml
 
 
 def find_run(model: str, revision: str | None = None) -> Path:

@@ -36,11 +36,10 @@ from utils.evaluation.outputs import save_outputs
 from utils.export.verify import compare, direction, faults
 from utils.heads import prepare_classifier
 from utils.inference import Predictor
-from utils.json_files import read_json, write_json
+from utils.json_files import TASK_VERSION, read_json, write_json
 from utils.metrics.statistics import accuracy_statistics
-from utils.modeling import class_config
+from utils.modeling import class_config, embeddings_sha256
 from utils.prompts import prompt_settings
-from utils.run import TASK_VERSION, embeddings_sha256
 
 WARDS = ["allergy", "cardiology", "urology"]
 FACTS = {

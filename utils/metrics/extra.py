@@ -8,13 +8,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evaluate import EvaluationModule
 
 from utils.extra_metrics import first_line, load_metric, scores
 from utils.metrics.intervals import Clusters, evaluate_statistics, paired_difference
+
+if TYPE_CHECKING:
+    from evaluate import EvaluationModule
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-6  # of a metric that is a mean over rows, from the mean of its values for single rows
@@ -65,7 +67,7 @@ def compare_extra(
 
 
 def _values(
-    metric: EvaluationModule, predictions: Sequence[Any], references: Sequence[Any]
+    metric: "EvaluationModule", predictions: Sequence[Any], references: Sequence[Any]
 ) -> dict[str, tuple[float, np.ndarray | None]]:
     """Return for each number of a metric its value for all rows and, if that is their mean, for each row."""
     whole = scores(metric, predictions, references)

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
 from utils.reporting.plots import COLORS, RED, bin_name, new_figure, plain, save, whiskers
-from utils.reporting.tables import format_number
+from utils.reporting.tables import format_number, wrong_rows
 
 MOST = 15  # classes in the confusion matrix that fits a page, with names and counts
 ALL = 300  # classes in the largest confusion matrix: with more, a cell would be smaller than three pixels
@@ -202,11 +202,6 @@ def plot_tree(analysis: dict[str, Any], path: Path) -> bool:
     return save(figure, path)
 
 
-def wrong_rows(row: dict[str, Any]) -> int:
-    """Return how many test rows of a class were predicted as another class."""
-    return round(row["support"] * (1 - (row["recall"] or 0)))
-
-
 def _most_errors(levels: list[list[dict[str, Any]]], parents: list[list[int]]) -> list[dict[int, list[int]]]:
     """Return, for each level: parent (-1 for the root) -> children to show, in the order of the tree. Where not all
     fit `LINES`, those with the most errors, up to the same number for each parent."""
@@ -248,3 +243,10 @@ def _shorten(name: str, width: int = 38) -> str:
     name = " ".join(name.split())
     name = name if len(name) <= width else name[: width - 1].rstrip() + "\u2026"
     return name.replace("$", r"\$")
+
+
+PLOTS = {
+    "confusion_matrix.png": plot_confusion, "reliability.png": plot_reliability,
+    "risk_coverage.png": plot_risk_coverage, "error_by_length.png": plot_error_by_length,
+    "error_by_training_rows.png": plot_error_by_training_rows, "tree.png": plot_tree,
+}  # fmt: skip

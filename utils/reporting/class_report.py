@@ -6,24 +6,9 @@ from typing import Any
 from utils.evaluation.class_analysis import ERROR_ADVICE
 from utils.json_files import read_json
 from utils.reporting import report
-from utils.reporting.class_plots import (
-    MOST,
-    plot_confusion,
-    plot_error_by_length,
-    plot_error_by_training_rows,
-    plot_reliability,
-    plot_risk_coverage,
-    plot_tree,
-    wrong_rows,
-)
 from utils.reporting.label_report import write_label_report
-from utils.reporting.tables import format_number, paragraphs, table, with_interval
+from utils.reporting.tables import format_number, paragraphs, table, with_interval, wrong_rows
 
-PLOTS = {
-    "confusion_matrix.png": plot_confusion, "reliability.png": plot_reliability,
-    "risk_coverage.png": plot_risk_coverage, "error_by_length.png": plot_error_by_length,
-    "error_by_training_rows.png": plot_error_by_training_rows, "tree.png": plot_tree,
-}  # fmt: skip
 MAX_ABOVE = 40  # classes in the confusion matrix of a level above the leaves: the most that fit with their counts
 MAX_PARENTS = 30  # rows of a table of parent classes
 
@@ -34,17 +19,21 @@ def write_report(output_dir: Path) -> Path:
     Args:
         output_dir: as for `utils.reporting.report.write_report`, with `analysis.json`.
     """
+    from utils.reporting import class_plots  # here: a run imports matplotlib at its end
+
     output_dir = Path(output_dir)
     analysis, plots = read_json(output_dir / "analysis.json"), report.plots_folder(output_dir)
     if "problem_type" in analysis:
         return write_label_report(output_dir, weakest_classes(analysis))
-    drawn = {name: plot(analysis, plots / name) for name, plot in PLOTS.items()}
-    if len(analysis["classes"]) > MOST:
-        drawn["confusion_matrix_all.png"] = plot_confusion(analysis, plots / "confusion_matrix_all.png", most=None)
+    drawn = {name: plot(analysis, plots / name) for name, plot in class_plots.PLOTS.items()}
+    if len(analysis["classes"]) > class_plots.MOST:
+        path = plots / "confusion_matrix_all.png"
+        drawn[path.name] = class_plots.plot_confusion(analysis, path, most=None)
     for name, level in zip(analysis.get("level_names", []), analysis.get("levels", []), strict=False):
         file = f"confusion_matrix_{name}.png"
-        drawn[file] = plot_confusion(level, plots / file, most=MAX_ABOVE)
-        drawn[f"reliability_{name}.png"] = plot_reliability(level, plots / f"reliability_{name}.png")
+        drawn[file] = class_plots.plot_confusion(level, plots / file, most=MAX_ABOVE)
+        path = plots / f"reliability_{name}.png"
+        drawn[path.name] = class_plots.plot_reliability(level, path)
     images = report.images(drawn)
     sections = {"Tree": tree_section(analysis, images)} if "tree" in analysis else {}
     sections |= class_sections(analysis, images)

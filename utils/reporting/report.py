@@ -10,7 +10,6 @@ from utils.json_files import read_json, write_text
 from utils.reporting.headline import NOT_FOR, headline_table, look_at, opening, summary
 from utils.reporting.html_report import to_html
 from utils.reporting.metric_names import baselines_line, leaks_line, metric_names, notes_line, system_names
-from utils.reporting.plots import plot_loss, plot_metrics
 from utils.reporting.tables import (
     confidence_table,
     data_tables,
@@ -54,6 +53,8 @@ def write_report(
         error_image: Markdown of a plot of the error patterns.
         notes: what else of this task a reader should look at.
     """
+    from utils.reporting.plots import plot_loss, plot_metrics  # here: a run imports matplotlib at its end
+
     output_dir = Path(output_dir)
     results, task = read_json(output_dir / "all_results.json"), read_json(output_dir / "task.json")
     history = read_json(output_dir / "trainer_state.json").get("log_history", [])

@@ -102,3 +102,9 @@ def plot_length_and_novelty(results: dict[str, Any], analysis: dict[str, Any], p
     for axes in (left, right):
         plain(axes)
     return save(figure, path)
+
+
+PLOTS = {
+    "factuality.png": plot_findings, "errors.png": plot_errors, "quality_by_length.png": plot_source_length,
+    "length_and_novelty.png": plot_length_and_novelty,
+}  # fmt: skip

@@ -7,13 +7,8 @@ from utils.evaluation.summary_analysis import ERROR_ADVICE
 from utils.json_files import read_json
 from utils.reporting import report
 from utils.reporting.metric_names import label
-from utils.reporting.summary_plots import plot_errors, plot_findings, plot_length_and_novelty, plot_source_length
 from utils.reporting.tables import format_number, paragraphs, table, with_interval
 
-PLOTS = {
-    "factuality.png": plot_findings, "errors.png": plot_errors, "quality_by_length.png": plot_source_length,
-    "length_and_novelty.png": plot_length_and_novelty,
-}  # fmt: skip
 NOT_SEARCHED = """Hallucinations and omissions were not searched: the rules and word lists are English, and the \
 texts are not. Have a clinician compare the summaries with their sources."""
 
@@ -24,6 +19,8 @@ def write_report(output_dir: Path) -> Path:
     Args:
         output_dir: as for `utils.reporting.report.write_report`, with `analysis.json`.
     """
+    from utils.reporting.summary_plots import PLOTS  # here: a run imports matplotlib at its end
+
     output_dir = Path(output_dir)
     results, analysis = read_json(output_dir / "all_results.json"), read_json(output_dir / "analysis.json")
     plots = report.plots_folder(output_dir)

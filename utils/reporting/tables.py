@@ -113,6 +113,11 @@ def confidence_sentence(results: dict[str, Any], measured: dict[str, Any]) -> st
     )
 
 
+def wrong_rows(row: dict[str, Any]) -> int:
+    """Return how many test rows of a class were predicted as another class."""
+    return round(row["support"] * (1 - (row["recall"] or 0)))
+
+
 def error_counts(results: dict[str, Any]) -> dict[str, int]:
     """Map each error pattern to the number of test rows that show it, the most frequent first."""
     counts = {key.removeprefix("errors_"): n for key, n in results.items() if key.startswith("errors_")}
