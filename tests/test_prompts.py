@@ -4,7 +4,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from utils.arguments import UserError
-from utils.chat import answer_delimiters, chat_prompt, tokenize_pairs, truncate_pairs
+from utils.chat import answer_delimiters, chat_prompt, tokenize_pairs
+from utils.generation import truncate_pairs
 from utils.prompts import build_prompt
 from utils.templates import check_adapted, fill_template, format_options, option_answers
 

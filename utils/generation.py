@@ -101,6 +101,25 @@ class FiniteScores(LogitsProcessor):
         return scores
 
 
+def truncate_pairs(
+    prompts: list[list[int]], answers: list[list[int]] | None, max_length: int
+) -> tuple[list[list[int]], list[list[int]], dict[str, int]]:
+    """Truncate rows to `max_length` tokens. A prompt that leaves no room for an answer keeps its last tokens, which
+    hold the question; then the answer is cut at its end.
+
+    Returns:
+        prompts, answers (empty without answers), and the number of each that were cut: `cut_prompts`,
+        `cut_answers`.
+    """
+    short = [prompt[-(max_length - 1) :] for prompt in prompts]
+    counts = {"cut_prompts": sum(len(prompt) >= max_length for prompt in prompts), "cut_answers": 0}
+    if answers is None:
+        return short, [], counts
+    cut = [answer[: max_length - len(prompt)] for prompt, answer in zip(short, answers, strict=True)]
+    counts["cut_answers"] = sum(len(a) < len(b) for a, b in zip(cut, answers, strict=True))
+    return short, cut, counts
+
+
 @torch.inference_mode()
 def score_answers(
     model: PreTrainedModel,

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.chat import tokenize_pairs, truncate_pairs
+from utils.chat import tokenize_pairs
 from utils.chunking import cut_sources
 from utils.control_tokens import plain_text
 from utils.encoding import encode_texts
@@ -22,7 +22,7 @@ from utils.evaluation.multiple_choice import score_options
 from utils.evaluation.summaries import summarize
 from utils.examples import Examples
 from utils.factuality import find_hallucinations
-from utils.generation import generate_answers
+from utils.generation import generate_answers, truncate_pairs
 from utils.hierarchy import (
     LabelTree,
     expand_predictions,

@@ -126,8 +126,7 @@ def _join_bucket(
         if joined and len({find_root(parents, other) for other in bucket[place - 1 :].tolist()}) == 1:
             return
         agree = np.add.reduce((columns[:, place:] == columns[:, place - 1 : place]).view(np.uint8), dtype=np.uint8)
-        others = bucket[place:][agree >= PERMUTATIONS * (threshold - ESTIMATE_ERROR)]
-        similar = others[_jaccard(shingles[number], [shingles[other] for other in others], marks) >= threshold]
+        similar = _similar(number, bucket[place:], agree, shingles, marks, threshold)
         for other in similar.tolist():
             root, other_root = find_root(parents, int(number)), find_root(parents, other)
             parents[max(root, other_root)] = min(root, other_root)
@@ -160,8 +159,7 @@ def _join_by_rare_shingles(
     def join_with(row: int, others: np.ndarray) -> None:
         others = others[cluster[others] != cluster[row]]
         agree = (low_bytes[others] == low_bytes[row]).sum(axis=1)
-        close = others[agree >= PERMUTATIONS * (threshold - ESTIMATE_ERROR)]
-        similar = close[_jaccard(shingles[row], [shingles[o] for o in close], marks) >= threshold]
+        similar = _similar(row, others, agree, shingles, marks, threshold)
         for other in np.unique(cluster[similar]).tolist():
             mine = int(cluster[row])
             small, large = sorted((mine, other), key=lambda number: len(members[number]))
@@ -184,6 +182,14 @@ def _join_by_rare_shingles(
             index[shingle].append(row)
             if cluster[index[shingle][0]] != cluster[row]:
                 mixed.add(shingle)
+
+
+def _similar(
+    row: int, others: np.ndarray, agree: np.ndarray, shingles: list[np.ndarray], marks: np.ndarray, threshold: float
+) -> np.ndarray:
+    """Return those of `others` that are similar to a text; `agree` counts the equal values of their signatures."""
+    close = others[agree >= PERMUTATIONS * (threshold - ESTIMATE_ERROR)]
+    return close[_jaccard(shingles[row], [shingles[other] for other in close], marks) >= threshold]
 
 
 def _jaccard(one: np.ndarray, others: list[np.ndarray], marks: np.ndarray) -> np.ndarray:

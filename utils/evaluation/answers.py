@@ -5,10 +5,10 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.chat import Turn, tokenize_pairs, truncate_pairs
+from utils.chat import Turn, tokenize_pairs
 from utils.evaluation.confidence import answer_confidence
 from utils.evaluation.multiple_choice import score_options
-from utils.generation import generate_answers, score_answers
+from utils.generation import generate_answers, score_answers, truncate_pairs
 from utils.prompts import recent_turns, render_prompt
 
 

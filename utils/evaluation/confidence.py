@@ -13,8 +13,8 @@ import numpy as np
 from scipy.stats import rankdata
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.chat import tokenize_pairs, truncate_pairs
-from utils.generation import score_answers
+from utils.chat import tokenize_pairs
+from utils.generation import score_answers, truncate_pairs
 from utils.hierarchy import LabelTree, expand_predictions
 from utils.metrics.intervals import MIN_CLUSTERS, Clusters, evaluate_statistics, jackknife, t_interval
 from utils.metrics.statistics import repetition

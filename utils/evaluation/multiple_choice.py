@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from utils.chat import tokenize_pairs, truncate_pairs
-from utils.generation import score_answers
+from utils.chat import tokenize_pairs
+from utils.generation import score_answers, truncate_pairs
 from utils.metrics.statistics import accuracy_statistics
 from utils.templates import option_answers
 

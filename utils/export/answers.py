@@ -9,13 +9,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.chat import truncate_pairs
 from utils.chunking import cut_sources
 from utils.encoding import encode_texts
 from utils.evaluation import classification, hierarchical, qa, summarization
 from utils.evaluation.answers import predict_answers, tokenize_turns
 from utils.evaluation.ensemble import ensemble_logits, linear_scores
 from utils.evaluation.summaries import predict_summaries
+from utils.generation import truncate_pairs
 from utils.hierarchy import LabelTree, expand_predictions, sum_to_parents
 from utils.logits import predict_logits
 from utils.metrics.languages import is_english

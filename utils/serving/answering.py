@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.chat import tokenize_pairs, truncate_pairs
+from utils.chat import tokenize_pairs
 from utils.citations import blank_citations, cite
 from utils.evaluation.confidence import answer_confidence, confidence_words
 from utils.examples import COLUMN, Examples
+from utils.generation import truncate_pairs
 from utils.inference import Predictor
 from utils.positions import position_limit, trained_length
 from utils.prompts import build_prompt

@@ -1,7 +1,8 @@
 """Question answering with an export for llama.cpp, in this process."""
 
-from utils.chat import tokenize_pairs, truncate_pairs
+from utils.chat import tokenize_pairs
 from utils.evaluation.confidence import lower_repeated
+from utils.generation import truncate_pairs
 from utils.inference import Predictor
 from utils.prompts import build_prompt
 from utils.runtimes.llama_cpp import LlamaCpp
