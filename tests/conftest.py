@@ -8,9 +8,7 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +44,8 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+from tests.forks import Forks, start_forks
 
 ROOT = Path(__file__).parents[1]
 
@@ -420,13 +420,17 @@ def qa_flags(model: Path, output_dir: Path, **values: Any) -> list[str]:
     return flags(**defaults | values)
 
 
-def run_script(script: str, argv: list[str], env: dict[str, str] | None = None) -> Run:
-    """Run a script as a user does, in a process of its own."""
-    env = os.environ | {"TQDM_DISABLE": "0"} | (env or {})
-    done = subprocess.run(
-        [sys.executable, script, *argv], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
-    )
-    return Run(_folder(argv), done.returncode, done.stdout, done.stderr)
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Scripts in a process of their own, as a user runs them."""
+    with start_forks(tmp_path_factory.mktemp("forks"), {"TQDM_DISABLE": "0"}) as found:
+        yield found
+
+
+def run_script(launcher: Forks, script: str, argv: list[str], **how: Any) -> Run:
+    """Run a script in a process of its own; `how` as for `Forks.run`."""
+    done = launcher.run(script, argv, **how)
+    return Run(_folder(argv), done.code, done.stdout, done.stderr)
 
 
 def run_here(main: Callable, arguments: tuple[type, ...], argv: list[str]) -> Run:
@@ -443,6 +447,14 @@ def run_here(main: Callable, arguments: tuple[type, ...], argv: list[str]) -> Ru
         except SystemExit as end:
             code = end.code
     return Run(_folder(argv), code, out.getvalue(), err.getvalue())
+
+
+def run_predict(model: Path | str, **values: Any) -> Run:
+    """Run predict.py in this process."""
+    import predict
+
+    argv = flags(model=model, **values)
+    return run_here(lambda args, given: predict.main(args), (predict.PredictArguments,), argv)
 
 
 def _folder(argv: list[str]) -> Path:
@@ -475,7 +487,7 @@ def write_yaml(path: Path, values: dict[str, Any]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def qa_run(tiny_llama: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def qa_run(launcher: Forks, tiny_llama: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A QLoRA run in 4 bits, from a recipe and one flag, as a user starts it."""
     folder = tmp_path_factory.mktemp("qa")
     recipe = {
@@ -489,7 +501,7 @@ def qa_run(tiny_llama: Path, data: Data, tmp_path_factory: pytest.TempPathFactor
     }  # fmt: skip
     argv = [str(write_yaml(folder / "recipe.yaml", recipe)), *flags(max_steps=10, output_dir=folder / "run")]
     env = {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")}
-    done = run_script("run_qa_sft.py", argv, env)
+    done = run_script(launcher, "run_qa_sft.py", argv, env=env)
     assert done.code == 0, done.stderr[-3000:]
     return done
 

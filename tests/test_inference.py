@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 import torch
-from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_script, toy_rows, write_rows
+from conftest import Run, flags, qa_flags, read_jsonl, run_here, run_predict, run_script, toy_rows, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import predict
 import run_classification
 from run_qa_sft import ARGUMENTS, main
+from tests.forks import start_forks
 from tests.hub_server import serve_hub
 from utils.arguments import UserError
 from utils.citations import cite
@@ -27,10 +27,6 @@ def run(tiny_llama, data, tmp_path_factory) -> Run:
     done = run_here(main, ARGUMENTS, qa_flags(tiny_llama, folder, train_file=data.qa, answer_column="answer"))
     assert done.code == 0, done.stderr
     return done
-
-
-def run_predict(model, **values) -> Run:
-    return run_here(lambda args, given: predict.main(args), (predict.PredictArguments,), flags(model=model, **values))
 
 
 def refused(model, **values) -> str:
@@ -286,21 +282,21 @@ def test_a_line_is_json_whatever_the_row_brings(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def hub_run(tiny_llama, data, tmp_path_factory):
-    """A Hub, and a run whose base model came from it and whose adapter was pushed to it."""
+    """A Hub, what starts scripts that reach it, and a run with its base model from there, which pushed its adapter."""
     folder = tmp_path_factory.mktemp("hub")
-    with serve_hub() as hub:
+    with serve_hub() as hub, start_forks(folder, hub.env(folder / "home")) as online:
         hub.add_repo("org/base", tiny_llama)
         argv = qa_flags(
             "org/base", folder / "run", train_file=data.qa, answer_column="answer", save_strategy="steps",
             save_steps=1, push_to_hub=True, hub_model_id="tester/qa",
         )  # fmt: skip
-        done = run_script("run_qa_sft.py", argv, hub.env(folder / "home"))
+        done = run_script(online, "run_qa_sft.py", argv)
         assert done.code == 0, done.stderr[-3000:]
-        yield hub, done
+        yield hub, online, done
 
 
 def test_only_the_allow_list_was_pushed_privately_and_once(hub_run, data):
-    hub, done = hub_run
+    hub, _, done = hub_run
     assert f"pushed to {hub.url}/tester/qa/commit/" in done.stderr
     assert hub.repos["tester/qa"].private and hub.commits == ["tester/qa"]
     names = set(hub.received)
@@ -311,11 +307,11 @@ def test_only_the_allow_list_was_pushed_privately_and_once(hub_run, data):
 
 
 def test_a_pulled_adapter_answers_as_the_run_did(hub_run, tmp_path):
-    hub, done = hub_run
+    hub, online, done = hub_run
     asked = [{"id": row["id"], "question": row["source"]} for row in done.predictions]
     path = write_rows(tmp_path / "in.jsonl", asked)
     argv = flags(model="tester/qa", input_file=path, output_file=tmp_path / "out.jsonl")
-    pulled = run_script("predict.py", argv, hub.env(tmp_path / "home"))
+    pulled = run_script(online, "predict.py", argv)
     assert pulled.code == 0, pulled.stderr[-3000:]
     answers = read_jsonl(tmp_path / "out.jsonl")
     assert [a["id"] for a in answers] == [row["id"] for row in asked]
@@ -324,9 +320,9 @@ def test_a_pulled_adapter_answers_as_the_run_did(hub_run, tmp_path):
 
 
 def test_training_goes_on_from_an_adapter_on_the_hub(hub_run, data, tmp_path):
-    hub, first = hub_run
+    _, online, first = hub_run
     argv = qa_flags("tester/qa", tmp_path / "run", train_file=data.qa, answer_column="answer", learning_rate=0)
-    done = run_script("run_qa_sft.py", argv, hub.env(tmp_path / "home"))
+    done = run_script(online, "run_qa_sft.py", argv)
     assert done.code == 0, done.stderr[-3000:]
     assert (done.task["base_model"], done.task["first_adapter"]) == ("org/base", "tester/qa")
     assert done.task["base_model_revision"] == first.task["base_model_revision"]
@@ -335,21 +331,22 @@ def test_training_goes_on_from_an_adapter_on_the_hub(hub_run, data, tmp_path):
 
 
 def test_the_commit_of_the_base_model_is_kept_for_serving(hub_run):
-    hub, done = hub_run
+    hub, _, done = hub_run
     assert done.task["base_model_revision"] in hub.repos["org/base"].commits
 
 
-def test_a_token_that_may_not_push_stops_the_run_before_it_trains(tiny_llama, data, tmp_path):
-    with serve_hub() as hub:
-        argv = qa_flags(
-            tiny_llama, tmp_path / "run", train_file=data.qa, answer_column="answer", push_to_hub=True,
-            hub_model_id="tester/qa",
-        )  # fmt: skip
-        done = run_script("run_qa_sft.py", argv, hub.env(tmp_path / "home", "read-token"))
-        assert done.code == 2 and "tester/qa" in done.stderr and "HF_TOKEN" in done.stderr
-        assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
-        assert hub.repos == {} and hub.commits == [] and "read-token" not in done.stderr + done.stdout
-        assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
+def test_a_token_that_may_not_push_stops_the_run_before_it_trains(hub_run, tiny_llama, data, tmp_path):
+    hub, online, _ = hub_run
+    before, commits = {*hub.repos}, [*hub.commits]
+    argv = qa_flags(
+        tiny_llama, tmp_path / "run", train_file=data.qa, answer_column="answer", push_to_hub=True,
+        hub_model_id="tester/other",
+    )  # fmt: skip
+    done = run_script(online, "run_qa_sft.py", argv, env={"HF_TOKEN": "read-token"})
+    assert done.code == 2 and "tester/other" in done.stderr and "HF_TOKEN" in done.stderr
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+    assert {*hub.repos} == before and hub.commits == commits and "read-token" not in done.stderr + done.stdout
+    assert not (tmp_path / "run" / "adapter_model.safetensors").exists()
 
 
 def test_answers_are_computed_in_the_precision_of_the_run(run):

@@ -3,15 +3,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from conftest import ROOT, qa_flags, run_here
+from conftest import qa_flags, run_here
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -379,17 +376,12 @@ def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_killed_while_training_and_started_again_ends_in_the_same_weights(command, uninterrupted, tmp_path):
+def test_a_run_killed_while_training_and_started_again_ends_in_the_same_weights(
+    launcher, command, uninterrupted, tmp_path
+):
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "run_qa_sft.py", *command(run)], cwd=ROOT, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env=os.environ,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoint-4" / "trainer_state.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    done = launcher.run("run_qa_sft.py", command(run), exists=run / "checkpoint-4" / "trainer_state.json")
+    assert done.code == -signal.SIGKILL, done.stderr[-3000:]
     assert (run / "checkpoint-4").exists() and not (run / "all_results.json").exists()
 
     again = run_here(main, ARGUMENTS, command(run))

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from conftest import (
     flags,
     read_jsonl,
     run_here,
+    run_predict,
     run_script,
     save_encoder,
     write_rows,
@@ -78,7 +75,7 @@ def history(run: Run) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def class_run(tiny_bert, data, tmp_path_factory) -> Run:
+def class_run(launcher, tiny_bert, data, tmp_path_factory) -> Run:
     """A run with LoRA that learns the wards, from a recipe and one flag, as a user starts it."""
     folder = tmp_path_factory.mktemp("classification")
     recipe = {
@@ -94,7 +91,7 @@ def class_run(tiny_bert, data, tmp_path_factory) -> Run:
         "output_dir": str(folder / "run"),
     }  # fmt: skip
     argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--num_train_epochs", "10"]
-    done = run_script("run_classification.py", [*argv, "--output_dir", str(folder / "run")])
+    done = run_script(launcher, "run_classification.py", [*argv, "--output_dir", str(folder / "run")])
     assert done.code == 0, done.stderr[-3000:]
     return done
 
@@ -238,15 +235,13 @@ def test_abstained_says_what_the_threshold_says(class_run):
 
 
 def test_the_command_line_writes_a_line_a_row_with_the_classes_asked_for(class_run, data, tmp_path):
-    command = [sys.executable, "predict.py", "--model", str(class_run.folder), "--input_file", str(data.notes)]
-    command += ["--output_file", str(tmp_path / "out.jsonl"), "--top_k", "2"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    done = run_predict(class_run.folder, input_file=data.notes, output_file=tmp_path / "out.jsonl", top_k=2)
+    assert done.code == 0, done.stderr
     lines = read_jsonl(tmp_path / "out.jsonl")
     assert [line["id"] for line in lines] == [row["id"] for row in csv.DictReader(data.notes.open())]
     assert all(len(line["probabilities"]) == 2 and set(line["probabilities"]) <= set(WARDS) for line in lines)
-    command = [*command[:4], "--text", "a b", "--max_new_tokens", "3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "`max_new_tokens` is for answers" in done.stderr
+    done = run_predict(class_run.folder, text="a b", max_new_tokens=3)
+    assert done.code == 2 and "`max_new_tokens` is for answers" in done.stderr
 
 
 # ----- Ways to train
@@ -532,24 +527,14 @@ def test_frequency_groups_are_those_of_the_literature():
 # ----- Two processes
 
 
-def test_two_processes_classify_every_row_once_and_in_order(tiny_bert, data, tmp_path):
+def test_two_processes_classify_every_row_once_and_in_order(launcher, tiny_bert, data, tmp_path):
     argv = class_flags(
         tiny_bert, tmp_path / "run", train_file=data.notes, ddp_backend="gloo", eval_strategy="steps", eval_steps=2,
         pooling="mean",
     )  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    process = subprocess.Popen(
-        [*command, "run_classification.py", *argv], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        stdout, stderr = process.communicate(timeout=180)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # the launcher and both of its processes
-    assert process.returncode == 0, stderr[-3000:]
-    run = Run(tmp_path / "run", process.returncode, stdout, stderr)
-    assert len(run.predictions) == run.results["test_rows"] and stdout.count("model card: ") == 1
+    run = run_script(launcher, "run_classification.py", argv, processes=2)
+    assert run.code == 0, run.stderr[-3000:]
+    assert len(run.predictions) == run.results["test_rows"] and run.stdout.count("model card: ") == 1
     alone = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [a["prediction"] for a in alone] == [row["prediction"] for row in run.predictions]
 

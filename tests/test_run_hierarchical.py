@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from conftest import (
     flags,
     read_jsonl,
     run_here,
+    run_predict,
     run_script,
     toy_notes,
     tree_rows,
@@ -78,7 +77,7 @@ def assert_served_as_evaluated(run: Run, tolerance: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def tree_run(tiny_bert, notes, tmp_path_factory) -> Run:
+def tree_run(launcher, tiny_bert, notes, tmp_path_factory) -> Run:
     """A run with LoRA that learns the wards, from a recipe and one flag, as a user starts it."""
     folder = tmp_path_factory.mktemp("hierarchical")
     recipe = {
@@ -93,7 +92,7 @@ def tree_run(tiny_bert, notes, tmp_path_factory) -> Run:
         "ensemble": "linear", "max_risk": 0.3, "output_dir": str(folder / "run"),
     }  # fmt: skip
     argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--num_train_epochs", "6"]
-    done = run_script("run_hierarchical.py", [*argv, "--output_dir", str(folder / "run")])
+    done = run_script(launcher, "run_hierarchical.py", [*argv, "--output_dir", str(folder / "run")])
     assert done.code == 0, done.stderr[-3000:]
     return done
 
@@ -248,9 +247,8 @@ def test_shown_follows_the_thresholds(tree_run):
 
 
 def test_the_command_line_writes_a_line_a_row_with_the_classes_asked_for(tree_run, notes, tmp_path):
-    command = [sys.executable, "predict.py", "--model", str(tree_run.folder), "--input_file", str(notes)]
-    command += ["--output_file", str(tmp_path / "out.jsonl"), "--top_k", "2"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    done = run_predict(tree_run.folder, input_file=notes, output_file=tmp_path / "out.jsonl", top_k=2)
+    assert done.code == 0, done.stderr
     lines = read_jsonl(tmp_path / "out.jsonl")
     assert [line["id"] for line in lines] == [row["id"] for row in tree_rows()]
     for line in lines:

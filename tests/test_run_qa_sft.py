@@ -1,15 +1,11 @@
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Run, assert_remade, qa_flags, read_jsonl, run_here, write_yaml
+from conftest import ROOT, Run, assert_remade, qa_flags, read_jsonl, run_here, run_script, write_yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from trl import SFTTrainer
@@ -467,26 +463,17 @@ def test_an_answer_outside_the_options_names_the_row(tiny_llama, data, tmp_path)
 # ----- Two processes
 
 
-def test_two_processes_answer_every_row_once_and_in_order_and_write_one_report(tiny_llama, data, tmp_path, qa_run):
+def test_two_processes_answer_every_row_once_and_in_order_and_write_one_report(
+    launcher, tiny_llama, data, tmp_path, qa_run
+):
     argv = qa_flags(
         tiny_llama, tmp_path / "run", train_file=data.qa, answer_column="answer", group_column="document",
         near_duplicate_threshold=1.0, ddp_backend="gloo",
     )  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "run_qa_sft.py", *argv], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        stdout, stderr = process.communicate(timeout=180)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # the launcher and both of its processes
-    assert process.returncode == 0, stderr[-3000:]
-    run = Run(tmp_path / "run", process.returncode, stdout, stderr)
+    run = run_script(launcher, "run_qa_sft.py", argv, processes=2)
+    assert run.code == 0, run.stderr[-3000:]
     assert [row["id"] for row in run.predictions] == [row["id"] for row in qa_run.predictions]
-    assert run.results["test_rows"] == 12 and stdout.count("model card: ") == 1
+    assert run.results["test_rows"] == 12 and run.stdout.count("model card: ") == 1
     alone = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [row["prediction"] for row in alone] == [row["prediction"] for row in run.predictions]
 

@@ -2,11 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +54,7 @@ def history(run: Run) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def summary_run(tiny_t5, data, tmp_path_factory) -> Run:
+def summary_run(launcher, tiny_t5, data, tmp_path_factory) -> Run:
     """A run that trains all weights until they have learnt the form of a note, from a recipe and one flag."""
     folder = tmp_path_factory.mktemp("summarization")
     recipe = {
@@ -70,7 +66,7 @@ def summary_run(tiny_t5, data, tmp_path_factory) -> Run:
         "save_strategy": "no", "per_device_eval_batch_size": 5, "output_dir": str(folder / "run"),
     }  # fmt: skip
     argv = [str(write_yaml(folder / "recipe.yaml", recipe)), "--max_steps", "50"]
-    done = run_script("run_summarization.py", [*argv, "--output_dir", str(folder / "run")])
+    done = run_script(launcher, "run_summarization.py", [*argv, "--output_dir", str(folder / "run")])
     assert done.code == 0, done.stderr[-3000:]
     return done
 
@@ -425,23 +421,13 @@ def test_empty_texts_are_dropped_and_counted_and_swapped_columns_are_suspected(t
 # ----- Two processes
 
 
-def test_two_processes_summarize_every_row_once_and_in_order(tiny_t5, data, tmp_path):
+def test_two_processes_summarize_every_row_once_and_in_order(launcher, tiny_t5, data, tmp_path):
     argv = summary_flags(
         tiny_t5, tmp_path / "run", train_file=data.dialogues, ddp_backend="gloo", max_predict_samples=5
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    process = subprocess.Popen(
-        [*command, "run_summarization.py", *argv], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        stdout, stderr = process.communicate(timeout=240)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # the launcher and both of its processes
-    assert process.returncode == 0, stderr[-3000:]
-    run = Run(tmp_path / "run", process.returncode, stdout, stderr)
-    assert len(run.predictions) == run.results["test_rows"] == 5 and stdout.count("model card: ") == 1
+    run = run_script(launcher, "run_summarization.py", argv, processes=2)
+    assert run.code == 0, run.stderr[-3000:]
+    assert len(run.predictions) == run.results["test_rows"] == 5 and run.stdout.count("model card: ") == 1
     alone = Predictor.from_pretrained(str(run.folder))([row["source"] for row in run.predictions])
     assert [a["prediction"] for a in alone] == [row["prediction"] for row in run.predictions]
 

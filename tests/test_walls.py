@@ -1,10 +1,7 @@
 """The structure that a reader relies on: imports go one way, and a script that only trains carries little along."""
 
 import ast
-import json
 import shutil
-import subprocess
-import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -161,26 +158,19 @@ def test_a_script_can_be_read_in_one_sitting(script):
     assert len(text.splitlines()) <= 300 and main.end_lineno - main.lineno + 1 <= 120
 
 
-# One start of Python for all scripts: each runs in a fork of a process that has imported the libraries, none of ours
-CARRIED_RUNS = """
-import json, os, runpy, sys, traceback
-import peft, torch, transformers, trl
-for folder, script, flags in json.load(sys.stdin):
-    if not os.fork():
-        os.chdir(folder)
-        sys.path[0], sys.argv = folder, [script, *flags]
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(0)
-    os.wait()
+# Runs a script with the libraries of this process, and with the modules of `utils` in its own folder
+CARRIED_RUN = """
+import os, runpy, sys
+for name in [name for name in sys.modules if name.split(".")[0] == "utils"]:
+    del sys.modules[name]
+folder, script, *flags = sys.argv[1:]
+os.chdir(folder)
+sys.path[0], sys.argv = folder, [script, *flags]
+runpy.run_path(script, run_name="__main__")
 """
 
 
-def test_a_script_carried_away_without_its_evaluation_trains(tiny_llama, tiny_bert, tiny_t5, data, tmp_path):
+def test_a_script_carried_away_without_its_evaluation_trains(launcher, tiny_llama, tiny_bert, tiny_t5, data, tmp_path):
     own = {
         "run_qa_sft.py": (tiny_llama, "q_proj", {"train_file": data.qa}),
         "run_classification.py": (
@@ -198,7 +188,6 @@ def test_a_script_carried_away_without_its_evaluation_trains(tiny_llama, tiny_be
         "output_dir": "run", "use_cpu": True, "bf16": False, "dtype": "float32", "use_peft": True, "max_steps": 2,
         "report_to": "none", "save_strategy": "no",
     }  # fmt: skip
-    runs = []
     for script, (model, target, values) in own.items():
         tree, folder = training_part(ROOT / script), tmp_path / script
         for name in carried(tree):
@@ -207,10 +196,6 @@ def test_a_script_carried_away_without_its_evaluation_trains(tiny_llama, tiny_be
             shutil.copy(MODULES[name], copy)
         (folder / script).write_text(ast.unparse(tree), encoding="utf-8")
         values |= {"model_name_or_path": model, "lora_target_modules": target} | same
-        runs.append(
-            (str(folder), script, [part for key, value in values.items() for part in (f"--{key}", str(value))])
-        )
-    command = [sys.executable, "-c", CARRIED_RUNS]
-    done = subprocess.run(command, input=json.dumps(runs), cwd=tmp_path, capture_output=True, text=True)
-    trained = {path.parts[-3] for path in tmp_path.glob("*/run/adapter_model.safetensors")}
-    assert trained == own.keys(), done.stderr[-3000:]
+        argv = [part for key, value in values.items() for part in (f"--{key}", str(value))]
+        done = launcher.run(CARRIED_RUN, [str(folder), script, *argv])
+        assert done.code == 0 and (folder / "run" / "adapter_model.safetensors").exists(), done.stderr[-3000:]

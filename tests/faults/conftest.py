@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import ROOT, Data, flags
 
-from tests.faults.forks import Forks, start_forks
+from tests.forks import Forks, start_forks
 from tests.hub_server import Hub, serve_hub
 from utils.json_files import read_json, write_json
 

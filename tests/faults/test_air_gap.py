@@ -9,7 +9,7 @@ import pytest
 from conftest import read_jsonl, write_rows
 
 from tests.faults.conftest import KILLED, SCRIPTS
-from tests.faults.forks import start_forks
+from tests.forks import start_forks
 
 pytestmark = pytest.mark.faults
 APP = """

@@ -1,12 +1,11 @@
 """Runs of a sweep as real processes: rows, reasons, several at once, pruning, and kills at any moment."""
 
 import csv
+import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from utils.sweeps.report import COSTS, check_same_rows
 from utils.sweeps.running import execute, read_history, slot_environments
 
 SCRIPT = str(ROOT / "tests" / "sweep_script.py")
-WAIT = 300  # seconds for something to happen on a busy machine
+QUICK = {"PYTHONPATH": str(ROOT / "tests" / "sweeps" / "quick_launcher")}  # what starts the runs of toy sweeps
 
 
 def toy_run(folder: Path, seed: int = 1, **values) -> Run:
@@ -44,13 +43,6 @@ def alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
-
-
-def wait_for(condition) -> None:
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 # ----- Rows
@@ -175,14 +167,11 @@ def toy_sweep(folder: Path, **values) -> Path:
     return write_yaml(folder.parent / f"{folder.name}.yaml", sweep | values)
 
 
-def start_sweep(path: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "sweep.py", str(path), *flags]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def finish(path: Path, *flags: str, code: int = 0) -> str:
     """Do a sweep in this process, which saves the seconds that imports take, and return what it says."""
-    done = run_here(lambda args, given: main(args), (SweepArguments,), [str(path), *flags])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", QUICK["PYTHONPATH"])
+        done = run_here(lambda args, given: main(args), (SweepArguments,), [str(path), *flags])
     assert done.code == code, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -205,16 +194,13 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_sweep_that_is_killed_and_started_again_ends_in_the_same_table(whole, tmp_path, number):
+def test_a_sweep_that_is_killed_and_started_again_ends_in_the_same_table(launcher, whole, tmp_path, number):
     path, folder = toy_sweep(tmp_path / "sweep"), tmp_path / "sweep"
-    process = start_sweep(path)
     middle = folder / "runs" / "slow-seed2"
-    wait_for(lambda: (middle / "checkpoint-3").exists())
-    process.send_signal(number)
-    text, _ = process.communicate(timeout=WAIT)
+    done = launcher.run("sweep.py", [str(path)], exists=middle / "checkpoint-3", number=number, env=QUICK)
     orphan = starts(middle)[0]
     if number == signal.SIGTERM:  # it ends its runs and says so
-        assert process.returncode == 130 and "run the same command to resume" in text and not alive(orphan)
+        assert done.code == 130 and "run the same command to resume" in done.output and not alive(orphan)
     assert not (middle / "row.json").exists()
     finish(path)
     assert not alive(orphan) and len(starts(middle)) == 2 and len(starts(folder / "runs" / "slow-seed1")) == 1
@@ -241,6 +227,8 @@ def test_the_test_rows_are_touched_once_and_by_the_winner(whole):
     rows = table(whole, "hyperparameter_results.csv")
     means = {c: sum(float(r["eval_loss"]) for r in rows if r["configuration"] == c) / 2 for c in ("slow", "fast")}
     assert found["chosen"] == min(means, key=means.get) == "fast"
+    text = (whole / "report.md").read_text()
+    assert "over the seeds 1, 2" in text and "paired over 2 seeds" in text
     assert found["test"]["seed"] == 1 and found["test"]["test_loss"] == read_json(tested[0])["test_loss"]
     kept = {path.parent.parent.name for path in whole.rglob("checkpoint-*/trainer_state.json")}
     assert kept == {"best"}
@@ -248,13 +236,11 @@ def test_the_test_rows_are_touched_once_and_by_the_winner(whole):
 
 def test_two_sweeps_in_one_folder_at_once_are_refused(tmp_path):
     path = toy_sweep(tmp_path / "sweep")
-    process = start_sweep(path)
-    try:
-        wait_for(lambda: (tmp_path / "sweep" / "runs").exists())
+    (tmp_path / "sweep").mkdir()
+    with (tmp_path / "sweep" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         assert "is in use by another sweep" in finish(path, code=2)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
+    assert not (tmp_path / "sweep" / "runs").exists()
 
 
 def test_a_second_winner_is_not_tested_unasked(whole, tmp_path):
