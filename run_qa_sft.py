@@ -26,9 +26,9 @@ from utils.arguments import DataArguments, UserError, library_checks, parse_reci
 from utils.chat import Turn
 from utils.chat_tokenizer import load_chat_tokenizer
 from utils.control_tokens import plain_text
-from utils.data.augmentation import augment
-from utils.data.columns import Columns, question_columns
+from utils.data.columns import Columns
 from utils.data.load import load_splits
+from utils.data.questions import augment, question_columns
 from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers, tokenize_turns
 from utils.evaluation.confidence import MAX_ROWS, in_turns

@@ -39,8 +39,8 @@ from run_qa_sft import ARGUMENTS, make_task, to_training_rows
 from utils.adapters import add_adapter
 from utils.arguments import parse_recipe
 from utils.chat_tokenizer import load_chat_tokenizer
-from utils.data.columns import question_columns
 from utils.data.load import load_splits
+from utils.data.questions import question_columns
 from utils.evaluation.identity import machine
 from utils.examples import add_examples
 from utils.json_files import write_json

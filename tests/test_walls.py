@@ -145,8 +145,10 @@ def size_of(names: set[str]) -> tuple[int, int]:
 def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
-    more = {"run_hierarchical.py": (34, 6346), "run_summarization.py": (34, 6263)}  # a tree; ROUGE, decoders
-    most = more.get(script, (35, 6233))
+    most = {
+        "run_qa_sft.py": (34, 6176), "run_classification.py": (34, 6097), "run_hierarchical.py": (33, 6235),
+        "run_summarization.py": (33, 6135),
+    }[script]  # fmt: skip
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
 

@@ -34,7 +34,9 @@ def head_names(
     return [child for child, module in own.items() if any(True for _ in module.parameters())]
 
 
-def renew_outputs(model: PreTrainedModel, args: ModelConfig, labels: list[str], heads: list[str], code: bool) -> None:
+def renew_outputs(
+    model: PreTrainedModel, args: "ModelConfig", labels: list[str], heads: list[str], code: bool
+) -> None:
     """Start the last layer anew if the base model classifies into other classes, or of these in another order: where
     there are as many, transformers would keep it, and each output would answer for a class that it never saw."""
     config = load_config(args, code)

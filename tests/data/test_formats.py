@@ -10,10 +10,10 @@ import pytest
 from conftest import write_rows
 
 from utils.arguments import DataArguments, UserError
-from utils.data.columns import Columns, question_columns
+from utils.data.columns import Columns
 from utils.data.load import load_splits
+from utils.data.questions import find_format, question_columns
 from utils.data.rows import read_row
-from utils.data.shapes import find_format
 from utils.data.sources import column_names
 
 WORDS = [f"word{number}" for number in range(3000)]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from utils.arguments import UserError
 from utils.data.__main__ import from_columns
-from utils.data.shapes import FORMATS, find_format, first_answer, join_paragraphs, squad_questions, to_columns
+from utils.data.questions import find_format
+from utils.data.shapes import FORMATS, first_answer, join_paragraphs, squad_questions, to_columns
 
 TEXT = st.text('abc {["é', min_size=1)
 TURNS = [("system", "Be brief."), ("user", "I cough."), ("assistant", "How long?"), ("user", "A week."),

@@ -1,13 +1,9 @@
 """The columns of a data set, and how their values are read."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from utils.arguments import DataArguments, UserError
-from utils.data.shapes import check_format, find_format
-from utils.data.sources import column_names, given_splits
 
 
 @dataclass(frozen=True)
@@ -83,43 +79,3 @@ class Columns:
         values = dataclasses.asdict(self)
         del values["label_list"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def question_columns(
-    args: DataArguments,
-    dataset_format: str,
-    question: str | None,
-    answer: str | None,
-    context: str | None,
-    options: Sequence[str] | None,
-    answer_index: str | None,
-    index_base: int | None,
-) -> Columns:
-    """Return the columns of questions and answers, for the keys of a recipe; None is a key that is not given.
-
-    A recipe that names a column has the format `columns`; `auto` is what the columns of the training rows show.
-
-    Raises:
-        UserError: a key has a wrong value, or the training rows show several formats.
-    """
-    if index_base is not None and (index_base not in (0, 1) or not options):
-        raise UserError(f"`answer_index_base` is {index_base}: give 0 or 1, with `options_column`.")
-    if question and question == answer:
-        raise UserError(f"`question_column` and `answer_column` are both {question}: dialogues need neither key.")
-    dataset_format = check_format(dataset_format, has_columns=any((question, answer, context, options)))
-    if dataset_format == "auto":
-        given_splits(args)
-        dataset_format = find_format(column_names(args), str(args.train_file or args.dataset_name))
-    context = context or ("context" if dataset_format == "alpaca" else None)
-    return Columns(
-        input=question or "question",
-        target=None if options else answer or "answer",
-        optional=(context,) if context else (),
-        lists=tuple(options or ()),
-        index=answer_index,
-        index_base=index_base,
-        kept=tuple(args.keep_columns or ()),
-        strip_pattern=args.strip_pattern,
-        lowercase=args.lowercase,
-        dataset_format=dataset_format,
-    )

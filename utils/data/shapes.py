@@ -30,35 +30,6 @@ TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "observation", "
 UNREAD = ("tool_calls", "function_call", "tool_call_id", "audio", "reasoning_content", "thinking")
 
 
-def check_format(dataset_format: str, has_columns: bool) -> str:
-    """Return the format that is asked for: `columns` if the recipe names a column.
-
-    Raises:
-        UserError: there is no such format, or it has columns of its own.
-    """
-    if dataset_format not in ("auto", *FORMATS):
-        raise UserError(f"`dataset_format` is {dataset_format}: give auto, {', '.join(FORMATS)}.")
-    if has_columns and dataset_format not in ("auto", "columns"):
-        raise UserError(
-            f"`dataset_format` is {dataset_format}, whose columns are known: drop `question_column` and so on."
-        )
-    return "columns" if has_columns else dataset_format
-
-
-def find_format(known: Sequence[str], name: str) -> str:
-    """Return the `dataset_format` that the columns of a file show.
-
-    Raises:
-        UserError: they show several formats.
-    """
-    found = [shape for shape, needed in FORMATS.items() if set(needed) <= set(known)]
-    if len(found) > 1:
-        raise UserError(
-            f"`{name}` has the columns of several formats ({', '.join(found)}): give one of them as `dataset_format`."
-        )
-    return found[0] if found else "columns"
-
-
 def to_columns(row: Mapping[str, Any], dataset_format: str, where: str) -> dict[str, Any] | None:
     """Return a row with its dialogue as `DIALOGUE` columns, and alpaca's input as `context`; others stay as they are.
 

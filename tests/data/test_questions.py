@@ -4,8 +4,8 @@ import pytest
 from conftest import toy_exam, toy_rows
 from datasets import Dataset
 
-from utils.data.augmentation import augment, paraphrase, shuffle_options
 from utils.data.columns import Columns
+from utils.data.questions import augment, paraphrase, shuffle_options
 
 QUESTIONS = Dataset.from_list(toy_rows()[:10])
 EXAM = Dataset.from_list(toy_exam()[:10])

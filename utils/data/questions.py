@@ -1,4 +1,4 @@
-"""Augment the training split, and no other: paraphrase questions or shuffle options (key `augmentation_factor`)."""
+"""What only questions and answers have: their columns, and variants of training rows (key `augmentation_factor`)."""
 
 import random
 import re
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
+from utils.arguments import DataArguments, UserError
 from utils.data.columns import Columns
+from utils.data.shapes import FORMATS
+from utils.data.sources import column_names, given_splits
 
 # (full question, its paraphrases); the first match applies. `\1` is the subject, unchanged.
 PARAPHRASES = [
@@ -18,6 +21,78 @@ PARAPHRASES = [
     (r"What (?:is \(are\)|is|are) (.+?)\s*\?", ["Define \\1.", "Explain what \\1 means.", "What does \\1 mean?"]),
 ]
 FRAMES = ["{} Please answer.", "A medical question: {}", "Please answer this question. {}", "I would like to know: {}"]
+
+
+def question_columns(
+    args: DataArguments,
+    dataset_format: str,
+    question: str | None,
+    answer: str | None,
+    context: str | None,
+    options: Sequence[str] | None,
+    answer_index: str | None,
+    index_base: int | None,
+) -> Columns:
+    """Return the columns of questions and answers, for the keys of a recipe; None is a key that is not given.
+
+    A recipe that names a column has the format `columns`; `auto` is what the columns of the training rows show.
+
+    Raises:
+        UserError: a key has a wrong value, or the training rows show several formats.
+    """
+    if index_base is not None and (index_base not in (0, 1) or not options):
+        raise UserError(f"`answer_index_base` is {index_base}: give 0 or 1, with `options_column`.")
+    if question and question == answer:
+        raise UserError(f"`question_column` and `answer_column` are both {question}: dialogues need neither key.")
+    dataset_format = check_format(dataset_format, has_columns=any((question, answer, context, options)))
+    if dataset_format == "auto":
+        given_splits(args)
+        dataset_format = find_format(column_names(args), str(args.train_file or args.dataset_name))
+    context = context or ("context" if dataset_format == "alpaca" else None)
+    return Columns(
+        input=question or "question",
+        target=None if options else answer or "answer",
+        optional=(context,) if context else (),
+        lists=tuple(options or ()),
+        index=answer_index,
+        index_base=index_base,
+        kept=tuple(args.keep_columns or ()),
+        strip_pattern=args.strip_pattern,
+        lowercase=args.lowercase,
+        dataset_format=dataset_format,
+    )
+
+
+def check_format(dataset_format: str, has_columns: bool) -> str:
+    """Return the format that is asked for: `columns` if the recipe names a column.
+
+    Raises:
+        UserError: there is no such format, or it has columns of its own.
+    """
+    if dataset_format not in ("auto", *FORMATS):
+        raise UserError(f"`dataset_format` is {dataset_format}: give auto, {', '.join(FORMATS)}.")
+    if has_columns and dataset_format not in ("auto", "columns"):
+        raise UserError(
+            f"`dataset_format` is {dataset_format}, whose columns are known: drop `question_column` and so on."
+        )
+    return "columns" if has_columns else dataset_format
+
+
+def find_format(known: Sequence[str], name: str) -> str:
+    """Return the `dataset_format` that the columns of a file show.
+
+    Raises:
+        UserError: they show several formats.
+    """
+    found = [shape for shape, needed in FORMATS.items() if set(needed) <= set(known)]
+    if len(found) > 1:
+        raise UserError(
+            f"`{name}` has the columns of several formats ({', '.join(found)}): give one of them as `dataset_format`."
+        )
+    return found[0] if found else "columns"
+
+
+# ----- Variants of training rows
 
 
 def paraphrase(question: str) -> list[str]:
