@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; tests with a Hub of their own set it in a subprocess
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on a machine with a GPU
@@ -24,6 +25,7 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from matplotlib.figure import Figure
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
@@ -433,14 +435,18 @@ def run_script(launcher: Forks, script: str, argv: list[str], **how: Any) -> Run
     return Run(_folder(argv), done.code, done.stdout, done.stderr)
 
 
-def run_here(main: Callable, arguments: tuple[type, ...], argv: list[str]) -> Run:
-    """Run a script's `main` in this process, which saves the seconds that imports take."""
+def run_here(main: Callable, arguments: tuple[type, ...], argv: list[str], drawn: bool = False) -> Run:
+    """Run a script's `main` in this process, which saves the seconds that imports take. Its plots are empty files
+    unless they are `drawn`: drawing takes half of a short run, and `run_script` draws them."""
     from utils.arguments import parse_recipe, user_errors
 
     for state in (AcceleratorState, PartialState, GradientState):  # one process, several runs
         state._reset_state()
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        contextlib.nullcontext() if drawn else patch.object(Figure, "savefig", lambda figure, path, **_: path.touch()),
+    ):  # fmt: skip
         try:
             with user_errors():
                 main(*parse_recipe(arguments, argv))

@@ -45,10 +45,10 @@ class Done(NamedTuple):
 class Forks:
     """The process that forks, from the side of a test."""
 
-    def __init__(self, folder: Path, env: dict[str, str], under: Sequence[str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], under: Sequence[str], modules: Sequence[str]) -> None:
         self.folder, self.number = folder, 0
         self.process = subprocess.Popen(
-            [*under, sys.executable, "-m", "tests.forks"], cwd=ROOT, env=os.environ | env, text=True,
+            [*under, sys.executable, "-m", "tests.forks", *modules], cwd=ROOT, env=os.environ | env, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -90,6 +90,7 @@ class Forks:
         return Done(code, stdout, errors if ended else events, int(events) if ended else 0)
 
 
+LIBRARIES = ("evaluate", "matplotlib.figure", "nltk", "peft", "torch", "transformers", "trl", *SCRIPTS)
 LONGEST = 300  # seconds of a run: one that hangs is killed
 OUTPUTS = ("--output_dir", "--output_file")
 
@@ -111,9 +112,11 @@ def pairs(flags: list[str]) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def start_forks(folder: Path, env: dict[str, str], under: Sequence[str] = ()) -> Iterator[Forks]:
-    """Start the process that forks, `under` a command such as strace."""
-    forks = Forks(folder, env, under)
+def start_forks(
+    folder: Path, env: dict[str, str], under: Sequence[str] = (), modules: Sequence[str] = LIBRARIES
+) -> Iterator[Forks]:
+    """Start the process that forks, with `modules` imported, `under` a command such as strace."""
+    forks = Forks(folder, env, under, modules)
     try:
         yield forks
     finally:
@@ -195,7 +198,7 @@ def wait(pid: int, job: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    for name in ("evaluate", "matplotlib.figure", "nltk", "peft", "torch", "transformers", "trl", *SCRIPTS):
+    for name in sys.argv[1:]:
         __import__(name)
     for line in sys.stdin:
         job = json.loads(line)

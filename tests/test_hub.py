@@ -1,7 +1,5 @@
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from safetensors.numpy import save_file
 
+from tests.forks import Done, start_forks
 from tests.hub_server import Hub, serve_hub
 from utils.arguments import UserError
 from utils.hub import _no_right
@@ -41,10 +40,21 @@ RESULTS = {
 QUANTIZATION = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"}
 
 
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory):
+    """A Hub, and what starts real clients of it, which read its address when they are imported."""
+    folder = tmp_path_factory.mktemp("clients")
+    with serve_hub() as server, start_forks(folder, server.env(folder / "home"), modules=["utils.push"]) as found:
+        yield server, found
+
+
 @pytest.fixture
-def hub():
-    with serve_hub() as server:
-        yield server
+def hub(clients) -> Hub:
+    """An empty Hub."""
+    server, _ = clients
+    for content in (server.repos, server.commits, server.received):
+        content.clear()
+    return server
 
 
 @pytest.fixture
@@ -71,28 +81,32 @@ def run_dir(tmp_path):
     return folder
 
 
-def python(code: str, hub: Hub, home: Path, token: str | None = "write-token") -> subprocess.CompletedProcess:
-    """Run `code` with the real client against the local Hub; exit 2 with one line for a UserError."""
-    code = f"from utils.arguments import user_errors\nwith user_errors():\n    {code}"
-    env = os.environ | hub.env(home, token)
-    return subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def python(clients) -> Callable[..., Done]:
+    """Return a function that runs code with the real client; it exits with 2 and one line for a UserError."""
+
+    def run(code: str, token: str | None = "write-token") -> Done:
+        code = f"from utils.arguments import user_errors\nwith user_errors():\n    {code}"
+        return clients[1].run(code, [], env={"HF_TOKEN": token or ""})
+
+    return run
 
 
 def push_code(run_dir: Path, private: bool | None = None, repo_id: str = "qa") -> str:
     return f"from utils.push import push; print(push({str(run_dir)!r}, {repo_id!r}, {private}))"
 
 
-def test_push_is_private_one_commit_of_the_allow_list_and_comes_back_equal(hub, run_dir, tmp_path):
+def test_push_is_private_one_commit_of_the_allow_list_and_comes_back_equal(hub, python, run_dir, tmp_path):
     write_card(run_dir, "tester/qa")
-    done = python(push_code(run_dir), hub, tmp_path / "home")
-    assert done.returncode == 0, done.stderr
+    done = python(push_code(run_dir))
+    assert done.code == 0, done.stderr
     repo = hub.repos["tester/qa"]
     assert done.stdout.strip() == f"{hub.url}/tester/qa/commit/{repo.branches['main'][-1]}"
     assert repo.private and hub.commits == ["tester/qa"]
     assert set(hub.received) == ALLOWED == set(repo.files) - {".gitattributes"}
     pull = "import huggingface_hub as h; print(h.snapshot_download('tester/qa', local_dir={!r}))"
-    done = python(pull.format(str(tmp_path / "pulled")), hub, tmp_path / "home2")
-    assert done.returncode == 0, done.stderr
+    done = python(pull.format(str(tmp_path / "pulled")))
+    assert done.code == 0, done.stderr
     for name in ALLOWED:
         assert (tmp_path / "pulled" / name).read_bytes() == repo.files[name]
     for name in (
@@ -105,9 +119,9 @@ def test_push_is_private_one_commit_of_the_allow_list_and_comes_back_equal(hub, 
         assert repo.files[name] == (run_dir / name).read_bytes()
 
 
-def test_nothing_pushed_names_this_machine_or_holds_data_or_tokens(hub, run_dir, tmp_path):
+def test_nothing_pushed_names_this_machine_or_holds_data_or_tokens(hub, python, run_dir, tmp_path):
     write_card(run_dir, "tester/qa")
-    assert python(push_code(run_dir), hub, tmp_path / "home").returncode == 0
+    assert python(push_code(run_dir)).code == 0
     text = b"\n".join(hub.repos["tester/qa"].files.values()).decode("utf-8", "replace")
     for secret in (str(tmp_path), "my run", str(Path.home()) + "/", SECRET_TEXT, "write-token"):
         assert secret not in text
@@ -116,38 +130,38 @@ def test_nothing_pushed_names_this_machine_or_holds_data_or_tokens(hub, run_dir,
     assert task["command"] == "python run_qa_sft.py 'r.yaml' --seed 1"
 
 
-def test_second_push_of_the_same_files_makes_no_commit_and_a_branch_is_made(hub, run_dir, tmp_path):
+def test_second_push_of_the_same_files_makes_no_commit_and_a_branch_is_made(hub, python, run_dir, tmp_path):
     branch = push_code(run_dir).replace("None", "None, 'v2'")
-    assert python(f"{push_code(run_dir)}; {push_code(run_dir)}; {branch}", hub, tmp_path / "home").returncode == 0
+    assert python(f"{push_code(run_dir)}; {push_code(run_dir)}; {branch}").code == 0
     assert len(hub.repos["tester/qa"].branches["main"]) == 2 and "v2" in hub.repos["tester/qa"].branches
     assert len(hub.commits) == 1
 
 
 @pytest.mark.parametrize("token", ["read-token", "wrong-token", None])
-def test_push_without_the_right_says_what_to_do_and_changes_nothing(hub, run_dir, tmp_path, token):
+def test_push_without_the_right_says_what_to_do_and_changes_nothing(hub, python, run_dir, tmp_path, token):
     hub.add_repo("tester/qa", private=True)
     check = "from utils.hub import check_push_access; check_push_access('tester/qa')"
     for code in (check, push_code(run_dir, repo_id="tester/qa")):
-        done = python(code, hub, tmp_path / "home", token)
-        assert done.returncode == 2 and done.stderr.count("error:") == 1, done.stderr
+        done = python(code, token)
+        assert done.code == 2 and done.stderr.count("error:") == 1, done.stderr
         assert "tester/qa" in done.stderr and "HF_TOKEN" in done.stderr
     assert str(run_dir) in done.stderr and "nothing is lost" in done.stderr
     assert hub.commits == [] and (run_dir / "adapter_model.safetensors").exists()
 
 
-def test_a_public_repository_is_refused_unless_asked_for(hub, run_dir, tmp_path):
+def test_a_public_repository_is_refused_unless_asked_for(hub, python, run_dir, tmp_path):
     hub.add_repo("tester/qa", private=False)
-    done = python(push_code(run_dir), hub, tmp_path / "home")
-    assert done.returncode == 2 and "hub_private_repo: false" in done.stderr and hub.commits == []
-    assert python(push_code(run_dir, private=False), hub, tmp_path / "home").returncode == 0
+    done = python(push_code(run_dir))
+    assert done.code == 2 and "hub_private_repo: false" in done.stderr and hub.commits == []
+    assert python(push_code(run_dir, private=False)).code == 0
 
 
-def test_access_gives_the_full_name_and_an_unreachable_hub_is_one_line(hub, tmp_path):
+def test_access_gives_the_full_name_and_an_unreachable_hub_is_one_line(hub, python, tmp_path):
     check = "from utils.hub import check_push_access; print(check_push_access('qa'))"
-    assert python(check, hub, tmp_path / "home").stdout.strip() == "tester/qa"
-    hub.url = "http://127.0.0.1:9"  # the discard port: nothing listens
-    done = python(check, hub, tmp_path / "home")
-    assert done.returncode == 2 and "cannot be reached" in done.stderr and "Traceback" not in done.stderr
+    assert python(check).stdout.strip() == "tester/qa"
+    nowhere = "import huggingface_hub.constants as c; c.ENDPOINT = 'http://127.0.0.1:9'"  # the discard port
+    done = python(f"{nowhere}; {check}")
+    assert done.code == 2 and "cannot be reached" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_fine_grained_and_organization_rights_are_read():

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -566,12 +567,15 @@ def test_command_line_mistakes_change_no_file(tmp_path, flags, says):
     assert Path(path).read_text() == before and [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
 
 
-def test_command_line_ends_with_code_2_and_one_line(tmp_path):
-    command = [sys.executable, "-m", "utils.data", "--train_file", str(tmp_path / "no.csv"), "--output_dir", "x"]
-    command += ["--text_column", "text", "--label_column", "label"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "no.csv" in done.stderr and not done.stdout
+def test_command_line_ends_with_code_2_and_one_line(tmp_path, monkeypatch, capsys):
+    flags = ["--train_file", str(tmp_path / "no.csv"), "--output_dir", "x", "--text_column", "text"]
+    monkeypatch.setattr(sys, "argv", ["utils.data", *flags, "--label_column", "label"])
+    monkeypatch.delitem(sys.modules, "utils.data.__main__", raising=False)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("utils.data", run_name="__main__")
+    stdout, stderr = capsys.readouterr()
+    assert end.value.code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1
+    assert "no.csv" in stderr and not stdout
 
 
 # ----- real data

@@ -33,7 +33,7 @@ GRID = {
 
 def sweep(*argv: str | Path) -> Run:
     """Run `sweep.py` in this process, which starts no run where a mistake is found or `--dry_run` is given."""
-    return run_here(lambda args, given: main(args), (SweepArguments,), list(map(str, argv)))
+    return run_here(lambda args, given: main(args), (SweepArguments,), list(map(str, argv)), drawn=True)
 
 
 @pytest.fixture
