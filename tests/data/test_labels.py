@@ -115,10 +115,10 @@ def test_a_small_sample_keeps_a_row_of_each_label(tmp_path):
     assert load(train_file=path, max_train_samples=10)[1] == report
 
 
-def test_thousands_of_classes(tmp_path):
-    splits, _ = load(train_file=write(tmp_path / "a.jsonl", rows_of({f"class {n}": 3 for n in range(2000)})))
-    assert len(splits["train"].features["label"].names) == 2000
-    assert len(named(splits["train"])) == 2000
+def test_a_thousand_classes(tmp_path):
+    splits, _ = load(train_file=write(tmp_path / "a.jsonl", rows_of({f"class {n}": 3 for n in range(1000)})))
+    assert len(splits["train"].features["label"].names) == 1000
+    assert len(named(splits["train"])) == 1000
 
 
 def test_the_command_writes_names(tmp_path, monkeypatch):
