@@ -78,8 +78,8 @@ class Forks:
         logs = [str(self.folder / f"{self.number}.{name}") for name in ("out", "err")]
         job = {
             "script": script, "flags": flags, "folder": next((a for f, a in pairs(flags) if f in OUTPUTS), "none"),
-            "logs": logs, "event": event, "after": after, "seconds": seconds, "exists": exists and str(exists), "number": number,
-            "envs": [(env or {}) | rank for rank in ranks(processes)],
+            "logs": logs, "event": event, "after": after, "seconds": seconds, "exists": exists and str(exists),
+            "number": number, "envs": [(env or {}) | rank for rank in ranks(processes)],
         }  # fmt: skip
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(job) + "\n")
