@@ -29,6 +29,8 @@ TASKS = {
     "summarization": (
         "run_summarization.py", "to name a term from its definition", "BART made from MiniLM",
         ("rouge1", "omission", "hallucination"), True),
+    "summarization_decoder": (
+        "run_summarization.py", "the same, with a decoder", "SmolLM2", ("rouge1", "omission", "hallucination"), True),
 }  # fmt: skip
 
 
@@ -69,6 +71,17 @@ def quickstart(name: str) -> str:
     size = f"{found['train_rows']:,} training rows, {found['test_rows']:,} test rows"
     size += f"; training took {minutes(found)}."
     return "\n\n".join([size, table(head, rows), baselines_line(found)])
+
+
+def decoder_against_encoder() -> str:
+    """The decoder minus the encoder-decoder on the same summaries, paired."""
+    found = read("decoder_against_encoder")
+    first, second = (Path(run).name for run in found["runs"])
+    rows = [
+        [label(metric), *(with_interval(found, f"{run}_{metric}") for run in (first, second, f"delta_{second}"))]
+        for metric in ("rouge1", "chrf", "omission", "any_hallucination")
+    ]
+    return table(["", "encoder-decoder", "decoder", "decoder minus encoder-decoder"], rows)
 
 
 def answers() -> str:
@@ -297,7 +310,20 @@ def drugs() -> str:
 
 
 BLOCKS = {
-    f.__name__: f for f in (results, answers, intervals, confidence, sweep, speed, gpu, factuality, safety, drugs)
+    f.__name__: f
+    for f in (
+        results,
+        answers,
+        intervals,
+        confidence,
+        sweep,
+        speed,
+        gpu,
+        factuality,
+        safety,
+        drugs,
+        decoder_against_encoder,
+    )
 }
 BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}

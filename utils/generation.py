@@ -1,6 +1,7 @@
 """Score and generate answers with causal models and encoder-decoders, batched by length, on several processes."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ def progress(batches: list[list[int]], name: str | None) -> Iterator[list[int]]:
     """Yield the batches, with a progress bar on the main process if they have a name; where `datasets` shows no bars,
     as in a log file, with a line that says how many there are and, after the first, how long they take at most."""
     shown = name is not None and PartialState().is_main_process
-    if not shown or not are_progress_bars_disabled():
+    if not shown or (sys.stderr.isatty() and not are_progress_bars_disabled()):
         yield from tqdm(batches, desc=name, disable=not shown)
         return
     logger.info("%s: %d batches", name, len(batches))
