@@ -64,7 +64,7 @@ def known_failure(error: BaseException) -> str | None:
         file, number = f"`{error.filename}`" if error.filename else file, error.errno or 0
     elif found := re.search(r"os error (\d+)", text):  # of libraries in Rust
         number = int(found[1])
-    if number in (errno.ENOSPC, errno.EDQUOT) or "PytorchStreamWriter" in text:
+    if number in (errno.ENOSPC, errno.EDQUOT) or re.search("PytorchStreamWriter|unexpected pos|iostream error", text):
         return f"{file} cannot be written, since the disk is full: make room, then give the same command again."
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{file} cannot be read or written ({os.strerror(number)}): change its rights, or choose another."
