@@ -377,7 +377,8 @@ def load(folder, tree, adapter=None, pooling="mean", **values):
     heads = head_names(args, AutoModelForSequenceClassification, tree.node_names)
     quantization = get_quantization_config(args, CPU, skip_modules=heads)
     torch.manual_seed(0)
-    loaded = load_base_model(args, AutoModelForSequenceClassification, quantization, CPU, labels=tree.node_names)
+    names, new = tree.node_names, ["pooler"] if pooling == "mean" else []
+    loaded = load_base_model(args, AutoModelForSequenceClassification, quantization, CPU, labels=names, new=new)
     model = prepare_classifier(loaded, heads, pooling, dropout=0.0)
     if adapter:
         return PeftModel.from_pretrained(model, adapter)

@@ -14,6 +14,7 @@ import pytest
 
 from utils.arguments import UserError
 from utils.data.files import read_rows
+from utils.data.sources import check_columns
 
 
 def test_every_format_gives_the_same_rows(tmp_path):
@@ -111,3 +112,21 @@ def test_reading_a_file_imports_no_training_library(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "a.jsonl")]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        ['{"note": "a murmur of Zebulon"', ' "ward": "x"}'],
+        ["Zebulon Quill has had fever and a cough since the Monday after his journey", "cardiology"],
+        ["Zebulon Quill", "67", "fever"],
+    ],
+)
+def test_a_first_row_in_place_of_a_header_is_not_printed(known):
+    with pytest.raises(UserError, match="`ward`.*f.csv.*header") as caught:
+        check_columns(["ward"], known, "f.csv")
+    assert "Zebulon" not in str(caught.value) and "fever" not in str(caught.value)
+    for names in (["notes", "ICD-10 code"], ["Date of onset (dd/mm/yyyy)", "wards"]):
+        with pytest.raises(UserError) as caught:
+            check_columns(["note"], names, "f.csv")
+        assert all(name in str(caught.value) for name in names)

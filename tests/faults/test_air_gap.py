@@ -69,6 +69,9 @@ def test_everything_works_without_a_network_and_asks_for_none(command, data, tmp
         model = tmp_path / KILLED / "run"
         words = ["--model", str(model), "--input_file", str(rows), "--output_file", str(tmp_path / "out.jsonl")]
         done["predict.py"] = forks.run("predict.py", words)
+        for kind, run in (("merged", "run_qa_sft.py"), ("onnx", KILLED)):
+            folders = ["--model", str(tmp_path / run / "run"), "--output_dir", str(tmp_path / kind)]
+            done[f"export.py, {kind}"] = forks.run("export.py", [*folders, "--format", kind])
         done["evaluation"] = forks.run(EVALUATION.format(model=model), [])
         done["app.py"] = forks.run(APP.format(model=model, port=17860 + os.getpid() % 1000), [])
     assert {name: end.output[-2000:] for name, end in done.items() if end.code != 0} == {}

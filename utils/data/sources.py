@@ -28,6 +28,7 @@ KEYS = {
 # What a data set of csv files may set and still be read by `read_table`, which finds the separator by itself
 PLAIN_FIELDS = {"name", "version", "data_dir", "data_files", "description", "sep", "delimiter", "chunksize"}
 PLAIN_FORMATS = {"csv": (".csv", ".tsv"), "json": (".jsonl",)}  # `datasets` also takes .json for an object per line
+CHOOSE = "choose one of these."
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
@@ -117,8 +118,17 @@ def check_columns(columns: Sequence[str], known: Sequence[str], name: str) -> No
     """Raise a UserError if a column is not among the `known` ones of a file or data set."""
     for column in columns:
         if column not in known:
-            has = ", ".join(f"`{visible(other)}`" for other in known)
-            raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {_advise(column, known)}")
+            has, advice = ", ".join(f"`{visible(other)}`" for other in known), _advise(column, known)
+            if not all(map(_is_like_a_name, known)):  # the first row of a file without a header is somebody's text
+                has = f"{len(known)} columns, whose names look like a row"
+                if advice == CHOOSE:
+                    advice = "give it a header, or the ending .jsonl if its lines are JSON."
+            raise UserError(f"column `{column}` is not in `{name}`, which has {has}: {advice}")
+
+
+def _is_like_a_name(text: str) -> bool:
+    short = len(text) <= 60 and len(text.split()) <= 8
+    return short and any(map(str.isalpha, text)) and not set(text) & set('{}"')
 
 
 def _advise(column: str, known: Sequence[str]) -> str:
@@ -130,7 +140,7 @@ def _advise(column: str, known: Sequence[str]) -> str:
         return f"`{min(dialogues)}` has dialogues: train on them without naming columns."
     same = [other for other in known if clean_text(other).casefold() == clean_text(column).casefold()]
     near = same or difflib.get_close_matches(column, known, n=1, cutoff=0.6)
-    return f"did you mean `{visible(near[0])}`?" if near else "choose one of these."
+    return f"did you mean `{visible(near[0])}`?" if near else CHOOSE
 
 
 def _read_hub(
