@@ -118,7 +118,7 @@ readme: .venv/installed  ## the tables in README.md and docs/, from benchmarks/r
 	$(BIN)/python -m benchmarks.readme
 
 test: .venv/installed-dev  ## the tests, one process per processor
-	$(BIN)/python -m pytest -n auto --dist loadfile  # a file's tests share its runs, so they stay together
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder  # a file's tests share its runs
 
 faults: .venv/installed-dev  ## hundreds of kills, full disks and failures of the Hub: benchmarks/results/faults.json
 	$(BIN)/python -m pytest -m faults tests/faults -q

@@ -52,9 +52,13 @@ from tests.forks import Forks, start_forks
 ROOT = Path(__file__).parents[1]
 
 
+LONG = ("test_sweep", "test_run_", "test_training", "test_gpu_", "test_quickstart", "test_gguf", "test_notebook",
+        "test_browser", "test_app", "test_abuse", "test_recipe_models", "test_merged", "test_walls")  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that parallel processes end at about the same time."""
-    items.sort(key=lambda item: not item.path.name.startswith("test_run_"))
+    items.sort(key=lambda item: not item.path.name.startswith(LONG))
 
 
 # ----- Toy medicine: words that look like medicine, put together by a seeded generator
