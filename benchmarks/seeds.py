@@ -1,6 +1,6 @@
 """How much do the numbers of a quickstart change with the seed, and how much with the test rows?
 
-    python -m benchmarks.seeds
+    python -m benchmarks.seeds --tasks classification summarization
 
 Trains the quickstarts for classification and summarization with three seeds on one split, that of seed 42: a seed
 changes the new head and the order of the rows. The uncertainty of a score has two parts. Rows: another sample of test
@@ -8,6 +8,7 @@ rows would score differently, which the interval of one run measures. Training: 
 deviation over seeds measures. Finished runs are not repeated. Writes results/seeds.json.
 """
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from scipy import stats
 
 from utils.json_files import read_json, write_json
 
-OUTPUTS = Path("outputs/seeds")
+OUTPUTS, RESULTS = Path("outputs/seeds"), Path("benchmarks/results/seeds.json")
 SPLIT = 42  # of the quickstarts
 TASKS: dict[str, tuple[Sequence[int], Sequence[str]]] = {
     "classification": ((42, 43, 44), ("accuracy", "macro_f1")),
@@ -56,8 +57,13 @@ def over_seeds(runs: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    results: dict[str, Any] = {"command": "python -m benchmarks.seeds", "split_seed": SPLIT}
-    for task, (seeds, metrics) in TASKS.items():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    args = parser.parse_args()
+    results: dict[str, Any] = read_json(RESULTS)
+    results |= {"command": "python -m benchmarks.seeds", "split_seed": SPLIT}
+    for task in args.tasks:
+        seeds, metrics = TASKS[task]
         runs = [run(task, seed) for seed in seeds]
         table: dict[str, Any] = {"seeds": seeds, "commits": sorted({str(found["commit"]) for found in runs})}
         for metric in metrics:
@@ -67,7 +73,7 @@ def main() -> None:
                 pairs = [{"delta": a - b} for a, b in zip(ours["values"], other["values"], strict=True)]
                 table[metric][f"fine-tuned minus {name}"] = over_seeds(pairs, "delta")
         results[task] = table
-        write_json(Path("benchmarks/results/seeds.json"), results)
+        write_json(RESULTS, results)
         print(task, {metric: table[metric]["fine-tuned"]["mean"] for metric in metrics})
 
 
