@@ -157,11 +157,12 @@ def export() -> str:
         speed = found.get(f"{name}_speed")
         times = speed and speed["predict_texts_per_second"] / found["pytorch_speed"]["predict_texts_per_second"]
         rows.append([
-            name.replace("_", ", "), label(metric), equal, f"{100 * tokens:.1f} %" if tokens else "",
+            name.replace("_", " ", 1).replace(" none", " float32"), label(metric), equal,
+            f"{100 * tokens:.1f} %" if tokens else "",
             with_interval(own, f"delta_{metric}"), f"{own['megabytes']:,.0f}", f"{times:.2f}" if times else "",
         ])  # fmt: skip
     head = ["export", "metric", "equal answers", "equal first 32 tokens", "metric, export minus run", "MB",
-            "times PyTorch's texts/s"]  # fmt: skip
+            f"times PyTorch's texts/s, {found['threads']} thread{'s' if found['threads'] > 1 else ''}"]  # fmt: skip
     return table(head, rows)
 
 
@@ -325,7 +326,7 @@ BLOCKS = {
         decoder_against_encoder,
     )
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage)}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
