@@ -48,7 +48,10 @@ def main() -> None:
     parser.add_argument("--classifier", default="outputs/quickstart-classification", help="The same for classes.")
     parser.add_argument("--max_predict_samples", type=int, help="Fewer test rows, for a try.")
     args = parser.parse_args()
-    rows, results = {"max_predict_samples": args.max_predict_samples}, dict[str, Any](threads=torch.get_num_threads())
+    rows, results = (
+        {"max_predict_samples": args.max_predict_samples},
+        read_json(RESULTS) | {"threads": torch.get_num_threads()},
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.qa != "none":
