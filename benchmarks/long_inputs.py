@@ -104,10 +104,10 @@ def quality(seeds: int) -> dict[str, Any]:
 # ----- What a text costs
 
 
-def seconds(model: PreTrainedModel, chunks: torch.Tensor, backward: bool, repeats: int = 3) -> float:
+def seconds(model: PreTrainedModel, chunks: torch.Tensor, backward: bool) -> float:
     """Return the median seconds of one text, whose chunks are the rows of `chunks` [chunks, tokens]."""
     taken = []
-    for _ in range(repeats + 1):  # the first is a warm-up
+    for _ in range(4 if chunks.numel() <= 1024 else 2):  # the first is a warm-up
         start = time.perf_counter()
         with torch.set_grad_enabled(backward):
             logits = model(input_ids=chunks, attention_mask=torch.ones_like(chunks)).logits.mean(0)
@@ -131,7 +131,7 @@ def cost() -> dict[str, Any]:
             ids = torch.randint(200, len(tokenizer), (count, chunk), generator=torch.Generator().manual_seed(0))
             table[name][length] = {
                 "forward_seconds": seconds(model, ids, backward=False),
-                "forward_backward_seconds": seconds(model, ids, backward=True, repeats=1),
+                "forward_backward_seconds": seconds(model, ids, backward=True),
             }
             print(name, length, table[name][length])
     return table
