@@ -326,7 +326,7 @@ BLOCKS = {
         decoder_against_encoder,
     )
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export)}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
