@@ -48,6 +48,9 @@ def results() -> str:
         best = max(BASELINES.keys() - {"encoder_alone"}, key=lambda b: found.get(f"baseline_{b}_test_{metric}", -1))
         compared = f"{with_interval(found, f'baseline_{best}_test_{metric}')}, {best.replace('_', ' ')}"
         score = f"{label(metric)} **{with_interval(found, f'test_{metric}')}**"
+        if name in (of_seeds := read("seeds")):
+            own = of_seeds[name][metric]["fine-tuned"]
+            score += f"; {own['mean']:.3f} ± {own['sd']:.3f} over {len(own['values'])} seeds"
         model += f", {f'all {total}' if trained == total else f'{trained} of {total}'} weights"
         rows.append([f"`{script}`", learns, model, score, base, compared, minutes(found)])
     return table(["script", "learns", "model", "fine-tuned", "base model", "best baseline", "training"], rows)
