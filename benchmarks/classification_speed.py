@@ -63,7 +63,8 @@ def make_trainer(way: str, rows: Dataset, labels: np.ndarray, names: list[str], 
     heads = head_names(model_args, AutoModelForSequenceClassification, names)
     model_args.attn_implementation = parsed[-1]["attn_implementation"] if ours else None
     tokenizer = load_tokenizer(model_args)
-    model = load_base_model(model_args, AutoModelForSequenceClassification, None, torch.device("cpu"), False, names)
+    kind, device = AutoModelForSequenceClassification, torch.device("cpu")
+    model = load_base_model(model_args, kind, None, device, False, names, heads)
     width = {"official": 128, "long": 512, "ours": None}[way]
 
     def padded(batch: list[dict]) -> dict[str, torch.Tensor]:

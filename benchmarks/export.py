@@ -48,10 +48,8 @@ def main() -> None:
     parser.add_argument("--classifier", default="outputs/quickstart-classification", help="The same for classes.")
     parser.add_argument("--max_predict_samples", type=int, help="Fewer test rows, for a try.")
     args = parser.parse_args()
-    rows, results = (
-        {"max_predict_samples": args.max_predict_samples},
-        read_json(RESULTS) | {"threads": torch.get_num_threads()},
-    )
+    rows = {"max_predict_samples": args.max_predict_samples}
+    results = read_json(RESULTS) | {"threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.qa != "none":

@@ -129,7 +129,7 @@ def measure_memory() -> list[dict[str, Any]]:
         args.load_in_4bit = "load_in_4bit" in keys
         device, labels = torch.device("cpu"), [str(i) for i in range(307)]
         quantization = get_quantization_config(args, device, skip_modules=["classifier"])
-        load = (args, AutoModelForSequenceClassification, quantization, device, False, labels)
+        load = (args, AutoModelForSequenceClassification, quantization, device, False, labels, ["classifier"])
         weights = {"weights_gb": load_base_model(*load).get_memory_footprint() / 1e9}
         rows.append({"what": name} | weights | {key: results[key] for key in kept})
     return rows

@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", choices=("quality", "cost", "all"), default="all")
     args = parser.parse_args()
-    results: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {}
+    results: dict[str, Any] = read_json(RESULTS)
     results["command"] = "python -m benchmarks.long_inputs --medquad_file medquad.jsonl"
     if args.part != "cost":
         counts = write_rows(args.medquad_file)

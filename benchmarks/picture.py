@@ -32,8 +32,8 @@ def draw(theme: str) -> str:
     for i, (name, about) in enumerate(STEPS):
         x = 16 + i * (BOX + GAP)
         parts.append(f'<rect x="{x}" y="{TOP}" width="{BOX}" height="92" rx="8" fill="{box}" stroke="{line}"/>')
-        parts.append(_words(x + BOX / 2, TOP + 30, name, text, 17, bold=True))
-        parts += [_words(x + BOX / 2, TOP + 56 + 20 * j, words, line, 13.5) for j, words in enumerate(about)]
+        parts.append(words_at(x + BOX / 2, TOP + 30, name, text, 17, bold=True))
+        parts += [words_at(x + BOX / 2, TOP + 56 + 20 * j, words, line, 13.5) for j, words in enumerate(about)]
         if i:
             parts.append(_arrow(x - GAP + 3, TOP + 46, x - 4, TOP + 46, line))
     last = 16 + 4 * (BOX + GAP) + BOX / 2
@@ -41,8 +41,8 @@ def draw(theme: str) -> str:
     for i, name in enumerate(RESULTS):
         x = 16 + i * (BOX + GAP) + BOX / 2
         parts.append(_arrow(x, 186, x, 205, mark, down=True))
-        parts.append(_words(x, 226, name, text, 14))
-    parts.append(_words(WIDTH / 2, 26, "One recipe, one script of 300 lines, one command", line, 14))
+        parts.append(words_at(x, 226, name, text, 14))
+    parts.append(words_at(WIDTH / 2, 26, "One recipe, one script of 300 lines, one command", line, 14))
     title = (
         "Data is cleaned and split, a base model gets an adapter, is trained and evaluated; report and model come out"
     )
@@ -52,10 +52,13 @@ def draw(theme: str) -> str:
     )
 
 
-def _words(x: float, y: float, words: str, color: str, size: float, bold: bool = False) -> str:
+def words_at(
+    x: float, y: float, words: str, color: str, size: float, bold: bool = False, anchor: str = "middle"
+) -> str:
+    """Return a text as SVG, whose start, middle or end is at `x`."""
     weight = ' font-weight="600"' if bold else ""
     return (
-        f'<text x="{x:g}" y="{y:g}" fill="{color}" font-size="{size:g}" text-anchor="middle"{weight}>'
+        f'<text x="{x:g}" y="{y:g}" fill="{color}" font-size="{size:g}" text-anchor="{anchor}"{weight}>'
         f"{escape(words)}</text>"
     )
 

@@ -40,7 +40,7 @@ def read(name: str) -> Any:
 
 def results() -> str:
     """One row a script: its score, that of the base model and that of the best baseline without a neural network."""
-    rows = []
+    rows, of_seeds = [], read("seeds")
     for name, (script, learns, model, (metric, *_), base_can) in TASKS.items():
         found = read(f"quickstart_{name}")
         trained, total = (f"{found[f'{part}_parameters'] / 1e6:.0f}M" for part in ("trainable", "total"))
@@ -48,7 +48,7 @@ def results() -> str:
         best = max(BASELINES.keys() - {"encoder_alone"}, key=lambda b: found.get(f"baseline_{b}_test_{metric}", -1))
         compared = f"{with_interval(found, f'baseline_{best}_test_{metric}')}, {best.replace('_', ' ')}"
         score = f"{label(metric)} **{with_interval(found, f'test_{metric}')}**"
-        if name in (of_seeds := read("seeds")):
+        if name in of_seeds:
             own = of_seeds[name][metric]["fine-tuned"]
             score += f"; {own['mean']:.3f} ± {own['sd']:.3f} over {len(own['values'])} seeds"
         model += f", {f'all {total}' if trained == total else f'{trained} of {total}'} weights"

@@ -6,11 +6,11 @@ draws `docs/speed-light.svg` and `docs/speed-dark.svg` from the files in `benchm
 the same numbers into docs/results.md.
 """
 
-from html import escape
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.picture import COLORS, FOLDER
+from benchmarks.picture import COLORS, FOLDER, words_at
 from utils.json_files import read_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,29 +42,24 @@ def equal_work() -> list[tuple[str, dict[str, Any]]]:
 def draw(theme: str) -> str:
     """Return the ratios as bars, as SVG, in the colors of a theme of `benchmarks.picture`."""
     text, line, _, mark = COLORS[theme]
+    words = partial(words_at, anchor="start")
     rows = ratios()
     height, longest = 40 + ROW * len(rows) + 24, max(ratio for _, _, ratio in rows)
     per_unit = (WIDTH - LEFT - 80) / longest
-    parts = [_words(16, 24, "Times as fast as what a user would run instead, on 2 CPU cores", line, 14)]
+    parts = [words(16, 24, "Times as fast as what a user would run instead, on 2 CPU cores", line, 14)]
     for i, (what, peer, ratio) in enumerate(rows):
         y = 40 + ROW * i
-        parts.append(_words(16, y + 15, what, text, 15))
-        parts.append(_words(16, y + 32, f"against {peer}", line, 12.5))
+        parts.append(words(16, y + 15, what, text, 15))
+        parts.append(words(16, y + 32, f"against {peer}", line, 12.5))
         parts.append(f'<rect x="{LEFT}" y="{y + 4}" width="{ratio * per_unit:.0f}" height="{BAR}" fill="{mark}"/>')
-        parts.append(_words(LEFT + ratio * per_unit + 8, y + 18, f"{ratio:.1f}", text, 15))
+        parts.append(words(LEFT + ratio * per_unit + 8, y + 18, f"{ratio:.1f}", text, 15))
     one = LEFT + per_unit
     parts.append(f'<path d="M{one:.0f} 36 V{height - 22}" stroke="{line}" stroke-dasharray="3 3"/>')
-    parts.append(_words(one, height - 6, "as fast", line, 12, anchor="middle"))
+    parts.append(words_at(one, height - 6, "as fast", line, 12))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'font-family="system-ui, sans-serif"><title>How many times as fast the scripts are as what a user would run '
         "instead</title>\n" + "\n".join(parts) + "\n</svg>\n"
-    )
-
-
-def _words(x: float, y: float, words: str, color: str, size: float, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:g}" y="{y:g}" fill="{color}" font-size="{size:g}" text-anchor="{anchor}">{escape(words)}</text>'
     )
 
 

@@ -377,7 +377,7 @@ def load(folder, tree, adapter=None, pooling="mean", **values):
     heads = head_names(args, AutoModelForSequenceClassification, tree.node_names)
     quantization = get_quantization_config(args, CPU, skip_modules=heads)
     torch.manual_seed(0)
-    names, new = tree.node_names, ["pooler"] if pooling == "mean" else []
+    names, new = tree.node_names, [*heads, "pooler"] if pooling == "mean" else heads
     loaded = load_base_model(args, AutoModelForSequenceClassification, quantization, CPU, labels=names, new=new)
     model = prepare_classifier(loaded, heads, pooling, dropout=0.0)
     if adapter:

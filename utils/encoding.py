@@ -111,7 +111,7 @@ def load_classifier(
     """
     quantization = get_quantization_config(args, device, skip_modules=heads)
     remote_code = encoder_args.trust_remote_code
-    new = ["pooler"] if encoder_args.pooling == "mean" else []
+    new = [*heads, "pooler"] if encoder_args.pooling == "mean" else heads
     model = load_base_model(args, AutoModelForSequenceClassification, quantization, device, remote_code, labels, new)
     warn_if_longer(model.config, encoder_args.max_length, "`max_length`")
     renew_outputs(model, args, labels, heads, remote_code)

@@ -149,8 +149,8 @@ def load_base_model(
         quantization: from `get_quantization_config`.
         device: device of this process.
         trust_remote_code: run code from the model repository; only if the recipe allows it.
-        labels: class names, for a classifier, whose heads may start anew.
-        new: further modules that its files need not have.
+        labels: class names, for a classifier.
+        new: modules that its files need not have, such as heads.
 
     Raises:
         UserError: the model cannot be loaded.
@@ -175,8 +175,7 @@ def load_base_model(
         raise UserError(f"`attn_implementation` {args.attn_implementation} is not installed: {error}") from error
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from error
-    heads = [own for own, _ in model.named_children() if own != model.base_model_prefix] if labels else []
-    check_weights("model_name_or_path", name, model, found, [*heads, *new])
+    check_weights("model_name_or_path", name, model, found, new)
     if not all_finite(model):
         raise UserError(f"`model_name_or_path` {name} has weights that are not finite: choose another model.")
     check_packing(model)
