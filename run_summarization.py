@@ -31,7 +31,6 @@ from trl import ModelConfig
 from utils.adapters import add_adapter, count_parameters, find_adapter
 from utils.arguments import LONG_TEXTS, DataArguments, UserError, library_checks, parse_recipe, user_errors
 from utils.chat import settle_chat_template
-from utils.chunking import cut_sources
 from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
@@ -127,23 +126,22 @@ def to_pairs(
 ) -> tuple[dict[str, list], dict[str, Any]]:
     """Return a split as columns for the evaluation, and its pairs of source and summary.
 
-    A long source is split into chunks. The pairs have one value per row, `chunks` (the model inputs), and one value
-    per chunk: `input_ids`, `labels`, and `row`, the row of the chunk.
+    A long source is split into chunks. The pairs have `chunks` (the model inputs of each row), and `tokens`, with one
+    row per chunk: `input_ids`, `labels`, and `row`, the row of the chunk.
     """
     table = split.to_list()
-    chunks, lost = cut_sources(tokenizer, table, task)
     rows = {"id": split["id"][:], "cluster": split["_cluster"][:], "text": split[task["columns"]["text"]][:]}
-    rows |= {"reference": [to_source_and_summary(row, task)[1] for row in table], "cut": [n > 0 for n in lost]}
+    rows["reference"] = [to_source_and_summary(row, task)[1] for row in table]
     # Each chunk learns only its own sentences of the summary: asked for the others, it would learn to invent them
-    ids, labels, owners, cut_summaries = encode_pairs(
-        tokenizer, chunks, rows["reference"], task["max_target_length"], task.get("chat")
-    )
+    chunks, lost, tokens, cut_summaries = encode_pairs(tokenizer, table, rows["reference"], task)
+    rows["cut"] = [n > 0 for n in lost]
     # A summary longer than its text is a sign of swapped columns, which `main` warns about
     longer = sum(count_words(r) > count_words(t) for t, r in zip(rows["text"], rows["reference"], strict=True))
     counts = {"cut_sources": sum(rows["cut"]), "lost_source_tokens": sum(lost)}
     counts |= {"cut_summaries": cut_summaries, "longer_summaries": longer}
-    counts |= unread(tokenizer, [text for own in chunks for text in own] + rows["reference"], ids + labels)
-    return rows, {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners, "counts": counts}
+    ids = (own[column] for own in tokens for column in ("input_ids", "labels"))
+    counts |= unread(tokenizer, [text for own in chunks for text in own] + rows["reference"], ids)
+    return rows, {"chunks": chunks, "tokens": tokens, "counts": counts}
 
 
 def make_task(
@@ -230,7 +228,7 @@ def main(
     model = add_adapter(base, model_args, task, first_adapter=first_adapter)
 
     # ----- 4. Trainer
-    datasets = {split: training_rows(own, task.get("chat")) for split, own in pairs.items()}
+    datasets = {split: training_rows(own["tokens"], task.get("chat")) for split, own in pairs.items()}
     compute_metrics = generation_metrics(tokenizer, summary_args.use_stemmer)
     with library_checks("Seq2SeqTrainer"):
         trainer = Seq2SeqTrainer(
@@ -269,7 +267,7 @@ def main(
         baselines["nearest_source"] = nearest_answers(train["text"], train["reference"], test["text"])
         outputs |= {f"baseline_{name}_test": {"prediction": texts} for name, texts in baselines.items()}
         # One by one, as in the app
-        results |= measure_latency(tuned, tokenizer, pairs["test"]["input_ids"][:20], task)
+        results |= measure_latency(tuned, tokenizer, pairs["test"]["tokens"]["input_ids"][:20], task)
         if summary_args.bertscore_model:
             add_bert_scores(outputs, test["reference"], summary_args.bertscore_model, layer, device, size)
     rows = {"validation": {"cluster": rows["validation"]["cluster"]}, "test": rows["test"]}

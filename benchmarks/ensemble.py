@@ -4,10 +4,10 @@
 
 `run_classification.py` trains MiniLM with the quickstart's recipe on 100, 300 and 1,000 rows of two data sets:
 definitions of the Human Phenotype Ontology, and medical abstracts (Medical-Abstracts-TC-Corpus), of which the encoder
-reads 128 tokens and the linear model all words. The seed changes the
-rows that are drawn, their split and the training. Each run compares the ensemble with its encoder alone and with the
-linear model alone on the same test rows. The table has means over the seeds of the paired differences, with Student's
-t intervals. Finished runs are not repeated. Writes results/ensemble.json.
+reads 128 tokens and the linear model all words. The seed changes the rows that are drawn, their split and the
+training. Each run compares the ensemble with its encoder alone and with the linear model alone on the same test rows.
+The table has means over the seeds of the paired differences, with Student's t intervals. Finished runs are not
+repeated. Writes results/ensemble.json.
 """
 
 import argparse

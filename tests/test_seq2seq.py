@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from conftest import toy_dialogues
 from transformers import (
     AutoConfig,
@@ -44,15 +45,20 @@ def loaded(request):
     return model, tokenizer
 
 
+TASK = {"columns": {"text": "text"}, "text_template": "{text}", "long_texts": "head", "max_chunks": 8}
+TASK |= {"max_source_length": 512, "max_target_length": 64}
+
+
 @pytest.fixture(scope="module")
 def pairs(loaded):
     """Token ids of texts and summaries of very different lengths, in no order."""
     rows = toy_dialogues()[:9]
-    texts = [row["dialogue"][: 30 + 41 * (i % 4)] for i, row in enumerate(rows)]
+    texts = [row["dialogue"][: 30 + 41 * (i % 4)].strip() for i, row in enumerate(rows)]
     summaries = [row["note"][: 5 + 17 * (i % 5)] for i, row in enumerate(rows)]
-    ids, labels, owners, cut = encode_pairs(loaded[1], [[text] for text in texts], summaries, 64)
-    assert owners == list(range(9)) and cut == 0
-    return ids, labels
+    chunks, lost, tokens, cut = encode_pairs(loaded[1], [{"text": text} for text in texts], summaries, TASK)
+    assert chunks == [[text] for text in texts] and lost == [0] * 9
+    assert tokens["row"][:] == list(range(9)) and cut == 0
+    return tokens["input_ids"][:], tokens["labels"][:]
 
 
 # ----- Scores and answers of an encoder-decoder
@@ -128,7 +134,8 @@ def test_a_row_of_several_chunks_has_the_sum_of_their_losses_and_one_summary(loa
     chunks = [[texts[0]], [texts[1], texts[2]], [texts[2]]]
     ids, labels = (pairs[i][:4] for i in (0, 1))  # of the four chunks, in any words
     task = {"stop": end_token(tokenizer), "generation": GENERATION}
-    made = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": [0, 1, 1, 2]}
+    tokens = Dataset.from_dict({"input_ids": ids, "labels": labels, "row": [0, 1, 1, 2]})
+    made = {"chunks": chunks, "tokens": tokens}
     found = predict_summaries(model, tokenizer, made, task, 2, "test")
     nll = [naive_score(model, source, summary) for source, summary in zip(ids, labels, strict=True)]
     assert found["nll"] == pytest.approx([nll[0], nll[1] + nll[2], nll[3]], abs=1e-4)
@@ -185,16 +192,37 @@ def test_the_loss_of_a_step_is_the_mean_over_its_tokens_however_it_is_cut(smooth
 
 def test_a_summary_that_is_too_long_keeps_its_end_token(loaded):
     _, tokenizer = loaded
-    ids, labels, owners, cut = encode_pairs(tokenizer, [["a"], ["b"]], [toy_dialogues()[0]["note"], "rest"], 6)
-    assert [len(label) for label in labels] == [6, len(labels[1])] and cut == 1 and owners == [0, 1]
-    assert {label[-1] for label in labels} == {tokenizer.convert_tokens_to_ids(end_token(tokenizer))}
+    summaries = [toy_dialogues()[0]["note"], "rest"]
+    _, _, tokens, cut = encode_pairs(
+        tokenizer, [{"text": "a"}, {"text": "b"}], summaries, TASK | {"max_target_length": 6}
+    )
+    assert [len(label) for label in tokens["labels"]] == [6, len(tokens["labels"][1])] and cut == 1
+    assert {label[-1] for label in tokens["labels"]} == {tokenizer.convert_tokens_to_ids(end_token(tokenizer))}
 
 
 def test_a_window_without_a_sentence_is_left_out_and_none_of_the_summary_is(loaded):
     _, tokenizer = loaded
-    chunks = [["I have a fever.", "Thank you."], ["It is surgery."]]
-    ids, labels, owners, _ = encode_pairs(tokenizer, chunks, ["Fever fever.", "Surgery."], 64)
-    assert owners == [0, 1] and len(ids) == len(labels) == 2
+    rows = [{"text": "I have a fever.\nThank you very much, and see you next week."}, {"text": "It is surgery."}]
+    own = TASK | {"max_source_length": 12, "long_texts": "chunks"}
+    chunks, lost, tokens, _ = encode_pairs(tokenizer, rows, ["Fever fever.", "Surgery."], own)
+    assert len(chunks[0]) > 1 and not any(lost)
+    assert tokens["row"][:] == [0, 1]
+
+
+def test_rows_are_tokenized_alike_in_batches_of_any_size(loaded, monkeypatch):
+    rows = [{"text": row["dialogue"]} for row in toy_dialogues()[:7]]
+    notes = [row["note"] for row in toy_dialogues()[:7]]
+    own = TASK | {"max_source_length": 24, "long_texts": "chunks", "max_target_length": 9}
+
+    def encoded():
+        chunks, lost, tokens, cut = encode_pairs(loaded[1], rows, notes, own)
+        return chunks, lost, tokens.to_list(), cut
+
+    whole = encoded()
+    assert len(whole[2]) > 7 and whole[3]  # several chunks a row, and summaries that were cut
+    for size in (1, 3):
+        monkeypatch.setattr("utils.seq2seq.BATCH", size)
+        assert encoded() == whole
 
 
 # ----- Limits and mistakes

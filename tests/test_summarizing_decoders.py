@@ -52,9 +52,8 @@ def test_each_label_is_the_next_token_of_the_summary(tiny_llama):
     assert max(map(len, chunks)) > 1
     lengths = [len(ids) for own in chunks for ids in source_ids(tokenizer, own, True)]
     assert max(lengths) <= 90  # the chat template counts
-    sources, summaries, *_ = encode_pairs(tokenizer, chunks, [row["note"] for row in rows], 64, True)
-    pairs = {"input_ids": sources, "labels": summaries}
-    for row, source, summary in zip(training_rows(pairs, True), *pairs.values(), strict=True):
+    _, _, tokens, _ = encode_pairs(tokenizer, rows, [row["note"] for row in rows], task | {"max_target_length": 64})
+    for row, source, summary in zip(training_rows(tokens, True), tokens["input_ids"], tokens["labels"], strict=True):
         whole = source + summary
         assert row["input_ids"] == whole[:-1] and len(row["labels"]) == len(row["input_ids"])
         assert all(label in (-100, token) for label, token in zip(row["labels"], whole[1:], strict=True))

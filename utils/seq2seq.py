@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from sacrebleu import corpus_bleu
 from torch import nn
 from transformers import (
@@ -23,7 +23,7 @@ from transformers import (
 
 from utils.arguments import UserError
 from utils.chat import answer_delimiters, tokenize_pairs
-from utils.chunking import source_prompts, split_summary
+from utils.chunking import cut_sources, source_prompts, split_summary
 from utils.control_tokens import plain_text, special_tokens, text_ids
 from utils.modeling import architecture, load_base_model, load_config
 from utils.overlap import choose_tokenizers, rouge_scorer, split_lines
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trl import ModelConfig  # takes a second, and serving needs none
 
 OVERFLOWS = ("t5", "mt5", "umt5", "longt5", "switch_transformers")  # activations exceed the range of float16
+BATCH = 1000  # rows that are tokenized at once
 TRAINING_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu")
 
 
@@ -161,12 +162,11 @@ def check_seq2seq_training(args: Seq2SeqTrainingArguments) -> None:
 
 def encode_pairs(
     tokenizer: PreTrainedTokenizerBase,
-    chunks: list[list[str]],
+    rows: Sequence[Mapping[str, Any]],
     summaries: Sequence[str],
-    max_target_length: int,
-    chat: bool | None = None,
-) -> tuple[list[list[int]], list[list[int]], list[int], int]:
-    """Tokenize sources and their summaries.
+    task: Mapping[str, Any],
+) -> tuple[list[list[str]], list[int], Dataset, int]:
+    """Fill and cut the sources of rows, and tokenize them with their summaries.
 
     With several chunks, each sentence of the summary goes to the chunk that contains most of its words, and a chunk
     without a sentence is dropped (Gidiotis and Tsoumakas 2020, A divide-and-conquer approach to the summarization of
@@ -174,14 +174,32 @@ def encode_pairs(
 
     Args:
         tokenizer: the model's tokenizer.
-        chunks: inputs of each row, from `cut_sources`.
+        rows: as for `cut_sources`.
         summaries: one per row.
-        max_target_length: maximum tokens of a summary, including its end token.
-        chat: of a decoder, whether it has a chat template; None for an encoder-decoder.
+        task: as for `cut_sources`, and `max_target_length`, the maximum tokens of a summary with its end token.
 
     Returns:
-        token ids of each chunk and of its part of the summary, the row of each, and the number of parts that were cut.
+        chunks and lost tokens of each row, from `cut_sources`; a dataset with one row per chunk that has a part of the
+        summary: `input_ids`, `labels` and `row`; and the number of parts that were cut.
     """
+    chunks: list[list[str]] = []
+    lost: list[int] = []
+    parts, cut = [], 0
+    for start in range(0, len(rows), BATCH):  # a token takes 8 bytes in Arrow, and 36 or more in a list
+        own, missing = cut_sources(tokenizer, rows[start : start + BATCH], task)
+        columns, n = _tokenize(tokenizer, own, summaries[start : start + BATCH], task)
+        columns["row"] = [start + row for row in columns["row"]]
+        parts.append(Dataset.from_dict(columns))
+        chunks += own
+        lost += missing
+        cut += n
+    return chunks, lost, concatenate_datasets(parts), cut
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, chunks: list[list[str]], summaries: Sequence[str], task: Mapping[str, Any]
+) -> tuple[dict[str, list], int]:
+    """Return the columns of `encode_pairs` for its chunks, and the number of parts that were cut."""
     parts = [
         (row, chunk, part)
         for row, (own, summary) in enumerate(zip(chunks, summaries, strict=True))
@@ -189,25 +207,29 @@ def encode_pairs(
         if part
     ]
     rows, texts, targets = zip(*parts, strict=True)
-    if chat is None:
+    chat, most = task.get("chat"), task["max_target_length"]
+    if chat is None:  # an encoder-decoder
         inputs = text_ids(tokenizer, texts)
         labels = text_ids(tokenizer, [plain_text(target) for target in targets], target=True)
     else:
         inputs, labels = tokenize_pairs(tokenizer, source_prompts(tokenizer, texts, chat), list(targets), chat)
-    short = [ids if len(ids) <= max_target_length else [*ids[: max_target_length - 1], ids[-1]] for ids in labels]
+    short = [ids if len(ids) <= most else [*ids[: most - 1], ids[-1]] for ids in labels]
     cut = sum(len(a) < len(b) for a, b in zip(short, labels, strict=True))
-    return inputs, short, list(rows), cut
+    return {"input_ids": inputs, "labels": short, "row": list(rows)}, cut
 
 
-def training_rows(pairs: Mapping[str, Any], chat: bool | None) -> Dataset:
+def training_rows(tokens: Dataset, chat: bool | None) -> Dataset:
     """Return the rows of `encode_pairs` for the trainer. A decoder reads source and summary in one; its labels are
     what each position predicts: the next token of the summary, and -100 within the source."""
-    inputs, labels = pairs["input_ids"], pairs["labels"]
-    if chat is not None:
-        both = list(zip(inputs, labels, strict=True))
-        inputs = [(source + summary)[:-1] for source, summary in both]
+
+    def join(batch: dict[str, list]) -> dict[str, list]:
+        both = list(zip(batch["input_ids"], batch["labels"], strict=True))
         labels = [[-100] * (len(source) - 1) + summary for source, summary in both]
-    return Dataset.from_dict({"input_ids": inputs, "labels": labels})
+        return {"input_ids": [(source + summary)[:-1] for source, summary in both], "labels": labels}
+
+    if chat is None:
+        return tokens.remove_columns("row")
+    return tokens.map(join, batched=True, remove_columns="row", keep_in_memory=True)  # no copy of notes on the disk
 
 
 def token_loss(label_smoothing: float) -> Callable[..., torch.Tensor]:

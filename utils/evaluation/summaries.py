@@ -43,7 +43,7 @@ def summarize(
 def predict_summaries(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    pairs: Mapping[str, list],
+    pairs: Mapping[str, Any],
     task: Mapping[str, Any],
     batch_size: int,
     name: str,
@@ -54,7 +54,7 @@ def predict_summaries(
     Args:
         model: a decoder, or an encoder-decoder prepared by `set_generation`.
         tokenizer: the model's tokenizer.
-        pairs: `chunks` of each row; `input_ids`, `labels` and `row` of each chunk, from `encode_pairs`.
+        pairs: `chunks` of each row, and `tokens`, from `encode_pairs`.
         task: as for `summarize`.
         batch_size: maximum chunks per forward pass.
         name: label of the progress bars.
@@ -70,8 +70,9 @@ def predict_summaries(
         texts = dict(zip(("prediction", "finished"), written, strict=True))
     pad_id = tokenizer.pad_token_id
     score = score_answers if "chat" in task else score_summaries
-    found = score(model, pairs["input_ids"], pairs["labels"], pad_id, batch_size, f"{name}: loss")
-    nll, tokens = (np.bincount(pairs["row"], weights=values) for values in found)
+    own = pairs["tokens"]
+    found = score(model, own["input_ids"][:], own["labels"][:], pad_id, batch_size, f"{name}: loss")
+    nll, tokens = (np.bincount(own["row"], weights=values) for values in found)
     return texts | {"nll": nll, "tokens": tokens}
 
 

@@ -9,7 +9,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.arguments import UserError
-from utils.chunking import cut_sources
 from utils.encoding import encode_texts
 from utils.evaluation import classification, hierarchical, qa, summarization
 from utils.evaluation.answers import predict_answers, tokenize_turns
@@ -61,13 +60,13 @@ def answer_rows(
         return outputs | _texts(tokenizer, outputs["prediction"]) | {"logits": logits}
     if task["task"] == "summarization":
         column, others = task["columns"]["text"], dict.fromkeys(template_names(task), "")  # which are not stored
-        chunks, _ = cut_sources(tokenizer, [others | {column: text} for text in rows["text"]], task)
-        length, chat = task["max_target_length"], task.get("chat")  # None: an encoder-decoder
-        ids, labels, owners, _ = encode_pairs(tokenizer, chunks, rows["reference"], length, chat)
-        found: dict[str, list] = {"chunks": chunks, "input_ids": ids, "labels": labels, "row": owners}
+        table = [others | {column: text} for text in rows["text"]]
+        chunks, _, tokens, _ = encode_pairs(tokenizer, table, rows["reference"], task)
+        ids, labels = tokens["input_ids"][:], tokens["labels"][:]
+        found = {"chunks": chunks, "tokens": tokens}
         outputs = predict_summaries(model, tokenizer, found, task, batch_size, "summaries")
         inputs = _decoder_inputs(ids, labels)
-        if chat is None:
+        if "chat" not in task:  # an encoder-decoder
             start, pairs = model.generation_config.decoder_start_token_id, zip(ids, labels, strict=True)
             inputs = [({"input_ids": i, "decoder_input_ids": [start, *own[:-1]]}, len(own)) for i, own in pairs]
         return outputs | _texts(tokenizer, outputs["prediction"]) | {"logits": _first_logits(model, inputs)}
