@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from conftest import toy_dialogues
+from datasets import Dataset
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
