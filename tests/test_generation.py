@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from utils.chat import chat_prompt, tokenize_pairs
 from utils.generation import batches_by_length, generate_answers, progress, score_answers
+from utils.serving.decoding import Row, decode_rows
 
 GENERATION = {"max_new_tokens": 12, "do_sample": False}
 
@@ -45,6 +46,31 @@ def test_scores_are_those_of_each_row_alone_without_padding(loaded, rows, batch_
     expected = [naive_score(model, p, a) for p, a in zip(prompts, answers, strict=True)]
     assert nll == pytest.approx(np.array(expected), abs=1e-4)
     assert tokens.tolist() == [len(a) for a in answers]
+
+
+def test_the_output_layer_copies_no_weights_for_each_row(loaded, rows, monkeypatch):
+    model, tokenizer = loaded
+    head, pad_id, shapes = model.get_output_embeddings(), tokenizer.pad_token_id, []
+    forward = head.forward
+
+    def watched(hidden):
+        assert hidden.is_contiguous()
+        shapes.append(hidden.shape)
+        return forward(hidden)
+
+    monkeypatch.setattr(head, "forward", watched)
+    score_answers(model, *rows, pad_id, 4, None)
+    generate_answers(model, tokenizer, rows[0], tokenizer.eos_token, GENERATION, 4, None)
+    decode_rows(
+        model,
+        tokenizer,
+        [Row(prompt, 3, None, None, lambda: False) for prompt in rows[0][:3]],
+        [pad_id],
+        GENERATION,
+        lambda *own: None,
+    )
+    assert any(len(shape) == 3 and shape[0] > 1 and shape[1] > 1 for shape in shapes)
+    assert not head._forward_pre_hooks
 
 
 def test_the_pad_token_does_not_matter(loaded, rows):

@@ -1,5 +1,6 @@
 """Score and generate answers with causal models and encoder-decoders, batched by length, on several processes."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -102,6 +103,21 @@ class FiniteScores(LogitsProcessor):
         return scores
 
 
+@contextlib.contextmanager
+def contiguous_outputs(model: PreTrainedModel) -> Iterator[None]:
+    """Let the output layer read hidden states that are contiguous in memory. Those of the last positions of several
+    rows are not, and a linear layer of torch on a CPU then copies its weights once per row: for 16 rows of SmolLM2
+    that took a fifth of the time to read prompts of 250 tokens, and 900 MB.
+    """
+    head = model.get_output_embeddings()
+    hooks = [head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(),))] if head else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def truncate_pairs(
     prompts: list[list[int]], answers: list[list[int]] | None, max_length: int
 ) -> tuple[list[list[int]], list[list[int]], dict[str, int]]:
@@ -154,7 +170,8 @@ def score_answers(
         keep = max(kept[i] for i in rows)  # logits are as wide as the vocabulary: only those of answers
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+        with contiguous_outputs(model):
+            logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
         for i, row_logits, row_ids in zip(rows, logits, ids, strict=True):
             n = len(answers[i])
             nll = torch.nn.functional.cross_entropy(row_logits[-n - 1 : -1].float(), row_ids[-n:], reduction="sum")
@@ -227,10 +244,11 @@ def generate_answers(
     results: list[tuple[int, tuple[str, bool]]] = []
     for rows in progress(batches_by_length([len(p) for p in prompts], batch_size), name):
         ids, mask = _pad([prompts[i] for i in rows], tokenizer.pad_token_id, model.device, left=not reads)
-        # PreTrainedModel does not declare GenerationMixin
-        output = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[FiniteScores()]
-        )
+        with contiguous_outputs(model):
+            # PreTrainedModel does not declare GenerationMixin
+            output = model.generate(  # type: ignore[operator]
+                input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[FiniteScores()]
+            )
         output = output[:, 1 if reads else ids.shape[1] :]
         for i, tokens in zip(rows, output.tolist(), strict=True):
             end = next((k for k, token in enumerate(tokens) if token in stop_ids), None)

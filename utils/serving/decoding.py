@@ -15,6 +15,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from utils.generation import contiguous_outputs
+
 
 class Row(NamedTuple):
     """A row of a batch.
@@ -78,13 +80,14 @@ def decode_rows(
     config = GenerationConfig(**values, eos_token_id=stop_ids, pad_token_id=pad_id)
     beams = values.get("num_beams", 1) > 1
     watch = _Watch(tokenizer, rows, width, set(stop_ids), deliver, beams)
-    output = model.generate(  # type: ignore[operator]  # PreTrainedModel does not declare GenerationMixin
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=config,
-        stopping_criteria=StoppingCriteriaList([watch]),
-        logits_processor=LogitsProcessorList([_Temperatures(rows, model.device)] if samples else []),
-    )
+    with contiguous_outputs(model):
+        output = model.generate(  # type: ignore[operator]  # PreTrainedModel does not declare GenerationMixin
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([watch]),
+            logits_processor=LogitsProcessorList([_Temperatures(rows, model.device)] if samples else []),
+        )
     if beams:
         for i, tokens in enumerate(output[:, width:].tolist()):
             watch.end(i, tokens)
