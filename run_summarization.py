@@ -53,6 +53,7 @@ from utils.reporting.summary_report import write_report
 from utils.run import describe_run, peak_memory, start_run
 from utils.sampling import set_train_order
 from utils.seq2seq import (
+    DecoderCollator,
     check_lengths,
     check_seq2seq_training,
     decoder_settings,
@@ -230,13 +231,14 @@ def main(
     # ----- 4. Trainer
     datasets = {split: training_rows(own["tokens"], task.get("chat")) for split, own in pairs.items()}
     compute_metrics = generation_metrics(tokenizer, summary_args.use_stemmer)
+    collate = DecoderCollator if "chat" in task else DataCollatorForSeq2Seq
     with library_checks("Seq2SeqTrainer"):
         trainer = Seq2SeqTrainer(
             model=model,
             args=training_args,
             train_dataset=datasets["train"],
             eval_dataset=datasets["validation"],
-            data_collator=DataCollatorForSeq2Seq(tokenizer, model),  # shifts the labels as this model's decoder needs
+            data_collator=collate(tokenizer, model),  # shifts the labels as this model's decoder needs
             processing_class=tokenizer,
             # A mean over the tokens of the full optimizer step: a mean per micro-batch would weight the tokens of
             # short summaries more, and depend on gradient accumulation (transformers#47688)

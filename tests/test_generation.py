@@ -61,14 +61,8 @@ def test_the_output_layer_copies_no_weights_for_each_row(loaded, rows, monkeypat
     monkeypatch.setattr(head, "forward", watched)
     score_answers(model, *rows, pad_id, 4, None)
     generate_answers(model, tokenizer, rows[0], tokenizer.eos_token, GENERATION, 4, None)
-    decode_rows(
-        model,
-        tokenizer,
-        [Row(prompt, 3, None, None, lambda: False) for prompt in rows[0][:3]],
-        [pad_id],
-        GENERATION,
-        lambda *own: None,
-    )
+    batch = [Row(prompt, 3, None, None, lambda: False) for prompt in rows[0][:3]]
+    decode_rows(model, tokenizer, batch, [pad_id], GENERATION, lambda *own: None)
     assert any(len(shape) == 3 and shape[0] > 1 and shape[1] > 1 for shape in shapes)
     assert not head._forward_pre_hooks
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import toy_dialogues
 from test_run_summarization import refused, run_main
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 import export
 from utils.chat import chat_prompt
 from utils.chunking import cut_sources, source_ids
 from utils.inference import Predictor
-from utils.seq2seq import encode_pairs, training_rows
+from utils.seq2seq import DecoderCollator, encode_pairs, token_loss, training_rows
 from utils.sweeps.compare import compare_runs
 
 VALUES = {"max_source_length": 200, "test_fraction": 0.2, "text_template": "Write a note: {text}", "max_new_tokens": 6}
@@ -59,6 +59,30 @@ def test_each_label_is_the_next_token_of_the_summary(tiny_llama):
         assert all(label in (-100, token) for label, token in zip(row["labels"], whole[1:], strict=True))
         assert [label for label in row["labels"] if label != -100] == summary
         assert summary[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+@pytest.mark.parametrize("name", ["tiny_llama", "tiny_phi3", "tiny_phi"])
+def test_logits_of_summaries_alone_give_the_same_loss_and_gradient(name, request):
+    tokenizer = AutoTokenizer.from_pretrained(folder := request.getfixturevalue(name))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    rows = [
+        {"input_ids": list(range(5, 5 + source + summary)), "labels": [-100] * source + list(range(9, 9 + summary))}
+        for source, summary in ((30, 3), (4, 9), (17, 1))
+    ]
+    found = []
+    for kind in (DataCollatorForSeq2Seq, DecoderCollator):
+        model.zero_grad()
+        batch = kind(tokenizer, model)(rows)
+        labels = batch.pop("labels")
+        outputs = model(**batch)
+        loss = token_loss(0.1)(outputs, labels)
+        loss.backward()
+        norms = torch.stack([own.grad.norm() for own in model.parameters() if own.grad is not None])
+        found.append((outputs.logits.shape, loss.item(), norms))
+    (shape, loss, norms), (fewer, same_loss, same_norms) = found
+    assert shape[1] == 33 and fewer[1] == 13  # columns in which any row has a label
+    assert same_loss == pytest.approx(loss, abs=1e-5) and torch.allclose(same_norms, norms, atol=1e-5)
 
 
 def test_the_predictor_summarizes_as_the_evaluation_did(runs):

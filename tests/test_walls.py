@@ -147,7 +147,7 @@ def test_training_carries_few_files_and_no_evaluation(script):
     files, lines = size_of(names)
     most = {
         "run_qa_sft.py": (35, 6241), "run_classification.py": (35, 6163), "run_hierarchical.py": (34, 6301),
-        "run_summarization.py": (34, 6222),
+        "run_summarization.py": (34, 6235),
     }[script]  # fmt: skip
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names} <= CORE
