@@ -35,8 +35,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
+import utils  # noqa: F401  # before torch and bitsandbytes, whose threads and messages it settles
 
+# isort: split
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response, Security

@@ -23,6 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import utils  # noqa: F401  # before torch and bitsandbytes, whose threads and messages it settles
+
+# isort: split
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file

@@ -19,7 +19,6 @@ Not a medical device: answers may be wrong. For research and teaching.
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,8 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
+import utils  # noqa: F401  # before torch and bitsandbytes, whose threads and messages it settles
 
+# isort: split
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 

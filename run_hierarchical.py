@@ -9,15 +9,15 @@ edit `text_template` in the recipe, or `to_text` below.
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
+import utils  # noqa: F401  # before torch and bitsandbytes, whose threads and messages it settles
 
+# isort: split
 import numpy as np
 from datasets import Dataset
 from sklearn.metrics import accuracy_score, f1_score

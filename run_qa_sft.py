@@ -7,7 +7,6 @@ To use your own data, name its columns in the recipe. What the model reads: `pro
 """
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: threads that spin as they wait slow a shared machine
+import utils  # noqa: F401  # before torch and bitsandbytes, whose threads and messages it settles
 
+# isort: split
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig

@@ -19,6 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import utils  # noqa: F401  # before torch and bitsandbytes, whose threads and messages it settles
+
+# isort: split
 from optuna.distributions import BaseDistribution
 from tqdm import tqdm
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.shared_machine
 
-Trains the quickstart for question answering for 6 steps, in turn: alone and beside one busy process; with OpenMP
+Trains the quickstart for question answering for 3 steps, in turn: alone and beside one busy process; with OpenMP
 threads that sleep soon (`GOMP_SPINCOUNT=1000`, which the scripts set) and with threads that spin (300,000, the default
 of GNU OpenMP with as many threads as cores). Writes results/shared_machine.json: medians of the seconds per step.
 """
@@ -20,7 +20,7 @@ from utils.evaluation.identity import machine
 from utils.json_files import read_json, write_json
 
 OUTPUTS = Path("outputs/shared_machine")
-STEPS, ROUNDS = 6, 3
+STEPS, ROUNDS = 3, 3
 SPINS = {"scripts": "1000", "default": "300000"}
 KEYS = ["--max_steps", str(STEPS), "--no_evaluate_test", "--save_strategy", "no", "--report_to", "none"]
 KEYS += ["--max_eval_samples", "4", "--retrieve_examples", "0", "--max_train_samples", "2000"]

@@ -1,6 +1,7 @@
 """What the scripts share: the same eight sections, and the same last two to the letter."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,13 +26,25 @@ def test_a_script_has_the_eight_sections_in_order_and_one_place_to_adapt(path):
     assert text.count("\n# ----- ADAPT HERE: ") == 1
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "predict.py", ROOT / "app.py"], ids=lambda path: path.name)
-def test_threads_are_told_not_to_spin_before_any_package_is_imported(path):
+COMMANDS = [*SCRIPTS, *(ROOT / f"{name}.py" for name in ("predict", "app", "export", "sweep"))]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+def test_what_has_to_be_settled_before_the_libraries_are_imported_is(path):
     """GNU OpenMP reads `GOMP_SPINCOUNT` when it is loaded, which torch and scikit-learn do when they are imported."""
     lines = path.read_text().splitlines()
-    told = next(i for i, line in enumerate(lines) if line.startswith('os.environ.setdefault("GOMP_SPINCOUNT", '))
-    before = [line.split()[1].split(".")[0] for line in lines[:told] if re.match(r"(import|from) ", line)]
+    settled = next(i for i, line in enumerate(lines) if line.startswith("import utils "))
+    before = [line.split()[1].split(".")[0] for line in lines[:settled] if re.match(r"(import|from) ", line)]
     assert before and set(before) <= sys.stdlib_module_names
+
+
+def test_the_settings_are_made_and_a_value_of_the_user_is_kept():
+    code = "import utils, os, sys; print(os.environ['GOMP_SPINCOUNT'], {'torch', 'bitsandbytes'} & {*sys.modules})"
+    for given, expected in ((None, "1000"), ("7", "7")):
+        env = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+        env |= {"GOMP_SPINCOUNT": given} if given else {}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.stdout.split() == [expected, "set()"]
 
 
 # One start of Python: predict.py first, since nothing is taken out of memory again

@@ -1,0 +1,9 @@
+"""What scripts share. They import this package before all others, since both settings count only until then."""
+
+import logging
+import os
+
+# OpenMP threads that spin as they wait make a step on a machine with other work ten times slower
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# bitsandbytes advises a package with a faster kernel for 4 bits on a CPU, which has no gradient
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
