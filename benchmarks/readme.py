@@ -329,7 +329,7 @@ BLOCKS = {
         decoder_against_encoder,
     )
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds)}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds, shared_machine)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
