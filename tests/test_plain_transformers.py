@@ -1,4 +1,4 @@
-"""A saved classifier outside of this code: plain transformers and PEFT make its predictions, or its card says not."""
+"""A saved model outside of this code: plain transformers and PEFT do what it does here, or its card says not."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SIZES, Run, flags, run_here, save_model, toy_notes, word_tokenizer
+from conftest import SIZES, Run, flags, qa_flags, run_here, save_model, toy_notes, word_tokenizer
 from huggingface_hub import metadata_load
+from test_run_summarization import summary_flags
 from transformers import AutoConfig, AutoModelForSequenceClassification, ModernBertConfig, ModernBertModel
 
 import run_classification
 import run_hierarchical
+import run_qa_sft
+import run_summarization
 from utils.evaluation.encoders import last_layer
 from utils.heads import pools_by_config, prepare_classifier
 from utils.inference import Predictor
@@ -188,3 +191,50 @@ def test_a_card_promises_no_pipeline_where_predictions_need_more_than_weights(
 def np_last(confidence: Any) -> float:
     """Return the confidence of the leaf; a tree has one a level."""
     return confidence[-1] if isinstance(confidence, list) else confidence
+
+
+CAUSAL = {"lora_target_modules": ["q_proj", "v_proj"], "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "values"),
+    [
+        (run_qa_sft, "tiny_llama", {"system_prompt": 'Say "no" or\nyes.'}),
+        (run_qa_sft, "tiny_phi", {"prompt_template": "Question: {question}\nAnswer:", "use_peft": False}),
+        (run_qa_sft, "tiny_phi3", {"lora_target_modules": ["qkv_proj"], "retrieve_examples": 2}),
+        (run_summarization, "tiny_t5", {"text_template": "Summarize: {text}", "num_beams": 2}),
+        (run_summarization, "tiny_encoder_decoder", {"use_peft": False, "max_target_length": 64}),
+        (run_summarization, "tiny_llama", {"text_template": "Write a note: {text}", **CAUSAL}),
+    ],
+)
+def test_plain_transformers_writes_what_the_predictor_writes(
+    script, model, values, data, request, tmp_path, monkeypatch, capsys
+):
+    base = request.getfixturevalue(model)
+    asks = script is run_qa_sft
+    if values.get("use_peft") is False:
+        values = values | {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
+    argv = (qa_flags if asks else summary_flags)(
+        base,
+        tmp_path / "run",
+        train_file=data.qa if asks else data.dialogues,
+        max_steps=6,
+        learning_rate=1e-2,
+        **values,
+    )
+    done = run_here(script.main, script.ARGUMENTS, argv)
+    assert done.code == 0, done.stderr[-2000:]
+    card = (done.folder / "README.md").read_text()
+    assert ("`{examples}` is empty" in card) == ("retrieve_examples" in values)
+    if not (tmp_path / base.name).exists():
+        (tmp_path / base.name).symlink_to(base)
+    monkeypatch.chdir(tmp_path)  # a card names folders without their path
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[-1]
+    assert "utils" not in code and max(map(len, code.splitlines())) < 200
+    capsys.readouterr()
+    exec(code, {})
+    written = capsys.readouterr().out.strip()
+    own = Predictor.from_pretrained(str(done.folder))
+    own.examples = None  # which the card's code has not
+    example = re.search(r'--text "(.*?)"', card)[1]
+    assert written == own([example])[0]["prediction"].strip() and written

@@ -60,7 +60,9 @@ def summarizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     analysis = analyse_summaries(predictions, references, sources, cut, *findings, weights)
     write_json(folder / "all_results.json", results)
     write_json(folder / "analysis.json", analysis)
-    write_json(folder / "task.json", {"task": "summarization", "base_model": "lab/base"})
+    task = {"task": "summarization", "base_model": "lab/base", "columns": {"text": "text", "summary": "summary"}}
+    task |= {"text_template": "{text}", "stop": "</s>", "dtype": "float32", "generation": {"max_new_tokens": 9}}
+    write_json(folder / "task.json", task)
     return folder
 
 

@@ -1,10 +1,12 @@
-"""What a card says about using a classifier with transformers and PEFT alone, without this code."""
+"""What a card says about using a model with transformers and PEFT alone, without this code."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from utils.control_tokens import plain_text
 from utils.reporting.tables import paragraphs
+from utils.task import template_names
+from utils.templates import fill_template
 
 
 def beyond_weights(task: Mapping[str, Any]) -> list[str]:
@@ -21,8 +23,8 @@ def beyond_weights(task: Mapping[str, Any]) -> list[str]:
 
 
 def plain_transformers(task: Mapping[str, Any], model: str, base: str, example: str, is_adapter: bool) -> str:
-    """Return how to get the probabilities of a classifier from plain transformers, or why that is not possible; empty
-    for other tasks.
+    """Return how to get the probabilities of a classifier, or the answer of a model that writes, from plain
+    transformers; or why that is not possible.
 
     Args:
         task: the content of `task.json`, without local paths.
@@ -31,6 +33,8 @@ def plain_transformers(task: Mapping[str, Any], model: str, base: str, example: 
         example: text for the code.
         is_adapter: whether the run saved an adapter.
     """
+    if task.get("task") in ("qa", "summarization"):
+        return _answer(task, model, base, example, is_adapter)
     if task.get("task") not in ("classification", "hierarchical"):
         return ""
     if beyond := beyond_weights(task):
@@ -55,6 +59,52 @@ def plain_transformers(task: Mapping[str, Any], model: str, base: str, example: 
         f"Plain `transformers`{' and `peft` give' if is_adapter else ' gives'} the same probabilities:",
         f"```python\n{imports}from transformers import {classes}\n{load}\n"
         f'print(classify(["{example}"], top_k=None, truncation=True, max_length={task["max_length"]}))\n```',
+        " ".join(note for note in notes if note),
+    )
+
+
+def _answer(task: Mapping[str, Any], model: str, base: str, example: str, is_adapter: bool) -> str:
+    """Return code that writes an answer or a summary."""
+    role, key = ("question", "prompt_template") if task["task"] == "qa" else ("text", "text_template")
+    columns, names = task["columns"], template_names(task)
+    row = dict.fromkeys(names, "") | {columns[role]: example}
+    text = plain_text(fill_template(task[key], columns, row, key))
+    reads = "chat" not in task  # an encoder-decoder
+    if task.get("chat"):
+        system = task.get("system_prompt")
+        turns = [{"role": "system", "content": system}] if system else []
+        listed = "".join(f"    {turn},\n" for turn in [*turns, {"role": "user", "content": text}])
+        prompt = f"tokenizer.apply_chat_template([\n{listed}], add_generation_prompt=True, tokenize=False)"
+    else:
+        prompt = repr(text)
+    template = plain_text(task[key]).replace("\n", "\\n")
+    auto, imports = "AutoModelForSeq2SeqLM" if reads else "AutoModelForCausalLM", ""
+    load = f'model = {auto}.from_pretrained("{base if is_adapter else model}", dtype="{task["dtype"]}")\n'
+    if is_adapter:
+        imports = "from peft import PeftModel\n"
+        load += f'model = PeftModel.from_pretrained(model, "{model}")\n'
+    options = "".join(f", {name}={value!r}" for name, value in task["generation"].items())
+    stop = f"tokenizer.convert_tokens_to_ids({task['stop']!r})"
+    own = "" if reads else ', inputs["input_ids"].shape[1]:'
+    others = sorted(names - {role})
+    notes = [
+        "It differs from `predict.py` by rounding: `predict.py` loads the base model in fewer bits."
+        if task.get("quantization")
+        else None,
+        f"The template is `{template}`; here {_listed([f'`{{{name}}}`' for name in others])} "
+        f"{'is' if len(others) == 1 else 'are'} empty."
+        if others
+        else None,
+    ]
+    return paragraphs(
+        f"Plain `transformers`{' and `peft` write' if is_adapter else ' writes'} the same:",
+        f"```python\n{imports}from transformers import {auto}, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{model}")\n{load}'
+        f"prompt = {prompt}\n"
+        f'inputs = tokenizer(prompt, return_tensors="pt"{", add_special_tokens=False" if task.get("chat") else ""})\n'
+        f"ends = {stop if reads else f'[{stop}, tokenizer.eos_token_id]'}\n"
+        f"output = model.generate(**inputs, eos_token_id=ends{options})\n"
+        f"print(tokenizer.decode(output[0{own}], skip_special_tokens=True))\n```",
         " ".join(note for note in notes if note),
     )
 
