@@ -9,7 +9,8 @@ from sklearn.metrics import f1_score
 
 from utils.factuality import factuality_statistics
 from utils.metrics.__main__ import main
-from utils.metrics.statistics import CLASS_METRICS, ROUGE_TYPES
+from utils.metrics.intervals import evaluate_statistics
+from utils.metrics.statistics import CLASS_METRICS, ROUGE_TYPES, classification_statistics
 from utils.metrics.summaries import summary_statistics
 
 ABOUT = ["language", "rouge_tokenizer", "bleu_tokenizer", "tokenizer_reason", "use_stemmer"]
@@ -35,6 +36,42 @@ def test_the_command_prints_one_json_object(tmp_path):
     assert result["rows"] == 2
     assert result["rouge1"] == pytest.approx(1 / 3)
     assert result["rouge1_ci95"] is None and "Too few rows (2)" in done.stderr
+
+
+def test_rows_that_belong_together_count_once(tmp_path, capsys):
+    """The predictions of a run name their cluster: scored again, they have the intervals of its report."""
+    rows = [{"prediction": "ab"[i % 3 == 0], "reference": "ab"[i % 2], "cluster": i % 40} for i in range(240)]
+    scored = []
+    for own in (rows, [{key: row[key] for key in ("prediction", "reference")} for row in rows]):
+        main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", own))])
+        scored.append(json.loads(capsys.readouterr().out))
+    together, apart = scored
+    statistics = classification_statistics(
+        *([row[key] for row in rows] for key in ("prediction", "reference")), ["a", "b"]
+    )
+    expected = evaluate_statistics(statistics, [row["cluster"] for row in rows])
+    assert {key: together[key] for key in expected} == expected
+    assert together["clusters"] == 40 and "clusters" not in apart
+    assert together["accuracy"] == apart["accuracy"] and together["accuracy_ci95"] != apart["accuracy_ci95"]
+
+
+def test_few_clusters_of_many_rows_give_no_interval(tmp_path, capsys, caplog):
+    rows = [{"prediction": "a", "reference": "ab"[i % 2], "cluster": f"patient {i % 3}"} for i in range(60)]
+    main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
+    assert json.loads(capsys.readouterr().out)["accuracy_ci95"] is None
+    assert "Too few clusters (3) to tell" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [({}, "differs from the first: give `cluster`"), ({"cluster": None}, "a `cluster` of type NoneType")],
+)
+def test_a_cluster_stands_in_every_line_or_in_none(tmp_path, capsys, row, said):
+    first = {"prediction": "a", "reference": "a"}
+    path = write_jsonl(tmp_path / "rows.jsonl", [first | {"cluster": 1}, first | row])
+    with pytest.raises(SystemExit) as stop:
+        main(["--task", "classification", "--input_file", str(path)])
+    assert stop.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_the_stemmer_is_an_option(tmp_path, capsys):

@@ -33,7 +33,10 @@ class MetricsArguments:
 
     task: Literal["qa", "summarization", "classification"] = field(metadata={"help": "Selects the metrics."})
     input_file: str = field(
-        metadata={"help": "jsonl with `prediction`, `reference` (lists of labels, too) and, for summaries, `source`."}
+        metadata={
+            "help": "jsonl with `prediction`, `reference` (lists of labels, too), for summaries `source`, and "
+            "`cluster` where rows belong together, such as those of a patient."
+        }
     )
     use_stemmer: bool = field(default=False, metadata={"help": "Use Porter stemming in ROUGE."})
     bertscore_model: str | None = field(default=None, metadata={"help": "Encoder for BERTScore; omitted by default."})
@@ -54,16 +57,20 @@ class MetricsArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the metrics of the rows, each with its 95 % interval, as one JSON object."""
+    """Print the metrics of the rows, each with its 95 % interval over clusters, as one JSON object. Without `cluster`
+    each row is one."""
     with user_errors():
         args, _ = parse_recipe((MetricsArguments,), argv, description="Score a jsonl of predictions and references.")
         rows = read_rows(args.input_file, args.task)
-        results: dict[str, Any] = {"rows": len(rows)} | describe_rows(rows, args)
+        clusters = [row["cluster"] for row in rows] if "cluster" in rows[0] else list(range(len(rows)))
+        counts = {"clusters": len(set(clusters))} if "cluster" in rows[0] else {}
+        results: dict[str, Any] = {"rows": len(rows)} | counts | describe_rows(rows, args)
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
-        if len(rows) < MIN_CLUSTERS:
-            logger.warning("Too few rows (%d) to tell: intervals need %d.", len(rows), MIN_CLUSTERS)
-        results |= evaluate_statistics(row_statistics(rows, args, results), range(len(rows)))
+        if (units := len(set(clusters))) < MIN_CLUSTERS:
+            what = "clusters" if counts else "rows"
+            logger.warning("Too few %s (%d) to tell: intervals need %d.", what, units, MIN_CLUSTERS)
+        results |= evaluate_statistics(row_statistics(rows, args, results), clusters)
         if args.compare_libraries:
             results |= library_values(rows, args, results)
     print(json.dumps(finite(results)))
@@ -158,6 +165,10 @@ def read_rows(path: str, task: str) -> list[dict[str, Any]]:
             raise UserError(f"{where} has an empty `reference`: nothing to score against, delete the line.")
         if task == "summarization" and rows and ("source" in row) != ("source" in rows[0]):
             raise UserError(f"{where} differs from the first: give `source` in every line or in none.")
+        if rows and ("cluster" in row) != ("cluster" in rows[0]):
+            raise UserError(f"{where} differs from the first: give `cluster` in every line or in none.")
+        if "cluster" in row and not isinstance(row["cluster"], str | int):
+            raise UserError(f"{where} has a `cluster` of type {type(row['cluster']).__name__}: write str or int.")
         rows.append(row)
     if not rows:
         raise UserError(f"`input_file` {path} has no rows: write objects with `prediction` and `reference`.")
