@@ -150,7 +150,7 @@ def test_training_carries_few_files_and_no_evaluation(script):
         "run_summarization.py": (35, 6242),
     }[script]  # fmt: skip
     assert files <= most[0] and lines <= most[1], sorted(names)
-    assert {room(name) for name in names} <= CORE
+    assert {room(name) for name in names - {"utils"}} <= CORE
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
