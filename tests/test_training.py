@@ -34,7 +34,7 @@ from utils.evaluation.models import trained_model
 from utils.logits import predict_logits
 from utils.modeling import PACKS, check_packing, unpacked
 from utils.run import newest_checkpoint
-from utils.training import Guard, differentiable, stopped_early
+from utils.training import Guard, differentiable, save_model, stopped_early
 
 FINISHED = ("task.json", "all_results.json", "report.md", "README.md", "adapter_model.safetensors")
 
@@ -436,6 +436,25 @@ def test_the_trained_model_computes_in_the_precision_of_its_weights(tiny_llama, 
     with torch.no_grad():
         assert not torch.equal(trainer.model.eval()(ids).logits, expected)  # under autocast
         assert torch.equal(trained_model(trainer).eval()(ids).logits, expected)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_the_memory_of_the_optimizer_is_free_for_the_evaluation(tiny_llama, tmp_path, optim):
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    rows = [{"input_ids": torch.tensor([5, 6, 7, 8]), "labels": torch.tensor([5, 6, 7, 8])}] * 4
+    args = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, max_steps=2, report_to="none", save_strategy="no", disable_tqdm=True,
+        optim=optim,
+    )  # fmt: skip
+    trainer = Trainer(model=model, args=args, train_dataset=rows)
+    save_model(trainer)  # nothing was trained, so there is no optimizer
+    trainer.train()
+    assert trainer.optimizer.state
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    save_model(trainer)
+    assert not trainer.optimizer.state and all(weight.grad is None for weight in model.parameters())
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(saved[name], weight) for name, weight in weights.items())
 
 
 def test_full_fine_tuning_scores_both_models_in_the_same_precision(tiny_llama, data, tmp_path):
