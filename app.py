@@ -110,6 +110,9 @@ class AppArguments:
             "help": "`output_dir` or Hub repository of a run; may be given several times. Default: variable APP_MODEL."
         },
     )
+    base_model: str | None = field(
+        default=None, metadata={"help": "Where the base model of the adapters is now, if it has moved since training."}
+    )
     host: str = field(
         default_factory=lambda: os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         metadata={"help": "Address to listen on; 0.0.0.0 listens on all network interfaces."},
@@ -253,7 +256,7 @@ def load(model: str, args: AppArguments, metrics: Metrics, label: str | None = N
         batcher = Batcher(label or "qa", ask, metrics, 1, args.batch_wait_ms, args.queue_size, threads=args.batch_size)
         return Served(task, batcher, State(client, name))
     examples_file = args.examples_file if task["task"] == "qa" else None
-    predictor = Predictor.from_pretrained(model, args.revision, examples_file=examples_file)
+    predictor = Predictor.from_pretrained(model, args.revision, args.base_model, examples_file=examples_file)
     task = predictor.task
     if task["task"] == "summarization":
         task["generation"]["max_time"] = args.time_limit  # seconds: the client has its 504 after that

@@ -102,7 +102,9 @@ def evaluate_best(run: Run, output_dir: Path, metric: str, processes: int, bar: 
 
 def main(args: SweepArguments) -> None:
     if args.compare:
-        print(compare_runs(args.compare, Path(args.output_dir or "outputs/comparison")))
+        output_dir = Path(args.output_dir or "outputs/comparison")
+        print(compare_runs(args.compare, output_dir))
+        print(f"comparison: {output_dir}/comparison.md")
         return
 
     # ----- 1. Plan: check every configuration before the first run starts

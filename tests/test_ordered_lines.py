@@ -242,6 +242,25 @@ def test_a_run_that_is_killed_as_it_ends_is_complete_and_leaves_nothing(tmp_path
     assert read_jsonl(output) == wanted
 
 
+def test_a_finished_output_is_not_taken_for_that_of_another_file_model_or_setting(tmp_path, model):
+    path, wanted = notes(tmp_path, 20)
+    assert ask(tmp_path, input_file=path).code == 0
+    again = ask(tmp_path, input_file=path, resume=True)
+    assert again.code == 0 and "nothing to do" in again.stderr
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(reversed(lines)))  # as many rows
+    for values, key in (({}, "`input_file`"), ({"top_k": 1}, "`input_file`, `top_k`")):
+        done = ask(tmp_path, input_file=path, resume=True, **values)
+        assert done.code == 2 and f"was written with another {key}" in done.stderr.replace(
+            "`top_k`, `input_file`", key
+        )
+    assert read_jsonl(tmp_path / "out.jsonl") == wanted
+    assert ask(tmp_path, input_file=path, overwrite=True).code == 0
+    assert ask(tmp_path, input_file=path, resume=True).code == 0
+    (tmp_path / "out.jsonl.run.json").unlink()  # an output of someone else, with as many lines
+    assert ask(tmp_path, input_file=path, resume=True).code == 2
+
+
 @pytest.mark.parametrize("deleted", range(4))
 def test_several_processes_that_are_killed_as_they_end_have_a_complete_output(tmp_path, monkeypatch, deleted):
     output = tmp_path / "out.jsonl"

@@ -22,6 +22,7 @@ import torch
 from utils.arguments import UserError
 from utils.json_files import hold, read_json, write_json
 
+AGAIN = "start anew with `--overwrite`"
 LOCK = "lock"
 SECONDS = 0.2  # between two looks at the files of another process
 
@@ -105,6 +106,11 @@ def partial_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
+def finished_file(output: Path) -> Path:
+    """Return the file that says what the lines of a finished output depend on."""
+    return output.with_name(f"{output.name}.run.json")
+
+
 def remove_partial(output: Path) -> None:
     """Delete what stands beside an output until its run is finished, if it is there."""
     shutil.rmtree(partial_folder(output), ignore_errors=True)
@@ -126,20 +132,27 @@ def check_output(output: Path, settings: Mapping[str, Any], resume: bool, overwr
         raise UserError(f"`output_file` {output} cannot be written: give a file in a folder that exists.")
     run = read_json(partial_folder(output) / "run.json")
     if resume and run:
-        if changed := ", ".join(f"`{key}`" for key in settings if run.get(key) != settings[key]):
+        if changed := _changed(run, settings):
             raise UserError(
-                f"`output_file` {output} was begun with another {changed}: repeat that command with `--resume`, or "
-                "start anew with `--overwrite`."
+                f"`output_file` {output} was begun with another {changed}: repeat that command, or {AGAIN}."
             )
         return "resume"
     if overwrite or not (run or output.exists()):
         return "start"
     if run:
         raise UserError(f"`output_file` {output} is not finished: `--resume` goes on, `--overwrite` starts anew.")
-    if resume and count_lines(output) == rows:
+    if resume and count_lines(output) == rows and (run := read_json(finished_file(output))):
+        if changed := _changed(run, settings):
+            raise UserError(
+                f"`output_file` {output} was written with another {changed}: give another name, or {AGAIN}."
+            )
         return "complete"
     found = f"`output_file` {output} exists" + (" and is of no stopped run" if resume else "")
     raise UserError(f"{found}: give another name, or replace it with `--overwrite`.")
+
+
+def _changed(run: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}`" for key in settings if run.get(key) != settings[key])
 
 
 def begin(output: Path, settings: Mapping[str, Any], launch: str, goes_on: bool, keep_output: bool) -> None:
@@ -156,6 +169,7 @@ def begin(output: Path, settings: Mapping[str, Any], launch: str, goes_on: bool,
         for path in folder.iterdir():
             if path.name != LOCK:
                 path.unlink()
+        finished_file(output).unlink(missing_ok=True)
         if not keep_output:
             output.unlink(missing_ok=True)
     for mark in folder.glob("rank-*.done"):
@@ -206,7 +220,8 @@ def finish(output: Path, rank: int, processes: int, window: int) -> None:
     if rank == 0:
         if processes > 1:
             _join(output, processes, window)
-        (folder / "run.json").unlink()  # first: what a kill then leaves of the folder is of a run that is finished
+        # first: what a kill then leaves of the folder is of a run that is finished
+        (folder / "run.json").replace(finished_file(output))
         remove_partial(output)
 
 

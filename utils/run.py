@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 DATA_FACTS = (
     "dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language", "license",
 )  # fmt: skip
-PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub")
+PACKAGES = (
+    "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "huggingface-hub", "numpy",
+    "scikit-learn", "rouge-score", "sacrebleu",
+)  # fmt: skip
 SUMS, SAVING = "SHA256SUMS", ".saving"  # files of a checkpoint; the second is there until the first is written
 UNFINISHED = "it was not written to its end"
 RECOMPUTATION = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"}  # torch's options

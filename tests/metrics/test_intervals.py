@@ -126,6 +126,12 @@ def test_rows_without_a_denominator_do_not_count():
         assert math.isnan(result[f"d_{name}"]) and result[f"d_{name}_ci95"] is None and result[f"d_{name}_p"] is None
 
 
+def test_a_count_that_was_never_seen_has_no_interval_without_width():
+    found = evaluate_statistics({"hallucinated_drugs": np.column_stack([np.zeros(30), np.ones(30)])}, range(30))
+    assert found == {"hallucinated_drugs": 0.0, "hallucinated_drugs_ci95": None}
+    assert evaluate_statistics(accuracy_statistics(np.zeros(30)), range(30))["accuracy_ci95"][1] > 0.05
+
+
 def test_a_system_does_not_differ_from_itself():
     statistics = text_statistics(TEXTS * 6, TEXTS[::-1] * 6)
     result = paired_difference(statistics, dict(statistics), range(30), "gain")

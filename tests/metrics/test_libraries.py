@@ -26,10 +26,11 @@ def test_classes_have_the_values_of_scikit_learn(tmp_path, capsys):
         assert result[key.removeprefix("sklearn_")] == pytest.approx(value, abs=1e-9)
 
 
-def test_a_prediction_that_is_no_label_is_a_class_for_scikit_learn_alone(tmp_path, capsys):
-    result = scored(tmp_path, capsys, "classification", [("a", "a"), ("none of them", "a")])
-    assert result["macro_f1"] == pytest.approx(2 / 3) and result["sklearn_macro_f1"] == pytest.approx(1 / 3)
-    assert result["accuracy"] == result["sklearn_accuracy"] == 0.5
+def test_a_prediction_that_no_reference_has_is_a_class_as_in_the_report_of_a_run(tmp_path, capsys):
+    result = scored(tmp_path, capsys, "classification", [("a", "a"), ("rare", "a"), ("b", "b"), ("rare", "b")])
+    for name in ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "matthews"):
+        assert result[name] == pytest.approx(result[f"sklearn_{name}"], abs=1e-9)
+    assert result["macro_f1"] == pytest.approx(4 / 9)
 
 
 @pytest.mark.parametrize("task", ["qa", "summarization"])

@@ -59,7 +59,23 @@ def test_few_clusters_of_many_rows_give_no_interval(tmp_path, capsys, caplog):
     rows = [{"prediction": "a", "reference": "ab"[i % 2], "cluster": f"patient {i % 3}"} for i in range(60)]
     main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
     assert json.loads(capsys.readouterr().out)["accuracy_ci95"] is None
-    assert "Too few clusters (3) to tell" in caplog.text
+    assert "Too few clusters (3, as telling as 3.0 of one size) to tell" in caplog.text
+
+
+def test_clusters_of_very_different_sizes_say_why_there_is_no_interval(tmp_path, capsys, caplog):
+    rows = [{"prediction": "a", "reference": "ab"[i % 2], "cluster": max(i - 150, 0)} for i in range(170)]
+    main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
+    result = json.loads(capsys.readouterr().out)
+    assert result["clusters"] == 20 and result["accuracy_ci95"] is None
+    assert "Too few clusters (20, as telling as 1.3 of one size) to tell" in caplog.text
+
+
+def test_one_cluster_is_one_however_its_id_is_written(tmp_path, capsys):
+    rows = [
+        {"prediction": "a", "reference": "ab"[i % 2], "cluster": str(i % 12) if i % 2 else i % 12} for i in range(48)
+    ]
+    main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
+    assert json.loads(capsys.readouterr().out)["clusters"] == 12
 
 
 @pytest.mark.parametrize(
@@ -121,12 +137,12 @@ def test_classification_takes_text_and_whole_numbers(tmp_path, capsys):
     rows = [{"prediction": p, "reference": r} for p, r in zip(predictions, references, strict=True)]
     main(["--task", "classification", "--input_file", str(write_jsonl(tmp_path / "rows.jsonl", rows))])
     result = json.loads(capsys.readouterr().out)
-    scores = f1_score(references, [0, 1, 2, 7], labels=[0, 1, 2], average=None)
+    scores = f1_score(references, [0, 1, 2, 7], labels=[0, 1, 2, 7], average=None)
     names = ["accuracy", *CLASS_METRICS]
     assert list(result) == ["rows", *(key for name in names for key in (name, f"{name}_ci95"))]
     assert result["accuracy"] == 0.5
     assert result["macro_f1"] == pytest.approx(scores.mean())
-    assert result["weighted_f1"] == pytest.approx(scores @ [1, 2, 1] / 4)
+    assert result["weighted_f1"] == pytest.approx(scores @ [1, 2, 1, 0] / 4)
 
 
 ROW = b'{"prediction": "a", "reference": "b"}\n'

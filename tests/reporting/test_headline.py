@@ -3,6 +3,7 @@
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from matplotlib.image import imsave
 
 from utils.json_files import write_json
@@ -45,6 +46,27 @@ def test_the_best_baseline_needs_no_part_of_the_model_and_knows_the_direction():
     lower = {"test_loss": 1.0, "baseline_a_test_loss": 2.0, "baseline_b_test_loss": 3.0, "base_test_loss": 0.5}
     assert best_baseline(lower, "loss") == "baseline_a_test_"
     assert best_baseline({"test_loss": 1.0}, "loss") is None
+
+
+@pytest.mark.parametrize(
+    ("delta", "said"),
+    [
+        ({"": 0.01, "_ci95": [-0.1, 0.1]}, "A simple method does as well:** b"),
+        ({"": -0.2, "_ci95": [-0.3, -0.1]}, "A simple method does better:** b"),
+        ({"": -0.2, "_ci95": None}, "A simple method may do as well:** b"),
+        ({"": 0.2, "_ci95": [0.1, 0.3]}, None),
+    ],
+)
+def test_what_a_simple_method_does_is_what_the_test_says(delta, said):
+    own = {f"delta_baseline_b_test_macro_f1{suffix}": value for suffix, value in delta.items()}
+    text = look_at(RESULTS | own | {"test_clusters": 9}, {})
+    assert said in text if said else "A simple method" not in text
+
+
+def test_a_run_without_any_interval_says_why():
+    text = look_at(RESULTS | {"test_macro_f1_ci95": None, "test_clusters": 9}, {})
+    assert "no number has an interval" in text and "with 9 clusters" in text and "`test_fraction`" in text
+    assert "no number has an interval" not in look_at(RESULTS | {"test_clusters": 40}, {})
 
 
 def test_the_table_on_top_has_a_row_a_system_and_two_metrics():

@@ -1,9 +1,11 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.image import imread
 from transformers import BitsAndBytesConfig
 
@@ -13,6 +15,7 @@ from utils.evaluation.error_analysis import ERROR_ADVICE
 from utils.evaluation.outputs import write_results
 from utils.json_files import write_json
 from utils.reporting import class_report
+from utils.reporting.card import _without_empty_sections
 from utils.reporting.headline import summary
 from utils.reporting.metric_names import BASELINES, METRICS, baselines_line
 from utils.reporting.plots import plot_metrics
@@ -254,6 +257,10 @@ def test_only_a_level_below_another_can_stop_above():
     first, second = (class_report.abstention_sentence(level, is_root_level=is_root) for is_root in (True, False))
     assert "higher level" in second and "higher level" not in first
     assert class_report.abstention_sentence({}, is_root_level=True) == ""
+    few = {"abstention": {"max_risk": 0.05, "threshold": None, "rows": 5}}
+    assert "needs at least 97 validation rows" in class_report.abstention_sentence(few, True)
+    many = {"abstention": {"max_risk": 0.05, "threshold": None, "rows": 500}}
+    assert "No confidence threshold keeps" in class_report.abstention_sentence(many, True)
 
 
 def test_json_is_whole_ordered_and_finite(tmp_path, monkeypatch):
@@ -265,3 +272,11 @@ def test_json_is_whole_ordered_and_finite(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_json(path, {"new": 1})
     assert "new" not in path.read_text()
+
+
+def test_a_card_has_its_recipe_as_it_was_given():
+    recipe = yaml.safe_dump({"text_template": "Name the term.\n\n\n{text}", "seed": 1})
+    text = f"# A\n\n\n\nText\n\n## Empty\n\n## B\n\n```yaml\n{recipe}```\n\n\n\nEnd\n"
+    found = _without_empty_sections(text)
+    assert yaml.safe_load(re.search(r"```yaml\n(.*?)```", found, re.DOTALL)[1]) == yaml.safe_load(recipe)
+    assert "## Empty" not in found and "\n\n\n" not in found.replace(recipe, "")

@@ -61,7 +61,13 @@ def summarizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "all_results.json", results)
     write_json(folder / "analysis.json", analysis)
     task = {"task": "summarization", "base_model": "lab/base", "columns": {"text": "text", "summary": "summary"}}
-    task |= {"text_template": "{text}", "stop": "</s>", "dtype": "float32", "generation": {"max_new_tokens": 9}}
+    task |= {
+        "text_template": "{text}",
+        "stop": "</s>",
+        "dtype": "float32",
+        "generation": {"max_new_tokens": 9},
+        "max_source_length": 64,
+    }
     write_json(folder / "task.json", task)
     return folder
 

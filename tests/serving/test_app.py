@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,7 +34,7 @@ import run_classification
 import run_hierarchical
 import run_qa_sft
 import run_summarization
-from utils.arguments import parse_recipe
+from utils.arguments import UserError, parse_recipe
 from utils.citations import cite
 from utils.inference import Predictor
 from utils.retrieval import NO_SUPPORT, add_passages, read_corpus
@@ -208,10 +209,23 @@ def test_a_question_that_the_model_does_not_take_whole_is_called_cut(client):
     assert body["cut"] and isinstance(body["response"], str)
 
 
+def test_an_adapter_whose_base_model_has_moved_is_served(runs, tiny_llama, tmp_path):
+    moved, run = tmp_path / "moved", tmp_path / "run"
+    shutil.copytree(tiny_llama, moved)
+    shutil.copytree(runs["qa"], run)
+    task = json.loads((run / "task.json").read_text())
+    (run / "task.json").write_text(json.dumps(task | {"base_model": "nowhere/base"}))
+    with pytest.raises(UserError, match="--base_model"):
+        make_client([str(run)])
+    with make_client([str(run)], base_model=moved) as client:
+        body = post(client, "/generate", question="What is otalgia?").json()
+    assert body["response"] == Predictor.from_pretrained(runs["qa"])(["What is otalgia?"])[0]["prediction"]
+
+
 def test_an_application_that_has_ended_holds_no_model(runs, monkeypatch):
     loaded = []
 
-    def load(folder: str, revision: str | None = None, examples_file: str | None = None) -> Predictor:
+    def load(folder: str, *args: Any, **kwargs: Any) -> Predictor:
         predictor = real(folder)
         loaded.append(weakref.ref(predictor))
         return predictor
@@ -541,6 +555,10 @@ def test_hosts_and_origins_that_are_named_may_come(runs):
             assert answer.headers["access-control-allow-origin"] == "https://portal.example"
         assert client.options("/classify", headers=asked | {"Origin": "https://other.example"}).status_code == 400
         assert client.get("/health", headers={"Host": "other.example"}).status_code == 400
+        for host in ("127.0.0.1:7860", "10.1.2.3:7860", "[fd00::2]:7860"):  # of Docker's and Kubernetes' probes
+            assert client.get("/health", headers={"Host": host}).status_code == 200
+            refused = client.get("/models", headers={"Host": host})
+            assert refused.status_code == 400 and "APP_TOKEN" not in refused.json()["detail"]
 
 
 NGINX = """

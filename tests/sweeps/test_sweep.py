@@ -15,6 +15,7 @@ import run_hierarchical
 import run_qa_sft
 import run_summarization
 from sweep import main
+from utils.arguments import UserError
 from utils.metrics.intervals import mcnemar
 from utils.sweeps.arguments import SweepArguments
 from utils.sweeps.compare import SHOWN, compare_runs
@@ -292,6 +293,35 @@ def test_three_summarizers_are_compared_with_the_first(tmp_path):
     compare_runs(folders, tmp_path / "out")
     results = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert results["d_rougeL"] == 1 and results["e_rougeL"] == 0 and "d_omission" not in results
+
+
+def test_summaries_are_stemmed_as_in_their_runs_and_runs_that_differ_in_it_are_refused(tmp_path):
+    references = [f"treating {i} patients" for i in range(20)]
+    predictions = [f"treated {i} patient" for i in range(20)]
+    stemmed = {"task": "summarization", "evaluation": {"use_stemmer": True}}
+    folders = [str(write_run(tmp_path / name, predictions, references, **stemmed)) for name in "ab"]
+    compare_runs(folders, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["a_rouge1"] == 1
+    plain = write_run(tmp_path / "c", predictions, references, task="summarization", evaluation={"use_stemmer": False})
+    with pytest.raises(UserError, match="with and without `use_stemmer`"):
+        compare_runs([folders[0], str(plain)], tmp_path / "out")
+
+
+def test_rows_that_any_run_puts_into_one_cluster_are_one(tmp_path):
+    references = ["heart", "lung"] * 60
+    task = {"task": "classification", "labels": ["heart", "lung"]}
+    folders, found = [], []
+    for name, cluster_of in (("rows", lambda i: i), ("patients", lambda i: i // 5), ("wards", lambda i: i // 4 % 15)):
+        folder = write_run(tmp_path / name, references[::-1] if name == "rows" else references, references, **task)
+        path = folder / "_private" / "predictions_test.jsonl"
+        rows = [json.loads(line) | {"cluster": cluster_of(i)} for i, line in enumerate(path.read_text().splitlines())]
+        write_rows(path, rows)
+        folders.append(str(folder))
+    for chosen in ((0, 1), (1, 0), (0, 2), (1, 2)):
+        compare_runs([folders[i] for i in chosen], tmp_path / "out")
+        found.append(json.loads((tmp_path / "out" / "comparison.json").read_text()))
+    assert [own["test_clusters"] for own in found] == [24, 24, 15, 1]  # patients and wards together join all rows
+    assert found[0]["rows_accuracy_ci95"] == found[1]["rows_accuracy_ci95"]
 
 
 @pytest.mark.parametrize(

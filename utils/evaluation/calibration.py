@@ -7,6 +7,7 @@ Confidence is the probability of the predicted class. A row is correct if the pr
 
 import math
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,11 @@ def abstention_threshold(
         else:
             high = middle
     return threshold
+
+
+def least_rows(max_risk: float, delta: float = 0.05) -> int:
+    """Return how many rows `abstention_threshold` needs at least, none of them wrong."""
+    return next(n for n in count(1) if (1 - max_risk) ** n <= delta / n.bit_length())
 
 
 def abstention_statistics(

@@ -16,7 +16,7 @@ import torch
 from utils.arguments import UserError, check_language, parse_recipe, user_errors
 from utils.factuality import factuality_statistics
 from utils.json_files import finite
-from utils.metrics.intervals import MIN_CLUSTERS, evaluate_statistics
+from utils.metrics.intervals import MIN_CLUSTERS, effective_number, evaluate_statistics
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.libraries import multi_label_values, scikit_learn_values, text_values
 from utils.metrics.multilabel import label_sets, multi_label_statistics
@@ -62,14 +62,18 @@ def main(argv: list[str] | None = None) -> None:
     with user_errors():
         args, _ = parse_recipe((MetricsArguments,), argv, description="Score a jsonl of predictions and references.")
         rows = read_rows(args.input_file, args.task)
-        clusters = [row["cluster"] for row in rows] if "cluster" in rows[0] else list(range(len(rows)))
+        clusters = [str(row.get("cluster", i)) for i, row in enumerate(rows)]
         counts = {"clusters": len(set(clusters))} if "cluster" in rows[0] else {}
         results: dict[str, Any] = {"rows": len(rows)} | counts | describe_rows(rows, args)
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
-        if (units := len(set(clusters))) < MIN_CLUSTERS:
-            what = "clusters" if counts else "rows"
-            logger.warning("Too few %s (%d) to tell: intervals need %d.", what, units, MIN_CLUSTERS)
+        if (units := effective_number(clusters)) < MIN_CLUSTERS:
+            found = (
+                f"clusters ({counts['clusters']}, as telling as {units:.1f} of one size)"
+                if counts
+                else f"rows ({len(rows)})"
+            )
+            logger.warning("Too few %s to tell: intervals need %d.", found, MIN_CLUSTERS)
         results |= evaluate_statistics(row_statistics(rows, args, results), clusters)
         if args.compare_libraries:
             results |= library_values(rows, args, results)
@@ -104,7 +108,7 @@ def row_statistics(rows: list[dict[str, Any]], args: MetricsArguments, about: di
     if args.task == "classification" and isinstance(rows[0]["reference"], list):
         return multi_label_statistics(*_sets(rows))
     if args.task == "classification":
-        return classification_statistics(predictions, references, sorted(set(references)))
+        return classification_statistics(predictions, references, sorted({*predictions, *references}))
     if args.task == "qa":
         statistics = text_statistics(predictions, references, about["use_stemmer"])
     else:

@@ -123,6 +123,12 @@ def cluster_sums(statistic: Any, clusters: Clusters) -> tuple[Any, np.ndarray, f
     return sums, _any(sums), units
 
 
+def effective_number(clusters: Clusters) -> float:
+    """Return how many clusters of equal size would tell as much, as in `cluster_sums`."""
+    sizes = np.unique(clusters, return_counts=True)[1].astype(float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def jackknife(function: Callable[[np.ndarray], float], clusters: Clusters) -> tuple[float, np.ndarray, float]:
     """Return what a metric that is no function of sums, such as an area under a curve, is for all rows, without each
     cluster, and the effective number of clusters: the arguments of `t_interval`.
@@ -177,7 +183,7 @@ def t_interval(
         found = value * np.exp(np.array([-1, 1]) * reach * _standard_error(np.log(left_out)))
     else:
         found = np.clip(value + np.array([-1, 1]) * reach * _standard_error(left_out), low, high)
-    if found[1] - found[0] < ROUNDING and value != 0:
+    if found[1] - found[0] < ROUNDING and (value != 0 or low == 0):  # a count of 0 in each cluster may have any bound
         return None
     return [float(min(found[0], value)), float(max(found[1], value))]  # rounding
 

@@ -17,8 +17,7 @@ from utils.metrics.statistics import ROUGE_TYPES
 def scikit_learn_values(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return scikit-learn's metrics with its defaults, under our names after `sklearn_`.
 
-    Without `labels` it averages over all labels in references or predictions. Ours are the same, except that a
-    prediction which is no label of the references is wrong there and no class of its own.
+    Without `labels` it averages over all labels in references or predictions, as ours do.
     """
     found = {
         "accuracy": accuracy_score(references, predictions),

@@ -41,6 +41,7 @@ TASKS = {
     "summarization": ("summarization", "Doctor: What is wrong? Patient: I have a cough."),
 }  # fmt: skip
 
+MOST_CLASSES = 60  # that a card names
 NOT_A_DEVICE = """**Not a medical device.** This model has not been validated for clinical use. Do not use it to \
 diagnose, treat, dose, triage or advise patients. Its output can be wrong and still sound right."""
 OUT_OF_SCOPE = f"""{NOT_A_DEVICE}
@@ -51,7 +52,7 @@ are not in the training data; identifying people."""
 LIMITATIONS = """The model inherits the errors and biases of its base model and its training data. It was evaluated \
 only on a held-out part of the same source, so expect lower scores on other sources. It can state what no source \
 says, omit what matters, and miss a negation, a unit or a dose. It probably performs worst on rare conditions and \
-under-represented groups. The weights contain no safety filter. The training data was not checked for personal data."""
+under-represented groups. The weights contain no safety filter."""
 
 MORE_LIMITATIONS = {
     "summarization": """ROUGE does not notice an invented dose, a flipped negation or a finding attributed to the \
@@ -92,7 +93,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
             leaks_line(results),
             headline_table(results),
         ),
-        model_description=f"{kind} that {does}, fine-tuned from {base_text}.",
+        model_description=f"{kind} that {does}, fine-tuned from {base_text}.{_classes(task)}",
         model_type=f"{name}, quantization: {precision(task)}",
         language=", ".join(results.get("language", [])) or None,
         license=_license_line(task),
@@ -103,7 +104,9 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
         "own data first.",
         out_of_scope_use=OUT_OF_SCOPE,
         bias_risks_limitations=paragraphs(
-            LIMITATIONS, MORE_LIMITATIONS.get(name), patterns and f"Errors on the test split:\n\n{patterns}"
+            f"{LIMITATIONS} {_searched(results)}",
+            MORE_LIMITATIONS.get(name),
+            patterns and f"Errors on the test split:\n\n{patterns}",
         ),
         bias_recommendations="Read the intervals, not only the values. Before any use, test the model on your own "
         "texts and by subgroup. Have a qualified person check every output before it reaches a patient.",
@@ -128,6 +131,25 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     card.text = _without_empty_sections(card.text)
     card.save(output_dir / "README.md")
     return output_dir / "README.md"
+
+
+def _classes(task: dict[str, Any]) -> str:
+    """Name the classes; of a tree, those of the first level."""
+    names = task["tree"]["levels"][0] if "tree" in task else task.get("labels") or []
+    shown = "; ".join(map(str, names[:MOST_CLASSES]))
+    more = f"; and {len(names) - MOST_CLASSES:,} more" if len(names) > MOST_CLASSES else ""
+    return f"\n\nIts classes{' of the first level' if 'tree' in task else ''}: {shown}{more}." if names else ""
+
+
+def _searched(results: dict[str, Any]) -> str:
+    """Say whether the training rows were searched for what identifies people."""
+    found = results.get("data_train_identifiers")
+    if found is None:
+        return "The training data was not checked for personal data."
+    return (
+        f"A search by rules counted {found:,} identifiers of people in the training data. It finds some of them, not "
+        "all."
+    )
 
 
 def _examples_note(task: dict[str, Any]) -> str:
@@ -253,4 +275,6 @@ def _without_empty_sections(text: str) -> str:
         else:
             level_below = len(heading.group())
         kept.append(line)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(reversed(kept))).rstrip() + "\n"
+    parts = re.split(r"(^```.*?^```)", "\n".join(reversed(kept)), flags=re.DOTALL | re.MULTILINE)
+    parts[::2] = [re.sub(r"\n{3,}", "\n\n", text) for text in parts[::2]]  # not in code, such as the recipe
+    return "".join(parts).rstrip() + "\n"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from utils.evaluation.calibration import least_rows
 from utils.evaluation.class_analysis import ERROR_ADVICE
 from utils.json_files import read_json
 from utils.reporting import report
@@ -101,6 +102,12 @@ def abstention_sentence(analysis: dict[str, Any], is_root_level: bool) -> str:
     chosen = analysis.get("abstention") or {}
     if not chosen:
         return ""
+    least = least_rows(chosen["max_risk"])
+    if chosen["threshold"] is None and chosen.get("rows", least) < least:
+        return (
+            f"There is no threshold of abstention: `max_risk: {chosen['max_risk']}` needs at least {least:,} "
+            f"validation rows that are no part of the fit, one from each cluster, and the run had {chosen['rows']:,}."
+        )
     if chosen["threshold"] is None:
         return f"No confidence threshold keeps `max_risk: {chosen['max_risk']}`: leave these decisions to a person."
     wrong = "-" if chosen["risk"] is None else f"{chosen['risk']:.1%}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from utils.metrics.intervals import MIN_CLUSTERS
 from utils.push import last_part
 from utils.reporting.metric_names import HEADLINES, METRICS, PROBE, is_number, label, metric_names, system_names
 from utils.reporting.tables import (
@@ -22,6 +23,12 @@ DOES = {
 }  # fmt: skip
 ENCODER_ALONE = "baseline_encoder_alone_test_"  # part of the fine-tuned model, so no baseline to beat
 WIDE = 0.1  # width of an interval above which a reader is told that the test split is small
+SIMPLE = {  # verdict on the best baseline -> what it does
+    "It is worse than": "does better",
+    "It is not clearly different from": "does as well",
+    "Too few clusters": "may do as well",
+}
+CHEAPER = "It is cheaper to train, to run and to explain."
 NOTABLE = 0.01  # share of the rows that a step of data preparation dropped or cut, from which a reader is told
 NOT_FOR = """**Not a medical device.** On texts of another hospital, specialty, language or kind expect lower scores, \
 and measure them first. Not for patients to use alone, and not for any decision about a person that no professional \
@@ -146,10 +153,15 @@ def look_at(results: dict[str, Any], advice: dict[str, str], notes: Sequence[str
     for metric in headline_metrics(results)[:1]:
         best, sign = best_baseline(results, metric), 1 if METRICS[metric][1] == "higher" else -1
         delta = results.get(f"delta_{best}{metric}")
-        if best and delta is not None and "better" not in verdict(results, f"delta_{best}{metric}", sign * delta):
+        said = "" if delta is None else verdict(results, f"delta_{best}{metric}", sign * delta)
+        if does := SIMPLE.get(said.split(" (")[0]):
+            name = system_names(results)[best]
+            found.append(f"**A simple method {does}:** {name}, in {label(metric)}. {CHEAPER}")
+        if not results.get(f"test_{metric}_ci95") and (units := results.get("test_clusters")) is not None:
             found.append(
-                f"**A simple method does as well:** {system_names(results)[best]} is not clearly beaten in "
-                f"{label(metric)}. It is cheaper to train, to run and to explain."
+                f"**Too few test rows:** no number has an interval, and no difference could be tested, with {units:,} "
+                f"clusters of test rows (intervals need {MIN_CLUSTERS} of similar size). Raise `test_fraction` or "
+                "`max_predict_samples`, or add patients, not rows."
             )
         low, high = results.get(f"test_{metric}_ci95") or (0, 0)
         if METRICS[metric][1] == "higher" and high - low > WIDE:

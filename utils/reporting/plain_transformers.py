@@ -51,6 +51,7 @@ def plain_transformers(task: Mapping[str, Any], model: str, base: str, example: 
         if task["long_texts"] != "head"
         else None,
         f"Give it each text as `{template}`." if template != "{text}" else None,
+        *_first(task),
     ]
     load = _load_adapter(task, model, base) if is_adapter else f'classify = pipeline("text-classification", "{model}")'
     imports = "from peft import PeftModel\n" if is_adapter else ""
@@ -87,6 +88,7 @@ def _answer(task: Mapping[str, Any], model: str, base: str, example: str, is_ada
     stop = f"tokenizer.convert_tokens_to_ids({task['stop']!r})"
     own = "" if reads else ', inputs["input_ids"].shape[1]:'
     others = sorted(names - {role})
+    most = task["max_length" if task["task"] == "qa" else "max_source_length"]
     notes = [
         "It differs from `predict.py` by rounding: `predict.py` loads the base model in fewer bits."
         if task.get("quantization")
@@ -95,9 +97,13 @@ def _answer(task: Mapping[str, Any], model: str, base: str, example: str, is_ada
         f"{'is' if len(others) == 1 else 'are'} empty."
         if others
         else None,
+        "The scores above were measured with examples in each prompt." if "examples" in others else None,
+        f"Longer texts are cut there (`long_texts: {task['long_texts']}`)." if "long_texts" in task else None,
+        *_first(task),
     ]
     return paragraphs(
-        f"Plain `transformers`{' and `peft` write' if is_adapter else ' writes'} the same:",
+        f"Plain `transformers`{' and `peft` write' if is_adapter else ' writes'} the same for prompts of up to "
+        f"{most:,} tokens:",
         f"```python\n{imports}from transformers import {auto}, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{model}")\n{load}'
         f"prompt = {prompt}\n"
@@ -123,6 +129,15 @@ def _load_adapter(task: Mapping[str, Any], model: str, base: str) -> str:
         f'model = PeftModel.from_pretrained(base, "{model}").merge_and_unload()\n'
         'classify = pipeline("text-classification", model=model, tokenizer=tokenizer)'
     )
+
+
+def _first(task: Mapping[str, Any]) -> list[str]:
+    """Return what `predict.py` does to a text before the model reads it."""
+    columns = task.get("raw_columns") or {}
+    pattern = columns.get("strip_pattern")
+    return ["Write the text in lowercase first."] * bool(columns.get("lowercase")) + [
+        f"Remove what matches `{pattern}` first." for _ in [pattern] if pattern
+    ]
 
 
 def _listed(names: list[str]) -> str:

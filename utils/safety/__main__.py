@@ -93,10 +93,10 @@ def main(argv: list[str] | None = None) -> None:
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
             raise UserError(f"{name}, line {line}, is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-        for number, line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028
-            if line.strip():
-                checked = check_line(line.rstrip("\r"), f"{name}, line {number}", second_stage)
-                print(json.dumps(checked, ensure_ascii=False))
+        lines = text.removesuffix("\n").split("\n") if text else []  # splitlines() also splits at U+2028
+        checked = [check_line(line.rstrip("\r"), f"{name}, line {i}", second_stage) for i, line in enumerate(lines, 1)]
+        for report in checked:  # once every line is known to be readable: one object per line, for an empty one, too
+            print(json.dumps(report, ensure_ascii=False))
 
 
 if __name__ == "__main__":

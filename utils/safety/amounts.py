@@ -14,8 +14,8 @@ WORDS = {
     "dozen": 12, "couple": 2,
 }  # fmt: skip
 MG = {
-    "mg": 1.0, "milligram": 1.0, "milligramme": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "gramme": 1e3,
-    "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3, "microgramme": 1e-3,
+    "mg": 1.0, "milligram": 1.0, "milligrame": 1.0, "g": 1e3, "gm": 1e3, "gram": 1e3, "grame": 1e3,
+    "mcg": 1e-3, "ug": 1e-3, "microgram": 1e-3, "micrograme": 1e-3,
 }  # fmt: skip
 KG_PER_POUND = 0.4536
 # `1,000`, `1 000` and `1.000` are a thousand; in `5,10,20 mg` a comma separates numbers, in `2,5 mg` it is decimal
@@ -66,5 +66,5 @@ def parse_number(text: str) -> float:
 
 def in_mg(number: float, unit: str) -> float:
     """Return an amount in mg; `unit` as `UNIT` matches it."""
-    name = unit.lower().replace("\u00b5", "u").replace("\u03bc", "u")
+    name = unit.lower().replace("\u00b5", "u").replace("\u03bc", "u").replace("mm", "m")  # milligramm, gramme
     return number * MG[name if name in MG else name.rstrip("s")]

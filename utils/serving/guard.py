@@ -36,6 +36,13 @@ DOCS_POLICY = "default-src 'self' data: 'unsafe-inline'; object-src 'none'; base
 OPEN = ("/live", "/ready", "/health")  # need no token: probes have none
 
 
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return False
+
+
 class Guard:
     """ASGI middleware: checks token and body size, adds headers, counts and logs.
 
@@ -117,8 +124,10 @@ class Guard:
             length = headers.get(b"content-length", b"0")
             host = headers.get(b"host", b"").decode("latin-1").lower()
             host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-            if self.hosts is not None and host not in self.hosts:
-                advice = "start app.py with --allowed_hosts and this name, or with the variable APP_TOKEN"
+            probed = path in OPEN and self.token is not None and _is_address(host)  # a probe calls by address
+            if self.hosts is not None and host not in self.hosts and not probed:
+                advice = "start app.py with --allowed_hosts and this name"
+                advice += ", or with the variable APP_TOKEN" if self.token is None else ""
                 await _refuse(send_on, 400, f"the Host header names another machine than `allowed_hosts`: {advice}")
             elif not self._may_enter(path, headers.get(b"authorization", b"")):
                 # one header per scheme: if both share a header, Chromium does not ask for a password

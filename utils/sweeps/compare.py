@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from utils.arguments import UserError
 from utils.data.files import read_rows
@@ -35,8 +37,8 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
     """Compare each run with the first and write `comparison.md`, `comparison.json` and `comparison.png`.
 
     Accuracies use the exact test of `mcnemar`, other metrics the paired difference over clusters of rows. Holm's
-    correction covers the other runs, per metric. Rows of a run of an earlier version, which did not store their
-    clusters, count as independent.
+    correction covers the other runs, per metric. Rows that share a cluster in any of the runs count as one; those of
+    a run of an earlier version, which did not store its clusters, as independent.
 
     Returns:
         the tables of `comparison.md`.
@@ -52,10 +54,12 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
         raise UserError(
             f"`compare` names runs of different tasks ({', '.join(sorted(kinds))}): give runs of one task."
         )
+    if len({task.get("evaluation", {}).get("use_stemmer") for task in tasks}) > 1:
+        raise UserError("`compare` names runs with and without `use_stemmer`: their ROUGE is not comparable.")
     rows = _aligned([_read_predictions(Path(folder)) for folder in folders], folders)
     statistics = [row_statistics(own, tasks[0]) for own in rows]
     metrics = [name for name in SHOWN[tasks[0]["task"]] if name in statistics[0]]
-    clusters = [row.get("cluster", i) for i, row in enumerate(rows[0])]
+    clusters = _joined_clusters(rows)
     results: dict[str, Any] = {"task": tasks[0]["task"], "test_rows": len(rows[0]), "runs": folders}
     results["test_clusters"] = count_clusters(clusters)
     for name, own in zip(names, statistics, strict=True):
@@ -108,9 +112,11 @@ def row_statistics(rows: list[dict[str, Any]], task: dict[str, Any]) -> dict[str
         return text_statistics(predictions, references)
     sources = [row["source"] for row in rows]
     tokenizers = choose_tokenizers(references)
-    statistics = summary_statistics(predictions, references, sources, tokenizers=tokenizers)
     about = describe_texts(references, tokenizers, task.get("data", {}).get("language"), sources)
-    if is_english(about["language"], tokenizers.rouge):
+    english = is_english(about["language"], tokenizers.rouge)
+    stemmer = english and task.get("evaluation", {}).get("use_stemmer", False)
+    statistics = summary_statistics(predictions, references, sources, stemmer, tokenizers)
+    if english:
         statistics |= factuality_statistics(predictions, references, sources)
     return statistics
 
@@ -139,6 +145,24 @@ def _aligned(runs: list[dict[str, dict[str, Any]]], folders: list[str]) -> list[
                 "same test rows (same data, `split_seed` and `max_predict_samples`)."
             )
     return [[rows[i] for i in runs[0]] for rows in runs]
+
+
+def _joined_clusters(runs: list[list[dict[str, Any]]]) -> np.ndarray:
+    """Return the cluster of each row, [rows]: those of all runs, joined where they share rows."""
+    pairs = [
+        (i, f"{run} {row['cluster']}")
+        for run, rows in enumerate(runs)
+        for i, row in enumerate(rows)
+        if "cluster" in row
+    ]
+    n = len(runs[0])
+    if not pairs:
+        return np.arange(n)
+    of_rows, names = zip(*pairs, strict=True)
+    index = np.unique(names, return_inverse=True)[1]
+    places = (np.ones(len(pairs)), (np.array(of_rows), n + index))
+    graph = csr_array(places, shape=(n + index.max() + 1,) * 2)
+    return connected_components(graph, directed=False)[1][:n]
 
 
 def _short_names(folders: list[str]) -> list[str]:
