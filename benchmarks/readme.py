@@ -176,8 +176,20 @@ def long_inputs() -> str:
     for way, own in found["ways"].items():
         delta = with_interval(own["minus_head"], "delta_macro_f1") if "minus_head" in own else ""
         scores = (f"{own[m]:.3f}" for m in ("macro_f1", "accuracy"))
-        rows.append([way.replace("_", " and "), *scores, delta, f"{own['train_minutes']:.1f}"])
-    return table(["long_texts", "macro F1", "accuracy", "macro F1 minus head, first seed", "minutes"], rows)
+        rows.append([way.replace("_", " and "), *scores, delta])
+    svm = found["tfidf_svm_on_all_words"]
+    rows.append(["linear SVM on all words", *(f"{svm[m][0]:.3f}" for m in ("macro_f1", "accuracy")), ""])
+    first = table(["`long_texts`", "macro F1", "accuracy", "macro F1 minus head"], rows)
+    if "cost" not in found:
+        return first
+    cost = {name: own for name, own in found["cost"].items() if name != "threads"}
+    lengths = [key for key in next(iter(cost.values())) if key != "parameters"]
+    rows = [
+        [name, f"{own['parameters'] / 1e6:,.0f}M",
+         *(f"{own[n]['forward_seconds']:.2f}, {own[n]['forward_backward_seconds']:.2f}" for n in lengths)]
+        for name, own in cost.items()
+    ]  # fmt: skip
+    return f"{first}\n\n{table(['encoder', 'weights', *(f'{int(n):,} tokens' for n in lengths)], rows)}"
 
 
 def sweep() -> str:

@@ -154,7 +154,7 @@ def look_at(results: dict[str, Any], advice: dict[str, str], notes: Sequence[str
         best, sign = best_baseline(results, metric), 1 if METRICS[metric][1] == "higher" else -1
         delta = results.get(f"delta_{best}{metric}")
         said = "" if delta is None else verdict(results, f"delta_{best}{metric}", sign * delta)
-        if does := SIMPLE.get(said.split(" (")[0]):
+        if best and (does := SIMPLE.get(said.split(" (")[0])):
             name = system_names(results)[best]
             found.append(f"**A simple method {does}:** {name}, in {label(metric)}. {CHEAPER}")
         if not results.get(f"test_{metric}_ci95") and (units := results.get("test_clusters")) is not None:
