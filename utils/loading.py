@@ -1,5 +1,6 @@
 """Load the model of a finished run: its base model with the adapter, or a model of its own."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from utils.runtimes.onnx import load_onnx
 from utils.seq2seq import set_generation
 from utils.weights import check_weights, load_adapter
 
+logger = logging.getLogger(__name__)
 OTHER_BASE = "give the model that it was trained on as `--base_model`"
 AUTO_CLASSES = {
     "qa": AutoModelForCausalLM,
@@ -68,6 +70,8 @@ def load_trained(
     quantization = BitsAndBytesConfig.from_dict(task["quantization"]) if task["quantization"] else None
     is_adapter = (folder / "adapter_config.json").exists()
     source = (base_model or task["base_model"]) if is_adapter else str(folder)
+    if base_model and not is_adapter:
+        logger.warning("`base_model` has no effect on %s, which has all its weights", folder)
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     names = LabelTree.from_dict(task["tree"]).node_names if "tree" in task else task.get("labels")
     classes = class_config(names) if names else {}

@@ -37,6 +37,7 @@ def test_int8_is_smaller_and_judged_by_its_metrics(tiny_bert, tmp_path):
     sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("int8", "float32")]
     assert sizes[0] < sizes[1] and not list((tmp_path / "int8").glob("*.safetensors"))
     assert all(row["prediction"] for row in Predictor.from_pretrained(str(tmp_path / "int8"))(TEXTS))
+    assert "are the trained model's" in (tmp_path / "int8" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_tree_keeps_its_levels_and_thresholds(tiny_bert, data, tmp_path):

@@ -32,6 +32,7 @@ def write_export_card(folder: Path, name: str, export: Mapping[str, Any], result
         f"Every answer is equal, and no logit differs by more than {MAX_LOGIT_DIFFERENCE:g} in float32."
         if export["exact"]
         else f"No metric is worse by more than {export['max_loss']:g}, as far as the interval of its difference tells."
+        " Scores elsewhere on this card and in its metadata are the trained model's; here are the export's, too."
     )
     section = (
         f"## Export\n\nThis is an export of a trained model as `{export['format']}` ({made}). "
