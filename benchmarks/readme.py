@@ -142,8 +142,17 @@ def ensemble() -> str:
                 delta = own[metric]["ensemble_minus_encoder_alone"]
                 shown.append(with_interval({"delta": delta["mean"], "delta_ci95": delta["ci95"]}, "delta"))
             means = (f"{own['macro_f1'][system]['mean']:.3f}" for system in systems)
-            rows.append([data.replace("_", " "), size, *means, *shown])
-    head = ["data", "rows", "encoder, macro F1", "linear model", "ensemble", "gain in macro F1", "gain in accuracy"]
+            rows.append([data.replace("_", " "), size, own["seeds"], *means, *shown])
+    head = [
+        "data",
+        "rows",
+        "seeds",
+        "encoder, macro F1",
+        "linear model",
+        "ensemble",
+        "gain in macro F1",
+        "gain in accuracy",
+    ]
     return table(head, rows)
 
 
@@ -341,7 +350,7 @@ BLOCKS = {
         decoder_against_encoder,
     )
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds, shared_machine)}
+BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds, shared_machine, ensemble)}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
