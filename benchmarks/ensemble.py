@@ -43,7 +43,7 @@ def run(data: str, own: list[str], rows: int, seed: int) -> dict[str, Any]:
 def mean_with_interval(values: list[float]) -> dict[str, Any]:
     """Return the mean over seeds, its 95 % interval by Student's t, and the standard deviation."""
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    mean = float(np.mean(values))
+    mean = round(float(np.mean(values)), 6) + 0.0  # differences of equal values are 0
     return {"mean": mean, "ci95": [mean - half, mean + half], "sd": float(np.std(values, ddof=1))}
 
 
