@@ -320,7 +320,12 @@ def test_rows_that_any_run_puts_into_one_cluster_are_one(tmp_path):
     for chosen in ((0, 1), (1, 0), (0, 2), (1, 2)):
         compare_runs([folders[i] for i in chosen], tmp_path / "out")
         found.append(json.loads((tmp_path / "out" / "comparison.json").read_text()))
-    assert [own["test_clusters"] for own in found] == [24, 24, 15, 1]  # patients and wards together join all rows
+    assert [own["test_clusters"] for own in found] == [
+        24,
+        24,
+        15,
+        3,
+    ]  # wards repeat after 60 rows, and join the patients of 20
     assert found[0]["rows_accuracy_ci95"] == found[1]["rows_accuracy_ci95"]
 
 
