@@ -67,6 +67,16 @@ def plain_transformers(task: Mapping[str, Any], model: str, base: str, example: 
 def _answer(task: Mapping[str, Any], model: str, base: str, example: str, is_adapter: bool) -> str:
     """Return code that writes an answer or a summary."""
     role, key = ("question", "prompt_template") if task["task"] == "qa" else ("text", "text_template")
+    needed = {
+        "columns",
+        key,
+        "stop",
+        "dtype",
+        "generation",
+        "max_length" if role == "question" else "max_source_length",
+    }
+    if not needed <= task.keys() or not task["columns"].get(role):
+        return ""  # a run of an earlier version
     columns, names = task["columns"], template_names(task)
     row = dict.fromkeys(names, "") | {columns[role]: example}
     text = plain_text(fill_template(task[key], columns, row, key))
@@ -88,7 +98,7 @@ def _answer(task: Mapping[str, Any], model: str, base: str, example: str, is_ada
     stop = f"tokenizer.convert_tokens_to_ids({task['stop']!r})"
     own = "" if reads else ', inputs["input_ids"].shape[1]:'
     others = sorted(names - {role})
-    most = task["max_length" if task["task"] == "qa" else "max_source_length"]
+    most = task["max_length" if role == "question" else "max_source_length"]
     notes = [
         "It differs from `predict.py` by rounding: `predict.py` loads the base model in fewer bits."
         if task.get("quantization")
