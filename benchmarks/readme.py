@@ -350,7 +350,9 @@ BLOCKS = {
         decoder_against_encoder,
     )
 }
-BLOCKS |= {f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds, shared_machine, ensemble)}
+BLOCKS |= {
+    f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds, shared_machine, ensemble, long_inputs)
+}
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
