@@ -353,6 +353,7 @@ BLOCKS = {
 BLOCKS |= {
     f.__name__: f for f in (safety_measured, safety_second_stage, export, seeds, shared_machine, ensemble, long_inputs)
 }
+BLOCKS["data_speed"] = data_speed
 BLOCKS |= {name: partial(quickstart, name) for name in TASKS}
 
 
