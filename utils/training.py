@@ -117,7 +117,7 @@ def save_whole(trainer: Trainer) -> None:
 def save_model(trainer: Trainer) -> None:
     """Save the final weights and the trainer's state, each file whole or not at all, and free what only training
     needs: gradients and moments take three times as much memory as the trained weights."""
-    if trainer.optimizer is not None:  # as it is where nothing was left to train
+    if trainer.optimizer is not None:  # it is None where nothing was left to train
         trainer.optimizer.zero_grad()
         trainer.optimizer.state.clear()
     output_dir = Path(str(trainer.args.output_dir))

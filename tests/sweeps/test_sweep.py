@@ -305,6 +305,8 @@ def test_summaries_are_stemmed_as_in_their_runs_and_runs_that_differ_in_it_are_r
     plain = write_run(tmp_path / "c", predictions, references, task="summarization", evaluation={"use_stemmer": False})
     with pytest.raises(UserError, match="with and without `use_stemmer`"):
         compare_runs([folders[0], str(plain)], tmp_path / "out")
+    earlier = write_run(tmp_path / "d", predictions, references, task="summarization")  # which did not say
+    compare_runs([str(plain), str(earlier)], tmp_path / "out")
 
 
 def test_rows_that_any_run_puts_into_one_cluster_are_one(tmp_path):

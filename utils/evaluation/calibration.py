@@ -197,7 +197,9 @@ def abstention_threshold(
 
 def least_rows(max_risk: float, delta: float = 0.05) -> int:
     """Return how many rows `abstention_threshold` needs at least, none of them wrong."""
-    return next(n for n in count(1) if (1 - max_risk) ** n <= delta / n.bit_length())
+    # By the bits of the number, on which the bound of each trial depends: a search row by row may take forever
+    bounds = (max(2 ** (b - 1), math.ceil(math.log(delta / b) / math.log1p(-max_risk))) for b in count(1))
+    return next(rows for bits, rows in enumerate(bounds, start=1) if rows.bit_length() == bits)
 
 
 def abstention_statistics(

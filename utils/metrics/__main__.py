@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         results: dict[str, Any] = {"rows": len(rows)} | counts | describe_rows(rows, args)
         if args.bertscore_model:
             results["bertscore_model"] = check_bertscore_model(args.bertscore_model, args.bertscore_layer)[1]
-        if (units := effective_number(clusters)) < MIN_CLUSTERS:
+        if (units := effective_number(np.unique(clusters, return_counts=True)[1])) < MIN_CLUSTERS:
             found = (
                 f"clusters ({counts['clusters']}, as telling as {units:.1f} of one size)"
                 if counts

@@ -109,13 +109,13 @@ def cluster_sums(statistic: Any, clusters: Clusters) -> tuple[Any, np.ndarray, f
     """Sum a row statistic over the rows of each cluster.
 
     Returns:
-        sums [clusters, columns]; which clusters have rows that count, bool [clusters]; and their effective number,
-        (sum of sizes)² / sum of squared sizes (Kish 1965). A row counts unless its statistic is zero: those of a rare
+        sums [clusters, columns]; which clusters have rows that count, bool [clusters]; and their
+        `effective_number`. A row counts unless its statistic is zero: those of a rare
         class, or of the answers that a model is sure of, may be in few clusters.
     """
     index = np.unique(clusters, return_inverse=True)[1]
     sizes = np.bincount(index[_any(statistic)], minlength=index.max() + 1).astype(float)
-    units = float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0))
+    units = effective_number(sizes)
     if len(sizes) > MOST_GROUPS:
         index = (np.random.default_rng(0).permutation(len(sizes)) % MOST_GROUPS)[index]
     places = (np.ones(len(index)), (index, np.arange(len(index))))
@@ -123,10 +123,9 @@ def cluster_sums(statistic: Any, clusters: Clusters) -> tuple[Any, np.ndarray, f
     return sums, _any(sums), units
 
 
-def effective_number(clusters: Clusters) -> float:
-    """Return how many clusters of equal size would tell as much, as in `cluster_sums`."""
-    sizes = np.unique(clusters, return_counts=True)[1].astype(float)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+def effective_number(sizes: np.ndarray) -> float:
+    """Return how many clusters of equal size would tell as much as those of these `sizes`, [clusters] (Kish 1965)."""
+    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0))
 
 
 def jackknife(function: Callable[[np.ndarray], float], clusters: Clusters) -> tuple[float, np.ndarray, float]:

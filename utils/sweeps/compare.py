@@ -54,7 +54,7 @@ def compare_runs(folders: list[str], output_dir: Path) -> str:
         raise UserError(
             f"`compare` names runs of different tasks ({', '.join(sorted(kinds))}): give runs of one task."
         )
-    if len({task.get("evaluation", {}).get("use_stemmer") for task in tasks}) > 1:
+    if len({task.get("evaluation", {}).get("use_stemmer", False) for task in tasks}) > 1:
         raise UserError("`compare` names runs with and without `use_stemmer`: their ROUGE is not comparable.")
     rows = _aligned([_read_predictions(Path(folder)) for folder in folders], folders)
     statistics = [row_statistics(own, tasks[0]) for own in rows]
