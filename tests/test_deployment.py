@@ -96,6 +96,20 @@ def test_what_is_copied_exists_and_nothing_else_reaches_the_builder():
     assert [line for line in rest if not line.startswith("!")] == ["**/__pycache__"]
 
 
+@pytest.mark.parametrize("files", [["app"], ["app", "export"]])
+def test_the_image_installs_the_requirement_files_that_are_asked_for(files: list[str], tmp_path: Path):
+    assert 'ARG REQUIREMENTS="app"\n' in DOCKERFILE and all(
+        (ROOT / f"requirements/{name}.txt").exists() for name in files
+    )
+    command = re.search(r"^RUN --mount=\S+ \\\n((?:.+\\\n)+.+)$", DOCKERFILE, re.MULTILINE)[1].replace("\\\n", " ")
+    (tmp_path / "uv").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "uv").chmod(0o755)
+    values = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REQUIREMENTS": " ".join(files), "TORCH_BACKEND": "cpu"}
+    done = subprocess.run(["sh", "-c", command], env=values, capture_output=True, text=True, check=True)
+    own = [word for name in files for word in ("-r", f"/tmp/requirements/{name}.txt")]
+    assert done.stdout.split()[-2 - len(own) :] == ["-r", "/tmp/requirements.txt", *own]
+
+
 def test_the_image_holds_every_local_module_that_its_scripts_import():
     for name in ("app.py", "predict.py"):
         tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,7 @@ from utils.arguments import UserError
 from utils.evaluation.models import trained_model
 from utils.logits import predict_logits
 from utils.modeling import PACKS, check_packing, unpacked
+from utils.reporting.tables import training_lines
 from utils.run import newest_checkpoint
 from utils.training import Guard, differentiable, save_model, stopped_early
 
@@ -342,15 +344,25 @@ def test_only_exhausted_patience_is_early_stopping():
     assert not stopped_early(TrainerState())
 
 
-def test_a_run_that_stopped_early_is_not_trained_again(tiny_bert, data, tmp_path):
+def test_a_run_that_stopped_early_is_not_trained_again_and_keeps_the_commit_of_its_training(
+    tiny_bert, data, tmp_path, monkeypatch
+):
     argv = class_flags(
         tiny_bert, tmp_path / "run", label_column=None, train_file=data.tree, parent_column="group",
         child_column="ward", learning_rate=0.0, num_train_epochs=9, eval_strategy="epoch", save_strategy="epoch",
         load_best_model_at_end=True, metric_for_best_model="loss", early_stopping_patience=1,
     )  # fmt: skip
-    first, again = (run_here(run_hierarchical.main, run_hierarchical.ARGUMENTS, argv) for _ in range(2))
+    run = partial(run_here, run_hierarchical.main, run_hierarchical.ARGUMENTS, argv)
+    monkeypatch.setattr("utils.training.code_commit", lambda: "1" * 12)
+    first = run()
+    for place in ("utils.training.code_commit", "utils.evaluation.identity.code_commit"):
+        monkeypatch.setattr(place, lambda: "2" * 12)  # the code changes
+    again = run()
     assert (first.code, again.code) == (0, 0), first.stderr
     assert history(first) == history(again) and history(first)[-1]["epoch"] == 2
+    assert (again.results["train_commit"], again.results["commit"]) == ("1" * 12, "2" * 12)
+    assert "Code: trained at commit 111111111111, evaluated at 222222222222" in training_lines({}, again.results)
+    assert "Code: commit 222222222222" in training_lines({}, {"commit": "2" * 12})  # a run of an earlier version
 
 
 # ----- Gradients

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import resource
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from utils.json_files import TASK_VERSION, hold, read_json, read_yaml, write_jso
 from utils.modeling import embeddings_sha256, has_bfloat16
 
 logger = logging.getLogger(__name__)
+CODE = Path(__file__).resolve().parents[1]
 DATA_FACTS = (
     "dataset_name", "dataset_config_name", "dataset_revision", "train_file", "test_file", "language", "license",
 )  # fmt: skip
@@ -288,6 +290,18 @@ def base_model_commit(model_args: ModelConfig) -> str | None:
         return None
     config = cached_file(name, "config.json", revision=model_args.model_revision)
     return extract_commit_hash(config, None) or model_args.model_revision
+
+
+def code_commit() -> str | None:
+    """Return the git commit of this code; with `-dirty` if files that git tracks differ from it; None without git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+            cwd=CODE, capture_output=True, text=True, check=True, timeout=30,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
 
 
 def describe_run(

@@ -31,7 +31,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from utils.arguments import UserError, library_checks
 from utils.json_files import read_json, write_json
 from utils.modeling import all_finite, unpacked
-from utils.run import SAVING, best_checkpoint, check_same_run, file_sha256, peak_memory, seal
+from utils.run import SAVING, best_checkpoint, check_same_run, code_commit, file_sha256, peak_memory, seal
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # SIGINT is Ctrl-C
@@ -39,8 +39,8 @@ SAME_SIGNAL = 2.0  # seconds within which a second signal is the first again: SL
 MIN_LOSS_SCALE = 1e-4  # as in fairseq: below it, the float16 gradients are not finite at any scale
 
 
-def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float]:
-    """Train to the end, from `checkpoint` if given, and return the metrics with the prefix `train_`.
+def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, Any]:
+    """Train to the end, from `checkpoint` if given, and return the metrics and the `commit` with the prefix `train_`.
 
     `Trainer.train` takes one extra step when it resumes from the last checkpoint. A run that had finished or stopped
     early is therefore not trained again: its weights (the best ones with `load_best_model_at_end`) and metrics are
@@ -83,7 +83,7 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, float
     if checkpoint is None and "train_num_tokens" in metrics:  # a resumed run times only some of its tokens
         metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
     metrics |= {f"train_{key}": value for key, value in peak_memory().items()}
-    metrics["train_loss"] = mean_loss(trainer.state)
+    metrics |= {"train_loss": mean_loss(trainer.state), "train_commit": code_commit()}
     if trainer.is_world_process_zero():
         write_json(output_dir / "train_results.json", metrics)
     return metrics

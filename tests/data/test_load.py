@@ -57,15 +57,18 @@ def test_the_report_counts_every_row_and_fingerprints_every_split(tmp_path):
     rows = question_rows(40)
     rows += [
         {"question": "Gout?", "answer": None},
+        {"question": " ", "answer": "yes"},
+        {"question": None, "answer": ""},
         {"question": "Is gout bad?", "answer": "None"},
         {"question": "is  gout bad?", "answer": "none"},
         {"question": "Is gout  bad?", "answer": "yes"},
     ]
     splits, report = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows))
     assert {row["answer"] for row in all_rows(splits) if row["question"] == "Is gout bad?"} == {"None", "yes"}
-    assert report["data_rows_read"] == 44
+    assert report["data_rows_read"] == 46
     dropped = {key.removeprefix("data_dropped_"): n for key, n in report.items() if key.startswith("data_dropped_")}
-    assert dropped == {"missing": 1, "short": 0, "ambiguous": 0, "duplicate": 1, "unlabelled": 0, "leaks": 0}
+    assert dropped == {"missing": 3, "short": 0, "ambiguous": 0, "duplicate": 1, "unlabelled": 0, "leaks": 0}
+    assert report["data_rows_without_input"] == report["data_rows_without_target"] == 2
     assert report["data_changed_symbols"] == 0 and report["data_changed_whitespace"] == 2
     assert report["data_conflicting_inputs"] == 1 and report["data_conflicting_rows"] == 2
     assert report["data_clusters"] == 41 and report["data_near_duplicate_rows"] == 2
@@ -98,6 +101,23 @@ def test_a_name_that_differs_in_what_cannot_be_seen_is_shown(tmp_path):
     (tmp_path / "a.csv").write_text('"question,answer"\n"some words,x"\n')
     with pytest.raises(UserError, match="around whole lines"):
         load(train_file=str(tmp_path / "a.csv"))
+
+
+def test_a_dropped_duplicate_of_another_group_is_counted(tmp_path):
+    rows = [row | {"patient": f"p{i}"} for i, row in enumerate(question_rows(40))]
+    rows += [rows[0], rows[1] | {"patient": "p0"}, rows[2] | {"patient": "p2"}]
+    _, report = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows), group_column="patient")
+    assert report["data_dropped_duplicate"] == 3 and report["data_rows_repeated_in_other_groups"] == 1
+
+
+@pytest.mark.parametrize(("patients", "warns"), [(12, True), (100, False)])
+def test_too_few_clusters_for_an_interval_are_noticed_before_the_training(patients, warns, tmp_path, caplog):
+    rows = [row | {"patient": f"p{i % patients}"} for i, row in enumerate(question_rows(300))]
+    with caplog.at_level("INFO"):
+        splits, _ = load(train_file=write_jsonl(tmp_path / "a.jsonl", rows), group_column="patient", test_fraction=0.4)
+    clusters = len(set(splits["test"]["_cluster"]))
+    assert f"test {len(splits['test'])} rows of {clusters} clusters" in caplog.text
+    assert ("intervals and p-values need 10" in caplog.text) == (clusters < 10) == warns
 
 
 def test_a_column_may_have_any_name_but_id(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 from safetensors.numpy import save_file
 
-from utils.evaluation import identity
+from utils import run
 from utils.evaluation.identity import run_identity, weights_id
 
 ANSWERS = "quickstart_answers"  # two answers for the README, no results
@@ -43,10 +43,10 @@ def test_the_machine_is_described_without_its_name(tmp_path):
 
 
 def test_code_without_git_has_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "CODE", tmp_path)
-    assert identity.code_commit() is None
+    monkeypatch.setattr(run, "CODE", tmp_path)
+    assert run.code_commit() is None
     monkeypatch.setenv("PATH", str(tmp_path))  # and git itself is missing
-    assert identity.code_commit() is None
+    assert run.code_commit() is None
 
 
 # ----- Committed results

@@ -23,7 +23,15 @@ from utils.data.options import answer_warnings
 from utils.data.rows import clean_rows, content_key
 from utils.data.shapes import FORMATS, OPTIONAL
 from utils.data.sources import KEYS, given_splits, read_split
-from utils.data.splits import each_label, fingerprint, join_clusters, shared_turns, split_by_cluster
+from utils.data.splits import (
+    MIN_CLUSTERS,
+    each_label,
+    effective_number,
+    fingerprint,
+    join_clusters,
+    shared_turns,
+    split_by_cluster,
+)
 
 logger = logging.getLogger(__name__)
 REASONS = ("missing", "short", "ambiguous", "duplicate", "unlabelled", "leaks")
@@ -145,7 +153,7 @@ def load_splits(
     report |= describe_leaks(pieces["train"], columns, key_columns)
     if label_column:
         pieces = as_classes(pieces, label_column, names)
-    logger.info("data: %d rows read; %s", total["read"], {split: len(piece) for split, piece in pieces.items()})
+    _log_sizes(pieces, total["read"], args.evaluate_test)
     return datasets.DatasetDict(pieces), report
 
 
@@ -201,6 +209,21 @@ def _warn(split: str, columns: Columns, counts: Counter[str]) -> None:
         logger.info("%s: %d rows have a system turn of their own; `system_prompt` is for the others", split, own)
     for warning in answer_warnings(counts, columns.index_base):
         logger.warning("%s, `%s`: %s", split, columns.index, warning)
+
+
+def _log_sizes(pieces: dict[str, datasets.Dataset], read: int, evaluate_test: bool) -> None:
+    """Log rows and clusters of each split, and warn before the training if the test has too few to tell anything."""
+    sizes = {split: np.unique(piece["_cluster"], return_counts=True)[1] for split, piece in pieces.items()}
+    said = ", ".join(f"{split} {len(pieces[split]):,} rows of {len(own):,} clusters" for split, own in sizes.items())
+    logger.info("data: %s rows read; %s", f"{read:,}", said)
+    if evaluate_test and (units := effective_number(sizes["test"])) < MIN_CLUSTERS:
+        logger.warning(
+            "test: %d clusters of rows, as good as %.3g of equal size: intervals and p-values need %d, so no number "
+            "has one. Raise `test_fraction` or `max_predict_samples`, or add patients or documents, not rows.",
+            len(sizes["test"]),
+            units,
+            MIN_CLUSTERS,
+        )
 
 
 def _split(

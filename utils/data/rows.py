@@ -155,7 +155,7 @@ def clean_rows(
     Raises:
         UserError: a value has the wrong type, or an answer names no option; names file, row and column.
     """
-    seen = set()
+    seen: dict[bytes, Any] = {}  # digest -> group
     for name, number, row in rows:
         counts["read"] += 1
         where = f"`{name}`, row {number}"
@@ -163,10 +163,12 @@ def clean_rows(
         if values is None:
             continue
         digest = content_key(value for column, value in values.items() if column not in columns.kept)
+        group = row.get(args.group_column) if args.group_column else None
         if digest in seen:
             counts["duplicate"] += 1
+            counts["rows_repeated_in_other_groups"] += seen[digest] != group
             continue
-        seen.add(digest)
+        seen[digest] = group
         yield {"id": read_kept(row.get("id"), "id", where) or f"{split}-{number}"} | values
 
 
@@ -196,6 +198,9 @@ def _clean_row(
     place = _find_place(row, options, columns, where, found)
     if reason := _reason_to_drop(values, options, place, columns, args):
         counts[reason] += 1
+        if reason == "missing":
+            counts["rows_without_input"] += not values[columns.input]
+            counts["rows_without_target"] += bool(columns.target) and not values[columns.target]
         return None
 
     if columns.options:

@@ -17,11 +17,17 @@ from utils.data.near_duplicates import find_root, renumber
 
 # Clusters above this share of the smallest split are placed first, while train still has room for them
 LARGE_CLUSTER = 0.1
+MIN_CLUSTERS = 10  # of equal size: with fewer there is no interval, no p-value and no verdict
 
 
 def each_label(value: Any) -> Sequence[str]:
     """Return the labels of a row: one, or those of its list."""
     return [value] if isinstance(value, str) else value
+
+
+def effective_number(sizes: np.ndarray) -> float:
+    """Return how many clusters of equal size would tell as much as those of these `sizes`, [clusters] (Kish 1965)."""
+    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0))
 
 
 def join_clusters(*keys: Sequence[Hashable]) -> list[int]:

@@ -14,9 +14,10 @@ from scipy.stats import rankdata
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from utils.chat import tokenize_pairs
+from utils.data.splits import MIN_CLUSTERS
 from utils.generation import score_answers, truncate_pairs
 from utils.hierarchy import LabelTree, expand_predictions
-from utils.metrics.intervals import MIN_CLUSTERS, Clusters, evaluate_statistics, jackknife, t_interval
+from utils.metrics.intervals import Clusters, evaluate_statistics, jackknife, t_interval
 from utils.metrics.statistics import repetition
 
 MAX_ROWS = 300  # validation answers to generate: 100 in each third give intervals of about 0.08

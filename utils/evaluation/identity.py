@@ -4,12 +4,11 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 
 import torch
 
-CODE = Path(__file__).resolve().parents[2]
+from utils.run import code_commit
 
 
 def run_identity(output_dir: Path, device: torch.device) -> dict[str, str | None]:
@@ -21,8 +20,8 @@ def run_identity(output_dir: Path, device: torch.device) -> dict[str, str | None
 
     Returns:
         `run_id`: the first 12 digits of a sha256 of the weights, so a reader can tell whether results are of the
-        weights at hand, and equal runs have equal results. `commit`: of the code, with `-dirty` if files were changed;
-        None without git. `machine`: the processor, its usable cores and the GPU; no name of the computer.
+        weights at hand, and equal runs have equal results. `commit`: of the code that evaluates (`train_commit` is
+        that of the training). `machine`: the processor, its usable cores and the GPU; no name of the computer.
     """
     return {"run_id": weights_id(output_dir), "commit": code_commit(), "machine": machine(device)}
 
@@ -35,18 +34,6 @@ def weights_id(output_dir: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:12]
-
-
-def code_commit() -> str | None:
-    """Return the git commit of this code; with `-dirty` if files that git tracks differ from it; None without git."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
-            cwd=CODE, capture_output=True, text=True, check=True, timeout=30,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
 
 
 def machine(device: torch.device) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from utils.arguments import UserError, check_language, parse_recipe, user_errors
+from utils.data.splits import MIN_CLUSTERS, effective_number
 from utils.factuality import factuality_statistics
 from utils.json_files import finite
-from utils.metrics.intervals import MIN_CLUSTERS, effective_number, evaluate_statistics
+from utils.metrics.intervals import evaluate_statistics
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.libraries import multi_label_values, scikit_learn_values, text_values
 from utils.metrics.multilabel import label_sets, multi_label_statistics

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from scipy import special
 from scipy.sparse import csr_array, issparse
 
+from utils.data.splits import MIN_CLUSTERS, effective_number
 from utils.metrics.statistics import metric_range, reduce_sums
 
-MIN_CLUSTERS = 10  # of equal size: with fewer there is no interval, no p-value and no verdict
 MOST_GROUPS = 1000  # clusters beyond this many are joined at random: more would only take time
 ROUNDING = 1e-12
 BLOCK = 2**22  # values per block of sums without one cluster, 32 MB
@@ -121,11 +121,6 @@ def cluster_sums(statistic: Any, clusters: Clusters) -> tuple[Any, np.ndarray, f
     places = (np.ones(len(index)), (index, np.arange(len(index))))
     sums = csr_array(places, shape=(min(len(sizes), MOST_GROUPS), len(index))) @ statistic
     return sums, _any(sums), units
-
-
-def effective_number(sizes: np.ndarray) -> float:
-    """Return how many clusters of equal size would tell as much as those of these `sizes`, [clusters] (Kish 1965)."""
-    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0))
 
 
 def jackknife(function: Callable[[np.ndarray], float], clusters: Clusters) -> tuple[float, np.ndarray, float]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from utils.metrics.intervals import MIN_CLUSTERS
+from utils.data.splits import MIN_CLUSTERS
 from utils.push import last_part
 from utils.reporting.metric_names import HEADLINES, METRICS, PROBE, is_number, label, metric_names, system_names
 from utils.reporting.tables import (
@@ -30,6 +30,15 @@ SIMPLE = {  # verdict on the best baseline -> what it does
 }
 CHEAPER = "It is cheaper to train, to run and to explain."
 NOTABLE = 0.01  # share of the rows that a step of data preparation dropped or cut, from which a reader is told
+KEYS = {  # count of data preparation -> what it says
+    "repeated_ids": "rows have the id of another row",
+    "similar_ids": "ids differ from others only in case, zeros or look-alike letters",
+    "similar_keys": "labels or groups differ only in case, zeros or look-alike letters, and count as several: rows of one "
+    "patient may be in training and test",
+    "rounded_keys": "names are numbers that a spreadsheet has rounded: several labels or groups may share one",
+    "rows_without_group": "rows have no group and stand alone: one patient may be in training and test",
+    "rows_repeated_in_other_groups": "dropped duplicates are of another group than the row that stays",
+}
 NOT_FOR = """**Not a medical device.** On texts of another hospital, specialty, language or kind expect lower scores, \
 and measure them first. Not for patients to use alone, and not for any decision about a person that no professional \
 checks."""
@@ -181,6 +190,7 @@ def look_at(results: dict[str, Any], advice: dict[str, str], notes: Sequence[str
         of = rows.get(part[0]) if part[0] == "dropped" or part[1:2] == ["cut"] else None
         if key.startswith("data_") and of and is_number(value) and value / of >= NOTABLE:
             found.append(f"**Data, {' '.join(part)}:** {value:,} of {of:,} rows ({value / of:.1%}).")
+    found += [f"**Data:** {n:,} {says}." for key, says in KEYS.items() if (n := results.get(f"data_{key}"))]
     if patterns:
         found.append("Read the rows themselves in `_private/error_examples.csv`: no table replaces that.")
     return "\n".join(f"- {line}" for line in found)

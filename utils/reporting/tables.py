@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.metrics.intervals import MIN_CLUSTERS
+from utils.data.splits import MIN_CLUSTERS
 from utils.reporting.metric_names import METRICS, is_number, label, metric_names, system_names
 
 ALPHA = 0.05  # p below which two systems are called different
@@ -179,9 +179,18 @@ def training_lines(task: dict[str, Any], results: dict[str, Any]) -> str:
         "Median latency per text": "latency_p50_ms" in results and f"{format_number(results['latency_p50_ms'])} ms",
         "95th percentile latency": "latency_p95_ms" in results and f"{format_number(results['latency_p95_ms'])} ms",
         "Texts per second in batches": results.get("predict_texts_per_second"),
+        "Code": _commits(results),
         "Versions": ", ".join(f"{name} {version}" for name, version in task.get("versions", {}).items()),
     }
     return "\n".join(f"- {name}: {format_number(fact)}" for name, fact in facts.items() if fact)
+
+
+def _commits(results: dict[str, Any]) -> str | None:
+    """Name the git commit of the code, both where it changed between training and evaluation."""
+    evaluated, trained = results.get("commit"), results.get("train_commit", results.get("commit"))
+    if trained == evaluated:
+        return evaluated and f"commit {evaluated}"
+    return f"trained at commit {trained or 'unknown'}, evaluated at {evaluated or 'unknown'}"
 
 
 def intervals_line(results: dict[str, Any]) -> str:

@@ -9,10 +9,11 @@ from scipy.sparse.csgraph import connected_components
 
 from utils.arguments import UserError
 from utils.data.files import read_rows
+from utils.data.splits import MIN_CLUSTERS
 from utils.factuality import factuality_statistics
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
-from utils.metrics.intervals import MIN_CLUSTERS, count_clusters, evaluate_statistics, mcnemar, paired_difference
+from utils.metrics.intervals import count_clusters, evaluate_statistics, mcnemar, paired_difference
 from utils.metrics.languages import describe_texts, is_english
 from utils.metrics.multilabel import label_sets, multi_label_statistics
 from utils.metrics.statistics import accuracy_statistics, classification_statistics, text_statistics
