@@ -183,6 +183,7 @@ def test_card_holds_what_a_reader_needs_and_round_trips(run_dir):
     metadata = metadata_load(run_dir / "README.md")
     assert metadata["library_name"] == "peft" and {"medical", "lora", "qlora", "qa"} == set(metadata["tags"])
     assert "base_model" not in metadata and "datasets" not in metadata  # a local path: the Hub refuses it
+    assert "a local folder: give your copy of it as `--base_model`" in card.text
     assert "Not a medical device" in "\n".join(card.text.strip().split("\n")[:8])
     assert "quantization: 4-bit nf4, computing in bfloat16" in card.text
     assert "ab" * 32 in card.text and "| dropped missing | 3 |" in card.text
@@ -220,6 +221,7 @@ def test_card_of_every_task_names_hub_sources(run_dir, task):
     metadata = metadata_load(write_card(run_dir, None))
     assert (metadata["base_model"], metadata["base_model_relation"]) == ("lab/base", "adapter")
     assert metadata["datasets"] == ["lab/data"] and "model-index" not in metadata
+    assert "local folder" not in (run_dir / "README.md").read_text()
 
 
 def test_only_paths_and_tokens_are_taken_out():

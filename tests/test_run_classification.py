@@ -172,6 +172,7 @@ def test_splits_keep_the_shares_of_the_wards(class_run):
     wards = Counter(row["reference"] for row in class_run.predictions)
     assert wards == {"cardiology": 18, "urology": 9, "allergy": 3}
     assert results["data_accuracy_ceiling"] == 1 and results["data_classes"] == 3
+    assert results["data_untested_classes"] == 0
     assert 0 < results["data_test_cut_texts"] < 30
 
 
@@ -513,6 +514,7 @@ def test_a_thousand_classes_are_no_mistake(tiny_bert, tmp_path):
     path = write_rows(tmp_path / "rows.csv", rows)
     run = classify(tiny_bert, tmp_path / "run", train_file=path, max_predict_samples=200, max_eval_samples=200)
     assert run.results["data_classes"] == 1000
+    assert run.results["data_untested_classes"] == 1000 - len({row["reference"] for row in run.predictions}) >= 800
     assert (run.folder / "plots" / "confusion_matrix.png").is_file()
 
 

@@ -69,6 +69,14 @@ def test_a_degenerate_fit_ends_within_the_bounds(logits, labels, temperature):
     assert calibration.fit_temperature(logits, labels) == pytest.approx(temperature, rel=1e-3)
 
 
+@pytest.mark.parametrize(("labels", "said"), [([0, 0, 0], "right"), ([1, 1, 1], "wrong"), ([0, 0, 1], None)])
+def test_rows_that_are_all_right_or_all_wrong_leave_the_temperature_at_1(labels, said, caplog):
+    logits = np.array([[2.0, 1.0], [1.5, 0.0], [4.0, 1.0]])
+    found = calibration.find_temperature(logits, np.array(labels))
+    assert found == (1.0 if said else calibration.fit_temperature(logits, labels))
+    assert (f"the 3 validation rows that fit it are all {said}" in caplog.text) == bool(said)
+
+
 def test_statistics_by_hand():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
     statistics = calibration.calibration_statistics(probabilities, [0, 2, 1])

@@ -89,6 +89,10 @@ def test_what_to_look_at_is_what_happened():
         assert found in text
     for absent in ("Raise it.", "dropped short"):
         assert absent not in text
+    kept = {"data_similar_keys": 2, "data_rows_repeated_in_other_groups": 0, "data_rows_without_group": 3}
+    text = look_at(RESULTS | kept, {})
+    assert "2 labels or groups differ only" in text and "3 rows have no group" in text
+    assert "duplicates are of" not in text
     clear = RESULTS | {"delta_baseline_b_test_macro_f1_ci95": [0.005, 0.02], "test_macro_f1_ci95": [0.69, 0.71]}
     assert len(look_at(clear, {}).split("\n")) == len(look_at(RESULTS, {}).split("\n")) - 2
 

@@ -5,6 +5,7 @@ test rows.
 Confidence is the probability of the predicted class. A row is correct if the predicted class is its label.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from itertools import count
@@ -18,6 +19,7 @@ from scipy.stats import binom
 from utils.metrics.intervals import Clusters, evaluate_statistics
 from utils.metrics.statistics import accuracy_statistics
 
+logger = logging.getLogger(__name__)
 TEMPERATURES = (0.05, 20.0)  # limits of the fit
 BINS = 15  # as in Guo et al. 2017
 
@@ -46,6 +48,22 @@ def fit_temperature(logits: np.ndarray, labels: Sequence[int] | np.ndarray) -> f
 
     found = minimize_scalar(nll, bounds=np.log(TEMPERATURES), method="bounded")
     return math.exp(found.x) if found.fun < nll(0.0) else 1.0
+
+
+def find_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return `fit_temperature`, or 1 where rows that are all right, or all wrong, cannot tell how sure to be: the fit
+    would end at its limit, and say 100 % of each text (or nothing at all) because a handful of rows happened to be so.
+    """
+    right = logits.argmax(axis=1) == labels
+    if right.any() and not right.all():
+        return fit_temperature(logits, labels)
+    logger.warning(
+        "temperature: the %d validation rows that fit it are all %s, so probabilities stay as the model gives "
+        "them. More validation rows tell how far to trust them.",
+        len(labels),
+        "right" if right.all() else "wrong",
+    )
+    return 1.0
 
 
 def calibration_rows(clusters: Clusters, seed: int) -> tuple[np.ndarray, np.ndarray]:

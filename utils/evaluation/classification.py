@@ -12,7 +12,7 @@ from utils.evaluation.calibration import (
     calibration_curves,
     calibration_rows,
     calibration_statistics,
-    fit_temperature,
+    find_temperature,
     softmax,
 )
 from utils.evaluation.class_analysis import (
@@ -62,7 +62,7 @@ def calibrate(
     ensemble = fit_ensemble(task["ensemble"]["method"], own, log_prior, labels[fits])
     fitted: dict[str, Any] = {"log_prior": log_prior.tolist(), "ensemble": ensemble}
     logits = ensemble_logits(outputs, fitted)
-    temperature = fit_temperature(logits[fits], labels[fits])
+    temperature = find_temperature(logits[fits], labels[fits])
     confidence, correct = softmax(logits, temperature).max(axis=1), logits.argmax(axis=1) == labels
     threshold = abstention_threshold(confidence[held], correct[held], max_risk)
     abstention = task["abstention"] | {"threshold": threshold, "rows": len(held)}
@@ -137,6 +137,7 @@ def evaluate(
     given = task.get("data", {}).get("language")
     results["language"] = [given] if given else identify_languages(test["text"])
     results["data_accuracy_ceiling"] = conflicts["accuracy_ceiling"]
+    results["data_untested_classes"] = len(names) - len(set(labels.tolist()))
     patterns = class_error_patterns(labels, predictions, probabilities, class_counts, test["cut"], conflicts["rows"])
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}
     words = [count_words(text) for text in test["text"]]

@@ -9,7 +9,7 @@ from utils.evaluation.calibration import (
     calibration_curves,
     calibration_rows,
     calibration_statistics,
-    fit_temperature,
+    find_temperature,
 )
 from utils.evaluation.class_analysis import (
     analyse_classes,
@@ -68,7 +68,7 @@ def calibrate(
     ensemble = fit_ensemble(task["ensemble"]["method"], own, log_prior, labels[fits])
     fitted: dict[str, Any] = {"log_prior": log_prior.tolist(), "ensemble": ensemble}
     logits = ensemble_logits(leaves, fitted)
-    temperature = fit_temperature(logits[fits], labels[fits])
+    temperature = find_temperature(logits[fits], labels[fits])
     log_p = sum_to_parents(logits[held] / temperature, tree)
     correct = expand_predictions(log_p, tree) == tree.ancestors[labels[held]]
     thresholds = [
@@ -135,6 +135,7 @@ def evaluate(
     given = task.get("data", {}).get("language")
     results["language"] = [given] if given else identify_languages(test["text"])
     results["data_accuracy_ceiling"] = conflicts["accuracy_ceiling"]
+    results["data_untested_classes"] = len(tree.levels[-1]) - len(set(labels.tolist()))
     probabilities = np.exp(log_p[:, tree.columns[-1]])
     patterns = class_error_patterns(labels, leaves, probabilities, class_counts, test["cut"], conflicts["rows"])
     results |= {f"errors_{name}": len(indices) for name, indices in patterns.items()}

@@ -124,6 +124,7 @@ def evaluate(
     test, true = rows["test"], np.asarray(rows["test"]["label"], dtype=bool)
     clusters, results["test_clusters"] = test["cluster"], count_clusters(test["cluster"])
     logits = ensemble_logits(outputs["test"], task)
+    results["data_untested_classes"] = len(names) - int(true.any(axis=0).sum())
     probabilities = label_probabilities(logits, task)
     predicted = probabilities >= thresholds
     tuned = row_statistics(probabilities, predicted, true, groups)

@@ -80,6 +80,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     model = repo_id or (output_dir.name if output_dir.is_absolute() else output_dir.as_posix())
     base = _hub_base(local_task)
     base_text = f"[{base}](https://huggingface.co/{base})" if base else f"`{task.get('base_model', 'unknown')}`"
+    local_base = _local_base(task) if is_adapter and not base else ""
     data = task.get("data", {})
     revision = f" at revision `{data['dataset_revision']}`" if data.get("dataset_revision") else ""
     recipe = yaml.safe_dump(without_paths(read_yaml(output_dir / "recipe.yaml")), sort_keys=False, allow_unicode=True)
@@ -93,7 +94,7 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
             leaks_line(results),
             headline_table(results),
         ),
-        model_description=f"{kind} that {does}, fine-tuned from {base_text}.{_classes(task)}",
+        model_description=f"{kind} that {does}, fine-tuned from {base_text}.{local_base}{_classes(task)}",
         model_type=f"{name}, quantization: {precision(task)}",
         language=", ".join(results.get("language", [])) or None,
         license=_license_line(task),
@@ -131,6 +132,13 @@ def write_card(output_dir: Path, repo_id: str | None) -> Path:
     card.text = _without_empty_sections(card.text)
     card.save(output_dir / "README.md")
     return output_dir / "README.md"
+
+
+def _local_base(task: dict[str, Any]) -> str:
+    """Say how a reader loads an adapter whose base model has no name on the Hub."""
+    sha256 = task.get("base_model_sha256")
+    checked = f" (sha256 of its input embeddings: `{sha256}`; another model is refused)" if sha256 else ""
+    return f" That was a local folder{checked}: give your copy of it as `--base_model`."
 
 
 def _classes(task: dict[str, Any]) -> str:

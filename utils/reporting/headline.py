@@ -33,10 +33,11 @@ NOTABLE = 0.01  # share of the rows that a step of data preparation dropped or c
 KEYS = {  # count of data preparation -> what it says
     "repeated_ids": "rows have the id of another row",
     "similar_ids": "ids differ from others only in case, zeros or look-alike letters",
-    "similar_keys": "labels or groups differ only in case, zeros or look-alike letters, and count as several: rows of one "
-    "patient may be in training and test",
+    "similar_keys": "labels or groups differ only in case, zeros or look-alike letters, and count as several: rows of "
+    "one patient may be in training and test",
     "rounded_keys": "names are numbers that a spreadsheet has rounded: several labels or groups may share one",
     "rows_without_group": "rows have no group and stand alone: one patient may be in training and test",
+    "untested_classes": "classes have no test row, so no number tells anything about them",
     "rows_repeated_in_other_groups": "dropped duplicates are of another group than the row that stays",
 }
 NOT_FOR = """**Not a medical device.** On texts of another hospital, specialty, language or kind expect lower scores, \
