@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils import words
 from utils.metrics.summaries import first_words
 from utils.words import count_words, split_words, word_pieces
 
@@ -18,6 +19,16 @@ def test_english_is_split_as_the_standard_library_splits_it(text: str):
     assert split_words(text) == re.findall(r"\w+", text)
     assert split_words(text, punctuation=True) == re.findall(r"\w+|[^\w\s]", text)
     assert count_words(text) == len(text.split()) == len(word_pieces(text))
+
+
+def test_the_short_way_finds_the_words_of_the_long_one_for_each_of_its_characters():
+    simple = [character for character in map(chr, range(0x2300)) if not words.NOT_SIMPLE.search(character)]
+    assert len(simple) > 1000
+    for character in simple:
+        for text in (character, f"a{character}b", f"1{character}_{character}", f"é {character}"):
+            assert words.SIMPLE_WORD.findall(text) == words.WORD.findall(text), ascii(text)
+            assert words.SIMPLE_WORD_OR_MARK.findall(text) == words.WORD_OR_MARK.findall(text), ascii(text)
+            assert not words.UNSPACED.search(text)
 
 
 @given(ANY)

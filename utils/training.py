@@ -69,17 +69,17 @@ def train_or_resume(trainer: Trainer, checkpoint: str | None) -> dict[str, Any]:
     trainer.add_callback(guard)
     try:
         with guard.on_signals(), differentiable(cast(nn.Module, trainer.model)):
-            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+            found = trainer.train(resume_from_checkpoint=checkpoint).metrics
         if guard.signal:  # after the last step
             raise SystemExit(128 + guard.signal)
     except KeyError as error:  # raised after the first evaluation
         if "metric_for_best_model" not in str(error):
             raise
-        found = str(error).split("metrics are: ")[-1].split(". Consider")[0]
+        computed = str(error).split("metrics are: ")[-1].split(". Consider")[0]
         raise UserError(
-            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: an evaluation computes {found}."
+            f"`metric_for_best_model` is {trainer.args.metric_for_best_model}: an evaluation computes {computed}."
         ) from error
-    metrics = {f"train_{key.removeprefix('train_')}": value for key, value in metrics.items()}
+    metrics: dict[str, Any] = {f"train_{key.removeprefix('train_')}": value for key, value in found.items()}
     if checkpoint is None and "train_num_tokens" in metrics:  # a resumed run times only some of its tokens
         metrics["train_tokens_per_second"] = metrics["train_num_tokens"] / metrics["train_runtime"]
     metrics |= {f"train_{key}": value for key, value in peak_memory().items()}

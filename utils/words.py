@@ -15,6 +15,11 @@ UNSPACED = regex.compile(
     rf"[{KNOWN_TO_ICU.pattern[1:-1]}\p{{Bopomofo}}\p{{Yi}}\p{{Javanese}}\p{{Balinese}}\p{{Line_Break=SA}}]"
 )
 # One word, as in rule WB13 of UAX 29: ICU's dictionary would cut the name of a drug into syllables
+# Characters of which `re` finds the same words as WORD below, many times faster: Latin, Greek, Cyrillic without marks,
+# and the usual dashes, quotation marks, currencies, arrows and operators
+SIMPLE = r"\x00-\x1b\x20-\u02e9\u02ec-\u02ff\u0370-\u0482\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u22ff"
+NOT_SIMPLE = re.compile(f"[^{SIMPLE}]")
+SIMPLE_WORD, SIMPLE_WORD_OR_MARK = re.compile(r"\w+"), re.compile(r"\w+|[^\w\s]")
 KATAKANA = r"\p{Katakana}[\p{Katakana}\p{M}\u30fc\uff70\uff9e\uff9f]*"
 # `\w` of `re` breaks words at marks, such as the vowel signs of Hindi and Thai, and at the joiners in Persian words
 WORD = regex.compile(rf"{KATAKANA}|(?:(?!\p{{Katakana}})[\p{{L}}\p{{N}}_][\p{{M}}\u200c\u200d]*)+")
@@ -34,6 +39,8 @@ def split_words(text: str, punctuation: bool = False) -> list[str]:
         text: any text.
         punctuation: also return each punctuation mark and symbol.
     """
+    if not NOT_SIMPLE.search(text):
+        return (SIMPLE_WORD_OR_MARK if punctuation else SIMPLE_WORD).findall(text)
     found = (WORD_OR_MARK if punctuation else WORD).findall(text)
     return [word for run in found for word in cut_run(run)] if UNSPACED.search(text) else found
 
@@ -61,7 +68,8 @@ def word_pieces(text: str) -> list[str]:
 
 def count_words(text: str) -> int:
     """Return the number of words: of `text.split()` or, in scripts without spaces, of `word_pieces`."""
-    return len(word_pieces(text) if UNSPACED.search(text) else text.split())
+    has_spaces = not NOT_SIMPLE.search(text) or not UNSPACED.search(text)
+    return len(text.split() if has_spaces else word_pieces(text))
 
 
 def cut_run(run: str) -> list[str]:

@@ -95,6 +95,8 @@ def test_every_reason_is_counted_and_the_right_rows_stay():
     assert counts == {
         "read": 12,
         "missing": 4,
+        "rows_without_input": 3,
+        "rows_without_target": 1,
         "short": 1,
         "ambiguous": 2,
         "duplicate": 1,

@@ -16,7 +16,7 @@ from typing import Any
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.columns import Columns
 from utils.data.label_lists import has_label_lists
-from utils.data.load import load_splits
+from utils.data.load import load_splits, read_rows_of
 from utils.data.questions import question_columns
 from utils.data.shapes import DIALOGUE, FORMATS
 from utils.data.sources import KEYS
@@ -99,9 +99,9 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
         for path, rows in zip(files, splits.values(), strict=True):
             part = path.with_name(f".{path.name}.tmp")  # a split is whole or not there
             with part.open("w", encoding="utf-8") as stream:
-                for row in rows.remove_columns("_cluster"):
+                feature: Any = rows.features[args.label_column] if args.label_column else None  # each access copies
+                for row in read_rows_of(rows.remove_columns("_cluster")):
                     if args.label_column:
-                        feature = rows.features[args.label_column]
                         row[args.label_column] = getattr(feature, "feature", feature).int2str(row[args.label_column])
                     written = from_columns(row, columns.dataset_format)
                     stream.write(json.dumps(written, ensure_ascii=False) + "\n")

@@ -120,13 +120,13 @@ def merge_keys(
     tables: dict[str, datasets.Dataset], column: str, own: Sequence[str], counts: Counter[str]
 ) -> tuple[dict[str, datasets.Dataset], dict[str, str]]:
     """Write each key of a column in one way. Also returns value -> key, for the names `own` of the data set, too."""
-    written = [Counter(itertools.chain.from_iterable(map(each_label, table[column]))) for table in tables.values()]
+    written = [Counter(itertools.chain.from_iterable(map(each_label, table[column][:]))) for table in tables.values()]
     keys = find_keys([*written, Counter(dict.fromkeys(own, 0))], column, counts)
     if all(value == key for value, key in keys.items()):
         return tables, keys
     return {
         split: table.remove_columns(column)
-        .add_column(column, [_renamed(value, keys) for value in table[column]])
+        .add_column(column, [_renamed(value, keys) for value in table[column][:]])
         .select_columns(table.column_names)
         for split, table in tables.items()
     }, keys
@@ -135,7 +135,7 @@ def merge_keys(
 def count_repeated_ids(tables: Mapping[str, datasets.Dataset], counts: Counter[str]) -> None:
     """Count and report rows with the id of another row of their split, or one that is similar as in rule 3."""
     for split, table in tables.items():
-        ids = set(table["id"])
+        ids = set(table["id"][:])
         if repeated := len(table) - len(ids):
             counts["repeated_ids"] += repeated
             logger.warning("`id`: %d rows of %s have the id of another row, and share its name", repeated, split)
@@ -190,10 +190,10 @@ def label_names(written: Counter[str], column: str, own: Sequence[str] | None) -
 
 def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: list[str]) -> dict[str, datasets.Dataset]:
     """Convert labels to `ClassLabel`, or lists of them. UserError for labels without training rows."""
-    known = set(itertools.chain.from_iterable(map(each_label, pieces["train"][column])))
+    known = set(itertools.chain.from_iterable(map(each_label, pieces["train"][column][:])))
     for split, piece in pieces.items():
         unknown: dict[str, list[str]] = defaultdict(list)
-        for row, labels in zip(piece["id"], piece[column], strict=True):
+        for row, labels in zip(piece["id"][:], piece[column][:], strict=True):
             for value in set(each_label(labels)) - known:
                 unknown[value].append(row)
         if unknown:
@@ -209,7 +209,7 @@ def as_classes(pieces: dict[str, datasets.Dataset], column: str, names: list[str
     number = {value: i for i, value in enumerate(names)}
 
     def numbers(piece: datasets.Dataset) -> datasets.Dataset:
-        values = [number[v] if isinstance(v, str) else [number[own] for own in v] for v in piece[column]]
+        values = [number[v] if isinstance(v, str) else [number[own] for own in v] for v in piece[column][:]]
         is_list = any(isinstance(value, list) for value in values)
         kind = datasets.List(feature) if is_list else feature
         return piece.remove_columns(column).add_column(column, values, feature=kind)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 
+from utils.data.splits import find_root, renumber
 from utils.words import split_words
 
 SHINGLE_WORDS = 5
@@ -21,6 +22,7 @@ FALSE_POSITIVE_AND_NEGATIVE_WEIGHT = (0.001, 0.999)
 ESTIMATE_ERROR = 0.15
 LARGE_BUCKET = 50  # texts of one template fill a bucket; comparing each with each would take too long
 FIRST = 64  # texts with a rare shingle that are compared first: mostly one is joined, and its cluster is skipped
+BATCH = 1000  # texts whose shingles are computed at a time
 ROUNDING = 1e-9  # 0.55 * 20 is 11.000000000000002
 
 
@@ -47,18 +49,23 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
     """
     word_hashes: dict[str, int] = {}
     numbers: dict[bytes, int] = {}
-    rows, shingles = [], []
+    rows, shingles = [], list[np.ndarray]()
+    waiting: list[list[str]] = []
     for text in texts:
         normal = normalise(text)
         digest = hashlib.blake2b(normal.encode(), digest_size=16).digest()
         if digest not in numbers:
             numbers[digest] = len(numbers)
             if threshold < 1:
-                shingles.append(_shingles(normal.split(), word_hashes))
+                waiting.append(normal.split())
         rows.append(numbers[digest])
+        if len(waiting) == BATCH:
+            shingles += _shingles(waiting, word_hashes)
+            waiting = []
     if threshold >= 1:
         return rows
 
+    shingles += _shingles(waiting, word_hashes) if waiting else []
     signatures = np.empty((len(shingles), PERMUTATIONS), dtype=np.uint32)
     sketches = MinHash.generator((s.tolist() for s in shingles), num_perm=PERMUTATIONS, seed=seed, hashfunc=int)
     for number, sketch in enumerate(sketches):
@@ -79,17 +86,25 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
     return renumber(find_root(parents, number) for number in rows)
 
 
-def _shingles(words: list[str], word_hashes: dict[str, int]) -> np.ndarray:
-    """Return the sorted distinct 5-grams of `words`, each hashed to 32 bits (`hash` differs between processes)."""
-    for word in words:
-        if word not in word_hashes:
-            word_hashes[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
-    hashes = np.array([word_hashes[word] for word in words] or [0], dtype=np.uint64)
-    width = min(SHINGLE_WORDS, len(hashes))
+def _shingles(texts: list[list[str]], word_hashes: dict[str, int]) -> list[np.ndarray]:
+    """Return the sorted distinct 5-grams of the words of each text, each hashed to 32 bits (`hash` differs between
+    processes). All texts at once: a call of numpy for each would take longer than the work."""
+    words = [word for text in texts for word in text]
+    for word in set(words) - word_hashes.keys():
+        word_hashes[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+    sizes = np.array([len(text) for text in texts])
+    lengths = np.maximum(sizes, SHINGLE_WORDS)  # a shorter text is one shingle, padded by zeros
+    number = np.repeat(np.arange(len(texts)), lengths)
+    place = np.arange(len(number)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    hashes = np.zeros(len(number), dtype=np.uint64)
+    hashes[place < sizes[number]] = np.fromiter(map(word_hashes.__getitem__, words), np.uint64, len(words))
     # Polynomial hash modulo 2**64 in an odd base (Knuth's constant for Fibonacci hashing): word order counts
-    powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(width, dtype=np.uint64)
-    grams = np.lib.stride_tricks.sliding_window_view(hashes, width) @ powers
-    return np.unique((grams >> np.uint64(32)).astype(np.uint32))
+    powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(SHINGLE_WORDS, dtype=np.uint64)
+    starts = np.flatnonzero(place <= lengths[number] - SHINGLE_WORDS)  # later words have no four words behind them
+    grams = sum((hashes[starts + i] * power for i, power in enumerate(powers)), np.zeros(len(starts), np.uint64))
+    both = np.unique(number[starts].astype(np.uint64) << np.uint64(32) | grams >> np.uint64(32))
+    counts = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(texts))
+    return np.split(both.astype(np.uint32), np.cumsum(counts)[:-1])
 
 
 def _number_shingles(shingles: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -202,17 +217,3 @@ def _jaccard(one: np.ndarray, others: list[np.ndarray], marks: np.ndarray) -> np
     common = np.add.reduceat(marks[np.concatenate(others)], starts, dtype=int)
     marks[one] = False
     return common / (len(one) + lengths - common)
-
-
-def find_root(parents: list[int], node: int) -> int:
-    """Return the root of a node in a forest of parents, and shorten the way there."""
-    while parents[node] != node:
-        parents[node] = parents[parents[node]]
-        node = parents[node]
-    return node
-
-
-def renumber(roots: Iterable[int]) -> list[int]:
-    """Number the distinct values from 0 in order of first appearance."""
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root, len(numbers)) for root in roots]

@@ -166,7 +166,8 @@ def clean_rows(
         group = row.get(args.group_column) if args.group_column else None
         if digest in seen:
             counts["duplicate"] += 1
-            counts["rows_repeated_in_other_groups"] += seen[digest] != group
+            if seen[digest] != group:
+                counts["rows_repeated_in_other_groups"] += 1
             continue
         seen[digest] = group
         yield {"id": read_kept(row.get("id"), "id", where) or f"{split}-{number}"} | values
@@ -199,8 +200,8 @@ def _clean_row(
     if reason := _reason_to_drop(values, options, place, columns, args):
         counts[reason] += 1
         if reason == "missing":
-            counts["rows_without_input"] += not values[columns.input]
-            counts["rows_without_target"] += bool(columns.target) and not values[columns.target]
+            roles = {"input": columns.input, "target": columns.target}
+            counts.update(f"rows_without_{role}" for role, name in roles.items() if name and not values[name])
         return None
 
     if columns.options:
@@ -252,6 +253,7 @@ def _reason_to_drop(
 
 
 def _is_ambiguous(text: str) -> bool:
-    words = split_words(re.sub(r"['\u2019]\w+", "", text))
+    parts = (re.sub(r"['\u2019]\w+", "", part) for part in text.split())  # read up to the first other word
+    words = (word for part in parts for word in split_words(part))
     # CO, US or IT in capitals is an abbreviation
     return all(word.lower() in FUNCTION_WORDS and (len(word) == 1 or not word.isupper()) for word in words)

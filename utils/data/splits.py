@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from utils.data.near_duplicates import find_root, renumber
-
 # Clusters above this share of the smallest split are placed first, while train still has room for them
 LARGE_CLUSTER = 0.1
 MIN_CLUSTERS = 10  # of equal size: with fewer there is no interval, no p-value and no verdict
@@ -28,6 +26,20 @@ def each_label(value: Any) -> Sequence[str]:
 def effective_number(sizes: np.ndarray) -> float:
     """Return how many clusters of equal size would tell as much as those of these `sizes`, [clusters] (Kish 1965)."""
     return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0))
+
+
+def find_root(parents: list[int], node: int) -> int:
+    """Return the root of a node in a forest of parents, and shorten the way there."""
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
+
+
+def renumber(roots: Iterable[int]) -> list[int]:
+    """Number the distinct values from 0 in order of first appearance."""
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root, len(numbers)) for root in roots]
 
 
 def join_clusters(*keys: Sequence[Hashable]) -> list[int]:

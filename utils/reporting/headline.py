@@ -191,7 +191,7 @@ def look_at(results: dict[str, Any], advice: dict[str, str], notes: Sequence[str
         of = rows.get(part[0]) if part[0] == "dropped" or part[1:2] == ["cut"] else None
         if key.startswith("data_") and of and is_number(value) and value / of >= NOTABLE:
             found.append(f"**Data, {' '.join(part)}:** {value:,} of {of:,} rows ({value / of:.1%}).")
-    found += [f"**Data:** {n:,} {says}." for key, says in KEYS.items() if (n := results.get(f"data_{key}"))]
+    found += [f"**Data:** {many:,} {says}." for key, says in KEYS.items() if (many := results.get(f"data_{key}"))]
     if patterns:
         found.append("Read the rows themselves in `_private/error_examples.csv`: no table replaces that.")
     return "\n".join(f"- {line}" for line in found)
