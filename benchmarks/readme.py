@@ -142,7 +142,7 @@ def ensemble() -> str:
                 delta = own[metric]["ensemble_minus_encoder_alone"]
                 shown.append(with_interval({"delta": delta["mean"], "delta_ci95": delta["ci95"]}, "delta"))
             means = (f"{own['macro_f1'][system]['mean']:.3f}" for system in systems)
-            rows.append([data.replace("_", " ").replace("hpo", "definitions"), size, own["seeds"], *means, *shown])
+            rows.append([data.replace("_", " ").replace("hpo", "definitions").replace("icd", "ICD-10-CM"), size, own["seeds"], *means, *shown])
     head = [
         "data",
         "rows",
