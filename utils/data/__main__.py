@@ -16,7 +16,7 @@ from typing import Any
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.columns import Columns
 from utils.data.label_lists import has_label_lists
-from utils.data.load import load_splits, read_rows_of
+from utils.data.load import load_splits, iter_rows
 from utils.data.questions import question_columns
 from utils.data.shapes import DIALOGUE, FORMATS
 from utils.data.sources import KEYS
@@ -100,7 +100,7 @@ def main(data_args: DataArguments, args: ColumnArguments) -> None:
             part = path.with_name(f".{path.name}.tmp")  # a split is whole or not there
             with part.open("w", encoding="utf-8") as stream:
                 feature: Any = rows.features[args.label_column] if args.label_column else None  # each access copies
-                for row in read_rows_of(rows.remove_columns("_cluster")):
+                for row in iter_rows(rows.remove_columns("_cluster")):
                     if args.label_column:
                         row[args.label_column] = getattr(feature, "feature", feature).int2str(row[args.label_column])
                     written = from_columns(row, columns.dataset_format)
