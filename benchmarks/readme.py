@@ -134,6 +134,7 @@ def seeds() -> str:
 def ensemble() -> str:
     """What a linear model beside the encoder adds, by data and training rows: paired over seeds."""
     found, rows, systems = read("ensemble"), [], ("encoder_alone", "linear_alone", "ensemble")
+    names = {"medical_abstracts": "medical abstracts", "hpo": "definitions", "icd_blocks": "blocks of ICD-10-CM"}
     for name, own in found.items():
         if isinstance(own, dict):
             data, size = name.rsplit("_", 1)
@@ -142,7 +143,7 @@ def ensemble() -> str:
                 delta = own[metric]["ensemble_minus_encoder_alone"]
                 shown.append(with_interval({"delta": delta["mean"], "delta_ci95": delta["ci95"]}, "delta"))
             means = (f"{own['macro_f1'][system]['mean']:.3f}" for system in systems)
-            rows.append([data.replace("_", " ").replace("hpo", "definitions").replace("icd", "ICD-10-CM"), size, own["seeds"], *means, *shown])
+            rows.append([names[data], size, own["seeds"], *means, *shown])
     head = [
         "data",
         "rows",

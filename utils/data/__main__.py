@@ -16,7 +16,7 @@ from typing import Any
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.columns import Columns
 from utils.data.label_lists import has_label_lists
-from utils.data.load import load_splits, iter_rows
+from utils.data.load import iter_rows, load_splits
 from utils.data.questions import question_columns
 from utils.data.shapes import DIALOGUE, FORMATS
 from utils.data.sources import KEYS
