@@ -8,10 +8,9 @@ best, since smaller differences are noise. Test numbers are reported beside it.
 Needs `make quickstart` (data and model). Writes results/class_imbalance.json.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
+from benchmarks.runs import run_once
 from utils.json_files import read_json, write_json
 from utils.losses import CLASS_IMBALANCE
 
@@ -23,11 +22,8 @@ def main() -> None:
     rows = []
     for how in CLASS_IMBALANCE:
         output_dir = Path("outputs/class-imbalance") / how
-        command = [sys.executable, "run_classification.py", RECIPE, "--class_imbalance", how]
-        command += ["--num_train_epochs", str(EPOCHS), "--output_dir", str(output_dir)]
-        if not (output_dir / "all_results.json").exists():
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        results = read_json(output_dir / "all_results.json")
+        keys = {"class_imbalance": how, "num_train_epochs": EPOCHS}
+        results = run_once(["run_classification.py", RECIPE], output_dir, keys)
         row = {"class_imbalance": how, "train_runtime": results["train_runtime"]}
         for split in ("eval", "test"):
             row |= {f"{split}_{name}": results.get(f"{split}_{name}") for name in SHOWN}

@@ -11,15 +11,14 @@ Finished runs are not repeated. Writes results/ensemble.json.
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from utils.json_files import read_json, write_json
+from benchmarks.runs import run_once
+from utils.json_files import write_json
 
 OUTPUTS = Path("outputs/ensemble")
 EPOCHS = {100: 15, 300: 8, 1000: 4, 3000: 4}  # training rows -> epochs
@@ -28,18 +27,17 @@ BLOCK_SIZES = (1000, 3000)  # of 285 blocks, fewer rows show each block less tha
 SEEDS = (0, 1, 2, 3, 4)
 METRICS = ("accuracy", "macro_f1")
 ALONE = "baseline_encoder_alone_test"
-KEYS = ["--save_strategy", "no", "--report_to", "none", "--max_predict_samples", "500", "--logging_steps", "500"]
+KEYS = {
+    "save_strategy": "no", "report_to": "none", "max_predict_samples": 500, "logging_steps": 500, "ensemble": "linear",
+    "max_risk": 0.1,
+}  # fmt: skip
 
 
-def run(data: str, task: str, own: list[str], rows: int, seed: int) -> dict[str, Any]:
+def run(data: str, task: str, own: dict[str, Any], rows: int, seed: int) -> dict[str, Any]:
     """Train once, unless it is done, and return the results."""
     output_dir = OUTPUTS / f"{data}-{rows}-{seed}"
-    if not (output_dir / "all_results.json").exists():
-        script = [sys.executable, f"run_{task}.py", f"recipes/quickstart/{task}.yaml", *KEYS, *own]
-        script += ["--num_train_epochs", str(EPOCHS[rows]), "--seed", str(seed), "--output_dir", str(output_dir)]
-        script += ["--ensemble", "linear", "--max_risk", "0.1"]
-        subprocess.run([*script, "--max_train_samples", str(rows)], check=True)
-    return read_json(output_dir / "all_results.json")
+    keys = KEYS | own | {"num_train_epochs": EPOCHS[rows], "seed": seed, "max_train_samples": rows}
+    return run_once([f"run_{task}.py", f"recipes/quickstart/{task}.yaml"], output_dir, keys)
 
 
 def mean_with_interval(values: list[float]) -> dict[str, Any]:
@@ -68,11 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--medical_abstracts_file", default="../shared/data/medical_abstracts/medical_abstracts.jsonl")
     args = parser.parse_args()
-    abstracts = ["--train_file", args.medical_abstracts_file, "--max_length", "128"]
-    data = {
+    abstracts = {"train_file": args.medical_abstracts_file, "max_length": 128}
+    data: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "medical_abstracts": ("classification", SIZES, abstracts),
-        "hpo": ("classification", SIZES, []),
-        "icd_blocks": ("hierarchical", BLOCK_SIZES, ["--max_eval_samples", "1000"]),
+        "hpo": ("classification", SIZES, {}),
+        "icd_blocks": ("hierarchical", BLOCK_SIZES, {"max_eval_samples": 1000}),
     }
     results: dict[str, Any] = {"command": "python -m benchmarks.ensemble"}
     for name, (task, sizes, own) in data.items():

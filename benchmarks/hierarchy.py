@@ -15,8 +15,6 @@ repeated. Writes results/hierarchy.json.
 """
 
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 from trl import ModelConfig
 
+from benchmarks.runs import run_once
 from utils.data.files import read_rows
 from utils.hierarchy import LabelTree
 from utils.json_files import read_json, write_json
@@ -56,14 +55,7 @@ OUTPUTS = Path("outputs/hierarchy")
 
 
 def run(script_and_recipe: list[str], keys: dict[str, Any], name: str) -> dict[str, Any]:
-    """Run a script unless it has already finished, and return its results."""
-    output_dir = OUTPUTS / name
-    if not (output_dir / "all_results.json").exists():
-        command = [sys.executable, *script_and_recipe, "--output_dir", str(output_dir)]
-        for key, value in keys.items():
-            command += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return read_json(output_dir / "all_results.json")
+    return run_once(script_and_recipe, OUTPUTS / name, keys)
 
 
 def read_paths(name: str, tree: LabelTree) -> tuple[list[str], np.ndarray, np.ndarray]:

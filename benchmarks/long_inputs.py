@@ -19,8 +19,6 @@ import argparse
 import json
 import re
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,6 +27,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, ModernBertConfig, PreTrainedModel
 
+from benchmarks.runs import run_once
 from utils.data.files import read_rows
 from utils.encoding import encode_texts
 from utils.json_files import read_json, write_json
@@ -66,13 +65,8 @@ def write_rows(medquad_file: Path) -> dict[str, int]:
 def train(way: str, seed: int) -> dict[str, Any]:
     """Train once, unless it is done, and return the results."""
     output_dir = OUTPUTS / f"{way}-{seed}"
-    if not (output_dir / "all_results.json").exists():
-        command = [sys.executable, "run_classification.py", "recipes/quickstart/classification.yaml"]
-        keys = {"train_file": OUTPUTS / "answers.jsonl", "long_texts": way, "seed": seed, "output_dir": output_dir}
-        for key, value in (KEYS | keys | WAYS[way]).items():
-            command += [f"--{key}", str(value)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return read_json(output_dir / "all_results.json")
+    keys = KEYS | {"train_file": OUTPUTS / "answers.jsonl", "long_texts": way, "seed": seed} | WAYS[way]
+    return run_once(["run_classification.py", "recipes/quickstart/classification.yaml"], output_dir, keys)
 
 
 def compare(way: str, seed: int) -> dict[str, Any]:

@@ -14,8 +14,6 @@ repeated. Writes results/medical_abstracts.json.
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import LinearSVC
 from transformers import AutoModel, AutoTokenizer
 
+from benchmarks.runs import run_once
 from utils.data.files import read_rows
 from utils.data.near_duplicates import near_duplicate_clusters
 from utils.hierarchy import LabelTree
@@ -68,12 +67,8 @@ def run_fold(fold: int, train: list[dict[str, str]], test: list[dict[str, str]])
     if not (folder / "run" / "all_results.json").exists():
         write_rows(folder / "train.jsonl", train)
         write_rows(folder / "test.jsonl", test)
-        command = [sys.executable, "run_hierarchical.py", "--train_file", str(folder / "train.jsonl")]
-        command += ["--test_file", str(folder / "test.jsonl"), "--output_dir", str(folder / "run")]
-        for key, value in KEYS.items():
-            command += [f"--{key}", str(value)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return read_json(folder / "run" / "all_results.json")
+    files = {f"{split}_file": folder / f"{split}.jsonl" for split in ("train", "test")}
+    return run_once(["run_hierarchical.py"], folder / "run", KEYS | files)
 
 
 def main() -> None:

@@ -9,8 +9,6 @@ deviation over seeds measures. Finished runs are not repeated. Writes results/se
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.runs import run_once
 from utils.json_files import read_json, write_json
 
 OUTPUTS, RESULTS = Path("outputs/seeds"), Path("benchmarks/results/seeds.json")
@@ -35,10 +34,8 @@ SYSTEMS = {  # as in the file of a run
 def run(task: str, seed: int) -> dict[str, Any]:
     """Train once, unless it is done, and return the results. The first seed is that of the quickstart itself."""
     output_dir = Path(f"outputs/quickstart-{task}") if seed == SPLIT else OUTPUTS / f"{task}-{seed}"
-    if not (output_dir / "all_results.json").exists():
-        script = [sys.executable, f"run_{task}.py", f"recipes/quickstart/{task}.yaml", "--output_dir", str(output_dir)]
-        subprocess.run([*script, "--seed", str(seed), "--split_seed", str(SPLIT)], check=True)
-    return read_json(output_dir / "all_results.json")
+    keys = {"seed": seed, "split_seed": SPLIT}
+    return run_once([f"run_{task}.py", f"recipes/quickstart/{task}.yaml"], output_dir, keys)
 
 
 def over_seeds(runs: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
