@@ -33,7 +33,7 @@ from utils.data.shapes import FORMATS
 from utils.evaluation.answers import predict_answers, tokenize_turns
 from utils.evaluation.confidence import MAX_ROWS, in_turns
 from utils.evaluation.identity import run_identity
-from utils.evaluation.models import earlier_models, measure_latency, trained_model
+from utils.evaluation.models import STAGES, earlier_models, measure_latency, trained_model
 from utils.evaluation.multiple_choice import shuffled_rows
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.qa import calibrate, evaluate
@@ -264,7 +264,7 @@ def main(
     if data_args.evaluate_test:
         outputs["test"] = predict_answers(model, tokenizer, test, task, size, "tuned model")
         for name, earlier in earlier_models(model, load_model, first_adapter):  # with the adapter switched off
-            outputs[name] = predict_answers(earlier, tokenizer, test, task, size, name, with_confidence=False)
+            outputs[name] = predict_answers(earlier, tokenizer, test, task, size, STAGES[name], with_confidence=False)
         _, prompts, answers, cut = tokenize_turns(tokenizer, task, test["turns"], test["reference"])
         texts = [turn["content"] for turns in test["turns"] for turn in turns] + test["reference"]
         cut |= unread(tokenizer, texts, prompts + answers)

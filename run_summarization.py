@@ -35,7 +35,7 @@ from utils.control_tokens import keep_control_tokens
 from utils.data.columns import Columns
 from utils.data.load import load_splits
 from utils.evaluation.identity import run_identity
-from utils.evaluation.models import earlier_models, measure_latency, trained_model
+from utils.evaluation.models import STAGES, earlier_models, measure_latency, trained_model
 from utils.evaluation.outputs import save_outputs, write_results
 from utils.evaluation.summaries import predict_summaries
 from utils.evaluation.summarization import evaluate
@@ -264,7 +264,7 @@ def main(
         outputs["test"] = predict_summaries(tuned, tokenizer, pairs["test"], task, size, "tuned model")
         # The adapter is switched off: the same weights in the same precision, and no second copy in memory
         for name, earlier in earlier_models(tuned, load_model, first_adapter):
-            outputs[name] = predict_summaries(earlier, tokenizer, pairs["test"], task, size, name)
+            outputs[name] = predict_summaries(earlier, tokenizer, pairs["test"], task, size, STAGES[name])
         baselines = summary_baselines(test["text"], train["reference"])  # first words, and a copy of the text
         baselines["nearest_source"] = nearest_answers(train["text"], train["reference"], test["text"])
         outputs |= {f"baseline_{name}_test": {"prediction": texts} for name, texts in baselines.items()}

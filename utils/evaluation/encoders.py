@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from utils.evaluation.ensemble import fit_linear, linear_scores
-from utils.evaluation.models import earlier_models, trained_model
+from utils.evaluation.models import STAGES, earlier_models, trained_model
 from utils.evaluation.probe import fit_label_probes, fit_probe, probe_features
 from utils.heads import pools_by_config
 from utils.logits import measure_latency, predict_logits
@@ -70,7 +70,7 @@ def predict_encoders(
     read = [*ids, *(datasets["validation"]["input_ids"] if several else ())]
     for name, earlier in earlier_models(model, load_model, first_adapter):
         if name != "base_test":
-            logits = classify(earlier, read, name=name)
+            logits = classify(earlier, read, name=f"test: {STAGES[name]}")
         else:
             known, classes, new = probe_features(earlier, predict, train, labels, read, n_classes, trainer.args.seed)
             if not trainer.is_world_process_zero():

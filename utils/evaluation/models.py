@@ -27,6 +27,9 @@ def trained_model(trainer: Trainer) -> PreTrainedModel:
     return cast(PreTrainedModel, model)
 
 
+STAGES = {"base_test": "base model", "first_adapter_test": "first adapter"}  # name in the results -> in the log
+
+
 def earlier_models(
     tuned: nn.Module, load: Callable[[], PreTrainedModel], first_adapter: Path | None
 ) -> Iterator[tuple[str, PreTrainedModel]]:

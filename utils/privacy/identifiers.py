@@ -57,10 +57,10 @@ def presidio_names() -> Callable[[str], bool] | None:
     """Return a function that finds names of persons with Presidio; None if it is not installed."""
     if not (find_spec("presidio_analyzer") and find_spec(SPACY_MODEL)):
         return None
+    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # before the import, which logs the device
     from presidio_analyzer import AnalyzerEngine
     from presidio_analyzer.nlp_engine import NlpEngineProvider
 
-    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
     models = [{"lang_code": "en", "model_name": SPACY_MODEL}]
     engine = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": models}).create_engine()
     analyzer = AnalyzerEngine(nlp_engine=engine)
