@@ -6,7 +6,7 @@ import itertools
 import logging
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -196,7 +196,7 @@ def _write(rows: Iterable[dict[str, Any]], columns: Columns, path: str) -> datas
 def _compare_inputs(tables: Iterable[datasets.Dataset], columns: Columns) -> tuple[list[list[bytes]], list[int]]:
     """Return keys of the input of each row, one per turn of the user, and the number of rows of each question (turns,
     optional columns and options) that has several answers."""
-    keys, rows, answers = [], Counter[bytes](), defaultdict[bytes, set[bytes]](set)
+    keys, rows, answers, several = [], Counter[bytes](), dict[bytes, bytes](), set[bytes]()
     for row in itertools.chain.from_iterable(map(iter_rows, tables)):
         turns = [*(row["history"] if columns.has_turns else ()), row[columns.input]]
         question = [*turns, *(row[name] for name in columns.optional)]
@@ -204,8 +204,10 @@ def _compare_inputs(tables: Iterable[datasets.Dataset], columns: Columns) -> tup
         keys.append([content_key(map(normalise, texts)) for texts in (*earlier, question)])
         asked = content_key([*question, row[columns.options] if columns.options else None])
         rows[asked] += 1
-        answers[asked].add(content_key(row[name] for name in (columns.target, columns.index) if name))
-    return keys, [rows[asked] for asked, several in answers.items() if len(several) > 1]
+        answer = content_key(row[name] for name in (columns.target, columns.index) if name)
+        if answers.setdefault(asked, answer) != answer:
+            several.add(asked)
+    return keys, [rows[asked] for asked in answers if asked in several]
 
 
 def _warn(split: str, columns: Columns, counts: Counter[str]) -> None:

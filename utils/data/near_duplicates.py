@@ -49,8 +49,8 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
     """
     word_hashes: dict[str, int] = {}
     numbers: dict[bytes, int] = {}
-    rows, shingles = [], list[np.ndarray]()
-    waiting: list[list[str]] = []
+    rows, waiting = [], list[list[str]]()
+    parts = [_shingles([], word_hashes)]
     for text in texts:
         normal = normalise(text)
         digest = hashlib.blake2b(normal.encode(), digest_size=16).digest()
@@ -60,17 +60,22 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
                 waiting.append(normal.split())
         rows.append(numbers[digest])
         if len(waiting) == BATCH:
-            shingles += _shingles(waiting, word_hashes)
+            parts.append(_shingles(waiting, word_hashes))
             waiting = []
     if threshold >= 1:
         return rows
 
-    shingles += _shingles(waiting, word_hashes) if waiting else []
-    signatures = np.empty((len(shingles), PERMUTATIONS), dtype=np.uint32)
-    sketches = MinHash.generator((s.tolist() for s in shingles), num_perm=PERMUTATIONS, seed=seed, hashfunc=int)
-    for number, sketch in enumerate(sketches):
+    parts.append(_shingles(waiting, word_hashes))
+    hashes, counts = (np.concatenate(own) for own in zip(*parts, strict=True))
+    del parts, numbers
+    ends = np.cumsum(counts)
+    marks, numbered = _number_shingles(hashes)
+    signatures = np.empty((len(counts), PERMUTATIONS), dtype=np.uint32)
+    lists = (hashes[end - count : end].tolist() for count, end in zip(counts, ends, strict=True))
+    for number, sketch in enumerate(MinHash.generator(lists, num_perm=PERMUTATIONS, seed=seed, hashfunc=int)):
         signatures[number] = sketch.hashvalues
-    shingles, marks = _number_shingles(shingles)
+    del hashes
+    shingles = np.split(numbered, ends[:-1])
     parents = list(range(len(shingles)))
     # A quarter of the bytes to compare. 1 in 256 unequal values agree, which only raises estimates: no pair is lost.
     low_bytes = signatures.astype(np.uint8)
@@ -86,13 +91,14 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
     return renumber(find_root(parents, number) for number in rows)
 
 
-def _shingles(texts: list[list[str]], word_hashes: dict[str, int]) -> list[np.ndarray]:
+def _shingles(texts: list[list[str]], word_hashes: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted distinct 5-grams of the words of each text, each hashed to 32 bits (`hash` differs between
-    processes). All texts at once: a call of numpy for each would take longer than the work."""
+    processes), one text after the other, and how many each text has. All texts at once: a call of numpy for each would
+    take longer than the work."""
     words = [word for text in texts for word in text]
     for word in set(words) - word_hashes.keys():
         word_hashes[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
-    sizes = np.array([len(text) for text in texts])
+    sizes = np.array([len(text) for text in texts], dtype=np.int64)
     lengths = np.maximum(sizes, SHINGLE_WORDS)  # a shorter text is one shingle, padded by zeros
     number = np.repeat(np.arange(len(texts)), lengths)
     place = np.arange(len(number)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -104,16 +110,20 @@ def _shingles(texts: list[list[str]], word_hashes: dict[str, int]) -> list[np.nd
     grams = sum((hashes[starts + i] * power for i, power in enumerate(powers)), np.zeros(len(starts), np.uint64))
     both = np.unique(number[starts].astype(np.uint64) << np.uint64(32) | grams >> np.uint64(32))
     counts = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(texts))
-    return np.split(both.astype(np.uint32), np.cumsum(counts)[:-1])
+    return both.astype(np.uint32), counts
 
 
-def _number_shingles(shingles: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Replace hashes by numbers from 0, and return a False per number, to compare sets without sorting."""
-    if not shingles:
-        return [], np.zeros(0, dtype=bool)
-    values, numbers = np.unique(np.concatenate(shingles), return_inverse=True)
-    ends = np.cumsum([len(hashes) for hashes in shingles])
-    return np.split(numbers.astype(np.uint32), ends[:-1]), np.zeros(len(values), dtype=bool)
+def _number_shingles(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a False per distinct hash, and hashes as numbers from 0, to compare sets without sorting. `np.unique`
+    would take twice the memory, which is the most that the clusters take."""
+    order = np.argsort(hashes, kind="stable")
+    in_order = hashes[order]
+    is_new = np.ones(len(hashes), dtype=bool)
+    np.not_equal(in_order[1:], in_order[:-1], out=is_new[1:])
+    del in_order
+    numbers = np.empty_like(hashes)
+    numbers[order] = np.cumsum(is_new, dtype=np.uint32) - np.uint32(1)
+    return np.zeros(int(is_new.sum()), dtype=bool), numbers
 
 
 def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
