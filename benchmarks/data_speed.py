@@ -30,8 +30,9 @@ from typing import Any
 import torch
 
 from utils.evaluation.identity import machine
-from utils.json_files import write_json
+from utils.json_files import read_json, write_json
 
+RESULTS = Path("benchmarks/results/data_speed.json")
 WORDS, LENGTH, VERSIONS = [f"w{number}" for number in range(20_000)], 60, 5
 KINDS = ("unique", "near_duplicates", "template")
 
@@ -97,17 +98,19 @@ def measure(kind: str, n_rows: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="The others stay as they are.")
     args = parser.parse_args()
-    results: dict[str, Any] = {"command": "python -m benchmarks.data_speed", "rows": args.rows}
+    results: dict[str, Any] = read_json(RESULTS) if len(args.kinds) < len(KINDS) else {}
+    results |= {"command": "python -m benchmarks.data_speed --rows 10000 100000 1000000"}
     results["machine"] = machine(torch.device("cpu"))
-    for kind in KINDS:
+    for kind in args.kinds:
         rows = {n_rows: measure(kind, n_rows) for n_rows in args.rows}
         first, *_, last = rows  # in the order of `--rows`
         ratio = rows[last]["seconds"] / rows[first]["seconds"]
         results[kind] = {str(n_rows): row for n_rows, row in rows.items()}
         results[kind]["exponent"] = math.log(ratio) / math.log(last / first)
         print(kind, results[kind], flush=True)
-        write_json(Path("benchmarks/results/data_speed.json"), results)
+        write_json(RESULTS, results)
 
 
 if __name__ == "__main__":

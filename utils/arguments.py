@@ -16,7 +16,6 @@ import pickle
 import re
 import sys
 import typing
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -210,7 +209,6 @@ def parse_recipe(
     given = {key: getattr(namespace, key) for key in (*values, *given_flags)}
     if found := keys.too_small(given, {f.name: f.default for t in argument_types for f in fields(t)}):
         raise UserError(found)
-    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated")  # the pinned versions read it
     with library_checks(str(recipe or "flags")):  # raised by a `__post_init__`
         arguments = parser.parse_args_into_dataclasses(flags + argv, look_for_args_file=False)
     if conflict := find_conflict(given, values, given_flags, str(recipe)):

