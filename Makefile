@@ -48,7 +48,7 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --upgrade pip
 
 # ----- Runs
-quickstart: .venv/installed  ## fine-tune a small language model on real data, evaluate it, show answers (15 minutes)
+quickstart: .venv/installed  ## fine-tune a small language model on real data, evaluate it, show answers (25 minutes)
 	$(BIN)/python -m utils.quickstart
 	$(LAUNCH) run_qa_sft.py recipes/quickstart/qa.yaml --output_dir outputs/quickstart-qa
 	$(BIN)/python -m utils.quickstart --show outputs/quickstart-qa
