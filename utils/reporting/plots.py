@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from utils.reporting.headline import best_baseline, headline_metrics
 from utils.reporting.metric_names import METRICS, is_number, label, system_names
@@ -161,6 +162,10 @@ def _plot_dots(axes: Axes, results: dict[str, Any], metric: str, best: str | Non
     values, scale = [results[prefix + metric] for prefix in known.values()], ""
     if metric == "perplexity" and min(values) > 0:  # of an untrained model it is a hundred times higher
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 6, not 6 x 10^0
+        axes.xaxis.set_minor_locator(NullLocator())
         scale = ", log scale"
     elif min(values) >= 0 and max(values) <= 1:
         axes.set_xlim(-0.02, 1.02)
