@@ -163,7 +163,8 @@ def _plot_dots(axes: Axes, results: dict[str, Any], metric: str, best: str | Non
     if metric == "perplexity" and min(values) > 0:  # of an untrained model it is a hundred times higher
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+        few, many = MaxNLocator(6, steps=[1, 2, 5, 10]), LogLocator(subs=(1.0, 2.0, 5.0))
+        axes.xaxis.set_major_locator(few if high < 10 * low else many)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 6, not 6 x 10^0
         axes.xaxis.set_minor_locator(NullLocator())
         scale = ", log scale"
