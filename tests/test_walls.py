@@ -146,8 +146,8 @@ def test_training_carries_few_files_and_no_evaluation(script):
     names = carried(training_part(ROOT / script))
     files, lines = size_of(names)
     most = {
-        "run_qa_sft.py": (36, 6335), "run_classification.py": (36, 6257), "run_hierarchical.py": (35, 6395),
-        "run_summarization.py": (35, 6327),
+        "run_qa_sft.py": (36, 6349), "run_classification.py": (36, 6271), "run_hierarchical.py": (35, 6409),
+        "run_summarization.py": (35, 6341),
     }[script]  # fmt: skip
     assert files <= most[0] and lines <= most[1], sorted(names)
     assert {room(name) for name in names - {"utils"}} <= CORE
