@@ -1,6 +1,6 @@
 """Cluster near-duplicates with datatrove's MinHash, on this machine or on SLURM, for more rows than one machine takes.
 
-    pip install -r requirements/datatrove.txt
+    pip install -r requirements/datatrove.txt -r requirements/privacy.txt  # the second has spaCy
     python recipes/datatrove/near_duplicates.py --input_folder rows --text_column text --output_folder clusters
     python recipes/datatrove/near_duplicates.py --input_folder rows --text_column text --output_folder clusters \
         --partition cpu --time 04:00:00

@@ -1,4 +1,5 @@
-"""The hand-over to datatrove: its clusters keep near-duplicates in one split. Needs requirements/datatrove.txt."""
+"""The hand-over to datatrove: its clusters keep near-duplicates in one split. Needs requirements/datatrove.txt
+and requirements/privacy.txt."""
 
 import json
 import os
