@@ -49,8 +49,7 @@ def near_duplicate_clusters(texts: Iterable[str], threshold: float, seed: int) -
     """
     word_hashes: dict[str, int] = {}
     numbers: dict[bytes, int] = {}
-    rows, waiting = [], list[list[str]]()
-    parts = [_shingles([], word_hashes)]
+    rows, waiting, parts = [], list[list[str]](), list[tuple[np.ndarray, np.ndarray]]()
     for text in texts:
         normal = normalise(text)
         digest = hashlib.blake2b(normal.encode(), digest_size=16).digest()
